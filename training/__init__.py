@@ -1,0 +1,1 @@
+"""Makes entries for the zoo: data, splits, recipes, fitting, evaluating. Imports zoo, never pages."""

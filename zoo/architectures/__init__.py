@@ -1,0 +1,7 @@
+"""Networks of our own, registered with timm. A new one is a file in this folder; importing the package registers all."""
+
+import importlib
+import pkgutil
+
+for _module in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_module.name}")

@@ -1,0 +1,85 @@
+"""How is a folder of files classified at full speed? Files are decoded by a few threads while the model works."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from zoo.entry import Entry
+from zoo.images import SUFFIXES, ImageError, decode
+from zoo.runtime import Answer, Prediction, Runtime
+
+READERS = min(8, 2 * (os.cpu_count() or 1))
+IN_FLIGHT = 3  # batches read ahead of the one the model works on
+
+
+@dataclass(frozen=True)
+class Result:
+    """One file's outcome: a prediction, or the sentence why there is none. `image` is what the model saw, if kept."""
+
+    file: str
+    prediction: Prediction | None
+    error: str | None
+    image: Image.Image | None = None
+
+
+def find_files(paths: Sequence[Path]) -> list[Path]:
+    """Files named, and all files in folders named (their pictures, and whatever else has no hidden name), sorted.
+
+    Files of other kinds inside a folder are left out only if their suffix is no picture's: a text file that calls itself
+    .png is found, and fails by name. A path that does not exist is returned as it is, for the same reason.
+    """
+    found: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            inside = sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith("."))
+            found += [p for p in inside if p.suffix.lower() in SUFFIXES]
+        else:
+            found.append(path)
+    return list(dict.fromkeys(found))
+
+
+def classify_files(
+    runtime: Runtime, entry: Entry, files: Iterable[tuple[str, bytes | Path]], keep_images: bool = False
+) -> Iterator[Result]:
+    """Classify (name, content or path) pairs, yielding a Result each, in order, as they come.
+
+    A file that cannot be decoded yields a Result with an error and stops nothing. Raises EntryError if the model cannot
+    be loaded and BusyError if its queue stays full.
+    """
+    runtime.worker(entry)
+    ahead = IN_FLIGHT * runtime.batch_size
+
+    def prepare(content: bytes | Path) -> tuple[Image.Image | None, Future[Answer]]:
+        image = decode(content)
+        return (image if keep_images else None), runtime.submit(entry, image)
+
+    with ThreadPoolExecutor(READERS) as pool:
+        waiting: deque[tuple[str, Future[tuple[Image.Image | None, Future[Answer]]]]] = deque()
+        try:
+            for name, content in files:
+                waiting.append((name, pool.submit(prepare, content)))
+                if len(waiting) >= ahead:
+                    yield _result(runtime, entry, *waiting.popleft())
+            while waiting:
+                yield _result(runtime, entry, *waiting.popleft())
+        finally:
+            # a caller that stops listening must not keep the model busy for nobody
+            for _, future in waiting:
+                future.cancel()
+
+
+def _result(
+    runtime: Runtime, entry: Entry, name: str, future: Future[tuple[Image.Image | None, Future[Answer]]]
+) -> Result:
+    try:
+        image, answer = future.result()
+    except ImageError as error:
+        return Result(name, None, str(error))
+    return Result(name, runtime.prediction(entry, answer.result()), None, image)

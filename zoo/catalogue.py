@@ -1,0 +1,80 @@
+"""Which models are there? Entries from an ordered list of sources; the first one that has an id wins.
+
+A source is anything that lists entries, so that a Hub namespace can stand beside the folders.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from zoo.entry import CONFIG, Entry, EntryError, Evaluation, read_entry
+
+BUILTIN = Path(__file__).parent / "builtin"
+VARIABLE = "HEMAZOO_ZOO"
+
+
+class Source(Protocol):
+    """A place entries come from."""
+
+    name: str
+
+    def entries(self) -> list[Entry]:
+        """All entries, broken ones with their reason. Raises nothing on bad content."""
+
+
+@dataclass(frozen=True)
+class FolderSource:
+    """A folder of entry folders, or one entry's own folder."""
+
+    folder: Path
+    name: str
+
+    def entries(self) -> list[Entry]:
+        """Entries of the folder by name; a folder that is missing is itself listed as broken."""
+        if (self.folder / CONFIG).is_file():
+            return [read_entry(self.folder)]
+        try:
+            # a dot or underscore marks what is half-written or is not an entry
+            places = sorted(p for p in self.folder.iterdir() if p.is_dir() and p.name[0] not in "._")
+        except OSError as error:
+            reason = f"The folder {self.folder} cannot be listed: {error.strerror}. Correct {VARIABLE}."
+            return [Entry(self.folder.name or str(self.folder), self.folder, None, Evaluation(), None, reason)]
+        return [read_entry(place) for place in places]
+
+
+def sources(environment: Mapping[str, str] | None = None) -> list[Source]:
+    """The built-in folder, then the folders named in HEMAZOO_ZOO (separated as in PATH)."""
+    named = (os.environ if environment is None else environment).get(VARIABLE, "")
+    folders = [Path(part).expanduser() for part in named.split(os.pathsep) if part.strip()]
+    return [FolderSource(BUILTIN, "builtin"), *(FolderSource(folder, str(folder)) for folder in folders)]
+
+
+def list_entries(places: Sequence[Source] | None = None) -> list[Entry]:
+    """Entries of all sources in order. An id met again is listed as broken, so that nothing is hidden in silence."""
+    found: dict[str, Entry] = {}
+    for source in sources() if places is None else places:
+        for entry in source.entries():
+            name, number = entry.id, 2
+            while name in found:
+                name, number = f"{entry.id}~{number}", number + 1
+            if name != entry.id:
+                reason = f"Another entry is already called {entry.id}. Rename the folder {entry.folder}."
+                entry = Entry(name, entry.folder, None, Evaluation(), None, reason)
+            found[name] = entry
+    return list(found.values())
+
+
+def get_entry(name: str, entries: Sequence[Entry] | None = None) -> Entry:
+    """The usable entry called `name`. Raises EntryError if there is none, it is broken or has no weights."""
+    entries = list_entries() if entries is None else entries
+    for entry in entries:
+        if entry.id == name:
+            if not entry.usable:
+                raise EntryError(f"{name} cannot be used: {entry.reason}")
+            return entry
+    names = ", ".join(entry.id for entry in entries if entry.usable) or "none"
+    raise EntryError(f"There is no model {name!r}. Models here: {names}.")

@@ -1,0 +1,348 @@
+"""What is a published model? A folder of fixed files, read and checked here; nothing in it is ever unpickled.
+
+`config.json` is timm's hub layout with our part under "zoo"; `evaluation.json` and `predictions/*.parquet` hold what was
+measured. Outside input is parsed by pydantic, and every problem becomes a sentence.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+CONFIG = "config.json"
+WEIGHTS = "model.safetensors"
+EVALUATION = "evaluation.json"
+HISTORY = "history.json"
+CARD = "README.md"
+PREDICTIONS = "predictions"
+
+ID = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}$")
+MAX_JSON_BYTES = 20_000_000
+MAX_HEADER_BYTES = 10_000_000
+MAX_PARAMETERS = 1_000_000_000
+MAX_SIDE = 2048
+WEIGHT_TYPES = {"F16": 2, "BF16": 2, "F32": 4, "F64": 8, "I64": 8, "I32": 4, "U8": 1, "I8": 1, "BOOL": 1, "I16": 2}
+BUFFERS = ("running_mean", "running_var", "num_batches_tracked")  # of batch norm: state, not parameters
+
+Label = Annotated[str, Field(min_length=1, max_length=80, pattern=r"^[^\x00-\x1f<>]+$")]
+Part = TypeVar("Part", bound=BaseModel)
+
+
+class EntryError(ValueError):
+    """An entry that cannot be used; the message is a sentence for the user."""
+
+
+class PretrainedCfg(BaseModel):
+    """timm's description of the input a network expects."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    input_size: tuple[Literal[3], Annotated[int, Field(ge=8, le=MAX_SIDE)], Annotated[int, Field(ge=8, le=MAX_SIDE)]]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming", "random"] = "bicubic"
+    crop_pct: float = Field(1.0, gt=0.1, le=1)
+    crop_mode: Literal["center", "squash", "border"] = "center"
+
+    @field_validator("std")
+    @classmethod
+    def _positive(cls, value: tuple[float, float, float]) -> tuple[float, float, float]:
+        if min(value) <= 0:
+            raise ValueError("must be positive")
+        return value
+
+
+class ZooPart(BaseModel):
+    """Our part of `config.json`."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    schema_version: Literal[1]
+    title: str = Field(min_length=1, max_length=200)
+    task: str = Field(min_length=1, max_length=200)
+    summary: str = Field("", max_length=1000)
+    explanation_layer: str | None = None
+    temperature: float = Field(1.0, gt=0, description="Logits are divided by it")
+    fitted_temperature: float | None = Field(None, gt=0, description="Already divided into the last layer's weights")
+    gate_threshold: float | None = None
+    members: list[str] | None = None
+    head: str | None = None
+
+
+class Config(BaseModel):
+    """`config.json`: timm's hub layout and the zoo's part."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    architecture: str = Field(pattern=r"^[A-Za-z0-9_.]+$", max_length=100)
+    num_classes: int = Field(ge=2, le=1000)
+    label_names: list[Label]
+    label_descriptions: dict[str, str] = {}
+    model_args: dict[str, Any] = {}
+    pretrained_cfg: PretrainedCfg
+    zoo: ZooPart
+
+    @model_validator(mode="after")
+    def _labels_fit(self) -> Config:
+        if len(self.label_names) != self.num_classes:
+            raise ValueError(f"{len(self.label_names)} label_names for num_classes = {self.num_classes}")
+        if len(set(self.label_names)) != len(self.label_names):
+            raise ValueError("label_names are not all different")
+        return self
+
+
+class Metric(BaseModel):
+    """A value with its 95 % interval (None where none was computed)."""
+
+    model_config = ConfigDict(frozen=True)
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+
+class Benchmark(BaseModel):
+    """What was measured on one named evaluation set. `confusion[i][j]` counts images of label i called label j."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    title: str
+    role: Literal["test", "validation"] = "test"
+    labels: list[Label]
+    confusion: list[list[Annotated[int, Field(ge=0)]]]
+    metrics: dict[str, Metric]
+    n_images: int = Field(ge=0)
+    n_cells: int = Field(ge=0)
+    split_hash: str = ""
+    leaky: bool = False
+    notes: list[str] = []
+
+    @model_validator(mode="after")
+    def _square(self) -> Benchmark:
+        size = len(self.labels)
+        if len(self.confusion) != size or any(len(row) != size for row in self.confusion):
+            raise ValueError(f"confusion is not {size}×{size}")
+        return self
+
+
+class Evaluation(BaseModel):
+    """`evaluation.json`."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    schema_version: Literal[1] = 1
+    benchmarks: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")], Benchmark] = {}
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What a safetensors header says: number of parameters (without batch-norm state) and the file's size in bytes."""
+
+    parameters: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One model of the zoo. A broken one has a `reason` and no `config`."""
+
+    id: str
+    folder: Path
+    config: Config | None
+    evaluation: Evaluation
+    weights: Weights | None
+    reason: str | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether the entry could be read."""
+        return self.config is not None
+
+    @property
+    def usable(self) -> bool:
+        """Whether the entry can classify: readable and its weights are here."""
+        return self.ok and self.weights is not None
+
+    @property
+    def title(self) -> str:
+        """The model's name for people; the id where it is broken."""
+        return self.config.zoo.title if self.config else self.id
+
+    @property
+    def labels(self) -> list[str]:
+        """Labels in the order of the network's outputs; none where the entry is broken."""
+        return self.config.label_names if self.config else []
+
+    def describe(self, label: str) -> str:
+        """The label, with its description where the entry has one."""
+        text = self.config.label_descriptions.get(label) if self.config else None
+        return f"{label}: {text}" if text else label
+
+
+def read_entry(folder: Path) -> Entry:
+    """Read an entry's folder. Never raises on bad content: the entry comes back broken, with the reason."""
+    empty = Evaluation()
+    try:
+        if not ID.match(folder.name):
+            raise EntryError("The folder's name may only have letters, digits, dots, dashes and underscores.")
+        config = _parse(folder / CONFIG, Config)
+        evaluation = _parse(folder / EVALUATION, Evaluation) if (folder / EVALUATION).exists() else empty
+        weights = read_header(folder / WEIGHTS) if (folder / WEIGHTS).exists() else None
+    except EntryError as error:
+        return Entry(folder.name, folder, None, empty, None, str(error))
+    reason = None if weights else f"{WEIGHTS} is not here: its figures can be compared, but it cannot classify."
+    return Entry(folder.name, folder, config, evaluation, weights, reason)
+
+
+def read_header(path: Path) -> Weights:
+    """Check a safetensors file by its header alone (https://github.com/huggingface/safetensors#format).
+
+    Raises EntryError if it is no safetensors file, is cut short, or claims other sizes than it has.
+    """
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            start = file.read(8)
+            length = struct.unpack("<Q", start)[0] if len(start) == 8 else -1
+            if not 2 <= length <= min(MAX_HEADER_BYTES, size - 8):
+                raise EntryError(f"{path.name} is not a safetensors file, or it is cut short.")
+            header = json.loads(file.read(length))
+    except OSError as error:
+        raise EntryError(f"{path.name} cannot be read: {error.strerror}.") from error
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, EntryError):
+            raise
+        raise EntryError(f"{path.name} is not a safetensors file: its header is damaged.") from error
+    return Weights(_count(path.name, header, size - 8 - length), size)
+
+
+def read_predictions(entry: Entry, benchmark: str) -> pd.DataFrame:
+    """Per-image predictions: columns file, cell, label and one probability column (float32) a label of the benchmark.
+
+    Raises EntryError if they are missing or do not fit the benchmark's labels.
+    """
+    described = entry.evaluation.benchmarks.get(benchmark)
+    path = entry.folder / PREDICTIONS / f"{benchmark}.parquet"
+    if described is None or not path.is_file():
+        raise EntryError(f"{entry.id} keeps no predictions for {benchmark}.")
+    try:
+        table = pq.read_table(path).to_pandas()
+    except (OSError, pa.ArrowException, ValueError) as error:
+        raise EntryError(f"{path.name} of {entry.id} is not a readable parquet file.") from error
+    columns = ["file", "cell", "label", *(f"p:{label}" for label in described.labels)]
+    missing = [name for name in columns if name not in table]
+    if missing:
+        raise EntryError(f"{path.name} of {entry.id} has no column {', '.join(missing)}.")
+    table = table[columns].rename(columns=lambda name: name.removeprefix("p:"))
+    unknown = set(table["label"]) - set(described.labels)
+    if unknown:
+        raise EntryError(f"{path.name} of {entry.id} has labels the benchmark lacks: {', '.join(sorted(unknown))}.")
+    return table.astype({label: np.float32 for label in described.labels})
+
+
+def write_predictions(path: Path, table: pd.DataFrame, labels: list[str]) -> None:
+    """Write columns file, cell, label and the labels' probabilities, these in half precision, zstd-compressed."""
+    stored = table[["file", "cell", "label", *labels]].astype({label: np.float16 for label in labels})
+    stored = stored.rename(columns={label: f"p:{label}" for label in labels})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.Table.from_pandas(stored, preserve_index=False), path, compression="zstd", compression_level=19)
+
+
+def read_history(entry: Entry) -> pd.DataFrame:
+    """Per-epoch curves, one row an epoch; empty where there are none or they cannot be read."""
+    try:
+        return pd.DataFrame(_json(entry.folder / HISTORY))
+    except (EntryError, ValueError):
+        return pd.DataFrame()
+
+
+def read_card(entry: Entry) -> str:
+    """The model card's Markdown without its metadata block; empty where there is none."""
+    try:
+        text = (entry.folder / CARD).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return ""
+    return re.sub(r"\A---\n.*?\n---\n", "", text, flags=re.DOTALL)
+
+
+def _json(path: Path) -> Any:
+    try:
+        if path.stat().st_size > MAX_JSON_BYTES:
+            raise EntryError(f"{path.name} is larger than {MAX_JSON_BYTES // 1_000_000} MB.")
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise EntryError(f"{path.name} is missing.") from error
+    except OSError as error:
+        raise EntryError(f"{path.name} cannot be read: {error.strerror}.") from error
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise EntryError(f"{path.name} is not valid JSON: {str(error).splitlines()[0]}.") from error
+
+
+def _parse(path: Path, kind: type[Part]) -> Part:
+    value = _json(path)
+    try:
+        return kind.model_validate(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+        raise EntryError(f"{path.name}: {where + ': ' if where else ''}{first['msg']}{more}.") from error
+
+
+def _count(name: str, header: Any, data_bytes: int) -> int:
+    """Number of parameters in a parsed safetensors header; raises EntryError where its sizes do not add up."""
+    if not isinstance(header, dict):
+        raise EntryError(f"{name} is not a safetensors file: its header is damaged.")
+    total, end = 0, 0
+    for key, tensor in header.items():
+        if key == "__metadata__":
+            continue
+        shape, kind, offsets = _tensor(name, key, tensor)
+        elements = math.prod(shape)
+        if elements > MAX_PARAMETERS or offsets[1] - offsets[0] != elements * WEIGHT_TYPES[kind]:
+            raise EntryError(f"{name}: tensor {key!r} claims a size it does not have.")
+        end = max(end, offsets[1])
+        if not key.endswith(BUFFERS):
+            total += elements
+    if end != data_bytes:
+        raise EntryError(f"{name} is cut short or too long: {data_bytes:,} bytes of weights, {end:,} announced.")
+    if total > MAX_PARAMETERS:
+        raise EntryError(f"{name} has {total:,} parameters; at most {MAX_PARAMETERS:,} are loaded.")
+    return total
+
+
+def _tensor(name: str, key: str, tensor: Any) -> tuple[list[int], str, list[int]]:
+    try:
+        shape, kind, offsets = tensor["shape"], tensor["dtype"], tensor["data_offsets"]
+        numbers = [*shape, *offsets]
+        if kind not in WEIGHT_TYPES or len(offsets) != 2 or not all(type(n) is int and n >= 0 for n in numbers):
+            raise TypeError
+    except (KeyError, TypeError) as error:
+        raise EntryError(f"{name}: tensor {key[:80]!r} is not described as safetensors asks.") from error
+    return shape, kind, offsets
+
+
+def summary(entry: Entry) -> Mapping[str, Any]:
+    """What `python -m zoo list --json` prints of an entry."""
+    config = entry.config
+    return {
+        "id": entry.id,
+        "title": entry.title,
+        "task": config.zoo.task if config else "",
+        "labels": entry.labels,
+        "architecture": config.architecture if config else "",
+        "parameters": entry.weights.parameters if entry.weights else None,
+        "weights": entry.weights is not None,
+        "status": "ok" if entry.ok else "broken",
+        "reason": entry.reason,
+        "benchmarks": {
+            name: {metric: value.model_dump() for metric, value in benchmark.metrics.items()}
+            for name, benchmark in entry.evaluation.benchmarks.items()
+        },
+    }

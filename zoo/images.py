@@ -1,0 +1,180 @@
+"""Which files are pictures we can trust? Decodes what users upload into RGB, or says in a sentence why not."""
+
+from __future__ import annotations
+
+import io
+import struct
+import warnings
+from pathlib import Path
+
+import numpy as np
+import tifffile
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+MAX_BYTES = 20_000_000
+MAX_PIXELS = 50_000_000
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")
+NAMES = "JPEG, PNG, BMP, WebP, TIFF or GIF"
+MAX_CHANNELS = 4  # of a TIFF: grey, grey + alpha, RGB, RGB + alpha
+
+
+class ImageError(ValueError):
+    """A picture that cannot be used; the message is a sentence for the user."""
+
+
+def decode(data: bytes | Path) -> Image.Image:
+    """Decode an untrusted picture into mode RGB.
+
+    EXIF orientation is applied, alpha is laid over white, 16-bit and float samples are rescaled to 0..255 by their own
+    range (a 16-bit picture that only uses 12 bits would be black by bit shift), of an animation the first frame counts.
+
+    Raises ImageError where the file is missing, larger than 20 MB or 50 megapixels (known from its header, before any
+    pixel is decoded), cut short, or of another kind.
+    """
+    raw = _read(data)
+    if not raw:
+        raise ImageError("The file is empty. Upload the picture again.")
+    try:
+        with warnings.catch_warnings():
+            # Pillow's own bomb warning comes at a larger size than our limit, which is checked below
+            warnings.simplefilter("ignore")
+            return _decode(raw)
+    except ImageError:
+        raise
+    except MemoryError as error:
+        raise ImageError("The picture needs more memory than there is. Upload a smaller one.") from error
+    # decoders raise nearly anything on hostile input, and each of them means the same to the user
+    except (OSError, ValueError, SyntaxError, EOFError, KeyError, IndexError, TypeError, struct.error) as error:
+        raise ImageError(_reason(error)) from error
+    except (ArithmeticError, RuntimeError, AttributeError, Image.DecompressionBombError) as error:
+        raise ImageError(_reason(error)) from error
+
+
+def _read(data: bytes | Path) -> bytes:
+    if isinstance(data, bytes):
+        size = len(data)
+    else:
+        try:
+            size = data.stat().st_size
+        except OSError as error:
+            raise ImageError(f"The file cannot be opened: {error.strerror}.") from error
+    if size > MAX_BYTES:
+        raise ImageError(f"The file is {size / 1e6:.1f} MB; at most {MAX_BYTES // 1_000_000} MB are accepted.")
+    if isinstance(data, bytes):
+        return data
+    try:
+        return data.read_bytes()
+    except OSError as error:
+        raise ImageError(f"The file cannot be read: {error.strerror}.") from error
+
+
+def _decode(raw: bytes) -> Image.Image:
+    image = _open(raw)
+    _check_size(*image.size)
+    if image.format == "TIFF" and _needs_tifffile(image):
+        return _decode_tiff(raw)
+    image.seek(0)
+    image.load()
+    image = ImageOps.exif_transpose(image)
+    return _to_rgb(image)
+
+
+def _open(raw: bytes) -> Image.Image:
+    try:
+        return Image.open(io.BytesIO(raw), formats=FORMATS)
+    except UnidentifiedImageError as error:
+        if raw[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+            return _TiffOnly(raw)
+        raise ImageError(f"This is not a picture we can read. Use {NAMES}.") from error
+
+
+class _TiffOnly(Image.Image):
+    """Header of a TIFF whose sample layout Pillow does not know (floats of several channels, 16-bit RGB planes)."""
+
+    format = "TIFF"
+
+    def __init__(self, raw: bytes) -> None:
+        super().__init__()
+        with tifffile.TiffFile(io.BytesIO(raw)) as file:
+            page = file.pages[0]
+            self._size = (page.imagewidth, page.imagelength)
+        self.foreign = True
+
+
+def _check_size(width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise ImageError(
+            f"The picture has {width:,}×{height:,} = {width * height / 1e6:.0f} megapixels; at most "
+            f"{MAX_PIXELS // 1_000_000} are accepted. Scale it down or cut the cell out."
+        )
+    if width < 2 or height < 2:
+        raise ImageError(f"The picture has only {width}×{height} pixels.")
+
+
+def _needs_tifffile(image: Image.Image) -> bool:
+    if isinstance(image, _TiffOnly):
+        return True
+    bits = image.tag_v2.get(258, (8,))  # BitsPerSample
+    return max(bits if isinstance(bits, tuple) else (bits,)) > 8
+
+
+def _decode_tiff(raw: bytes) -> Image.Image:
+    with tifffile.TiffFile(io.BytesIO(raw)) as file:
+        page = file.pages[0]
+        # the header's word again, by the library that is going to allocate
+        _check_size(page.imagewidth, page.imagelength)
+        if page.samplesperpixel > MAX_CHANNELS or page.imagedepth > 1:
+            raise ImageError("This TIFF is a stack of channels or depths. Export one plane as RGB or grey.")
+        pixels = page.asarray()
+        planar = page.planarconfig == tifffile.PLANARCONFIG.SEPARATE and pixels.ndim == 3
+        inverted = page.photometric == tifffile.PHOTOMETRIC.MINISWHITE
+        orientation = page.tags.valueof(274)
+    if planar:
+        pixels = np.moveaxis(pixels, 0, -1)
+    if inverted:
+        pixels = pixels.max() - pixels
+    image = _to_rgb(Image.fromarray(_rescale(pixels)))
+    if orientation in range(2, 9):
+        image.getexif()[274] = orientation
+        image = ImageOps.exif_transpose(image)
+    return image
+
+
+def _rescale(pixels: np.ndarray) -> np.ndarray:
+    """H×W or H×W×C of any numeric type → uint8 of the same shape, stretched over the picture's own range."""
+    if pixels.dtype == np.uint8:
+        return pixels
+    if not np.issubdtype(pixels.dtype, np.number) or np.iscomplexobj(pixels):
+        raise ImageError(f"Samples of type {pixels.dtype} are not supported. Export the picture as 8- or 16-bit.")
+    values = pixels.astype(np.float64)
+    colours = values[..., :-1] if values.ndim == 3 and values.shape[-1] in (2, 4) else values
+    finite = colours[np.isfinite(colours)]
+    if not finite.size:
+        raise ImageError("The picture holds no finite value.")
+    low, high = min(finite.min(), 0.0), finite.max()
+    if high <= low:
+        raise ImageError("The picture has one value everywhere; there is nothing to see.")
+    scaled = np.nan_to_num((values - low) / (high - low), nan=0.0, posinf=1.0, neginf=0.0)
+    if colours is not values:
+        # alpha has a range of its own
+        top = np.iinfo(pixels.dtype).max if np.issubdtype(pixels.dtype, np.integer) else 1.0
+        scaled[..., -1] = np.nan_to_num(values[..., -1] / top)
+    return np.rint(scaled.clip(0, 1) * 255).astype(np.uint8)
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I") or image.mode == "F":
+        image = Image.fromarray(_rescale(np.asarray(image)))
+    if image.mode in ("LA", "PA", "RGBA", "La", "RGBa") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image)
+    return image.convert("RGB")
+
+
+def _reason(error: Exception) -> str:
+    text = str(error).lower()
+    if "truncated" in text or "unexpected end" in text or isinstance(error, EOFError):
+        return "The file is cut short: part of the picture is missing. Copy or export it again."
+    return f"The file is damaged or of a kind we cannot read. Export it again as {NAMES}."

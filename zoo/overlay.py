@@ -1,0 +1,18 @@
+"""How is a map laid over a picture? Colours by strength, more opaque where stronger."""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib import colormaps
+from PIL import Image
+
+COLOURS = "turbo"
+
+
+def overlay(image: Image.Image, values: np.ndarray, opacity: float = 0.5) -> Image.Image:
+    """RGB picture of the same size with the H×W map (0..1) drawn over it; `opacity` in 0..1 is that of the maximum."""
+    base = np.asarray(image, np.float32)
+    colours = colormaps[COLOURS](values)[..., :3].astype(np.float32) * 255
+    # the square root keeps weak evidence visible without hiding the cell
+    alpha = opacity * np.sqrt(values)[..., None]
+    return Image.fromarray(np.rint(base * (1 - alpha) + colours * alpha).astype(np.uint8))
