@@ -8,7 +8,9 @@ from torchvision.transforms import v2
 from training.recipe import Augment
 
 
-def training_transform(augment: Augment, input_size: tuple[int, int], mean: list[float], std: list[float]) -> v2.Transform:
+def training_transform(
+    augment: Augment, input_size: tuple[int, int], mean: list[float], std: list[float]
+) -> v2.Transform:
     """Transform of a uint8 (3, h, w) tensor into the normalised float32 (3, *input_size) tensor of training.
 
     `input_size` is (height, width) in pixels.

@@ -1,4 +1,4 @@
-"""What does a model's card say? Everything in it is taken from the entry's own files, in the Hub's model-card format."""
+"""What does a model's card say? All of it from the entry's own files, in the Hub's model-card format."""
 
 from __future__ import annotations
 
@@ -7,16 +7,8 @@ from huggingface_hub import EvalResult, ModelCardData
 from training.recipe import Recipe
 from training.splits import Split
 from zoo.entry import Benchmark, Entry
+from zoo.metrics import SCORES
 
-SHOWN = {
-    "accuracy": "accuracy",
-    "balanced_accuracy": "balanced accuracy",
-    "macro_precision": "macro precision",
-    "macro_f1": "macro F1",
-    "cell_accuracy": "accuracy by source cell",
-    "expected_calibration_error": "expected calibration error",
-    "log_loss": "log loss",
-}
 LICENCE = "apache-2.0"
 
 
@@ -45,7 +37,7 @@ def _metadata(entry: Entry, recipe: Recipe, tests: dict[str, Benchmark]) -> str:
             metric_value=round(benchmark.metrics[metric].value, 4),
         )
         for benchmark in tests.values()
-        for metric, title in SHOWN.items()
+        for metric, title in SCORES.items()
         if metric in benchmark.metrics
     ]
     card = ModelCardData(
@@ -61,7 +53,7 @@ def _metadata(entry: Entry, recipe: Recipe, tests: dict[str, Benchmark]) -> str:
 
 def _scores(name: str, benchmark: Benchmark) -> str:
     rows = ["| score | value | 95 % interval over source cells |", "|---|---|---|"]
-    for metric, title in SHOWN.items():
+    for metric, title in SCORES.items():
         if metric in benchmark.metrics:
             found = benchmark.metrics[metric]
             rows.append(f"| {title} | {found.value:.4f} | {found.low:.4f} to {found.high:.4f} |")

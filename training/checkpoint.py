@@ -1,4 +1,4 @@
-"""How does training survive an interruption? One safetensors file holds all tensors, and JSON in its header the rest."""
+"""How does training survive an interruption? One safetensors file: all tensors, and in its header the rest as JSON."""
 
 from __future__ import annotations
 

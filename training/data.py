@@ -41,7 +41,9 @@ class Pack:
     unreadable: Mapping[str, str]
 
 
-def find_files(folder: Path, labels: Mapping[str, str], parts: Sequence[str | None]) -> list[tuple[Path, str, str | None]]:
+def find_files(
+    folder: Path, labels: Mapping[str, str], parts: Sequence[str | None]
+) -> list[tuple[Path, str, str | None]]:
     """(path, label, part) of every picture in `folder/[part/]class/`, sorted by path.
 
     Raises TrainingDataError if the folder or a class is missing or a class is empty.
@@ -54,7 +56,9 @@ def find_files(folder: Path, labels: Mapping[str, str], parts: Sequence[str | No
             place = folder / part / name if part else folder / name
             files = sorted(p for p in place.glob("*") if p.suffix.lower() in SUFFIXES)
             if not files:
-                raise TrainingDataError(f"There is no picture in {place}. This recipe expects one folder for each class.")
+                raise TrainingDataError(
+                    f"There is no picture in {place}. This recipe expects one folder for each class."
+                )
             found += [(path, label, part) for path in files]
     return found
 

@@ -20,6 +20,7 @@ import numpy as np
 import timm
 import torch
 from PIL import Image
+from timm.data import Mixup
 from timm.optim import create_optimizer_v2
 from timm.scheduler import CosineLRScheduler
 from timm.utils import ModelEmaV3
@@ -127,12 +128,18 @@ class _Run:
             warmup_lr_init=recipe.optimizer.lr / 100,
             t_in_epochs=False,
         )
-        self.criterion = nn.CrossEntropyLoss(label_smoothing=recipe.optimizer.label_smoothing)
+        smoothing = recipe.optimizer.label_smoothing
+        self.mixup = None
+        if recipe.augment.mixup:
+            classes = len(dict.fromkeys(recipe.data.labels.values()))
+            # mixed targets come smoothed
+            self.mixup = Mixup(recipe.augment.mixup, label_smoothing=smoothing, num_classes=classes)
+        self.criterion = nn.CrossEntropyLoss(label_smoothing=0.0 if self.mixup else smoothing)
         self.epoch, self.step = 0, 0
         self.sums = [0.0, 0.0, 0.0]  # loss, correct, images of the running epoch
         self.history: list[dict[str, float]] = []
         self.best_epoch, self.best_loss = 0, math.inf
-        self.key = f"{recipe.model_dump_json()} {split.hash}"
+        self.key = f"{recipe.fingerprint()} {split.hash}"
 
     @property
     def path(self) -> Path:
@@ -190,9 +197,13 @@ class _Run:
         self.scheduler.step_update(number)
         images = images.to(self.device, memory_format=torch.channels_last)
         labels = labels.to(self.device)
+        targets = labels
+        if self.mixup is not None:
+            np.random.seed(number)  # noqa: NPY002 (timm draws from numpy's global state)
+            images, targets = self.mixup(images, labels)
         with torch.autocast(self.device.type, torch.bfloat16):
             logits = self.model(images)
-        loss = self.criterion(logits.float(), labels)
+        loss = self.criterion(logits.float(), targets)
         if not torch.isfinite(loss):
             raise TrainingStopped(
                 f"The loss is no longer a number (epoch {epoch + 1}, step {self.step + 1}). Lower optimizer.lr in the "

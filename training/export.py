@@ -168,8 +168,8 @@ def judge(table: pd.DataFrame, recipe: Recipe, split: Split, role: str, device: 
 def git_commit() -> str | None:
     """The project's commit, with "+" if the tree has changes; None outside a checkout."""
     try:
-        run = subprocess.run(  # noqa: S603
-            ["git", "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"],  # noqa: S607
+        run = subprocess.run(
+            ["git", "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"],
             cwd=Path(__file__).parent,
             capture_output=True,
             text=True,

@@ -57,7 +57,7 @@ class FrameIndex:
 
     def __init__(self, frames: Sequence[Path]) -> None:
         positions, descriptors, owners = [], [], []
-        for number, path in enumerate(frames):
+        for path in frames:
             grey = _read_grey(path)
             for mirrored in (grey, np.ascontiguousarray(grey[:, ::-1])):
                 where, what = features(mirrored)

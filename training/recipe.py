@@ -81,6 +81,7 @@ class Augment(_Part):
     hue: float = Field(0, ge=0, le=0.5)
     blur: float = Field(0, ge=0, description="Largest sigma in pixels of the packed picture")
     noise: float = Field(0, ge=0, description="Standard deviation, of a range of 0..1")
+    mixup: float = Field(0, ge=0, description="Alpha of the beta distribution two pictures are mixed by")
     fill: tuple[int, int, int] = (0, 0, 0)
 
 
@@ -97,6 +98,11 @@ class Recipe(_Part):
     optimizer: Optimizer
     schedule: Schedule
     augment: Augment = Augment()
+
+    def fingerprint(self) -> str:
+        """What decides the weights, as JSON: not the texts, and not what is left at its default."""
+        texts = {"title": True, "summary": True, "task": True, "data": {"credit", "descriptions"}}
+        return self.model_dump_json(exclude=texts, exclude_defaults=True)
 
 
 def recipe_ids() -> list[str]:

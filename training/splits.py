@@ -88,9 +88,7 @@ def _cut(
     return rows[first], rows[second]
 
 
-def _split(
-    samples: Sequence[Sample], cells: list[str], rows: dict[str, np.ndarray], left: dict[str, int]
-) -> Split:
+def _split(samples: Sequence[Sample], cells: list[str], rows: dict[str, np.ndarray], left: dict[str, int]) -> Split:
     for side in SIDES:
         others = {cells[i] for name in SIDES if name != side for i in rows[name]}
         if others & {cells[i] for i in rows[side]}:

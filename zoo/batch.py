@@ -30,10 +30,10 @@ class Result:
 
 
 def find_files(paths: Sequence[Path]) -> list[Path]:
-    """Files named, and all files in folders named (their pictures, and whatever else has no hidden name), sorted.
+    """Files named, and all pictures in folders named, sorted; hidden ones are left out.
 
-    Files of other kinds inside a folder are left out only if their suffix is no picture's: a text file that calls itself
-    .png is found, and fails by name. A path that does not exist is returned as it is, for the same reason.
+    Inside a folder only the suffix counts: a text file that calls itself .png is found, and fails by name. So is a path
+    that does not exist.
     """
     found: list[Path] = []
     for path in paths:

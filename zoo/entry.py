@@ -1,7 +1,7 @@
 """What is a published model? A folder of fixed files, read and checked here; nothing in it is ever unpickled.
 
-`config.json` is timm's hub layout with our part under "zoo"; `evaluation.json` and `predictions/*.parquet` hold what was
-measured. Outside input is parsed by pydantic, and every problem becomes a sentence.
+`config.json` is timm's hub layout with our part under "zoo"; `evaluation.json` and `predictions/*.parquet` hold what
+was measured. Outside input is parsed by pydantic, and every problem becomes a sentence.
 """
 
 from __future__ import annotations
@@ -243,12 +243,12 @@ def read_predictions(entry: Entry, benchmark: str) -> pd.DataFrame:
     unknown = set(table["label"]) - set(described.labels)
     if unknown:
         raise EntryError(f"{path.name} of {entry.id} has labels the benchmark lacks: {', '.join(sorted(unknown))}.")
-    return table.astype({label: np.float32 for label in described.labels})
+    return table.astype(dict.fromkeys(described.labels, np.float32))
 
 
 def write_predictions(path: Path, table: pd.DataFrame, labels: list[str]) -> None:
     """Write columns file, cell, label and the labels' probabilities, these in half precision, zstd-compressed."""
-    stored = table[["file", "cell", "label", *labels]].astype({label: np.float16 for label in labels})
+    stored = table[["file", "cell", "label", *labels]].astype(dict.fromkeys(labels, np.float16))
     stored = stored.rename(columns={label: f"p:{label}" for label in labels})
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.Table.from_pandas(stored, preserve_index=False), path, compression="zstd", compression_level=19)

@@ -51,7 +51,9 @@ def find_layer(model: nn.Module, path: str) -> nn.Module:
         try:
             place = place[int(part)] if part.lstrip("-").isdigit() else getattr(place, part)
         except (AttributeError, IndexError, TypeError, KeyError) as error:
-            raise ExplanationError(f"This model has no layer {path} to explain; name one in its config.json.") from error
+            raise ExplanationError(
+                f"This model has no layer {path} to explain; name one in its config.json."
+            ) from error
     return place
 
 

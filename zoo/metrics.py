@@ -18,6 +18,19 @@ LEVEL = 0.95
 BINS = 15
 TINY = 1e-7  # below half precision's smallest number: a stored zero is not certain
 
+# what `evaluate` gives, by its name for people
+SCORES = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "macro_precision": "macro precision",
+    "macro_recall": "macro recall",
+    "macro_f1": "macro F1",
+    "cell_accuracy": "accuracy by source cell",
+    "expected_calibration_error": "expected calibration error",
+    "log_loss": "log loss",
+    "brier": "Brier score",
+}
+
 
 @dataclass(frozen=True)
 class Interval:
@@ -104,7 +117,7 @@ def per_class(table: pd.DataFrame, labels: Sequence[str], seed: int = 0) -> pd.D
 
 
 def cell_accuracy(table: pd.DataFrame, labels: Sequence[str], seed: int = 0) -> Interval:
-    """Accuracy over source cells, each called by the mean probability of its images; cells of unknown source left out."""
+    """Accuracy over source cells, each called by its images' mean probability; cells of unknown source are left out."""
     known = table[~table["cell"].str.startswith("unknown-")]
     if known.empty:
         return Interval(float("nan"), float("nan"), float("nan"))
@@ -221,6 +234,4 @@ def _mean(values: np.ndarray, where: np.ndarray) -> np.ndarray:
 
 def as_dict(found: Mapping[str, Interval]) -> dict[str, dict[str, float]]:
     """Intervals as evaluation.json keeps them; scores that are undefined are left out."""
-    return {
-        name: {"value": i.value, "low": i.low, "high": i.high} for name, i in found.items() if np.isfinite(i.value)
-    }
+    return {name: {"value": i.value, "low": i.low, "high": i.high} for name, i in found.items() if np.isfinite(i.value)}

@@ -16,3 +16,9 @@ def overlay(image: Image.Image, values: np.ndarray, opacity: float = 0.5) -> Ima
     # the square root keeps weak evidence visible without hiding the cell
     alpha = opacity * np.sqrt(values)[..., None]
     return Image.fromarray(np.rint(base * (1 - alpha) + colours * alpha).astype(np.uint8))
+
+
+def scale_bar(width: int = 256, height: int = 10) -> Image.Image:
+    """The colours of `overlay` from 0 to 1, left to right."""
+    row = colormaps[COLOURS](np.linspace(0, 1, width))[..., :3]
+    return Image.fromarray(np.rint(np.tile(row, (height, 1, 1)) * 255).astype(np.uint8))

@@ -35,13 +35,13 @@ def data_config(pretrained_cfg: Mapping[str, Any]) -> dict[str, Any]:
 class Preprocessor:
     """From an RGB picture to what a model sees, in two steps: geometry on the CPU, normalisation batched anywhere."""
 
-    fit: Callable[[Image.Image], np.ndarray]
+    fit: Callable[[Image.Image], torch.Tensor]
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
     def pixels(self, image: Image.Image) -> torch.Tensor:
         """Picture of any size → uint8 (3, H, W), resized and cropped to the model's input."""
-        return torch.from_numpy(self.fit(image))
+        return self.fit(image)
 
     def normalise(self, pixels: torch.Tensor) -> torch.Tensor:
         """uint8 (..., 3, H, W) → float32 of the same shape, zero mean and unit variance by the entry's figures."""

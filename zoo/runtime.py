@@ -124,7 +124,9 @@ def load_model(entry: Entry) -> nn.Module:
         model.load_state_dict(load_file(str(entry.folder / WEIGHTS)))
     except (RuntimeError, TypeError, ValueError, AttributeError, OSError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise EntryError(f"{entry.id} cannot be loaded: its weights do not fit {config.architecture} ({reason})") from error
+        raise EntryError(
+            f"{entry.id} cannot be loaded: its weights do not fit {config.architecture} ({reason})"
+        ) from error
     return model.eval().requires_grad_(False)
 
 
@@ -355,7 +357,7 @@ def bf16_is_faster(model: nn.Module, device: torch.device, size: tuple[int, int,
     times = {False: float("inf"), True: float("inf")}
     with torch.no_grad():
         for turn in range(4):
-            for bf16 in times:
+            for bf16 in (False, True):
                 start = time.perf_counter()
                 with autocast(device, bf16):
                     model(batch)

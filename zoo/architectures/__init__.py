@@ -1,4 +1,4 @@
-"""Networks of our own, registered with timm. A new one is a file in this folder; importing the package registers all."""
+"""Networks of our own, registered with timm by importing this package. A new one is a file in this folder."""
 
 import importlib
 import pkgutil

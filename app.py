@@ -1,0 +1,23 @@
+"""HemaZoo's pages and their addresses; run with `streamlit run app.py`."""
+
+from pathlib import Path
+
+import streamlit as st
+
+HERE = Path(__file__).parent
+
+st.set_page_config(page_title="HemaZoo", page_icon="🩸", layout="wide")
+st.logo(str(HERE / "pages" / "assets" / "logo.svg"), size="large")
+st.navigation(
+    [
+        st.Page("pages/classify.py", title="Classify", icon=":material/biotech:", default=True),
+        st.Page("pages/explain.py", title="Explain", icon=":material/center_focus_strong:"),
+        st.Page("pages/compare.py", title="Compare", icon=":material/grid_on:"),
+        st.Page("pages/models.py", title="Models", icon=":material/inventory_2:"),
+        st.Page("pages/examples.py", title="Examples", icon=":material/photo_library:"),
+    ],
+    position="top",
+).run()
+st.caption(
+    "HemaZoo is for research, teaching and engineering. It is **not a medical device**: do not diagnose with it."
+)

@@ -1,0 +1,1 @@
+"""One file a page, layout only; every number shown is computed in zoo."""

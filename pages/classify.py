@@ -1,0 +1,192 @@
+"""Which cell is it? Upload pictures, get a class for each, and the differential count."""
+
+from __future__ import annotations
+
+import time
+
+import pandas as pd
+import plotly.graph_objects as go
+import streamlit as st
+from PIL import Image
+
+from pages import shared
+from zoo.batch import Result, classify_files
+from zoo.entry import Entry, EntryError
+from zoo.metrics import differential_count
+from zoo.runtime import BusyError
+
+RESULTS = "results"  # key of the session's results: model → picture id → Result
+REDRAW_SECONDS = 0.4
+
+
+def classify(entry: Entry, pictures: list[shared.Picture]) -> dict[str, Result]:
+    """Results of all pictures, computing those that are new, with a progress bar and results as they come."""
+    version = entry.folder, entry.weights
+    known = st.session_state.setdefault(RESULTS, {}).setdefault(version, {})
+    new = [picture for picture in pictures if picture.id not in known]
+    if not new:
+        return known
+    place = st.container()
+    progress, live = place.progress(0.0, f"Classifying {len(new)} pictures …"), place.empty()
+    waiting = shared.runtime().waiting(entry)
+    if waiting:
+        progress.progress(0.0, f"{waiting} pictures of others are ahead …")
+    drawn = time.monotonic()
+    found = classify_files(shared.runtime(), entry, ((p.name, p.data) for p in new))
+    for done, (picture, result) in enumerate(zip(new, found, strict=True), 1):
+        known[picture.id] = result
+        if time.monotonic() - drawn > REDRAW_SECONDS:
+            progress.progress(done / len(new), f"{done} of {len(new)} pictures classified")
+            live.dataframe(table(entry, new[:done], known), hide_index=True, height=280)
+            drawn = time.monotonic()
+    progress.empty()
+    live.empty()
+    return known
+
+
+def table(entry: Entry, pictures: list[shared.Picture], results: dict[str, Result]) -> pd.DataFrame:
+    """One row a classified picture: file, label, confidence, a column a label."""
+    rows = []
+    for picture in pictures:
+        prediction = results[picture.id].prediction
+        if prediction:
+            first = {"file": picture.name, "label": prediction.label, "confidence": prediction.confidence}
+            rows.append(first | prediction.probabilities)
+    return pd.DataFrame(rows, columns=["file", "label", "confidence", *entry.labels])
+
+
+def count_chart(count: pd.DataFrame) -> go.Figure:
+    """Shares of the differential count with their intervals as error bars."""
+    figure = go.Figure(
+        go.Bar(
+            x=count["share"],
+            y=count["label"],
+            orientation="h",
+            marker_color=shared.ACCENT,
+            customdata=count[["count", "low", "high"]],
+            error_x={
+                "type": "data",
+                "array": count["high"] - count["share"],
+                "arrayminus": count["share"] - count["low"],
+                "color": "#888",
+            },
+            hovertemplate="%{y}: %{customdata[0]} cells, %{x:.1%} (%{customdata[1]:.1%} to %{customdata[2]:.1%})<extra></extra>",
+        )
+    )
+    figure.update_layout(
+        height=60 + 34 * len(count),
+        margin={"l": 0, "r": 0, "t": 4, "b": 4},
+        xaxis={"range": [0, 1], "tickformat": ".0%", "fixedrange": True},
+        yaxis={"autorange": "reversed", "fixedrange": True, "automargin": True},
+    )
+    return figure
+
+
+def show_count(labels: list[str], entry: Entry) -> None:
+    """The differential count: chart, table and download."""
+    st.subheader("Differential count")
+    count = differential_count(labels, entry.labels)
+    chart, numbers = st.columns([3, 2])
+    chart.plotly_chart(count_chart(count), config=shared.CHART)
+    shown = count.assign(
+        share=[f"{100 * share:.1f} %" for share in count["share"]],
+        interval=[
+            f"{100 * low:.1f} to {100 * high:.1f} %" for low, high in zip(count["low"], count["high"], strict=True)
+        ],
+    )[["label", "count", "share", "interval"]]
+    numbers.dataframe(shown, hide_index=True, column_config={"interval": "95 % interval"})
+    st.caption(
+        f"{len(labels)} cells. Intervals (Wilson) tell how much the count itself can vary by chance; errors of the model "
+        "come on top. A laboratory's differential counts at least 100 cells."
+    )
+    numbers.download_button(
+        "Count as CSV", shared.csv(count), "differential-count.csv", "text/csv", icon=":material/download:"
+    )
+
+
+def show_one(entry: Entry, picture: shared.Picture, result: Result) -> None:
+    """One picture large, with a bar for each label."""
+    image = shared.decoded(picture.id, picture.data)
+    if result.prediction is None or not isinstance(image, Image.Image):
+        return
+    prediction = result.prediction
+    st.markdown(f"#### {entry.describe(prediction.label)} · {100 * prediction.confidence:.1f} %")
+    left, right = st.columns([2, 3])
+    left.image(image, caption=f"{picture.name}, {image.width}×{image.height}", width="stretch")
+    right.plotly_chart(shared.probability_bars(entry, prediction), config=shared.CHART)
+    if picture.credit:
+        st.caption(picture.credit)
+
+
+def show_failures(pictures: list[shared.Picture], results: dict[str, Result]) -> None:
+    """The files that could not be classified, each with its reason."""
+    failed = [(picture.name, results[picture.id].error) for picture in pictures if results[picture.id].error]
+    if failed:
+        word = "file" if len(failed) == 1 else "files"
+        st.warning(f"{len(failed)} {word} could not be classified:", icon=":material/error:")
+        st.dataframe(pd.DataFrame(failed, columns=["file", "reason"]), hide_index=True)
+
+
+def show_table(entry: Entry, pictures: list[shared.Picture], results: dict[str, Result]) -> shared.Picture:
+    """The table of all results; returns the picture of the selected row, else of the first."""
+    found = table(entry, pictures, results)
+    shown = found.copy()
+    shown.insert(0, "picture", [shared.thumbnail(p.id, p.data) for p in pictures])
+    share = st.column_config.ProgressColumn(format="percent", min_value=0, max_value=1, width="small")
+    event = st.dataframe(
+        shown,
+        hide_index=True,
+        on_select="rerun",
+        selection_mode="single-row",
+        key=f"table {entry.id}",
+        row_height=44,
+        height=min(44 * len(shown) + 40, 420),
+        column_config={
+            "picture": st.column_config.ImageColumn(width="small"),
+            "confidence": share,
+            **dict.fromkeys(entry.labels, share),
+        },
+    )
+    st.download_button("Results as CSV", shared.csv(found), f"{entry.id}.csv", "text/csv", icon=":material/download:")
+    rows = event["selection"]["rows"]
+    return pictures[rows[0] if rows and rows[0] < len(pictures) else 0]
+
+
+st.title("Classify blood cells")
+model, upload = st.columns([2, 3], gap="large")
+with model:
+    entry = shared.pick_model()
+with upload:
+    shared.picture_input("classify")
+pictures = shared.pictures()
+if not pictures:
+    st.info(
+        "Drop pictures above, take one with the camera, or fetch some on the **Examples** page.",
+        icon=":material/upload:",
+    )
+    st.page_link("pages/examples.py", label="No picture at hand? Open the examples", icon=":material/photo_library:")
+    st.stop()
+try:
+    results = classify(entry, pictures)
+except (EntryError, BusyError) as error:
+    st.error(str(error))
+    st.stop()
+show_failures(pictures, results)
+good = [picture for picture in pictures if results[picture.id].prediction]
+if len(good) == 1:
+    show_one(entry, good[0], results[good[0].id])
+    st.download_button(
+        "Result as CSV",
+        shared.csv(table(entry, good, results)),
+        f"{entry.id}.csv",
+        "text/csv",
+        icon=":material/download:",
+    )
+elif good:
+    st.subheader(f"{len(good)} pictures")
+    st.caption("Click a column's name to sort, a row's left edge to see that picture.")
+    chosen = show_table(entry, good, results)
+    show_one(entry, chosen, results[chosen.id])
+    show_count([results[picture.id].prediction.label for picture in good], entry)
+if good:
+    st.page_link("pages/explain.py", label="See why", icon=":material/center_focus_strong:")

@@ -1,0 +1,231 @@
+"""What several pages need: the model in use, the pictures at hand, and how probabilities are drawn."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+import plotly.graph_objects as go
+import streamlit as st
+from PIL import Image
+
+from zoo.catalogue import list_entries
+from zoo.entry import Entry, Metric
+from zoo.images import SUFFIXES, ImageError, decode
+from zoo.runtime import Prediction, Runtime, device_name
+
+MODEL, PICTURES = "model", "pictures"  # keys of what a session keeps from page to page
+UPLOADED, TURN = "uploaded", "uploader turn"
+REFRESH_SECONDS = 5  # how long a new entry may take to appear
+THUMBNAIL = 64  # pixels
+ACCENT, MUTED = "#b5123e", "#b9a3ab"
+CHART = {"displaylogo": False, "modeBarButtonsToRemove": ["zoom2d", "pan2d", "select2d", "lasso2d", "autoScale2d"]}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture of this session; `id` is unique for its content."""
+
+    id: str
+    name: str
+    data: bytes
+    credit: str = ""
+
+
+@st.cache_resource(show_spinner=False)
+def runtime() -> Runtime:
+    """The one runtime of all sessions: models are loaded once and each is touched by its own thread only."""
+    return Runtime()
+
+
+@st.cache_resource(ttl=REFRESH_SECONDS, show_spinner=False)
+def entries() -> list[Entry]:
+    """The zoo's entries, read again every few seconds."""
+    return list_entries()
+
+
+def usable_entries() -> list[Entry]:
+    """Entries that can classify. Stops the page with a sentence if there is none."""
+    found = [entry for entry in entries() if entry.usable]
+    if not found:
+        st.info(
+            "The zoo has no model that can run. Name folders with entries in HEMAZOO_ZOO, or see **Models** for why."
+        )
+        st.stop()
+    return found
+
+
+def percent(metric: Metric) -> str:
+    """A metric in percent with its interval."""
+    if metric.low is None or metric.high is None:
+        return f"{100 * metric.value:.1f} %"
+    return f"{100 * metric.value:.1f} % ({100 * metric.low:.1f} to {100 * metric.high:.1f})"
+
+
+def pick_model() -> Entry:
+    """The model picker; what is picked stays picked on every page of the session."""
+    found = usable_entries()
+    ids = [entry.id for entry in found]
+    current = st.session_state.get(MODEL)
+    titles = {entry.id: entry.title for entry in found}
+    picked = st.selectbox(
+        "Model",
+        ids,
+        index=ids.index(current) if current in ids else 0,
+        format_func=lambda name: titles[name],
+        help="All models of the zoo that can run here. **Models** shows their cards.",
+    )
+    st.session_state[MODEL] = picked
+    entry = found[ids.index(picked)]
+    st.caption(f"{describe(entry)} Runs on **{device_name(runtime().device)}**.")
+    return entry
+
+
+def describe(entry: Entry) -> str:
+    """One paragraph: what the model is good at, and how good."""
+    if entry.config is None:
+        return entry.reason or ""
+    tests = [b for b in entry.evaluation.benchmarks.values() if b.role == "test" and "accuracy" in b.metrics]
+    figures = "".join(
+        f" Accuracy {percent(b.metrics['accuracy'])} on {b.title}: {b.n_images:,} images, {b.n_cells:,} cells."
+        for b in tests[:1]
+    )
+    return f"{entry.config.zoo.summary}{figures}"
+
+
+def pictures() -> list[Picture]:
+    """The pictures of this session, in the order they came."""
+    return list(st.session_state.setdefault(PICTURES, {}).values())
+
+
+def add_picture(name: str, data: bytes, credit: str = "") -> str:
+    """Keep a picture for all pages; returns its id. The same content under the same name is kept once."""
+    identity = hashlib.sha256(name.encode() + b"\0" + data).hexdigest()[:24]
+    st.session_state.setdefault(PICTURES, {})[identity] = Picture(identity, name, data, credit)
+    return identity
+
+
+def picture_input(page: str) -> None:
+    """Upload, camera and a way to clear; pictures stay when the page is left. `page` keeps two pages' widgets apart."""
+    turn = st.session_state.setdefault(TURN, 0)
+    key = f"uploader {page} {turn}"
+    if key not in st.session_state:
+        # a new uploader owns nothing: earlier pictures must not vanish with its next change
+        st.session_state[UPLOADED] = {}
+    st.file_uploader(
+        "Pictures of single cells or smear fields",
+        type=[suffix[1:] for suffix in SUFFIXES],
+        accept_multiple_files=True,
+        key=key,
+        on_change=_take_uploads,
+        args=(key,),
+        help="JPEG, PNG, BMP, WebP, TIFF (also 16-bit and float) or GIF; at most 20 MB and 50 megapixels each.",
+    )
+    left, right = st.columns([3, 1], vertical_alignment="center")
+    with left:
+        if st.toggle("Use the camera", help="For a phone held to the eyepiece, for example."):
+            shot = st.camera_input("Camera", key=f"camera {page} {turn}", label_visibility="collapsed")
+            if shot:
+                data = shot.getvalue()
+                add_picture(f"camera-{hashlib.sha256(data).hexdigest()[:6]}.jpg", data)
+    with right:
+        if pictures() and st.button("Clear all", icon=":material/delete:", width="stretch"):
+            st.session_state[PICTURES] = {}
+            st.session_state[TURN] = turn + 1
+            st.rerun()
+
+
+def _take_uploads(key: str) -> None:
+    """Add the files that came, drop those the user took out of the uploader."""
+    before = st.session_state.get(UPLOADED, {})
+    now = {}
+    for file in st.session_state[key]:
+        now[file.file_id] = before.get(file.file_id) or add_picture(file.name, file.getvalue())
+    for gone in set(before.values()) - set(now.values()):
+        st.session_state[PICTURES].pop(gone, None)
+    st.session_state[UPLOADED] = now
+
+
+@st.cache_data(max_entries=256, show_spinner=False)
+def decoded(identity: str, _data: bytes) -> Image.Image | str:
+    """The picture as the model sees it, or the sentence why it cannot be read."""
+    try:
+        return decode(_data)
+    except ImageError as error:
+        return str(error)
+
+
+@st.cache_data(max_entries=4096, show_spinner=False)
+def thumbnail(identity: str, _data: bytes) -> str:
+    """A small JPEG of the picture as a data URL; empty if it cannot be read."""
+    image = decoded(identity, _data)
+    if isinstance(image, str):
+        return ""
+    small = image.copy()
+    small.thumbnail((THUMBNAIL, THUMBNAIL))
+    buffer = io.BytesIO()
+    small.save(buffer, "JPEG", quality=85)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def probability_bars(entry: Entry, prediction: Prediction) -> go.Figure:
+    """One horizontal bar a label, the most probable on top."""
+    ranked = sorted(prediction.probabilities.items(), key=lambda item: item[1])
+    labels, shares = [name for name, _ in ranked], [share for _, share in ranked]
+    figure = go.Figure(
+        go.Bar(
+            x=shares,
+            y=labels,
+            orientation="h",
+            text=[f"{100 * share:.1f} %" for share in shares],
+            textposition="auto",
+            marker_color=[ACCENT if label == prediction.label else MUTED for label in labels],
+            hovertext=[entry.describe(label) for label in labels],
+            hovertemplate="%{hovertext}<br>%{x:.2%}<extra></extra>",
+        )
+    )
+    figure.update_layout(
+        height=46 + 30 * len(labels),
+        margin={"l": 0, "r": 0, "t": 4, "b": 4},
+        xaxis={"range": [0, 1], "tickformat": ".0%", "fixedrange": True},
+        yaxis={"fixedrange": True, "automargin": True},
+        showlegend=False,
+    )
+    return figure
+
+
+def csv(table: pd.DataFrame) -> bytes:
+    """The table as UTF-8 CSV."""
+    return table.to_csv(index=False).encode("utf-8")
+
+
+def png(image: Image.Image) -> bytes:
+    """The picture as PNG."""
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def chunks(items: Sequence, size: int) -> Iterator[Sequence]:
+    """Consecutive parts of at most `size` items."""
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+def scores_table(named: Mapping[str, Mapping[str, Metric]], metrics: Mapping[str, str]) -> pd.DataFrame:
+    """One row a score, one column a model, cells in words with intervals."""
+    rows = []
+    for metric, title in metrics.items():
+        cells = {name: _score(metric, found[metric]) if metric in found else "–" for name, found in named.items()}
+        rows.append({"score": title, **cells})
+    return pd.DataFrame(rows)
+
+
+def _score(name: str, metric: Metric) -> str:
+    if name in ("log_loss", "brier"):
+        return f"{metric.value:.3f} ({metric.low:.3f} to {metric.high:.3f})"
+    return percent(metric)
