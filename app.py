@@ -8,7 +8,7 @@ HERE = Path(__file__).parent
 
 st.set_page_config(page_title="HemaZoo", page_icon="🩸", layout="wide")
 st.logo(str(HERE / "pages" / "assets" / "logo.svg"), size="large")
-st.navigation(
+page = st.navigation(
     [
         st.Page("pages/classify.py", title="Classify", icon=":material/biotech:", default=True),
         st.Page("pages/explain.py", title="Explain", icon=":material/center_focus_strong:"),
@@ -17,7 +17,9 @@ st.navigation(
         st.Page("pages/examples.py", title="Examples", icon=":material/photo_library:"),
     ],
     position="top",
-).run()
-st.caption(
-    "HemaZoo is for research, teaching and engineering. It is **not a medical device**: do not diagnose with it."
 )
+try:
+    page.run()
+finally:
+    # also below a page that stopped early
+    st.caption("For research, teaching and engineering. HemaZoo is **not a medical device**: do not diagnose with it.")

@@ -70,7 +70,7 @@ def count_chart(count: pd.DataFrame) -> go.Figure:
                 "arrayminus": count["share"] - count["low"],
                 "color": "#888",
             },
-            hovertemplate="%{y}: %{customdata[0]} cells, %{x:.1%} (%{customdata[1]:.1%} to %{customdata[2]:.1%})<extra></extra>",
+            hovertemplate="%{y}: %{customdata[0]} cells, %{x:.1%}<br>%{customdata[1]:.1%} to %{customdata[2]:.1%}<extra></extra>",
         )
     )
     figure.update_layout(
@@ -88,6 +88,7 @@ def show_count(labels: list[str], entry: Entry) -> None:
     count = differential_count(labels, entry.labels)
     chart, numbers = st.columns([3, 2])
     chart.plotly_chart(count_chart(count), config=shared.CHART)
+    ends = zip(count["low"], count["high"], strict=True)
     shown = count.assign(
         share=[f"{100 * share:.1f} %" for share in count["share"]],
         interval=[
@@ -96,8 +97,8 @@ def show_count(labels: list[str], entry: Entry) -> None:
     )[["label", "count", "share", "interval"]]
     numbers.dataframe(shown, hide_index=True, column_config={"interval": "95 % interval"})
     st.caption(
-        f"{len(labels)} cells. Intervals (Wilson) tell how much the count itself can vary by chance; errors of the model "
-        "come on top. A laboratory's differential counts at least 100 cells."
+        f"{len(labels)} cells. Intervals (Wilson) tell how much the count can vary by chance; errors of the model come "
+        "on top. A laboratory's differential counts at least 100 cells."
     )
     numbers.download_button(
         "Count as CSV", shared.csv(count), "differential-count.csv", "text/csv", icon=":material/download:"
@@ -161,7 +162,7 @@ with upload:
 pictures = shared.pictures()
 if not pictures:
     st.info(
-        "Drop pictures above, take one with the camera, or fetch some on the **Examples** page.",
+        "Drop pictures above, take one with the camera, or fetch some examples.",
         icon=":material/upload:",
     )
     st.page_link("pages/examples.py", label="No picture at hand? Open the examples", icon=":material/photo_library:")

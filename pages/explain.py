@@ -78,7 +78,7 @@ with upload:
     shared.picture_input("explain")
 pictures = shared.pictures()
 if not pictures:
-    st.info("Drop pictures above, or fetch some on the **Examples** page.", icon=":material/upload:")
+    st.info("Drop pictures above, or fetch some examples.", icon=":material/upload:")
     st.page_link("pages/examples.py", label="No picture at hand? Open the examples", icon=":material/photo_library:")
     st.stop()
 readable = {}

@@ -68,9 +68,7 @@ def fetch(example: Example) -> Example:
             f"of your own pictures in {VARIABLE}."
         ) from error
     except ValueError as error:
-        raise ExamplesError(
-            f"{example.name} is not the file it was; it was thrown away. Please report this."
-        ) from error
+        raise ExamplesError(f"{example.name} is not the file it was; it was thrown away. Please report it.") from error
     except OSError as error:
         raise ExamplesError(f"{example.name} cannot be kept in {_folder()}: {error.strerror}.") from error
     return Example(example.name, example.label, example.credit, Path(path), example.url, example.sha256)
@@ -83,9 +81,7 @@ def _folder() -> Path:
 def _of_folder(folder: Path) -> list[Example]:
     files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES) if folder.is_dir() else []
     if not files:
-        raise ExamplesError(
-            f"There is no picture in {folder}. Correct {VARIABLE}, or remove it for the usual examples."
-        )
+        raise ExamplesError(f"There is no picture in {folder}. Correct {VARIABLE}, or remove it for the usual ones.")
     return [Example(path.name, None, f"from {folder.name}", path) for path in files[:MOST]]
 
 
