@@ -70,7 +70,8 @@ def count_chart(count: pd.DataFrame) -> go.Figure:
                 "arrayminus": count["share"] - count["low"],
                 "color": "#888",
             },
-            hovertemplate="%{y}: %{customdata[0]} cells, %{x:.1%}<br>%{customdata[1]:.1%} to %{customdata[2]:.1%}<extra></extra>",
+            hovertemplate="%{y}: %{customdata[0]} cells, %{x:.1%}<br>"
+            "%{customdata[1]:.1%} to %{customdata[2]:.1%}<extra></extra>",
         )
     )
     figure.update_layout(

@@ -52,8 +52,8 @@ except ExamplesError as error:
 missing = sum(example.path is None for example in examples)
 if missing:
     st.markdown(
-        f"{len(examples)} smear frames of 640×480 pixels, three for each of four kinds of white cell. Their cells are in "
-        "the test split of dataset2: no built-in model was trained on them."
+        f"{len(examples)} smear frames of 640×480 pixels, three for each of four kinds of white cell. Their cells are "
+        "in the test split of dataset2: no built-in model was trained on them."
     )
     st.caption(
         f"{examples[0].credit}. They are fetched from their own address once, checked, and kept on this computer. To "
