@@ -7,6 +7,8 @@ import streamlit as st
 HERE = Path(__file__).parent
 
 st.set_page_config(page_title="HemaZoo", page_icon="🩸", layout="wide")
+# Streamlit leaves a hand's breadth of nothing above every page
+st.html("<style>.stMainBlockContainer{padding-top:3.5rem;padding-bottom:2rem}</style>")
 st.logo(str(HERE / "pages" / "assets" / "logo.svg"), size="large")
 page = st.navigation(
     [

@@ -92,9 +92,7 @@ def show_count(labels: list[str], entry: Entry) -> None:
     ends = zip(count["low"], count["high"], strict=True)
     shown = count.assign(
         share=[f"{100 * share:.1f} %" for share in count["share"]],
-        interval=[
-            f"{100 * low:.1f} to {100 * high:.1f} %" for low, high in zip(count["low"], count["high"], strict=True)
-        ],
+        interval=[f"{100 * low:.1f} to {100 * high:.1f} %" for low, high in ends],
     )[["label", "count", "share", "interval"]]
     numbers.dataframe(shown, hide_index=True, column_config={"interval": "95 % interval"})
     st.caption(
