@@ -13,9 +13,12 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 MAX_BYTES = 20_000_000
 MAX_PIXELS = 50_000_000
+LIMIT = f"{MAX_PIXELS // 1_000_000} megapixels"
+SMALLER = "Scale it down or cut the cell out."
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")
 NAMES = "JPEG, PNG, BMP, WebP, TIFF or GIF"
+DEPTHS = tuple(float(2**bits - 1) for bits in (8, 10, 12, 14, 16))
 MAX_CHANNELS = 4  # of a TIFF: grey, grey + alpha, RGB, RGB + alpha
 
 
@@ -27,7 +30,7 @@ def decode(data: bytes | Path) -> Image.Image:
     """Decode an untrusted picture into mode RGB.
 
     EXIF orientation is applied, alpha is laid over white, 16-bit and float samples are rescaled to 0..255 by their own
-    range (a 16-bit picture that only uses 12 bits would be black by bit shift), of an animation the first frame counts.
+    bit depth (a 16-bit picture that only uses 12 bits would be black by bit shift), of an animation the first frame counts.
 
     Raises ImageError where the file is missing, larger than 20 MB or 50 megapixels (known from its header, before any
     pixel is decoded), cut short, or of another kind.
@@ -83,6 +86,9 @@ def _decode(raw: bytes) -> Image.Image:
 def _open(raw: bytes) -> Image.Image:
     try:
         return Image.open(io.BytesIO(raw), formats=FORMATS)
+    except Image.DecompressionBombError as error:
+        # Pillow's own limit, far above ours
+        raise ImageError(f"The picture is far larger than the {LIMIT} accepted. {SMALLER}") from error
     except UnidentifiedImageError as error:
         if raw[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
             return _TiffOnly(raw)
@@ -105,8 +111,8 @@ class _TiffOnly(Image.Image):
 def _check_size(width: int, height: int) -> None:
     if width * height > MAX_PIXELS:
         raise ImageError(
-            f"The picture has {width:,}×{height:,} = {width * height / 1e6:.0f} megapixels; at most "
-            f"{MAX_PIXELS // 1_000_000} are accepted. Scale it down or cut the cell out."
+            f"The picture has {width:,}×{height:,} = {width * height / 1e6:.0f} megapixels, more than the {LIMIT} "
+            f"accepted. {SMALLER}"
         )
     if width < 2 or height < 2:
         raise ImageError(f"The picture has only {width}×{height} pixels.")
@@ -142,7 +148,11 @@ def _decode_tiff(raw: bytes) -> Image.Image:
 
 
 def _rescale(pixels: np.ndarray) -> np.ndarray:
-    """H×W or H×W×C of any numeric type → uint8 of the same shape, stretched over the picture's own range."""
+    """H×W or H×W×C of any numeric type → uint8 of the same shape; the brightest value a sample can have becomes 255.
+
+    That value is 1 for floats up to 1, else that of the smallest usual bit depth that holds all samples (cameras store
+    12 bits in 16), else the picture's own maximum. Negative samples shift the range.
+    """
     if pixels.dtype == np.uint8:
         return pixels
     if not np.issubdtype(pixels.dtype, np.number) or np.iscomplexobj(pixels):
@@ -152,15 +162,20 @@ def _rescale(pixels: np.ndarray) -> np.ndarray:
     finite = colours[np.isfinite(colours)]
     if not finite.size:
         raise ImageError("The picture holds no finite value.")
-    low, high = min(finite.min(), 0.0), finite.max()
-    if high <= low:
-        raise ImageError("The picture has one value everywhere; there is nothing to see.")
-    scaled = np.nan_to_num((values - low) / (high - low), nan=0.0, posinf=1.0, neginf=0.0)
+    low = min(finite.min(), 0.0)
+    high = _brightest(finite.max() - low, floating=np.issubdtype(pixels.dtype, np.floating))
+    scaled = np.nan_to_num((values - low) / high, nan=0.0, posinf=1.0, neginf=0.0)
     if colours is not values:
         # alpha has a range of its own
         top = np.iinfo(pixels.dtype).max if np.issubdtype(pixels.dtype, np.integer) else 1.0
         scaled[..., -1] = np.nan_to_num(values[..., -1] / top)
     return np.rint(scaled.clip(0, 1) * 255).astype(np.uint8)
+
+
+def _brightest(largest: float, floating: bool) -> float:
+    if floating and largest <= 1:
+        return 1.0
+    return next((top for top in DEPTHS if largest <= top), largest)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

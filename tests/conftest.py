@@ -1,0 +1,76 @@
+"""Fixtures of all tests: a small zoo of tiny models, and pictures that are drawn."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+# before anything imports huggingface_hub: no test may reach for the network
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+
+import pytest
+import torch
+from PIL import Image
+
+from tests.making import ARCHITECTURES, LABELS, add_evaluation, draw_cell, make_entry
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # several test processes share two cores
+    torch.set_num_threads(1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip, with the reason, what needs the real pictures or a browser where there are none."""
+    real = os.environ.get("HEMAZOO_DATA")
+    if real and not Path(real).is_dir():
+        raise pytest.UsageError(f"HEMAZOO_DATA names {real}, which is no folder")
+    browser = find_browser()
+    if not browser and os.environ.get("HEMAZOO_REQUIRE_BROWSER"):
+        raise pytest.UsageError("browser tests are required and there is no Chrome or Chromium on the PATH")
+    for item in items:
+        if item.get_closest_marker("realdata") and not real:
+            item.add_marker(pytest.mark.skip(reason="HEMAZOO_DATA does not name the folder of real pictures"))
+        if item.get_closest_marker("browser") and not browser:
+            item.add_marker(pytest.mark.skip(reason="no Chrome or Chromium on the PATH"))
+
+
+def find_browser() -> str | None:
+    return next((path for path in map(shutil.which, BROWSERS) if path), None)
+
+
+@pytest.fixture(scope="session")
+def browser_path() -> str:
+    found = find_browser()
+    assert found
+    return found
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    return Path(os.environ["HEMAZOO_DATA"])
+
+
+@pytest.fixture(scope="session")
+def tiny_zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with one tiny entry an architecture, all scored on the same benchmark."""
+    folder = tmp_path_factory.mktemp("zoo")
+    for seed, architecture in enumerate(ARCHITECTURES):
+        add_evaluation(make_entry(folder / f"tiny-{architecture.replace('_', '-')}", architecture, seed), seed)
+    return folder
+
+
+@pytest.fixture
+def zoo_environment(tiny_zoo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("HEMAZOO_ZOO", str(tiny_zoo))
+    monkeypatch.setenv("HEMAZOO_CACHE", str(tmp_path / "cache"))
+    return tiny_zoo
+
+
+@pytest.fixture(scope="session")
+def cells() -> list[Image.Image]:
+    return [draw_cell(label, seed) for seed in range(4) for label in LABELS]

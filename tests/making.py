@@ -1,0 +1,125 @@
+"""Drawn cells and tiny entries: what the tests use instead of real pictures and trained models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import timm
+import torch
+from PIL import Image, ImageDraw, ImageFilter
+from safetensors.torch import save_file
+
+import zoo.architectures  # noqa: F401
+from zoo import metrics
+from zoo.entry import write_predictions
+from zoo.files import write_json, write_text
+
+LABELS = ["eosinophil", "lymphocyte", "monocyte", "neutrophil"]
+LOOKS = {  # nucleus lobes, nucleus colour, cytoplasm colour
+    "eosinophil": (2, (96, 40, 130), (240, 150, 130)),
+    "lymphocyte": (1, (70, 30, 120), (190, 200, 240)),
+    "monocyte": (1, (120, 90, 160), (170, 170, 200)),
+    "neutrophil": (4, (80, 40, 120), (235, 215, 225)),
+}
+# timm's smallest networks, one of each kind of feature map, and our own
+ARCHITECTURES = {
+    "cnn60": {"input_size": [3, 60, 60], "crop_mode": "squash"},
+    "test_resnet": {"input_size": [3, 64, 64], "crop_mode": "center", "crop_pct": 0.9},
+    "test_efficientnet": {"input_size": [3, 48, 64], "crop_mode": "squash"},
+    "test_convnext": {"input_size": [3, 64, 64], "crop_mode": "border"},
+    "test_vit": {"input_size": [3, 160, 160], "crop_mode": "squash"},
+}
+
+
+def draw_cell(label: str, seed: int = 0, size: tuple[int, int] = (96, 96)) -> Image.Image:
+    """A drawn blood cell of a kind on a smear-coloured ground with red cells around it."""
+    random = np.random.default_rng([seed, LABELS.index(label)])
+    lobes, nucleus, cytoplasm = LOOKS[label]
+    image = Image.new("RGB", size, (232, 222, 214))
+    draw = ImageDraw.Draw(image)
+    side = min(size)
+    for _ in range(6):
+        _disc(draw, random.uniform(0, size[0]), random.uniform(0, size[1]), side * 0.13, (222, 170, 165))
+    x, y = size[0] / 2 + random.normal(0, side / 20), size[1] / 2 + random.normal(0, side / 20)
+    _disc(draw, x, y, side * 0.3, cytoplasm)
+    for angle in np.linspace(0, 2 * np.pi, lobes, endpoint=False) + random.uniform(0, 6):
+        away = side * 0.12 if lobes > 1 else 0
+        _disc(draw, x + away * np.cos(angle), y + away * np.sin(angle), side * (0.2 if lobes == 1 else 0.1), nucleus)
+    noise = random.normal(0, 4, (size[1], size[0], 3))
+    smooth = np.asarray(image.filter(ImageFilter.GaussianBlur(0.7)), float)
+    return Image.fromarray((smooth + noise).clip(0, 255).astype(np.uint8))
+
+
+def _disc(draw: ImageDraw.ImageDraw, x: float, y: float, radius: float, colour: tuple[int, int, int]) -> None:
+    draw.ellipse([x - radius, y - radius, x + radius, y + radius], fill=colour)
+
+
+def draw_folder(folder: Path, each: int, names: dict[str, str] | None = None, size: tuple[int, int] = (96, 96)) -> Path:
+    """Class folders with `each` drawn cells a class; `names` maps label to folder name."""
+    for label in LABELS:
+        place = folder / (names or {}).get(label, label)
+        place.mkdir(parents=True, exist_ok=True)
+        for seed in range(each):
+            draw_cell(label, seed, size).save(place / f"{seed:03}.png")
+    return folder
+
+
+def make_config(architecture: str, labels: list[str] = LABELS, **ours: Any) -> dict[str, Any]:
+    """A valid config.json of a tiny entry."""
+    given = {"mean": [0.5] * 3, "std": [0.5] * 3, "crop_pct": 1.0, "interpolation": "bilinear"}
+    return {
+        "architecture": architecture,
+        "num_classes": len(labels),
+        "label_names": labels,
+        "model_args": {},
+        "pretrained_cfg": given | ARCHITECTURES[architecture],
+        "zoo": {"schema_version": 1, "title": f"Tiny {architecture}", "task": "test", **ours},
+    }
+
+
+def make_entry(folder: Path, architecture: str, seed: int = 0, labels: list[str] = LABELS, **ours: Any) -> Path:
+    """An entry with random weights whose answers differ between pictures."""
+    folder.mkdir(parents=True)
+    torch.manual_seed(seed)
+    model = timm.create_model(architecture, num_classes=len(labels))
+    with torch.no_grad():
+        head = model.get_classifier()
+        head.weight.mul_(8 / head.weight.norm(dim=1, keepdim=True))
+    save_file({key: value.contiguous() for key, value in model.state_dict().items()}, folder / "model.safetensors")
+    write_json(folder / "config.json", make_config(architecture, labels, **ours))
+    write_text(folder / "README.md", f"---\nlicense: apache-2.0\n---\n# Tiny {architecture}\n\nMade by a test.\n")
+    write_json(folder / "history.json", [{"epoch": n, "train_loss": 1 / n, "val_loss": 1.2 / n} for n in (1, 2, 3)])
+    return folder
+
+
+def make_predictions(seed: int, labels: list[str] = LABELS, images: int = 240, cells: int = 60) -> pd.DataFrame:
+    """Predictions of a made-up model; truth and cells are the same for every seed."""
+    truth = np.random.default_rng(99).integers(0, len(labels), cells)[np.arange(images) % cells]
+    random = np.random.default_rng(seed)
+    logits = random.normal(0, 1, (images, len(labels))) + 2.0 * np.eye(len(labels))[truth]
+    shares = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    table = pd.DataFrame(shares.astype(np.float16).astype(np.float32), columns=labels)
+    table.insert(0, "file", [f"{n:04}.png" for n in range(images)])
+    table.insert(1, "cell", [f"cell-{n % cells}" for n in range(images)])
+    table.insert(2, "label", [labels[n] for n in truth])
+    return table
+
+
+def add_evaluation(folder: Path, seed: int, name: str = "drawn-test", labels: list[str] = LABELS) -> None:
+    """Give an entry an evaluation and the predictions it follows from."""
+    table = make_predictions(seed, labels)
+    truth, shares = metrics.arrays(table, labels)
+    write_predictions(folder / "predictions" / f"{name}.parquet", table, labels)
+    record = {
+        "title": "drawn cells",
+        "labels": labels,
+        "confusion": metrics.confusion(truth, shares.argmax(1), len(labels)).tolist(),
+        "metrics": metrics.as_dict(metrics.evaluate(table, labels)),
+        "n_images": len(table),
+        "n_cells": int(table["cell"].nunique()),
+        "split_hash": "drawn",
+    }
+    write_json(folder / "evaluation.json", {"schema_version": 1, "benchmarks": {name: record}})

@@ -1,0 +1,165 @@
+"""The command line: `python -m zoo`, as users and scripts call it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from tests.making import LABELS, draw_cell, draw_folder
+from tests.zoo.test_images import png_header
+from zoo.__main__ import main
+
+ROOT = Path(__file__).parents[2]
+MODEL = "tiny-test-efficientnet"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return draw_folder(tmp_path / "pictures", 3)
+
+
+@pytest.fixture
+def run(zoo_environment, capsys):
+    def call(*arguments: object) -> tuple[int, str, str]:
+        try:
+            status = main([str(part) for part in arguments])
+        except SystemExit as error:
+            status = error.code
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return call
+
+
+def test_list(run):
+    status, out, _ = run("list", "--json")
+    assert status == 0
+    found = {entry["id"]: entry for entry in json.loads(out)}
+    keys = "id title task labels architecture parameters weights status reason benchmarks".split()
+    assert list(found[MODEL]) == keys
+    assert found[MODEL]["labels"] == LABELS
+    assert found[MODEL]["status"] == "ok"
+    assert found["tiny-cnn60"]["parameters"] == 306_948
+    assert set(found[MODEL]["benchmarks"]["drawn-test"]["accuracy"]) == {"value", "low", "high"}
+    status, out, _ = run("list")
+    assert status == 0
+    assert "tiny-cnn60" in out
+
+
+def test_classify_prints_one_object_a_line(run, folder):
+    status, out, err = run("classify", folder, "--model", MODEL, "--json")
+    assert status == 0
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert [line["file"] for line in lines] == [str(p) for p in sorted(folder.rglob("*.png"))]
+    for line in lines:
+        assert list(line) == ["file", "label", "confidence", "probabilities"]
+        assert line["confidence"] == max(line["probabilities"].values()) == line["probabilities"][line["label"]]
+        assert sum(line["probabilities"].values()) == pytest.approx(1, abs=1e-5)
+
+
+def test_batches_change_no_answer(run, folder):
+    answers = []
+    for size in (1, 5, 64):
+        _, out, _ = run("classify", folder, "--model", MODEL, "--json", "--batch-size", size, "--precision", "fp32")
+        answers.append([list(json.loads(line)["probabilities"].values()) for line in out.splitlines()])
+    assert np.allclose(answers[0], answers[1], atol=1e-5)
+    assert np.allclose(answers[0], answers[2], atol=1e-5)
+
+
+def test_bad_files_are_named_and_the_others_classified(run, tmp_path):
+    place = tmp_path / "mixed"
+    place.mkdir()
+    draw_cell("monocyte").save(place / "cut.jpg")
+    (place / "cut.jpg").write_bytes((place / "cut.jpg").read_bytes()[:800])
+    (place / "text.png").write_text("no picture")
+    (place / "bomb.png").write_bytes(png_header(30_000, 30_000))
+    tifffile.imwrite(place / "sixteen.tif", np.asarray(draw_cell("monocyte"), np.uint16) * 257, photometric="rgb")
+    (place / "notes.txt").write_text("not looked at")
+    status, out, err = run("classify", place, "--model", MODEL, "--json", "--csv", tmp_path / "out.csv")
+    assert status == 1
+    found = {Path(line["file"]).name: line for line in map(json.loads, out.splitlines())}
+    assert set(found) == {"cut.jpg", "text.png", "bomb.png", "sixteen.tif"}
+    assert [name for name, line in found.items() if "error" in line] == ["bomb.png", "cut.jpg", "text.png"]
+    assert list(found["cut.jpg"]) == ["file", "error"]
+    assert found["sixteen.tif"]["label"] in LABELS
+    assert "3 of 4 files" in err
+    with (tmp_path / "out.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert {Path(row["file"]).name: bool(row["error"]) for row in rows}["text.png"]
+    assert sum(bool(row["label"]) for row in rows) == 1
+
+
+def test_sixteen_bit_and_eight_bit_give_the_same_class(run, tmp_path):
+    cell = draw_cell("eosinophil")
+    cell.save(tmp_path / "eight.png")
+    tifffile.imwrite(tmp_path / "sixteen.tif", np.asarray(cell, np.uint16) * 257, photometric="rgb")
+    _, out, _ = run("classify", tmp_path / "eight.png", tmp_path / "sixteen.tif", "--model", MODEL, "--json")
+    eight, sixteen = (json.loads(line)["probabilities"] for line in out.splitlines())
+    assert eight == pytest.approx(sixteen, abs=1e-3)
+
+
+def test_explain_writes_map_and_overlay(run, folder, tmp_path):
+    picture = folder / "monocyte" / "000.png"
+    out_folder = tmp_path / "new" / "maps"
+    status, out, _ = run("explain", picture, "--model", MODEL, "--class", "neutrophil", "--out", out_folder, "--json")
+    assert status == 0
+    found = json.loads(out)
+    assert list(found) == ["file", "label", "map", "overlay"]
+    assert found["label"] == "neutrophil"
+    values = np.load(found["map"], allow_pickle=False)
+    assert values.dtype == np.float32
+    assert values.shape == (96, 96)
+    assert 0 <= values.min() <= values.max() <= 1
+    with Image.open(found["overlay"]) as drawn:
+        assert drawn.size == (96, 96)
+    assert sorted(p.name for p in out_folder.iterdir()) == ["000.neutrophil.npy", "000.neutrophil.overlay.png"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "said"),
+    [
+        (["classify", "PICTURE", "--model", "none-such"], 2, "There is no model 'none-such'. Models here:"),
+        (["classify", "PICTURE", "--model", MODEL, "--device", "cuda:99"], 2, "There is no device"),
+        (["classify", "PICTURE", "--model", MODEL, "--batch-size", "0"], 2, "whole number"),
+        (["classify", "PICTURE"], 2, "--model"),
+        (["classify", "nowhere.png", "--model", MODEL], 1, "cannot be opened"),
+        (["classify", "EMPTY", "--model", MODEL], 1, "no picture"),
+        (["explain", "PICTURE", "--model", MODEL, "--class", "unicorn"], 2, "no class 'unicorn'"),
+        (["explain", "nowhere.png", "--model", MODEL], 1, "cannot be opened"),
+        (["explain", "PICTURE", "--model", MODEL, "--opacity", "7"], 2, "from 0 to 1"),
+        (["explain", "PICTURE", "--model", MODEL, "--out", "PICTURE/below"], 1, "cannot be written"),
+        ([], 2, "COMMAND"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_wrong_use_gets_a_sentence(run, folder, tmp_path, arguments, status, said):
+    (tmp_path / "empty").mkdir()
+    places = {"PICTURE": str(folder / "monocyte" / "000.png"), "EMPTY": str(tmp_path / "empty")}
+    for name, place in places.items():
+        arguments = [part.replace(name, place) for part in arguments]
+    found, _, err = run(*arguments)
+    assert found == status
+    assert said in err
+    assert "Traceback" not in err
+
+
+def test_as_a_process_json_is_alone_on_stdout(zoo_environment, folder):
+    command = [sys.executable, "-m", "zoo", "classify", str(folder), "--model", MODEL, "--json"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert len([json.loads(line) for line in done.stdout.splitlines()]) == 12
+
+
+@pytest.mark.parametrize("command", [[], ["list"], ["classify"], ["explain"]], ids=str)
+def test_help(run, command):
+    status, out, _ = run(*command, "--help")
+    assert status == 0
+    assert "usage: python -m zoo" in out

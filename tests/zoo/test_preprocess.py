@@ -1,0 +1,58 @@
+"""There is one way from a picture to a model's input, and maps find their way back."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+
+import training.engine
+from tests.making import ARCHITECTURES, draw_cell, make_config
+from training.recipe import load_recipe, recipe_ids
+from zoo.preprocess import place_map, preprocessor, seen_region
+
+SIZES = [(96, 96), (320, 240), (240, 320), (37, 211)]
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_it_is_timm_s_own_transform(architecture, size):
+    config = make_config(architecture)["pretrained_cfg"]
+    picture = draw_cell("monocyte", size=size)
+    theirs = timm.data.create_transform(**timm.data.resolve_data_config(pretrained_cfg=config), is_training=False)
+    assert torch.allclose(preprocessor(config)(picture), theirs(picture), atol=1e-6)
+
+
+@pytest.mark.parametrize("recipe", recipe_ids())
+def test_training_validates_with_the_same_tensor(recipe):
+    config = training.engine.pretrained_cfg(load_recipe(recipe).model)
+    picture = draw_cell("eosinophil", size=(160, 160))
+    one = preprocessor(config)
+    assert torch.equal(one(picture), one.normalise(one.pixels(picture)[None])[0])
+    assert one(picture).shape == tuple(config["input_size"])
+
+
+@pytest.mark.parametrize("mode", ["squash", "center", "border"])
+@pytest.mark.parametrize("crop", [1.0, 0.875])
+@pytest.mark.parametrize("size", SIZES[:3], ids=str)
+def test_a_mark_in_the_picture_is_found_where_it_was(mode, crop, size):
+    config = {"input_size": [3, 96, 96], "mean": [0.5] * 3, "std": [0.5] * 3, "crop_mode": mode, "crop_pct": crop}
+    x, y = size[0] * 0.55, size[1] * 0.42
+    values = np.zeros((size[1], size[0], 3), np.uint8)
+    values[round(y) - 8 : round(y) + 8, round(x) - 8 : round(x) + 8] = 255
+    seen = preprocessor(config)(Image.fromarray(values)).mean(0).numpy()
+    seen[seen < 0] = 0  # what the model pads with is no mark
+    placed = place_map(seen, size, seen_region(size, config))
+    assert placed.shape == (size[1], size[0])
+    rows, columns = np.indices(placed.shape)
+    assert abs((placed * columns).sum() / placed.sum() - x) < 2
+    assert abs((placed * rows).sum() / placed.sum() - y) < 2
+
+
+def test_what_the_model_did_not_see_has_no_evidence():
+    config = {"input_size": [3, 64, 64], "mean": [0.5] * 3, "std": [0.5] * 3, "crop_mode": "center", "crop_pct": 1.0}
+    placed = place_map(np.ones((2, 2), np.float32), (200, 100), seen_region((200, 100), config))
+    assert placed[:, :49].max() == 0
+    assert placed[:, 51:149].min() > 0.99

@@ -1,0 +1,283 @@
+"""Many callers, one model: every answer and every map is the one a single caller would have got."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import weakref
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from pytorch_grad_cam import GradCAM
+from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+
+import zoo.runtime
+from tests.making import ARCHITECTURES, LABELS, make_entry
+from zoo.entry import EntryError, read_entry
+from zoo.gradcam import ExplanationError, find_layer, gradcam
+from zoo.preprocess import preprocessor
+from zoo.runtime import BusyError, Runtime, Worker, bf16_is_faster, load_model, resolve_device
+
+NAMES = [name.replace("_", "-") for name in ARCHITECTURES]
+
+
+@pytest.fixture(params=NAMES)
+def entry(request, tiny_zoo: Path):
+    return read_entry(tiny_zoo / f"tiny-{request.param}")
+
+
+@pytest.fixture
+def small(tiny_zoo: Path):
+    return read_entry(tiny_zoo / "tiny-cnn60")
+
+
+@pytest.fixture
+def runtime():
+    with Runtime("cpu", "fp32", batch_size=5) as running:
+        yield running
+
+
+def test_probabilities_are_those_of_the_bare_model(entry, runtime, cells):
+    model = load_model(entry)
+    prepare = preprocessor(entry.config.pretrained_cfg.model_dump())
+    with torch.no_grad():
+        expected = model(torch.stack([prepare(cell) for cell in cells])).softmax(1).numpy()
+    for cell, row in zip(cells, expected, strict=True):
+        found = runtime.classify(entry, cell)
+        assert list(found.probabilities) == LABELS
+        assert np.allclose(list(found.probabilities.values()), row, atol=1e-5)
+        assert found.label == LABELS[row.argmax()]
+        assert found.confidence == max(found.probabilities.values())
+        assert found.seconds > 0
+
+
+def test_temperature_softens(tiny_zoo, tmp_path, runtime, cells):
+    sharp = read_entry(make_entry(tmp_path / "sharp", "cnn60"))
+    soft = read_entry(make_entry(tmp_path / "soft", "cnn60", temperature=3.0))
+    assert runtime.classify(soft, cells[0]).confidence < runtime.classify(sharp, cells[0]).confidence
+
+
+def test_eight_threads_get_what_one_gets(entry, cells):
+    """Classifying and explaining different pictures at once, tolerance 1e-3 in fp32."""
+    jobs = [(number % 3, cell) for number, cell in enumerate(cells * 4)]
+
+    def ask(running: Runtime, job: tuple[int, Image.Image]):
+        kind, cell = job
+        if kind == 0:
+            return list(running.classify(entry, cell).probabilities.values()), None
+        found = running.explain(entry, cell, None if kind == 1 else LABELS[2])
+        return list(found.prediction.probabilities.values()), found.values
+
+    with Runtime("cpu", "fp32", batch_size=1) as alone:
+        expected = [ask(alone, job) for job in jobs]
+    with Runtime("cpu", "fp32", batch_size=8) as busy, ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda job: ask(busy, job), jobs))
+    for (shares, values), (true_shares, true_values) in zip(found, expected, strict=True):
+        assert np.allclose(shares, true_shares, atol=1e-3)
+        if values is not None:
+            assert np.allclose(values, true_values, atol=1e-3)
+
+
+def test_requests_of_several_callers_share_batches(small, cells, monkeypatch):
+    sizes = []
+    real = zoo.runtime.split_forward
+
+    def counted(model, batch):
+        sizes.append(len(batch))
+        return real(model, batch)
+
+    monkeypatch.setattr(zoo.runtime, "split_forward", counted)
+    with Runtime("cpu", "fp32", batch_size=8) as runtime, ThreadPoolExecutor(8) as pool:
+        futures = list(pool.map(lambda cell: runtime.submit(small, cell), cells * 4))
+        assert all(future.result() for future in futures)
+    assert sum(sizes) == 4 * len(cells)
+    assert max(sizes) > 1
+
+
+def test_a_map_lies_on_the_picture(entry, runtime, cells):
+    for size in ((96, 96), (200, 90)):
+        picture = cells[0].resize(size)
+        found = runtime.explain(entry, picture)
+        assert found.values.shape == (size[1], size[0])
+        assert found.values.dtype == np.float32
+        assert found.values.min() >= 0
+        assert found.values.max() <= 1
+
+
+def test_maps_differ_between_classes_and_pictures(entry, runtime, cells):
+    one = runtime.explain(entry, cells[0], LABELS[0])
+    other_class = runtime.explain(entry, cells[0], LABELS[1])
+    other_picture = runtime.explain(entry, cells[1], LABELS[0])
+    assert one.prediction.probabilities == pytest.approx(other_class.prediction.probabilities, abs=1e-5)
+    assert not np.allclose(one.values, other_class.values)
+    assert not np.allclose(one.values, other_picture.values)
+
+
+LAST = {  # the module whose output `forward_features` returns, or the token layer
+    "cnn60": "features",
+    "test_resnet": "layer4",
+    "test_efficientnet": "bn2",
+    "test_convnext": "norm_pre",
+    "test_vit": "blocks.-1.norm1",
+}
+
+
+@pytest.mark.parametrize("label", range(4))
+def test_maps_agree_with_pytorch_grad_cam(entry, cells, label):
+    model, library = load_model(entry), load_model(entry).requires_grad_(True)
+    prepare = preprocessor(entry.config.pretrained_cfg.model_dump())
+    batch = torch.stack([prepare(cell) for cell in cells])
+
+    def reshape(tokens):
+        return tokens[:, model.num_prefix_tokens :].transpose(1, 2).unflatten(2, model.patch_embed.grid_size)
+
+    layer = find_layer(library, LAST[entry.config.architecture])
+    with GradCAM(library, [layer], reshape_transform=reshape if hasattr(model, "patch_embed") else None) as cam:
+        theirs = cam(batch, [ClassifierOutputTarget(label)] * len(cells))
+    ours = gradcam(model, batch, torch.full((len(cells),), label)).maps.numpy()
+    for mine, other in zip(ours, theirs, strict=True):
+        large = np.asarray(Image.fromarray(mine).resize(other.shape[::-1], Image.Resampling.BILINEAR))
+        # a class nothing speaks for has an empty map in both
+        assert (large.std() > 1e-6) == (other.std() > 1e-6)
+        if large.std() > 1e-6:
+            assert np.corrcoef(large.ravel(), other.ravel())[0, 1] > 0.99
+
+
+def test_predicted_classes_have_maps(entry, runtime, cells):
+    assert any(runtime.explain(entry, cell).values.any() for cell in cells)
+
+
+def test_no_hook_and_no_gradient_stay_behind(entry, cells):
+    model = load_model(entry)
+    prepare = preprocessor(entry.config.pretrained_cfg.model_dump())
+    batch = prepare(cells[0])[None]
+    gradcam(model, batch, None)
+    with pytest.raises((RuntimeError, IndexError)):
+        gradcam(model, batch, torch.tensor([99]))
+    assert all(not module._forward_hooks and not module._backward_hooks for module in model.modules())
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_a_layer_may_be_named(tiny_zoo, tmp_path, runtime, cells):
+    early = read_entry(make_entry(tmp_path / "early", "cnn60", explanation_layer="features.4"))
+    assert runtime.explain(early, cells[0]).values.any()
+    wrong = read_entry(make_entry(tmp_path / "wrong", "cnn60", explanation_layer="nowhere.3"))
+    with pytest.raises(ExplanationError, match=r"no layer nowhere.3"):
+        runtime.explain(wrong, cells[0])
+    flat = read_entry(make_entry(tmp_path / "flat", "cnn60", explanation_layer="hidden"))
+    with pytest.raises(ExplanationError, match="no feature map"):
+        runtime.explain(flat, cells[0])
+
+
+def test_a_class_that_is_not_there(small, runtime, cells):
+    with pytest.raises(EntryError, match=r"no class 'unicorn'.*eosinophil"):
+        runtime.explain(small, cells[0], "unicorn")
+
+
+def test_one_bad_request_harms_no_other(small, cells):
+    with Runtime("cpu", "fp32", batch_size=8) as runtime:
+        worker = runtime.worker(small)
+        blocker = threading.Event()
+        real = worker._run
+        worker._run = lambda requests: (blocker.wait(10), real(requests))[1]
+        good = [worker.submit(cell) for cell in cells[:3]]
+        bad = worker.submit(cells[0], True, 99)
+        more = [worker.submit(cell) for cell in cells[:3]]
+        blocker.set()
+        assert all(future.result(30) for future in good + more)
+        with pytest.raises((RuntimeError, IndexError)):
+            bad.result(30)
+
+
+def test_a_full_queue_says_so(small, cells, monkeypatch):
+    monkeypatch.setattr(zoo.runtime, "PATIENCE", 0.1)
+    monkeypatch.setattr(zoo.runtime, "QUEUE_SIZE", 2)
+    blocker = threading.Event()
+    with Runtime("cpu", "fp32", batch_size=1) as runtime:
+        worker = runtime.worker(small)
+        real = worker._run
+        worker._run = lambda requests: (blocker.wait(30), real(requests))[1]
+        futures = []
+        with pytest.raises(BusyError, match="2 requests are waiting"):
+            futures += [runtime.submit(small, cell) for cell in cells[:1]]
+            futures += [runtime.submit(small, cell) for cell in cells[:9]]
+        assert runtime.waiting(small) == 2
+        blocker.set()
+        assert all(future.result(30) for future in futures)
+
+
+def test_models_are_released_when_others_need_the_room(tiny_zoo, cells):
+    entries = [read_entry(tiny_zoo / f"tiny-{name}") for name in NAMES[:3]]
+    with Runtime("cpu", "fp32", max_bytes=1) as runtime:
+        first = runtime.worker(entries[0])
+        gone = weakref.ref(first._model)
+        pending = [first.submit(cell) for cell in cells]
+        for entry in entries[1:]:
+            runtime.classify(entry, cells[0])
+        # what was queued is answered all the same
+        assert all(future.result(30) for future in pending)
+        first.join()
+        gc.collect()
+        assert gone() is None
+        assert runtime.classify(entries[0], cells[0]).label in LABELS
+
+
+def test_an_entry_trained_again_is_loaded_again(tmp_path, cells):
+    folder = make_entry(tmp_path / "one", "cnn60", seed=1)
+    with Runtime("cpu", "fp32") as runtime:
+        before = runtime.classify(read_entry(folder), cells[0])
+        make_entry(tmp_path / "two", "cnn60", seed=2)
+        (tmp_path / "two" / "model.safetensors").replace(folder / "model.safetensors")
+        after = runtime.classify(read_entry(folder), cells[0])
+    assert before.probabilities != after.probabilities
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"architecture": "no_such_net"}, "not known here"),
+        ({"architecture": "test_resnet"}, "do not fit"),
+        ({"model_args": {"nonsense": 3}}, "do not fit"),
+    ],
+    ids=["unknown", "other", "option"],
+)
+def test_weights_that_do_not_fit(tmp_path, change, said):
+    entry = read_entry(make_entry(tmp_path / "odd", "cnn60"))
+    changed = entry.config.model_copy(update=change)
+    with pytest.raises(EntryError, match=said):
+        load_model(type(entry)(entry.id, entry.folder, changed, entry.evaluation, entry.weights))
+
+
+def test_devices():
+    assert resolve_device("cpu").type == "cpu"
+    assert resolve_device("auto").type in ("cpu", "cuda")
+    for name in ("tpu", "mps", "meta", "cuda:77", "nonsense:1"):
+        with pytest.raises(EntryError, match=r"Use (auto|--device)"):
+            resolve_device(name)
+
+
+def test_half_precision_is_settled_in_full(tiny_zoo, cells, monkeypatch):
+    """With bf16 on, answers stay within 1e-2 of fp32, since unclear ones are computed again."""
+    monkeypatch.setattr(zoo.runtime, "bf16_is_faster", lambda *_: True)
+    entry = read_entry(tiny_zoo / "tiny-test-resnet")
+    with Runtime("cpu", "auto") as fast, Runtime("cpu", "fp32") as exact:
+        assert fast.worker(entry).bf16
+        for cell in cells:
+            one, other = fast.classify(entry, cell), exact.classify(entry, cell)
+            assert one.probabilities == pytest.approx(other.probabilities, abs=1e-2)
+
+
+def test_speed_of_bf16_is_measured(small):
+    assert bf16_is_faster(load_model(small), torch.device("cpu"), (3, 60, 60)) in (True, False)
+
+
+def test_a_worker_that_ended_takes_nothing_more(small, cells):
+    worker = Worker(small, torch.device("cpu"), "fp32")
+    worker.close()
+    worker.join()
+    with pytest.raises(BusyError, match="put away"):
+        worker.submit(cells[0])
