@@ -1,0 +1,272 @@
+"""`python -m training train`: an entry, whole or not at all, and interruptions that cost nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from safetensors.torch import load_file
+
+from tests.making import LABELS, draw_cell, draw_folder
+from training.__main__ import main
+from zoo import metrics
+from zoo.batch import classify_files
+from zoo.entry import read_entry, read_history, read_predictions
+from zoo.runtime import Runtime
+
+ROOT = Path(__file__).parents[2]
+RECIPE = """
+id = "drawn"
+title = "Drawn cells"
+summary = "Cells drawn by a test."
+task = "test"
+seed = 3
+[data]
+name = "drawn"
+credit = "drawn by a test"
+val_fraction = 0.2
+test_fraction = 0.2
+packed = [48, 48]
+labels = { eosinophil = "eosinophil", lymphocyte = "lymphocyte", monocyte = "monocyte", neutrophil = "neutrophil" }
+[model]
+architecture = "test_resnet"
+input_size = [48, 48]
+args = { drop_rate = 0.1 }
+[optimizer]
+name = "adamw"
+lr = 4e-3
+clip_norm = 5.0
+ema_decay = 0.8
+label_smoothing = 0.05
+[schedule]
+epochs = 6
+batch_size = 16
+[augment]
+horizontal_flip = true
+rotation = 180
+zoom = 0.1
+brightness = 0.1
+noise = 0.01
+mixup = 0.2
+"""
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    folder = draw_folder(tmp_path_factory.mktemp("data"), 40)
+    # one picture twice, and one that cannot be read
+    draw_cell("monocyte", 0).save(folder / "monocyte" / "copy.png")
+    (folder / "monocyte" / "broken.png").write_text("no picture")
+    return folder
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "drawn.toml").write_text(RECIPE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HEMAZOO_CACHE", str(tmp_path / "cache"))
+    return tmp_path
+
+
+def train(place: Path, data: Path, *more: str) -> int:
+    return main(["train", "drawn.toml", "--data", str(data), "--out", "zoo/drawn", *more])
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, data: Path) -> Path:
+    """One run from beginning to end, that others are compared with."""
+    place = tmp_path_factory.mktemp("whole")
+    (place / "drawn.toml").write_text(RECIPE)
+    before = Path.cwd()
+    os.chdir(place)
+    try:
+        assert train(place, data) == 0
+    finally:
+        os.chdir(before)
+    return place / "zoo" / "drawn"
+
+
+def test_the_entry_is_whole_and_learnt_something(trained):
+    entry = read_entry(trained)
+    assert entry.usable
+    files = {p.relative_to(trained).as_posix() for p in trained.rglob("*") if p.is_file()}
+    assert files == {
+        "README.md",
+        "config.json",
+        "evaluation.json",
+        "history.json",
+        "model.safetensors",
+        "predictions/drawn-test.parquet",
+        "predictions/drawn-validation.parquet",
+    }
+    assert [p.name for p in trained.parent.iterdir()] == ["drawn"]
+    history = read_history(entry)
+    assert len(history) == 6
+    assert history["train_loss"].iloc[-1] < history["train_loss"].iloc[0]
+    assert entry.evaluation.benchmarks["drawn-test"].metrics["accuracy"].value > 0.5
+    assert (trained / "model.safetensors").stat().st_size < 2.2 * entry.weights.parameters + 100_000
+
+
+def test_every_figure_recomputes_from_the_predictions(trained):
+    entry = read_entry(trained)
+    card = (trained / "README.md").read_text()
+    for name, benchmark in entry.evaluation.benchmarks.items():
+        table = read_predictions(entry, name)
+        truth, shares = metrics.arrays(table, LABELS)
+        assert metrics.confusion(truth, shares.argmax(1), 4).tolist() == benchmark.confusion
+        found = metrics.as_dict(metrics.evaluate(table, LABELS, 3))
+        assert found == {metric: value.model_dump() for metric, value in benchmark.metrics.items()}
+        if benchmark.role == "test":
+            assert f"| accuracy | {found['accuracy']['value']:.4f} |" in card
+            assert f"value: {round(found['accuracy']['value'], 4)}" in card
+
+
+def test_stored_predictions_are_what_the_entry_says(trained, data):
+    entry = read_entry(trained)
+    table = read_predictions(entry, "drawn-test")
+    with Runtime("cpu") as runtime:
+        results = list(classify_files(runtime, entry, ((name, data / name) for name in table["file"])))
+    found = np.array([list(result.prediction.probabilities.values()) for result in results])
+    assert np.allclose(found, table[LABELS].to_numpy(), atol=2e-3)
+
+
+def test_plain_timm_gives_the_same_calibrated_probabilities(trained, data):
+    model = timm.create_model(f"local-dir:{trained}", pretrained=True).eval()
+    transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model), is_training=False)
+    entry = read_entry(trained)
+    assert entry.config.zoo.fitted_temperature != 1.0
+    with Runtime("cpu") as runtime, torch.no_grad():
+        for label in LABELS:
+            cell = draw_cell(label, 7)
+            theirs = model(transform(cell)[None]).softmax(1)[0].tolist()
+            assert list(runtime.classify(entry, cell).probabilities.values()) == pytest.approx(theirs, abs=1e-2)
+    assert model.pretrained_cfg["label_names"] == tuple(LABELS) or list(model.pretrained_cfg["label_names"]) == LABELS
+
+
+def test_the_split_is_leak_free(trained):
+    entry = read_entry(trained)
+    test, val = (set(read_predictions(entry, f"drawn-{side}")["cell"]) for side in ("test", "validation"))
+    assert test.isdisjoint(val)
+    assert len(test) > 20
+
+
+def same_weights(one: Path, two: Path) -> bool:
+    first, second = load_file(one / "model.safetensors"), load_file(two / "model.safetensors")
+    return first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
+
+
+def start(place: Path, data: Path, *more: str) -> subprocess.Popen:
+    command = [
+        sys.executable,
+        "-m",
+        "training",
+        "train",
+        "drawn.toml",
+        "--data",
+        str(data),
+        "--out",
+        "zoo/drawn",
+        *more,
+    ]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, cwd=place, env=environment, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for_epoch(place: Path, epoch: int, run: subprocess.Popen) -> None:
+    deadline = time.monotonic() + 120
+    history = place / "runs" / "drawn" / "history.json"
+    while time.monotonic() < deadline and run.poll() is None:
+        if history.exists() and len(json.loads(history.read_text())) >= epoch:
+            return
+        time.sleep(0.02)
+    raise AssertionError("training did not get that far")
+
+
+def test_ctrl_c_then_resume_ends_in_the_same_weights(place, data, trained):
+    run = start(place, data)
+    wait_for_epoch(place, 1, run)
+    time.sleep(random.random() / 3)
+    run.send_signal(signal.SIGINT)
+    said = run.communicate(timeout=60)[1]
+    assert run.returncode == 130, said
+    assert "--resume" in said
+    assert not (place / "zoo").exists() or not list((place / "zoo").iterdir())
+    assert train(place, data, "--resume") == 0
+    assert same_weights(place / "zoo" / "drawn", trained)
+    assert (place / "zoo/drawn/history.json").read_text() == (trained / "history.json").read_text()
+
+
+def test_killed_then_resumed_ends_in_the_same_weights(place, data, trained):
+    run = start(place, data)
+    for epoch in (1, 3):
+        wait_for_epoch(place, epoch, run)
+        time.sleep(random.random() / 3)
+        run.kill()
+        run.communicate(timeout=60)
+        run = start(place, data, "--resume")
+    assert run.communicate(timeout=120) is not None
+    assert run.returncode == 0
+    assert same_weights(place / "zoo" / "drawn", trained)
+
+
+def test_an_unfinished_run_is_not_trampled_on(place, data, capsys):
+    state = place / "runs" / "drawn" / "checkpoint.safetensors"
+    state.parent.mkdir(parents=True)
+    state.write_bytes(b"something")
+    assert train(place, data) == 2
+    assert "--resume" in capsys.readouterr().err
+    assert train(place, data, "--resume") == 1
+    assert "Start anew with --restart" in capsys.readouterr().err
+    assert state.read_bytes() == b"something"
+
+
+def test_an_entry_is_not_trampled_on(place, data, capsys):
+    (place / "zoo" / "drawn").mkdir(parents=True)
+    assert train(place, data) == 2
+    assert "already there" in capsys.readouterr().err
+
+
+def test_a_loss_that_is_no_number_ends_in_a_sentence(place, data, capsys):
+    text = RECIPE.replace("lr = 4e-3", "lr = 1e30").replace("clip_norm = 5.0\n", "").replace('"adamw"', '"sgd"')
+    (place / "drawn.toml").write_text(text)
+    assert train(place, data) == 130
+    assert "no longer a number" in capsys.readouterr().err
+    assert not (place / "zoo" / "drawn").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "said"),
+    [
+        (["train", "nope", "--data", ".", "--out", "x"], 2, "There is no recipe"),
+        (["train", "drawn.toml", "--data", "nowhere", "--out", "x"], 1, "There is no folder"),
+        (["train", "drawn.toml", "--data", ".", "--out", "bad name"], 2, "no entry name"),
+        (["train", "drawn.toml", "--data", ".", "--out", "x", "--device", "tpu"], 1, "no device"),
+    ],
+)
+def test_wrong_use_gets_a_sentence(place, capsys, arguments, status, said):
+    assert main(arguments) == status
+    assert said in capsys.readouterr().err
+
+
+def test_recipes_are_listed(capsys):
+    assert main(["recipes", "--json"]) == 0
+    assert {recipe["id"] for recipe in json.loads(capsys.readouterr().out)} >= {"wbc4-cnn60"}
+
+
+def test_augmented_data_without_its_originals_is_refused(place, capsys):
+    folders = {label: label.upper() for label in LABELS}
+    for part in ("TRAIN", "TEST"):
+        draw_folder(place / "dataset2" / part, 4, folders)
+    arguments = ["train", "wbc4-cnn60", "--data", "dataset2", "--out", "x"]
+    assert main(arguments) == 1
+    assert "--originals" in capsys.readouterr().err
