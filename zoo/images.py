@@ -30,7 +30,7 @@ def decode(data: bytes | Path) -> Image.Image:
     """Decode an untrusted picture into mode RGB.
 
     EXIF orientation is applied, alpha is laid over white, 16-bit and float samples are rescaled to 0..255 by their own
-    bit depth (a 16-bit picture that only uses 12 bits would be black by bit shift), of an animation the first frame counts.
+    bit depth (a 16-bit picture that uses 12 bits would be black by bit shift), of an animation the first frame counts.
 
     Raises ImageError where the file is missing, larger than 20 MB or 50 megapixels (known from its header, before any
     pixel is decoded), cut short, or of another kind.

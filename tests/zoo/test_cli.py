@@ -55,7 +55,7 @@ def test_list(run):
 
 
 def test_classify_prints_one_object_a_line(run, folder):
-    status, out, err = run("classify", folder, "--model", MODEL, "--json")
+    status, out, _err = run("classify", folder, "--model", MODEL, "--json")
     assert status == 0
     lines = [json.loads(line) for line in out.splitlines()]
     assert [line["file"] for line in lines] == [str(p) for p in sorted(folder.rglob("*.png"))]
