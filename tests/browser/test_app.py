@@ -1,0 +1,212 @@
+"""The main job in a real browser, against the real server: upload, class, map, comparison; at a desk and on a phone."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from tests.making import LABELS, draw_cell, draw_folder
+from zoo.catalogue import get_entry
+from zoo.runtime import Runtime
+
+pytestmark = pytest.mark.browser
+
+ROOT = Path(__file__).parents[2]
+DESK, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
+PAGES = ["", "explain", "compare", "models", "examples"]
+PATIENCE = 60_000  # milliseconds; two test processes share two cores
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The app as `make demo` starts it, with the built-in zoo and a folder of drawn examples."""
+    place = tmp_path_factory.mktemp("app")
+    port = free_port()
+    environment = {
+        **os.environ,
+        "HEMAZOO_EXAMPLES": str(draw_folder(place / "examples", 1)),
+        "HEMAZOO_CACHE": str(place / "cache"),
+    }
+    environment.pop("HEMAZOO_ZOO", None)
+    command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(port)]
+    with (place / "log").open("w") as log:
+        server = subprocess.Popen(
+            [*command, "--server.address", "127.0.0.1"], cwd=ROOT, env=environment, stdout=log, stderr=log
+        )
+    try:
+        wait_until_healthy(f"http://127.0.0.1:{port}", server)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.send_signal(signal.SIGTERM)
+        try:
+            server.wait(20)
+        except subprocess.TimeoutExpired:
+            server.kill()
+        assert "Traceback" not in (place / "log").read_text()
+
+
+def wait_until_healthy(address: str, server: subprocess.Popen) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and server.poll() is None:
+        try:
+            with urllib.request.urlopen(f"{address}/_stcore/health", timeout=5) as answer:
+                if answer.status == 200:
+                    return
+        except (urllib.error.URLError, ConnectionError, TimeoutError):
+            time.sleep(0.2)
+    raise AssertionError("the app did not start")
+
+
+@pytest.fixture(scope="module")
+def browser(browser_path: str) -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=browser_path, args=["--no-sandbox"])
+        yield running
+        running.close()
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    context = browser.new_context(viewport=DESK)
+    context.set_default_timeout(PATIENCE)
+    yield context.new_page()
+    context.close()
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    folder = tmp_path_factory.mktemp("cells")
+    paths = []
+    for label in LABELS:
+        paths.append(folder / f"{label}.png")
+        draw_cell(label, 1, (160, 160)).save(paths[-1])
+    return [str(path) for path in paths]
+
+
+def settle(page: Page) -> None:
+    """Wait until the page's script is done."""
+    page.wait_for_function("!document.querySelector('[data-testid=stStatusWidget]')")
+    page.wait_for_timeout(300)
+
+
+def open_page(page: Page, address: str) -> None:
+    page.goto(address)
+    page.get_by_role("heading", level=1).first.wait_for()
+    settle(page)
+
+
+def upload(page: Page, files: list[str]) -> None:
+    page.locator("input[type=file]").first.set_input_files(files)
+    page.get_by_text("See why").wait_for()
+    settle(page)
+
+
+def follow(page: Page, name: str, heading: str) -> None:
+    page.get_by_role("link", name=name, exact=True).first.click()
+    page.get_by_role("heading", name=heading).wait_for()
+    settle(page)
+
+
+def test_upload_class_map_and_comparison(page: Page, address: str, files: list[str], tmp_path: Path):
+    open_page(page, address)
+    upload(page, files[:1])
+    with Runtime("cpu") as runtime:
+        expected = runtime.classify(get_entry("pbc8-efficientnet-lite0"), draw_cell(LABELS[0], 1, (160, 160)))
+    expect(page.get_by_role("heading", level=4)).to_contain_text(expected.label)
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Result as CSV").click()
+    row = Path(download.value.path()).read_text().splitlines()[1]
+    assert row.startswith(f"eosinophil.png,{expected.label},")
+    follow(page, "Explain", "Explain a classification")
+    page.get_by_text("says").first.wait_for()
+    images = page.get_by_test_id("stImage").locator("img")
+    assert images.count() >= 3  # the picture, its overlay, the scale
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Overlay as PNG").first.click()
+    assert Path(download.value.path()).read_bytes().startswith(b"\x89PNG")
+    follow(page, "Compare", "Compare models")
+    page.get_by_role("heading", name="Confusion matrices").wait_for()
+    # the two matrices, their difference, and the classes
+    page.wait_for_function("document.querySelectorAll('.js-plotly-plot').length >= 4")
+    expect(page.get_by_text("minus").first).to_be_visible()
+
+
+def test_several_pictures_and_one_that_is_none(page: Page, address: str, files: list[str], tmp_path: Path):
+    bad = tmp_path / "text.png"
+    bad.write_text("no picture")
+    open_page(page, address)
+    upload(page, [*files, str(bad)])
+    expect(page.get_by_text("1 file could not be classified")).to_be_visible()
+    expect(page.get_by_role("heading", name="4 pictures")).to_be_visible()
+    expect(page.get_by_role("heading", name="Differential count")).to_be_visible()
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Results as CSV").click()
+    assert len(Path(download.value.path()).read_text().splitlines()) == 5
+
+
+def test_the_model_stays_picked(page: Page, address: str, files: list[str]):
+    open_page(page, address)
+    page.get_by_role("combobox", name="Model").first.click()
+    page.get_by_role("option", name="BCCD, 4 white cells, EfficientNet-Lite0").click()
+    expect(page.get_by_text("Kaggle blood-cells").first).to_be_visible()
+    follow(page, "Explain", "Explain a classification")
+    expect(page.get_by_text("Kaggle blood-cells").first).to_be_visible()
+
+
+def test_examples_go_to_classify(page: Page, address: str):
+    open_page(page, f"{address}/examples")
+    page.get_by_role("button", name="Classify all 4").click()
+    page.get_by_role("heading", name="4 pictures").wait_for()
+
+
+@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_page_fits_a_phone(browser: Browser, address: str, files: list[str], name: str, scheme: str):
+    context = browser.new_context(viewport=PHONE, color_scheme=scheme)
+    context.set_default_timeout(PATIENCE)
+    try:
+        page = context.new_page()
+        open_page(page, f"{address}/{name}")
+        if name in ("", "explain"):
+            page.locator("input[type=file]").first.set_input_files(files[:2])
+            page.get_by_text("says" if name else "See why").first.wait_for()
+            settle(page)
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        assert page.evaluate("document.querySelector('[data-testid=stMain]').scrollWidth <= innerWidth")
+        background = page.evaluate("getComputedStyle(document.querySelector('.stApp')).backgroundColor")
+        assert background == {"light": "rgb(255, 255, 255)", "dark": "rgb(20, 23, 29)"}[scheme]
+        expect(page.get_by_text("not a medical device")).to_be_attached()
+    finally:
+        context.close()
+
+
+def test_two_sessions_do_not_see_each_other(browser: Browser, address: str, files: list[str]):
+    pages = []
+    for number in range(2):
+        context = browser.new_context(viewport=DESK)
+        context.set_default_timeout(PATIENCE)
+        pages.append(context.new_page())
+        open_page(pages[-1], address)
+        pages[-1].locator("input[type=file]").first.set_input_files(files[number : number + 1])
+    for number, page in enumerate(pages):
+        page.get_by_text("See why").wait_for()
+        expect(page.get_by_text(f"{LABELS[number]}.png, 160×160")).to_be_visible()
+        expect(page.get_by_text(f"{LABELS[1 - number]}.png, 160×160")).to_have_count(0)
+        page.context.close()

@@ -1,0 +1,250 @@
+"""Every page, as a session sees it: what it says when empty, when used, and when something is wrong."""
+
+from __future__ import annotations
+
+import io
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import streamlit as st
+import tifffile
+from streamlit.testing.v1 import AppTest
+
+from tests.making import LABELS, draw_cell, draw_folder
+from zoo import metrics
+from zoo.catalogue import get_entry
+from zoo.entry import read_entry, read_predictions
+from zoo.runtime import Runtime
+
+ROOT = Path(__file__).parents[2]
+PAGES = ["classify", "explain", "compare", "models", "examples"]
+MODEL = "tiny-test-efficientnet"
+
+
+def png(label: str, seed: int = 0) -> bytes:
+    buffer = io.BytesIO()
+    draw_cell(label, seed).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def app(zoo_environment) -> AppTest:
+    st.cache_resource.clear()
+    st.cache_data.clear()
+    running = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60)
+    running.session_state["model"] = MODEL
+    return running.run()
+
+
+def go(app: AppTest, page: str) -> AppTest:
+    app.switch_page(f"pages/{page}.py").run()
+    assert not app.exception
+    return app
+
+
+def upload(app: AppTest, *files: tuple[str, bytes]) -> AppTest:
+    for name, data in files:
+        app.file_uploader[0].upload(name, data)
+    app.run()
+    assert not app.exception
+    return app
+
+
+def said(app: AppTest) -> str:
+    kinds = (app.title, app.subheader, app.markdown, app.caption, app.info, app.warning, app.error)
+    return "\n".join(str(item.value) for kind in kinds for item in kind)
+
+
+def picker(app: AppTest, label: str = "Model"):
+    return next(box for box in app.selectbox if box.label == label)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_page_opens(app, page):
+    go(app, page)
+    assert app.title[0].value
+
+
+def test_the_app_says_what_it_is_not(app):
+    # also below a page that stopped early, as this one without pictures
+    assert "not a medical device" in app.caption[-1].value
+
+
+@pytest.mark.parametrize("page", ["classify", "explain"])
+def test_an_empty_page_says_what_to_do(app, page):
+    go(app, page)
+    assert "Drop pictures above" in app.info[0].value
+
+
+def test_one_picture_is_classified_as_the_zoo_does(app):
+    upload(app, ("cell.png", png("monocyte")))
+    with Runtime("cpu") as runtime:
+        expected = runtime.classify(get_entry(MODEL), draw_cell("monocyte"))
+    assert any(
+        f"{expected.label} · {100 * expected.confidence:.1f} %" in item.value.replace("#### ", "")
+        for item in app.markdown
+    )
+
+
+def test_many_pictures_give_a_table_and_a_count(app):
+    files = [(f"{label}{seed}.png", png(label, seed)) for seed in range(3) for label in LABELS]
+    upload(app, *files)
+    assert "Differential count" in [item.value for item in app.subheader]
+    results, count = app.dataframe[0].value, app.dataframe[1].value
+    assert list(results["file"]) == [name for name, _ in files]
+    assert count["count"].sum() == len(files)
+    called = results["label"].tolist()
+    expected = metrics.differential_count(called, LABELS)
+    assert count["count"].tolist() == expected["count"].tolist()
+    first = expected.iloc[0]
+    assert count["interval"][0] == f"{100 * first['low']:.1f} to {100 * first['high']:.1f} %"
+
+
+def test_files_that_fail_stand_beside_those_that_work(app):
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, np.asarray(draw_cell("monocyte"), np.uint16) * 257, photometric="rgb")
+    upload(app, ("text.png", b"no picture"), ("cell.png", png("monocyte")), ("deep.tif", buffer.getvalue()))
+    assert "1 file could not be classified" in app.warning[0].value
+    failed = app.dataframe[0].value
+    assert failed["file"].tolist() == ["text.png"]
+    assert "not a picture" in failed["reason"][0]
+    assert app.dataframe[1].value["file"].tolist() == ["cell.png", "deep.tif"]
+
+
+def test_taking_a_file_out_takes_its_result_out(app):
+    upload(app, ("one.png", png("monocyte", 1)), ("two.png", png("monocyte", 2)))
+    assert len(app.session_state["pictures"]) == 2
+    app.file_uploader[0].set_value([("two.png", png("monocyte", 2), "image/png")]).run()
+    assert [p.name for p in app.session_state["pictures"].values()] == ["two.png"]
+
+
+def test_the_model_stays_picked_from_page_to_page(app):
+    picker(app).set_value("tiny-cnn60").run()
+    for page in ("explain", "classify"):
+        go(app, page)
+        assert picker(app).value == "tiny-cnn60"
+    go(app, "models")
+    assert picker(app, "Look at").value == "tiny-cnn60"
+    picker(app, "Look at").set_value("tiny-test-vit").run()
+    assert picker(go(app, "explain")).value == "tiny-test-vit"
+
+
+def test_pictures_stay_from_page_to_page_until_cleared(app):
+    upload(app, ("cell.png", png("monocyte")))
+    go(app, "explain")
+    assert "tiny-test-efficientnet" in app.session_state["model"]
+    assert any("says **" in item.value for item in app.markdown)
+    go(app, "classify")
+    next(button for button in app.button if button.label == "Clear all").click().run()
+    assert "Drop pictures above" in app.info[0].value
+
+
+def test_explain_shows_chosen_class_and_second_model(app):
+    upload(app, ("cell.png", png("eosinophil")))
+    go(app, "explain")
+    picker(app, "Second model, side by side").set_value("tiny-cnn60").run()
+    picker(app, "Evidence for").set_value("neutrophil").run()
+    assert not app.exception
+    verdicts = [item.value for item in app.markdown if "says **" in item.value]
+    assert len(verdicts) == 2
+    assert verdicts[1].startswith("Tiny cnn60")
+    assert "cannot be compared" in said(app)
+    assert len([button for button in app.get("download_button") if "PNG" in button.proto.label]) == 2
+
+
+def test_compare_shows_what_the_stored_predictions_say(app):
+    go(app, "compare")
+    picker(app, "Benchmark").set_value("drawn-test").run()
+    chooser = app.multiselect[0]
+    chooser.set_value(["tiny-cnn60", "tiny-test-vit"]).run()
+    assert not app.exception
+    scores = app.dataframe[0].value.set_index("score")
+    for name in ("tiny-cnn60", "tiny-test-vit"):
+        entry = get_entry(name)
+        table = read_predictions(entry, "drawn-test")
+        share = (table[LABELS].to_numpy().argmax(1) == [LABELS.index(label) for label in table["label"]]).mean()
+        assert scores.loc["accuracy", entry.title].startswith(f"{100 * share:.1f} % (")
+        assert share == entry.evaluation.benchmarks["drawn-test"].metrics["accuracy"].value
+    assert "minus" in said(app)
+    classes = app.dataframe[1].value
+    assert set(classes["label"]) == set(LABELS)
+    assert len(classes) == 8
+
+
+def test_compare_needs_two(app):
+    go(app, "compare")
+    picker(app, "Benchmark").set_value("drawn-test").run()
+    app.multiselect[0].set_value(["tiny-cnn60"]).run()
+    assert "at least two" in app.info[0].value
+
+
+def test_models_shows_every_entry_and_the_broken_ones_with_their_reason(zoo_environment, tmp_path, monkeypatch):
+    mixed = Path(shutil.copytree(zoo_environment, tmp_path / "mixed"))
+    (mixed / "tiny-test-vit" / "config.json").write_text("{")
+    (mixed / "tiny-cnn60" / "model.safetensors").unlink()
+    monkeypatch.setenv("HEMAZOO_ZOO", str(mixed))
+    st.cache_resource.clear()
+    app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60).run()
+    go(app, "models")
+    table, broken = app.dataframe[0].value, app.dataframe[-1].value
+    assert {"tiny-cnn60", "tiny-test-resnet"} <= set(table["id"])
+    assert broken["id"].tolist() == ["tiny-test-vit"]
+    assert "not valid JSON" in broken["reason"][0]
+    picker(app, "Look at").set_value("tiny-cnn60").run()
+    assert "cannot classify" in app.warning[0].value
+    assert "Made by a test." in said(app)
+    go(app, "classify")
+    assert "tiny-cnn60" not in picker(app).options
+    assert "Tiny test_vit" not in picker(app).options
+
+
+def test_a_model_that_cannot_be_loaded_gets_a_sentence(zoo_environment, tmp_path, monkeypatch):
+    mixed = Path(shutil.copytree(zoo_environment, tmp_path / "mixed"))
+    shutil.copy(mixed / "tiny-test-resnet" / "model.safetensors", mixed / "tiny-cnn60" / "model.safetensors")
+    monkeypatch.setenv("HEMAZOO_ZOO", str(mixed))
+    st.cache_resource.clear()
+    app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60)
+    app.session_state["model"] = "tiny-cnn60"
+    app.run()
+    upload(app, ("cell.png", png("monocyte")))
+    assert "do not fit cnn60" in app.error[0].value
+
+
+def test_examples_without_network_say_so(app, monkeypatch):
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
+    go(app, "examples")
+    assert "BCCD_Dataset" in said(app)
+    app.button[0].click().run()
+    assert not app.exception
+    assert "cannot be fetched" in app.error[0].value
+
+
+def test_a_folder_takes_the_place_of_the_examples(zoo_environment, tmp_path, monkeypatch):
+    monkeypatch.setenv("HEMAZOO_EXAMPLES", str(draw_folder(tmp_path / "mine", 1)))
+    st.cache_resource.clear()
+    app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60)
+    app.session_state["model"] = MODEL
+    app.run()
+    go(app, "examples")
+    assert "Use" in [button.label for button in app.button]
+    next(button for button in app.button if button.label == "Classify all 4").click().run()
+    assert not app.exception
+    assert len(app.session_state["pictures"]) == 4
+
+
+def test_an_empty_examples_folder_says_so(app, tmp_path, monkeypatch):
+    monkeypatch.setenv("HEMAZOO_EXAMPLES", str(tmp_path / "nothing"))
+    go(app, "examples")
+    assert "no picture" in app.error[0].value
+
+
+def test_the_device_in_use_is_shown(app):
+    assert "Runs on **CPU" in said(app) or "Runs on **GPU" in said(app)
+
+
+def test_what_a_page_says_of_an_entry_is_its_evaluation(app):
+    entry = read_entry(get_entry(MODEL).folder)
+    accuracy = entry.evaluation.benchmarks["drawn-test"].metrics["accuracy"]
+    assert f"Accuracy {100 * accuracy.value:.1f} %" in said(app)

@@ -1,0 +1,85 @@
+"""Examples are fetched from a real server, checked by their hash, and kept."""
+
+from __future__ import annotations
+
+import hashlib
+import http.server
+import json
+import threading
+from functools import partial
+
+import pytest
+
+import zoo.examples
+from tests.making import draw_cell
+from zoo.examples import ExamplesError, fetch, list_examples
+from zoo.images import decode
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    """A loopback server with one picture, and a manifest that names it."""
+    folder = tmp_path / "served"
+    folder.mkdir()
+    draw_cell("monocyte").save(folder / "cell.png")
+    handler = partial(http.server.SimpleHTTPRequestHandler, directory=folder)
+    running = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=running.serve_forever, daemon=True)
+    thread.start()
+    item = {
+        "name": "cell.png",
+        "label": "monocyte",
+        "url": f"http://127.0.0.1:{running.server_port}/cell.png",
+        "sha256": hashlib.sha256((folder / "cell.png").read_bytes()).hexdigest(),
+    }
+    manifest = tmp_path / "manifest.json"
+    manifest.write_text(json.dumps({"credit": "a test", "examples": [item]}))
+    monkeypatch.setattr(zoo.examples, "MANIFEST", manifest)
+    monkeypatch.setenv("HEMAZOO_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("HEMAZOO_EXAMPLES", raising=False)
+    yield folder
+    running.shutdown()
+    running.server_close()
+    thread.join()
+
+
+def test_fetched_once_and_kept(server):
+    (example,) = list_examples()
+    assert example.path is None
+    found = fetch(example)
+    assert decode(found.path).size == (96, 96)
+    (server / "cell.png").unlink()
+    (again,) = list_examples()
+    assert again.path == found.path
+    assert fetch(again) == again
+
+
+def test_another_file_is_refused_and_not_kept(server):
+    draw_cell("monocyte", 5).save(server / "cell.png")
+    (example,) = list_examples()
+    with pytest.raises(ExamplesError, match="not the file it was"):
+        fetch(example)
+    assert list_examples()[0].path is None
+
+
+def test_a_damaged_copy_is_fetched_again(server):
+    (example,) = list_examples()
+    path = fetch(example).path
+    path.write_bytes(b"damaged")
+    (example,) = list_examples()
+    assert example.path is None
+    assert decode(fetch(example).path).size == (96, 96)
+
+
+def test_a_missing_file_gets_a_sentence(server):
+    (server / "cell.png").unlink()
+    (example,) = list_examples()
+    with pytest.raises(ExamplesError, match="cannot be fetched"):
+        fetch(example)
+
+
+def test_the_shipped_manifest_names_twelve_frames(monkeypatch):
+    monkeypatch.delenv("HEMAZOO_EXAMPLES", raising=False)
+    found = list_examples()
+    assert len({example.sha256 for example in found}) == 12
+    assert all(example.url.startswith("https://") and "MIT" in example.credit for example in found)
