@@ -13,6 +13,7 @@ from zoo.entry import Entry, EntryError, Metric, read_predictions
 from zoo.metrics import SCORES
 
 ROW_PIXELS = 46
+LEAST_SHARE = 0.2  # of a row, at which the colour scale of a difference ends at the least
 
 
 @st.cache_data(max_entries=32, show_spinner=False)
@@ -59,7 +60,8 @@ def heatmap(values: np.ndarray, hover: np.ndarray, labels: list[str], top: float
 def difference_map(values: np.ndarray, labels: list[str], normalised: bool) -> go.Figure:
     """Difference of two matrices, red where the first has more, blue where the second has."""
     text = np.vectorize(lambda v: f"{100 * v:+.1f}" if normalised else f"{v:+,.0f}")(values)
-    top = float(max(np.abs(values).max(), 1e-9))
+    # differences of a few points should not look like abysses
+    top = max(float(np.abs(values).max()), LEAST_SHARE if normalised else 1.0)
     return _matrix(values, text, labels, text, {"colorscale": "RdBu_r", "zmin": -top, "zmax": top, "zmid": 0})
 
 
@@ -186,16 +188,14 @@ candidates = {entry.id: entry for entry in benchmarks[name]}
 if len(candidates) < 2:
     st.info(f"Only {benchmarks[name][0].title} has been scored on this benchmark. Two are needed to compare.")
     st.stop()
+titles = shared.titles(list(candidates.values()))
 current = st.session_state.get(shared.MODEL)
 first = [current] if current in candidates else []
 default = list(dict.fromkeys([*first, *candidates]))[:2]
-chosen = who.multiselect(
-    "Models", list(candidates), default=default, format_func=lambda key: candidates[key].title, key=f"models {name}"
-)
+chosen = who.multiselect("Models", list(candidates), default=default, format_func=titles.get, key=f"models {name}")
 if len(chosen) < 2:
     st.info("Choose at least two models.")
     st.stop()
-titles = {key: candidates[key].title for key in chosen}
 described = {key: candidates[key].evaluation.benchmarks[name] for key in chosen}
 labels = described[chosen[0]].labels
 if any(set(benchmark.labels) != set(labels) for benchmark in described.values()):

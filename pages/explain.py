@@ -31,10 +31,11 @@ def explanation(entry: Entry, picture: shared.Picture, image: Image.Image, label
 def pick_second(first: Entry) -> Entry | None:
     """Another model to put beside the first."""
     others = {entry.id: entry for entry in shared.usable_entries() if entry.id != first.id}
+    named = shared.titles(shared.usable_entries())
     picked = st.selectbox(
         "Second model, side by side",
         [None, *others],
-        format_func=lambda name: others[name].title if name else "none",
+        format_func=lambda name: named[name] if name else "none",
         disabled=not others,
     )
     return others.get(picked) if picked else None

@@ -97,7 +97,7 @@ else:
         "Look at",
         list(good),
         index=list(good).index(current) if current in good else 0,
-        format_func=lambda key: good[key].title,
+        format_func=shared.titles(list(good.values())).get,
     )
     entry = good[picked]
     if entry.usable:
@@ -105,6 +105,8 @@ else:
     else:
         st.warning(entry.reason)
     st.markdown(shared.describe(entry))
+    if entry.usable:
+        st.page_link("pages/classify.py", label="Classify with this model", icon=":material/biotech:")
     show(entry)
 broken = [entry for entry in entries if not entry.ok]
 if broken:

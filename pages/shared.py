@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -59,6 +60,12 @@ def usable_entries() -> list[Entry]:
     return found
 
 
+def titles(some: Sequence[Entry]) -> dict[str, str]:
+    """Titles by id; where two entries share a title, each gets its id behind it."""
+    count = Counter(entry.title for entry in some)
+    return {entry.id: f"{entry.title} ({entry.id})" if count[entry.title] > 1 else entry.title for entry in some}
+
+
 def percent(metric: Metric) -> str:
     """A metric in percent with its interval."""
     if metric.low is None or metric.high is None:
@@ -71,12 +78,12 @@ def pick_model() -> Entry:
     found = usable_entries()
     ids = [entry.id for entry in found]
     current = st.session_state.get(MODEL)
-    titles = {entry.id: entry.title for entry in found}
+    named = titles(found)
     picked = st.selectbox(
         "Model",
         ids,
         index=ids.index(current) if current in ids else 0,
-        format_func=lambda name: titles[name],
+        format_func=lambda name: named[name],
         help="All models of the zoo that can run here. **Models** shows their cards.",
     )
     st.session_state[MODEL] = picked

@@ -18,7 +18,7 @@ from zoo.images import SUFFIXES
 
 MANIFEST = Path(__file__).parent / "examples.json"
 VARIABLE = "HEMAZOO_EXAMPLES"
-MOST = 60  # pictures of an operator's folder that are shown
+MOST = 24  # pictures of an operator's folder that are shown
 TIMEOUT = 10.0  # seconds
 
 

@@ -173,6 +173,16 @@ def test_compare_shows_what_the_stored_predictions_say(app):
     assert len(classes) == 8
 
 
+def test_models_of_one_title_are_told_apart(zoo_environment, tmp_path, monkeypatch):
+    for name in ("one", "two"):
+        shutil.copytree(zoo_environment / "tiny-cnn60", tmp_path / "twins" / name)
+    monkeypatch.setenv("HEMAZOO_ZOO", str(tmp_path / "twins"))
+    st.cache_resource.clear()
+    app = go(AppTest.from_file(str(ROOT / "app.py"), default_timeout=60).run(), "compare")
+    picker(app, "Benchmark").set_value("drawn-test").run()
+    assert list(app.dataframe[0].value.columns) == ["score", "Tiny cnn60 (one)", "Tiny cnn60 (two)"]
+
+
 def test_compare_needs_two(app):
     go(app, "compare")
     picker(app, "Benchmark").set_value("drawn-test").run()
