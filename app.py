@@ -20,8 +20,8 @@ page = st.navigation(
     ],
     position="top",
 )
-try:
+content = st.container()
+# before the page runs, so that it also stands below one that stops early
+st.caption("For research, teaching and engineering. HemaZoo is **not a medical device**: do not diagnose with it.")
+with content:
     page.run()
-finally:
-    # also below a page that stopped early
-    st.caption("For research, teaching and engineering. HemaZoo is **not a medical device**: do not diagnose with it.")
