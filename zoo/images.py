@@ -157,19 +157,24 @@ def _rescale(pixels: np.ndarray) -> np.ndarray:
         return pixels
     if not np.issubdtype(pixels.dtype, np.number) or np.iscomplexobj(pixels):
         raise ImageError(f"Samples of type {pixels.dtype} are not supported. Export the picture as 8- or 16-bit.")
-    values = pixels.astype(np.float64)
-    colours = values[..., :-1] if values.ndim == 3 and values.shape[-1] in (2, 4) else values
-    finite = colours[np.isfinite(colours)]
-    if not finite.size:
+    # single precision and in place: 50 megapixels of double would take gigabytes a picture
+    values = pixels.astype(np.float32)
+    has_alpha = values.ndim == 3 and values.shape[-1] in (2, 4)
+    colours = values[..., :-1] if has_alpha else values
+    known = np.isfinite(colours)
+    if not known.any():
         raise ImageError("The picture holds no finite value.")
-    low = min(finite.min(), 0.0)
-    high = _brightest(finite.max() - low, floating=np.issubdtype(pixels.dtype, np.floating))
-    scaled = np.nan_to_num((values - low) / high, nan=0.0, posinf=1.0, neginf=0.0)
-    if colours is not values:
+    low = min(float(colours.min(where=known, initial=np.inf)), 0.0)
+    largest = float(colours.max(where=known, initial=-np.inf)) - low
+    colours -= low
+    colours /= _brightest(largest, floating=np.issubdtype(pixels.dtype, np.floating))
+    if has_alpha:
         # alpha has a range of its own
-        top = np.iinfo(pixels.dtype).max if np.issubdtype(pixels.dtype, np.integer) else 1.0
-        scaled[..., -1] = np.nan_to_num(values[..., -1] / top)
-    return np.rint(scaled.clip(0, 1) * 255).astype(np.uint8)
+        values[..., -1] /= np.iinfo(pixels.dtype).max if np.issubdtype(pixels.dtype, np.integer) else 1.0
+    np.nan_to_num(values, copy=False, nan=0.0, posinf=1.0, neginf=0.0)
+    values.clip(0, 1, out=values)
+    values *= 255
+    return np.rint(values, out=values).astype(np.uint8)
 
 
 def _brightest(largest: float, floating: bool) -> float:

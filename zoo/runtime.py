@@ -264,20 +264,45 @@ class Runtime:
             raise ValueError(f"precision is one of {', '.join(PRECISIONS)}, not {precision!r}")
         self.device = resolve_device(device)
         self.precision, self.batch_size, self.max_bytes = precision, batch_size, max_bytes
-        self._workers: OrderedDict[tuple[str, int], Worker] = OrderedDict()
+        self._workers: OrderedDict[tuple[str, int], Future[Worker]] = OrderedDict()
         self._lock = threading.Lock()
 
     def worker(self, entry: Entry) -> Worker:
-        """The entry's worker, loading its model if need be. Raises EntryError if it cannot be loaded."""
+        """The entry's worker, loading its model if need be. Raises EntryError if it cannot be loaded.
+
+        Callers of one entry wait for one loading; callers of others are not held up by it.
+        """
         # the time of change is part of the key: an entry trained again is loaded again
         key = (str(entry.folder.resolve()), _changed(entry.folder / WEIGHTS))
         with self._lock:
-            if key not in self._workers:
-                self._workers[key] = Worker(entry, self.device, self.precision, self.batch_size)
-            self._workers.move_to_end(key)
-            while len(self._workers) > 1 and sum(w.bytes for w in self._workers.values()) > self.max_bytes:
-                self._workers.popitem(last=False)[1].close()
-            return self._workers[key]
+            place = self._workers.get(key)
+            if found := place is not None:
+                self._workers.move_to_end(key)
+            else:
+                place = self._workers[key] = Future()
+        if found:
+            return place.result()
+        try:
+            place.set_result(Worker(entry, self.device, self.precision, self.batch_size))
+        except BaseException as error:
+            with self._lock:
+                self._workers.pop(key, None)
+            place.set_exception(error)
+            raise
+        self._make_room()
+        return place.result()
+
+    def _make_room(self) -> None:
+        with self._lock:
+            loaded = {key: place.result() for key, place in self._workers.items() if _is_loaded(place)}
+            total = sum(worker.bytes for worker in loaded.values())
+            # the last one is in use
+            for key, worker in list(loaded.items())[:-1]:
+                if total <= self.max_bytes:
+                    break
+                del self._workers[key]
+                worker.close()
+                total -= worker.bytes
 
     def submit(self, entry: Entry, image: Image.Image) -> Future[Answer]:
         """Queue a picture for classification; see `Worker.submit`."""
@@ -315,12 +340,13 @@ class Runtime:
     def waiting(self, entry: Entry) -> int:
         """How many requests are queued for the entry's model now."""
         with self._lock:
-            return sum(w.queue.qsize() for w in self._workers.values() if w.entry.folder == entry.folder)
+            loaded = [place.result() for place in self._workers.values() if _is_loaded(place)]
+        return sum(worker.queue.qsize() for worker in loaded if worker.entry.folder == entry.folder)
 
     def close(self) -> None:
         """End all workers, after what they have queued."""
         with self._lock:
-            workers = list(self._workers.values())
+            workers = [place.result() for place in self._workers.values() if _is_loaded(place)]
             self._workers.clear()
         for worker in workers:
             worker.close()
@@ -366,6 +392,10 @@ def bf16_is_faster(model: nn.Module, device: torch.device, size: tuple[int, int,
                 # the first turn warms up
                 times[bf16] = min(times[bf16], time.perf_counter() - start) if turn else float("inf")
     return times[True] * BF16_GAIN < times[False]
+
+
+def _is_loaded(place: Future[Worker]) -> bool:
+    return place.done() and place.exception() is None
 
 
 def _changed(path: Path) -> int:

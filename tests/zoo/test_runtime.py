@@ -226,6 +226,30 @@ def test_models_are_released_when_others_need_the_room(tiny_zoo, cells):
         assert runtime.classify(entries[0], cells[0]).label in LABELS
 
 
+def test_sessions_that_ask_at_once_load_once(small, monkeypatch):
+    loaded = []
+    real = zoo.runtime.load_model
+    monkeypatch.setattr(zoo.runtime, "load_model", lambda entry: loaded.append(entry.id) or real(entry))
+    with Runtime("cpu", "fp32") as runtime, ThreadPoolExecutor(8) as pool:
+        workers = list(pool.map(lambda _: runtime.worker(small), range(8)))
+    assert loaded == ["tiny-cnn60"]
+    assert len({id(worker) for worker in workers}) == 1
+
+
+def test_a_failed_loading_is_tried_again(small, monkeypatch):
+    real = zoo.runtime.load_model
+
+    def fail(entry):
+        raise EntryError("not now.")
+
+    with Runtime("cpu", "fp32") as runtime:
+        monkeypatch.setattr(zoo.runtime, "load_model", fail)
+        with pytest.raises(EntryError, match="not now"):
+            runtime.worker(small)
+        monkeypatch.setattr(zoo.runtime, "load_model", real)
+        assert runtime.worker(small).labels == LABELS
+
+
 def test_an_entry_trained_again_is_loaded_again(tmp_path, cells):
     folder = make_entry(tmp_path / "one", "cnn60", seed=1)
     with Runtime("cpu", "fp32") as runtime:
