@@ -13,11 +13,18 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 from PIL import Image
+from streamlit.runtime.pages_manager import PagesManager
 
 from zoo.catalogue import list_entries
 from zoo.entry import Entry, Metric
 from zoo.images import SUFFIXES, ImageError, decode
 from zoo.runtime import Prediction, Runtime, device_name
+
+# Until app.py has run once, Streamlit takes a folder called pages for its old kind of app, and would serve a first
+# visitor of, say, /models that file alone, without app.py around it.
+if PagesManager.uses_pages_directory:
+    PagesManager.uses_pages_directory = False
+    st.rerun()
 
 MODEL, PICTURES = "model", "pictures"  # keys of what a session keeps from page to page
 UPLOADED, TURN = "uploaded", "uploader turn"

@@ -11,6 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -36,8 +37,13 @@ def free_port() -> int:
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with serving(tmp_path_factory.mktemp("app")) as address:
+        yield address
+
+
+@contextmanager
+def serving(place: Path) -> Iterator[str]:
     """The app as `make demo` starts it, with the built-in zoo and a folder of drawn examples."""
-    place = tmp_path_factory.mktemp("app")
     port = free_port()
     environment = {
         **os.environ,
@@ -122,6 +128,16 @@ def follow(page: Page, name: str, heading: str) -> None:
     page.get_by_role("link", name=name, exact=True).first.click()
     page.get_by_role("heading", name=heading).wait_for()
     settle(page)
+
+
+def test_the_very_first_visitor_may_open_any_page(page: Page, tmp_path: Path):
+    """Streamlit's old multipage mode must not serve a page without app.py."""
+    with serving(tmp_path) as address:
+        open_page(page, f"{address}/compare")
+        expect(page.get_by_role("heading", level=1)).to_have_text("Compare models")
+        expect(page.get_by_text("not a medical device")).to_be_attached()
+        expect(page.get_by_role("link", name="shared")).to_have_count(0)
+        assert page.url.endswith("/compare")
 
 
 def test_upload_class_map_and_comparison(page: Page, address: str, files: list[str], tmp_path: Path):
