@@ -10,6 +10,7 @@ import streamlit as st
 from PIL import Image
 
 from pages import shared
+from zoo.api import default_runtime
 from zoo.batch import Result, classify_files
 from zoo.entry import Entry, EntryError
 from zoo.metrics import differential_count
@@ -28,11 +29,11 @@ def classify(entry: Entry, pictures: list[shared.Picture]) -> dict[str, Result]:
         return known
     place = st.container()
     progress, live = place.progress(0.0, f"Classifying {len(new)} pictures …"), place.empty()
-    waiting = shared.runtime().waiting(entry)
+    waiting = default_runtime().waiting(entry)
     if waiting:
         progress.progress(0.0, f"{waiting} pictures of others are ahead …")
     drawn = time.monotonic()
-    found = classify_files(shared.runtime(), entry, ((p.name, p.data) for p in new))
+    found = classify_files(default_runtime(), entry, ((p.name, p.data) for p in new))
     for done, (picture, result) in enumerate(zip(new, found, strict=True), 1):
         known[picture.id] = result
         if time.monotonic() - drawn > REDRAW_SECONDS:

@@ -6,6 +6,7 @@ import streamlit as st
 from PIL import Image
 
 from pages import shared
+from zoo.api import default_runtime
 from zoo.entry import Entry, EntryError
 from zoo.gradcam import ExplanationError
 from zoo.overlay import overlay, scale_bar
@@ -24,7 +25,7 @@ def explanation(entry: Entry, picture: shared.Picture, image: Image.Image, label
     if key not in known:
         if len(known) >= KEPT:
             known.pop(next(iter(known)))
-        known[key] = shared.runtime().explain(entry, image, label)
+        known[key] = default_runtime().explain(entry, image, label)
     return known[key]
 
 

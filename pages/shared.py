@@ -15,10 +15,11 @@ import streamlit as st
 from PIL import Image
 from streamlit.runtime.pages_manager import PagesManager
 
+from zoo.api import default_runtime
 from zoo.catalogue import list_entries
 from zoo.entry import Entry, Metric
 from zoo.images import SUFFIXES, ImageError, decode
-from zoo.runtime import Prediction, Runtime, device_name
+from zoo.runtime import Prediction, device_name
 
 # Until app.py has run once, Streamlit takes a folder called pages for its old kind of app, and would serve a first
 # visitor of, say, /models that file alone, without app.py around it.
@@ -42,12 +43,6 @@ class Picture:
     name: str
     data: bytes
     credit: str = ""
-
-
-@st.cache_resource(show_spinner=False)
-def runtime() -> Runtime:
-    """The one runtime of all sessions: models are loaded once and each is touched by its own thread only."""
-    return Runtime()
 
 
 @st.cache_resource(ttl=REFRESH_SECONDS, show_spinner=False)
@@ -95,7 +90,7 @@ def pick_model() -> Entry:
     )
     st.session_state[MODEL] = picked
     entry = found[ids.index(picked)]
-    st.caption(f"{describe(entry)} Runs on **{device_name(runtime().device)}**.")
+    st.caption(f"{describe(entry)} Runs on **{device_name(default_runtime().device)}**.")
     return entry
 
 

@@ -15,6 +15,7 @@ from PIL import Image
 from pytorch_grad_cam import GradCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
+import zoo
 import zoo.runtime
 from tests.making import ARCHITECTURES, LABELS, make_entry
 from zoo.entry import EntryError, read_entry
@@ -305,3 +306,14 @@ def test_a_worker_that_ended_takes_nothing_more(small, cells):
     worker.join()
     with pytest.raises(BusyError, match="put away"):
         worker.submit(cells[0])
+
+
+def test_the_short_way_gives_the_same(zoo_environment, cells, tmp_path):
+    cells[0].save(tmp_path / "cell.png")
+    name = "tiny-test-efficientnet"
+    forms = [cells[0], tmp_path / "cell.png", str(tmp_path / "cell.png"), (tmp_path / "cell.png").read_bytes()]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda form: zoo.classify(form, name), forms))
+    expected = zoo.default_runtime().classify(zoo.get_entry(name), cells[0])
+    assert all(one.probabilities == pytest.approx(expected.probabilities, abs=1e-5) for one in found)
+    assert zoo.explain(cells[0], name).values.shape == (96, 96)

@@ -1,0 +1,42 @@
+"""The shortest way to an answer: `zoo.classify("cell.png", "pbc8-efficientnet-lite0")`, from any number of threads."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+from PIL import Image
+
+from zoo.catalogue import get_entry
+from zoo.images import decode
+from zoo.runtime import Explanation, Prediction, Runtime
+
+_lock = threading.Lock()
+_shared: list[Runtime] = []
+
+
+def default_runtime() -> Runtime:
+    """The one runtime that all callers of this process share, made when first asked for."""
+    with _lock:
+        if not _shared:
+            _shared.append(Runtime())
+        return _shared[0]
+
+
+def classify(picture: Image.Image | bytes | Path | str, model: str) -> Prediction:
+    """Classify a picture (decoded, or a file's content or path) with the entry called `model`.
+
+    Raises ImageError (not a usable picture), EntryError (no such model) or BusyError (queue full).
+    """
+    return default_runtime().classify(get_entry(model), _picture(picture))
+
+
+def explain(picture: Image.Image | bytes | Path | str, model: str, label: str | None = None) -> Explanation:
+    """Grad-CAM of a picture for `label` (None: the predicted one). Raises as `classify`, and ExplanationError."""
+    return default_runtime().explain(get_entry(model), _picture(picture), label)
+
+
+def _picture(picture: Image.Image | bytes | Path | str) -> Image.Image:
+    if isinstance(picture, Image.Image):
+        return picture.convert("RGB")
+    return decode(Path(picture) if isinstance(picture, str) else picture)
