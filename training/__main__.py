@@ -13,7 +13,7 @@ import numpy as np
 
 from training.checkpoint import CheckpointError
 from training.data import Pack, TrainingDataError, find_files, pack
-from training.engine import Arrays, TrainingStopped, fit
+from training.engine import Arrays, DivergedError, TrainingStopped, fit
 from training.export import write_entry
 from training.matching import source_frames
 from training.recipe import Recipe, RecipeError, load_recipe, recipe_ids
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return options.run(options)
     except RecipeError as error:
         return _say(error, USAGE)
-    except (TrainingDataError, CheckpointError, EntryError) as error:
+    except (TrainingDataError, CheckpointError, DivergedError, EntryError) as error:
         return _say(error, FAILED)
     except TrainingStopped as error:
         return _say(error, INTERRUPTED)
@@ -94,6 +94,7 @@ def _train(options: argparse.Namespace) -> int:
     labels = np.array([names.index(sample.label) for sample in packed.samples])
     fitted = fit(recipe, Arrays(packed.pictures, labels), split, work, device, options.resume and started)
     entry = write_entry(out, recipe, fitted, packed.samples, split, options.device)
+    shutil.rmtree(work, ignore_errors=True)  # all it held is in the entry
     test = next(b for b in entry.evaluation.benchmarks.values() if b.role == "test")
     accuracy = test.metrics["accuracy"]
     _say(f"{out}: test accuracy {accuracy.value:.4f} ({accuracy.low:.4f} to {accuracy.high:.4f}).", OK)

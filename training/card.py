@@ -96,8 +96,8 @@ def _training(recipe: Recipe, split: Split, best_epoch: int) -> str:
 
 Images: {sides}, split with all images of one {grouping} on one side. Left out of training: {left}.
 `{recipe.model.architecture}` from {start}, {recipe.schedule.epochs} epochs of {recipe.optimizer.name}, the best by
-validation log loss (epoch {best_epoch}). The whole recipe is in `config.json`; `python -m training train {recipe.id}`
-makes it again."""
+validation log loss (epoch {best_epoch}). The whole recipe is in `config.json`;
+`python -m training train {recipe.id} --data DIR --out ENTRY` makes it again."""
 
 
 def _limits(recipe: Recipe) -> str:

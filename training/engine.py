@@ -9,6 +9,7 @@ import copy
 import json
 import math
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -42,7 +43,11 @@ VALIDATION_BATCH = 128
 
 
 class TrainingStopped(Exception):
-    """Training ended before its last epoch; the message says where and how to continue."""
+    """Training was stopped before its last epoch; the message says where and how to continue."""
+
+
+class DivergedError(ValueError):
+    """The loss is no longer a number; the message says where and what to change."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +94,8 @@ def fit(recipe: Recipe, data: Arrays, split: Split, work: Path, device: torch.de
     """Fit `recipe` on the split's training rows, choosing the epoch by validation log loss.
 
     Keeps `checkpoint.safetensors` and `history.json` in `work`. Raises TrainingStopped on Ctrl-C (after the running
-    step, state saved) and on a loss that is not finite, CheckpointError if `resume` finds a state of other making.
+    step, state saved), DivergedError on a loss that is not finite, CheckpointError if `resume` finds a state of other
+    making.
     """
     torch.manual_seed(recipe.seed)
     classes = len(dict.fromkeys(recipe.data.labels.values()))
@@ -205,7 +211,7 @@ class _Run:
             logits = self.model(images)
         loss = self.criterion(logits.float(), targets)
         if not torch.isfinite(loss):
-            raise TrainingStopped(
+            raise DivergedError(
                 f"The loss is no longer a number (epoch {epoch + 1}, step {self.step + 1}). Lower optimizer.lr in the "
                 "recipe, or set optimizer.clip_norm, and start anew with --restart."
             )
@@ -264,7 +270,13 @@ class _Run:
         batch = self.recipe.schedule.batch_size
         batches = [order[i * batch : (i + 1) * batch] for i in range(self.step, self.steps)]
         seeds = [[(int(row), self.recipe.seed * 7_919 + epoch) for row in rows] for rows in batches]
-        return DataLoader(_Augmented(self.recipe, self.data), batch_sampler=seeds, num_workers=1, prefetch_factor=4)
+        return DataLoader(
+            _Augmented(self.recipe, self.data),
+            batch_sampler=seeds,
+            num_workers=1,
+            prefetch_factor=4,
+            worker_init_fn=_ignore_interrupt,
+        )
 
     def result(self) -> Fitted:
         model = self.best.to("cpu", memory_format=torch.contiguous_format).eval()
@@ -287,9 +299,17 @@ class _Augmented(Dataset):
             return self.transform(picture), int(self.data.labels[row])
 
 
+def _ignore_interrupt(worker: int) -> None:
+    # Ctrl-C reaches all processes of a terminal; the main one ends the workers when it is ready
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 @contextmanager
 def _stop_on_interrupt() -> Iterator[Callable[[], bool]]:
     """Turn the first Ctrl-C into a flag, so that no step is cut in half; a second one stops at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False  # only the main thread is told of signals
+        return
     hit = False
 
     def note(number: int, frame: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 from pathlib import Path
@@ -14,6 +15,7 @@ import torch
 from PIL import Image
 
 from tests.zoo.test_images import png_header
+from training.matching import source_frames
 from zoo.__main__ import main
 from zoo.catalogue import get_entry
 from zoo.entry import read_predictions
@@ -94,3 +96,21 @@ def test_maps_lie_on_the_cell(real_data):
                 centred.append(all(0.3 < place < 0.7 for place in where))
     assert len(centred) > 30
     assert np.mean(centred) > 0.8
+
+
+def test_augmented_copies_find_their_frames(real_data, tmp_path):
+    """Of copies of different TEST cells nearly all find a frame, and none one of another class."""
+    images = [
+        path
+        for folder in sorted((real_data / "dataset2" / "TEST").iterdir())
+        for path in sorted(folder.iterdir())[::90]
+    ]
+    found = source_frames(images, real_data / "bccd" / "JPEGImages", tmp_path)
+    with (real_data / "bccd" / "labels.csv").open(encoding="utf-8") as file:
+        rows = list(csv.reader(file))[1:]
+    labels = {f"BloodImage_{int(row[1]):05}": row[2].strip() for row in rows}
+    matched = [
+        (path.parent.name, labels[match.frame]) for path, match in zip(images, found, strict=True) if match.frame
+    ]
+    assert len(matched) >= 0.9 * len(images)
+    assert all(folder == label for folder, label in matched)
