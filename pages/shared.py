@@ -91,6 +91,8 @@ def pick_model() -> Entry:
     st.session_state[MODEL] = picked
     entry = found[ids.index(picked)]
     st.caption(f"{describe(entry)} Runs on **{device_name(default_runtime().device)}**.")
+    with st.popover("What each is good at", icon=":material/help:"):
+        st.markdown("\n".join(f"- **{named[other.id]}**: {describe(other)}" for other in found))
     return entry
 
 
