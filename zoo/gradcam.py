@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+PREDICTED = -1  # in place of a label number
+
 
 class ExplanationError(ValueError):
     """A model that offers no feature map; the message is a sentence for the user."""
@@ -31,8 +33,9 @@ def split_forward(model: nn.Module, batch: torch.Tensor) -> tuple[torch.Tensor, 
 
 
 def gradcam(model: nn.Module, batch: torch.Tensor, classes: torch.Tensor | None, layer: str | None = None) -> Cams:
-    """Grad-CAM of each picture of a batch (B, 3, H, W) for `classes` (B,), None standing for the predicted ones.
+    """Grad-CAM of each picture of a batch (B, 3, H, W) for `classes` (B,): label numbers, or PREDICTED.
 
+    None stands for PREDICTED everywhere.
     `layer` names a module whose output is explained; by default the last feature map, or `blocks[-1].norm1` of token
     models. Raises ExplanationError if there is no such layer or its output is no feature map.
     """
@@ -60,7 +63,7 @@ def find_layer(model: nn.Module, path: str) -> nn.Module:
 def _from_features(
     model: nn.Module, features: torch.Tensor, logits: torch.Tensor, classes: torch.Tensor | None
 ) -> Cams:
-    chosen = logits.argmax(1) if classes is None else classes
+    chosen = _chosen(logits, classes)
     with torch.enable_grad():
         leaf = features.detach().requires_grad_()
         scores = model.forward_head(leaf)
@@ -82,11 +85,16 @@ def _from_layer(model: nn.Module, batch: torch.Tensor, classes: torch.Tensor | N
             logits = model(batch)
             if not kept or not isinstance(kept[-1], torch.Tensor):
                 raise ExplanationError("The layer to explain takes no part in this model's answer.")
-            chosen = logits.detach().argmax(1) if classes is None else classes
+            chosen = _chosen(logits.detach(), classes)
             (gradient,) = torch.autograd.grad(logits.gather(1, chosen[:, None]).sum(), kept[-1])
     finally:
         handle.remove()
     return Cams(logits.detach().float(), _cam(_grid(kept[-1].detach(), model), _grid(gradient, model)))
+
+
+def _chosen(logits: torch.Tensor, classes: torch.Tensor | None) -> torch.Tensor:
+    best = logits.argmax(1)
+    return best if classes is None else torch.where(classes == PREDICTED, best, classes)
 
 
 def _cam(features: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:

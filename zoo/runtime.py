@@ -26,7 +26,7 @@ from torch import nn
 
 import zoo.architectures  # noqa: F401 (registers our own networks with timm)
 from zoo.entry import WEIGHTS, Entry, EntryError
-from zoo.gradcam import gradcam, split_forward
+from zoo.gradcam import PREDICTED, Cams, gradcam, split_forward
 from zoo.preprocess import Preprocessor, place_map, preprocessor, seen_region
 
 PRECISIONS = ("auto", "bf16", "fp32")
@@ -190,7 +190,8 @@ class Worker:
                 while len(requests) < self.batch_size:
                     requests.append(self.queue.get_nowait())
             ending = None in requests
-            self._answer([request for request in requests if request is not None])
+            # a caller may have given up while its request was waiting
+            self._answer([r for r in requests if r is not None and r.future.set_running_or_notify_cancel()])
         del self._model
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
@@ -218,23 +219,24 @@ class Worker:
         plain = [i for i, request in enumerate(requests) if not request.explain]
         logits = torch.empty(len(requests), len(self.labels), device=self.device)
         maps: dict[int, np.ndarray] = {}
+        targets = [PREDICTED if request.target is None else request.target for request in requests]
         with autocast(self.device, self.bf16):
             if plain:
                 logits[plain] = split_forward(self._model, batch[plain])[1].float()
             if explained:
-                found = self._explain(batch[explained], [requests[i].target for i in explained])
+                found = self._explain(batch[explained], [targets[i] for i in explained])
                 logits[explained] = found.logits
                 maps = dict(zip(explained, found.maps.cpu().numpy(), strict=True))
         probabilities = self._settle(batch, logits)
+        for i in explained:
+            best = int(probabilities[i].argmax())
+            if targets[i] == PREDICTED and best != int(logits[i].argmax()):
+                # full precision changed its mind: the map must be that of the label which is shown
+                maps[i] = self._explain(batch[i : i + 1], [best]).maps[0].cpu().numpy()
         seconds = time.perf_counter() - start
         return [Answer(row, maps.get(i), seconds) for i, row in enumerate(probabilities)]
 
-    def _explain(self, batch: torch.Tensor, targets: list[int | None]):  # noqa: ANN202 (Cams)
-        if all(target is None for target in targets):
-            return gradcam(self._model, batch, None, self.layer)
-        if any(target is None for target in targets):
-            best = split_forward(self._model, batch)[1].argmax(1).tolist()
-            targets = [best[i] if target is None else target for i, target in enumerate(targets)]
+    def _explain(self, batch: torch.Tensor, targets: list[int]) -> Cams:
         return gradcam(self._model, batch, torch.tensor(targets, device=self.device), self.layer)
 
     def _settle(self, batch: torch.Tensor, logits: torch.Tensor) -> np.ndarray:

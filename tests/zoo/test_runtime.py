@@ -19,7 +19,7 @@ import zoo
 import zoo.runtime
 from tests.making import ARCHITECTURES, LABELS, make_entry
 from zoo.entry import EntryError, read_entry
-from zoo.gradcam import ExplanationError, find_layer, gradcam
+from zoo.gradcam import Cams, ExplanationError, find_layer, gradcam
 from zoo.preprocess import preprocessor
 from zoo.runtime import BusyError, Runtime, Worker, bf16_is_faster, load_model, resolve_device
 
@@ -192,6 +192,37 @@ def test_one_bad_request_harms_no_other(small, cells):
         assert all(future.result(30) for future in good + more)
         with pytest.raises((RuntimeError, IndexError)):
             bad.result(30)
+
+
+def test_a_caller_that_gave_up_harms_no_other(small, cells):
+    with Runtime("cpu", "fp32", batch_size=1) as runtime:
+        worker = runtime.worker(small)
+        blocker = threading.Event()
+        real = worker._run
+        worker._run = lambda requests: (blocker.wait(10), real(requests))[1]
+        futures = [worker.submit(cell) for cell in cells[:4]]
+        assert futures[2].cancel()
+        blocker.set()
+        assert futures[3].result(30)
+
+
+def test_the_map_is_that_of_the_label_shown(tiny_zoo, cells, monkeypatch):
+    """Where full precision changes the answer that bf16 gave, the map follows."""
+    monkeypatch.setattr(zoo.runtime, "bf16_is_faster", lambda *_: True)
+    entry = read_entry(tiny_zoo / "tiny-test-resnet")
+    with Runtime("cpu", "auto") as fast, Runtime("cpu", "fp32") as exact:
+        worker = fast.worker(entry)
+        real = worker._explain
+
+        def wrong_first(batch, targets):
+            found = real(batch, targets)
+            return Cams(-found.logits, found.maps * 0 + 1) if targets == [-1] else found
+
+        monkeypatch.setattr(worker, "_explain", wrong_first)
+        for cell in cells[:6]:
+            one, other = fast.explain(entry, cell), exact.explain(entry, cell)
+            assert one.label == other.label
+            assert np.allclose(one.values, other.values, atol=0.1)
 
 
 def test_a_full_queue_says_so(small, cells, monkeypatch):
