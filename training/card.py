@@ -89,6 +89,7 @@ def _training(recipe: Recipe, split: Split, best_epoch: int) -> str:
     sides = ", ".join(f"{len(split.rows[side]):,} {side}" for side in ("train", "val", "test"))
     left = "; ".join(f"{count:,} images: {reason}" for reason, count in split.left_out.items()) or "nothing"
     start = "ImageNet weights" if recipe.model.weights != "none" else "random weights"
+    chosen = recipe.schedule.select.removeprefix("val_").replace("_", " ").replace("loss", "log loss")
     grouping = "source frame (local features with a geometric check)" if recipe.data.originals else "identical pixels"
     return f"""## Data and training
 
@@ -96,7 +97,7 @@ def _training(recipe: Recipe, split: Split, best_epoch: int) -> str:
 
 Images: {sides}, split with all images of one {grouping} on one side. Left out of training: {left}.
 `{recipe.model.architecture}` from {start}, {recipe.schedule.epochs} epochs of {recipe.optimizer.name}, the best by
-validation log loss (epoch {best_epoch}). The whole recipe is in `config.json`;
+{chosen} on validation (epoch {best_epoch}). The whole recipe is in `config.json`;
 `python -m training train {recipe.id} --data DIR --out ENTRY` makes it again."""
 
 

@@ -91,7 +91,7 @@ def pretrained_cfg(model: Model) -> dict[str, Any]:
 
 
 def fit(recipe: Recipe, data: Arrays, split: Split, work: Path, device: torch.device, resume: bool) -> Fitted:
-    """Fit `recipe` on the split's training rows, choosing the epoch by validation log loss.
+    """Fit `recipe` on the split's training rows, choosing the epoch on validation, as the recipe says.
 
     Keeps `checkpoint.safetensors` and `history.json` in `work`. Raises TrainingStopped on Ctrl-C (after the running
     step, state saved), DivergedError on a loss that is not finite, CheckpointError if `resume` finds a state of other
@@ -144,7 +144,7 @@ class _Run:
         self.epoch, self.step = 0, 0
         self.sums = [0.0, 0.0, 0.0]  # loss, correct, images of the running epoch
         self.history: list[dict[str, float]] = []
-        self.best_epoch, self.best_loss = 0, math.inf
+        self.best_epoch = 0
         self.key = f"{recipe.fingerprint()} {split.hash}"
 
     @property
@@ -162,7 +162,6 @@ class _Run:
             "sums": self.sums,
             "history": self.history,
             "best_epoch": self.best_epoch,
-            "best_loss": self.best_loss if self.history else None,
         }
         checkpoint.save(self.path, self.modules(), self.optimizer, facts)
 
@@ -174,7 +173,6 @@ class _Run:
             )
         self.epoch, self.step, self.sums = facts["epoch"], facts["step"], facts["sums"]
         self.history, self.best_epoch = facts["history"], facts["best_epoch"]
-        self.best_loss = math.inf if facts["best_loss"] is None else facts["best_loss"]
 
     def train_epoch(self, epoch: int, stopped: Callable[[], bool]) -> None:
         self.model.train()
@@ -240,12 +238,17 @@ class _Run:
         }
         self.history.append(entry)
         tqdm.write("  ".join(f"{key} {value:.4g}" for key, value in entry.items()))
-        if loss < self.best_loss:
-            self.best_loss, self.best_epoch = loss, epoch + 1
+        if self.rank(entry) < min(map(self.rank, self.history[:-1]), default=(math.inf,)):
+            self.best_epoch = epoch + 1
             self.best.load_state_dict(self.ema.module.state_dict())
         self.epoch, self.step, self.sums = epoch + 1, 0, [0.0, 0.0, 0.0]
         self.save()
         write_json(self.work / "history.json", self.history)
+
+    def rank(self, entry: dict[str, float]) -> tuple[float, float]:
+        """Of two epochs the one with the smaller rank is better."""
+        select = self.recipe.schedule.select
+        return (entry[select] if select == "val_loss" else -entry[select]), entry["val_loss"]
 
     @torch.no_grad()
     def validate(self) -> tuple[float, float, float]:

@@ -64,6 +64,9 @@ class Schedule(_Part):
     batch_size: int = Field(gt=0)
     warmup_epochs: float = Field(0.5, ge=0)
     cosine: bool = True
+    select: Literal["val_loss", "val_accuracy", "val_balanced_accuracy"] = Field(
+        "val_loss", description="What chooses the best epoch, on validation alone; the log loss decides between equals"
+    )
 
 
 class Augment(_Part):
