@@ -29,7 +29,7 @@ from training.splits import Split
 from zoo import metrics
 from zoo.batch import classify_files
 from zoo.entry import CARD, CONFIG, EVALUATION, HISTORY, PREDICTIONS, WEIGHTS, Entry, read_entry, write_predictions
-from zoo.files import atomic_folder, write_json, write_text
+from zoo.files import atomic_folder, atomic_path, write_json, write_text
 from zoo.runtime import Runtime, device_name
 
 STAMPED = ("torch", "timm", "numpy", "pillow")
@@ -187,4 +187,5 @@ def _write_weights(folder: Path, model: nn.Module) -> None:
         key: (value.half() if value.is_floating_point() else value).contiguous()
         for key, value in model.state_dict().items()
     }
-    save_file(half, str(folder / WEIGHTS), {"format": "pt"})
+    with atomic_path(folder / WEIGHTS) as temporary:
+        save_file(half, str(temporary), {"format": "pt"})
