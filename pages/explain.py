@@ -106,7 +106,7 @@ st.caption(
     "Red marks where the evidence for the class comes from, blue where there is little; a good map lies on the cell. "
     "Each map is scaled to its own maximum, so **strengths of different images or models cannot be compared**."
 )
-st.image(scale_bar(), caption="little evidence → most evidence of this picture", width=260)
+st.image(scale_bar(), caption="little → most evidence", width=260)
 for identity in chosen:
     picture, image = readable[identity]
     with st.container(border=True):

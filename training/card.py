@@ -96,14 +96,14 @@ def _training(recipe: Recipe, split: Split, best_epoch: int) -> str:
 {recipe.data.credit}.
 
 Images: {sides}, split with all images of one {grouping} on one side. Left out of training: {left}.
-`{recipe.model.architecture}` from {start}, {recipe.schedule.epochs} epochs of {recipe.optimizer.name}, the best by
-{chosen} on validation (epoch {best_epoch}). The whole recipe is in `config.json`;
+`{recipe.model.architecture}` from {start}, {recipe.schedule.epochs} epochs of {recipe.optimizer.name},
+the best by {chosen} on validation (epoch {best_epoch}). The whole recipe is in `config.json`;
 `python -m training train {recipe.id} --data DIR --out ENTRY` makes it again."""
 
 
 def _limits(recipe: Recipe) -> str:
     return f"""## Intended use and limits
 
-For {recipe.task} in pictures like those of {recipe.data.name}. The scores above are from the laboratory the training
-pictures come from. Expect lower ones with another stain, microscope or camera. The model always names one of its
+For the task "{recipe.task}" in pictures like those of {recipe.data.name}. The scores above are from the laboratory the
+training pictures come from. Expect lower ones with another stain, microscope or camera. The model always names one of its
 classes, also for a picture that shows none of them. It has not been examined for use with patients."""
