@@ -90,12 +90,12 @@ def _training(recipe: Recipe, split: Split, best_epoch: int) -> str:
     left = "; ".join(f"{count:,} images: {reason}" for reason, count in split.left_out.items()) or "nothing"
     start = "ImageNet weights" if recipe.model.weights != "none" else "random weights"
     chosen = recipe.schedule.select.removeprefix("val_").replace("_", " ").replace("loss", "log loss")
-    grouping = "source frame (local features with a geometric check)" if recipe.data.originals else "identical pixels"
+    grouping = "all copies of one source frame" if recipe.data.originals else "pixel-identical images"
     return f"""## Data and training
 
 {recipe.data.credit}.
 
-Images: {sides}, split with all images of one {grouping} on one side. Left out of training: {left}.
+Images: {sides}, split with {grouping} on one side. Left out of training: {left}.
 `{recipe.model.architecture}` from {start}, {recipe.schedule.epochs} epochs of {recipe.optimizer.name},
 the best by {chosen} on validation (epoch {best_epoch}). The whole recipe is in `config.json`;
 `python -m training train {recipe.id} --data DIR --out ENTRY` makes it again."""
@@ -105,5 +105,5 @@ def _limits(recipe: Recipe) -> str:
     return f"""## Intended use and limits
 
 For the task "{recipe.task}" in pictures like those of {recipe.data.name}. The scores above are from the laboratory the
-training pictures come from. Expect lower ones with another stain, microscope or camera. The model always names one of its
-classes, also for a picture that shows none of them. It has not been examined for use with patients."""
+training pictures come from. Expect lower ones with another stain, microscope or camera. The model always names one of
+its classes, also for a picture that shows none of them. It has not been examined for use with patients."""
