@@ -82,14 +82,13 @@ def test_plain_timm_loads_it_and_agrees(entry):
 
 
 def test_maps_depend_on_picture_and_class(entry):
+    cells = [draw_cell(label, 1, (160, 160)) for label in ("neutrophil", "lymphocyte", "eosinophil")]
     with Runtime("cpu") as runtime:
-        maps = [
-            runtime.explain(entry, draw_cell(label, 1, (160, 160)), cls).values
-            for label in ("neutrophil", "lymphocyte")
-            for cls in (None, "eosinophil", "monocyte")
-        ]
-    assert sum(m.any() for m in maps) >= 4
-    assert len({m.tobytes() for m in maps if m.any()}) == len([m for m in maps if m.any()])
+        assert all(runtime.explain(entry, cell).values.any() for cell in cells)
+        maps = [runtime.explain(entry, cell, label).values for cell in cells for label in entry.labels[:4]]
+    drawn = [values.tobytes() for values in maps if values.any()]  # nothing may speak for a class
+    assert len(drawn) >= 6
+    assert len(set(drawn)) == len(drawn)
 
 
 def test_curves_and_card(entry):
