@@ -113,7 +113,11 @@ def show_one(entry: Entry, picture: shared.Picture, result: Result) -> None:
     prediction = result.prediction
     st.markdown(f"#### {entry.describe(prediction.label)} · {100 * prediction.confidence:.1f} %")
     left, right = st.columns([2, 3])
-    left.image(image, caption=f"{picture.name}, {image.width}×{image.height}", width="stretch")
+    left.image(
+        image,
+        caption=f"{picture.name}, {image.width}×{image.height}, answered in {1000 * prediction.seconds:.0f} ms",
+        width="stretch",
+    )
     right.plotly_chart(shared.probability_bars(entry, prediction), config=shared.CHART)
     if picture.credit:
         st.caption(picture.credit)

@@ -129,7 +129,7 @@ def _classify(options: argparse.Namespace) -> int:
     with (
         Runtime(options.device, options.precision, options.batch_size) as runtime,
         _table(options.csv, entry.labels) as rows,
-        tqdm(total=len(files), unit="image", disable=None, file=sys.stderr) as progress,
+        tqdm(total=len(files), unit="image", file=sys.stderr) as progress,
     ):
         progress.set_description(f"{entry.id} on {device_name(runtime.device)}")
         failed = 0
