@@ -18,10 +18,10 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 import zoo
 import zoo.runtime
 from tests.making import ARCHITECTURES, LABELS, make_entry
-from zoo.entry import EntryError, read_entry
+from zoo.entry import EntryError, read_entry, read_predictions
 from zoo.gradcam import Cams, ExplanationError, find_layer, gradcam
 from zoo.preprocess import preprocessor
-from zoo.runtime import BusyError, Runtime, Worker, bf16_is_faster, load_model, resolve_device
+from zoo.runtime import BusyError, Runtime, Worker, bf16_is_faster, load_model, resolve_device, unclear_share
 
 NAMES = [name.replace("_", "-") for name in ARCHITECTURES]
 
@@ -327,8 +327,10 @@ def test_half_precision_is_settled_in_full(tiny_zoo, cells, monkeypatch):
             assert one.probabilities == pytest.approx(other.probabilities, abs=1e-2)
 
 
-def test_speed_of_bf16_is_measured(small):
-    assert bf16_is_faster(load_model(small), torch.device("cpu"), (3, 60, 60)) in (True, False)
+def test_bf16_is_not_used_where_every_answer_is_computed_twice(small):
+    assert not bf16_is_faster(load_model(small), torch.device("cpu"), (3, 60, 60), 1.0)
+    table = read_predictions(small, "drawn-test")
+    assert unclear_share(small) == (table[LABELS].max(axis=1) < 0.98).mean() > 0
 
 
 def test_a_worker_that_ended_takes_nothing_more(small, cells):
