@@ -59,7 +59,7 @@ if missing:
         f"{examples[0].credit}. They are fetched from their own address once, checked, and kept on this computer. To "
         f"offer pictures of your own instead, name their folder in {VARIABLE}."
     )
-    if st.button(f"Fetch {missing} frames (about {10 * missing} KB)", type="primary", icon=":material/download:"):
+    if st.button(f"Fetch {missing} frames (about {21 * missing} KB)", type="primary", icon=":material/download:"):
         examples = fetch_all(examples)
 here = [example for example in examples if example.path is not None]
 if here:

@@ -152,7 +152,7 @@ def judge(table: pd.DataFrame, recipe: Recipe, split: Split, role: str, device: 
         "data": recipe.data.credit,
         "labels": labels,
         "confusion": metrics.confusion(truth, probabilities.argmax(1), len(labels)).tolist(),
-        "metrics": metrics.as_dict(metrics.evaluate(table, labels, recipe.seed)),
+        "metrics": metrics.as_dict(metrics.evaluate(table, labels)),
         "n_images": len(table),
         "n_cells": int(cells),
         "split_hash": split.hash,

@@ -258,3 +258,15 @@ def test_what_a_page_says_of_an_entry_is_its_evaluation(app):
     entry = read_entry(get_entry(MODEL).folder)
     accuracy = entry.evaluation.benchmarks["drawn-test"].metrics["accuracy"]
     assert f"Accuracy {100 * accuracy.value:.1f} %" in said(app)
+
+
+@pytest.mark.parametrize("name", ["wbc4-cnn60", "wbc4-efficientnet-lite0"])
+def test_page_card_and_evaluation_state_the_same_accuracy_and_interval(app, name):
+    go(app, "compare")
+    picker(app, "Benchmark").set_value("dataset2-test").run()
+    entry = get_entry(name)
+    found = entry.evaluation.benchmarks["dataset2-test"].metrics["accuracy"]
+    shown = app.dataframe[0].value.set_index("score").loc["accuracy", entry.title]
+    assert shown == f"{100 * found.value:.1f} % ({100 * found.low:.1f} to {100 * found.high:.1f})"
+    card = (entry.folder / "README.md").read_text(encoding="utf-8")
+    assert f"| accuracy | {found.value:.4f} | {found.low:.4f} to {found.high:.4f} |" in card

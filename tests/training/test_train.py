@@ -124,7 +124,7 @@ def test_every_figure_recomputes_from_the_predictions(trained):
         table = read_predictions(entry, name)
         truth, shares = metrics.arrays(table, LABELS)
         assert metrics.confusion(truth, shares.argmax(1), 4).tolist() == benchmark.confusion
-        found = metrics.as_dict(metrics.evaluate(table, LABELS, 3))
+        found = metrics.as_dict(metrics.evaluate(table, LABELS))
         assert found == {metric: value.model_dump() for metric, value in benchmark.metrics.items()}
         if benchmark.role == "test":
             assert f"| accuracy | {found['accuracy']['value']:.4f} |" in card

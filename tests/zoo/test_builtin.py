@@ -55,8 +55,7 @@ def test_figures_recompute_from_predictions_and_stand_on_the_card(entry):
         counts = metrics.confusion(truth, shares.argmax(1), len(benchmark.labels))
         assert counts.tolist() == benchmark.confusion
         assert len(table) == benchmark.n_images
-        seed = benchmark.model_extra["seed"]
-        found = metrics.as_dict(metrics.evaluate(table, benchmark.labels, seed))
+        found = metrics.as_dict(metrics.evaluate(table, benchmark.labels))
         for metric, value in benchmark.metrics.items():
             assert found[metric] == pytest.approx(value.model_dump())
         if benchmark.role == "test":
