@@ -6,7 +6,6 @@ So a run that was stopped between any two steps and taken up again ends in the s
 from __future__ import annotations
 
 import copy
-import json
 import math
 import signal
 import threading
@@ -327,9 +326,3 @@ def _stop_on_interrupt() -> Iterator[Callable[[], bool]]:
         yield lambda: hit
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-def read_history(work: Path) -> list[dict[str, float]]:
-    """The per-epoch history a run keeps in its work folder; empty before the first epoch."""
-    path = work / "history.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
