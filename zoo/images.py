@@ -105,7 +105,6 @@ class _TiffOnly(Image.Image):
         with tifffile.TiffFile(io.BytesIO(raw)) as file:
             page = file.pages[0]
             self._size = (page.imagewidth, page.imagelength)
-        self.foreign = True
 
 
 def _check_size(width: int, height: int) -> None:

@@ -179,12 +179,18 @@ def test_a_class_that_is_not_there(small, runtime, cells):
         runtime.explain(small, cells[0], "unicorn")
 
 
+def hold(worker: Worker) -> threading.Event:
+    """Keep the worker from answering until the event is set, 30 seconds at most."""
+    blocker = threading.Event()
+    real = worker._run
+    worker._run = lambda requests: (blocker.wait(30), real(requests))[1]
+    return blocker
+
+
 def test_one_bad_request_harms_no_other(small, cells):
     with Runtime("cpu", "fp32", batch_size=8) as runtime:
         worker = runtime.worker(small)
-        blocker = threading.Event()
-        real = worker._run
-        worker._run = lambda requests: (blocker.wait(10), real(requests))[1]
+        blocker = hold(worker)
         good = [worker.submit(cell) for cell in cells[:3]]
         bad = worker.submit(cells[0], True, 99)
         more = [worker.submit(cell) for cell in cells[:3]]
@@ -197,9 +203,7 @@ def test_one_bad_request_harms_no_other(small, cells):
 def test_a_caller_that_gave_up_harms_no_other(small, cells):
     with Runtime("cpu", "fp32", batch_size=1) as runtime:
         worker = runtime.worker(small)
-        blocker = threading.Event()
-        real = worker._run
-        worker._run = lambda requests: (blocker.wait(10), real(requests))[1]
+        blocker = hold(worker)
         futures = [worker.submit(cell) for cell in cells[:4]]
         assert futures[2].cancel()
         blocker.set()
@@ -228,11 +232,9 @@ def test_the_map_is_that_of_the_label_shown(tiny_zoo, cells, monkeypatch):
 def test_a_full_queue_says_so(small, cells, monkeypatch):
     monkeypatch.setattr(zoo.runtime, "PATIENCE", 0.1)
     monkeypatch.setattr(zoo.runtime, "QUEUE_SIZE", 2)
-    blocker = threading.Event()
     with Runtime("cpu", "fp32", batch_size=1) as runtime:
         worker = runtime.worker(small)
-        real = worker._run
-        worker._run = lambda requests: (blocker.wait(30), real(requests))[1]
+        blocker = hold(worker)
         futures = []
         with pytest.raises(BusyError, match="2 requests are waiting"):
             futures += [runtime.submit(small, cell) for cell in cells[:1]]
