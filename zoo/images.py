@@ -35,7 +35,7 @@ def decode(data: bytes | Path) -> Image.Image:
     Raises ImageError where the file is missing, larger than 20 MB or 50 megapixels (known from its header, before any
     pixel is decoded), cut short, or of another kind.
     """
-    raw = _read(data)
+    raw = read_bytes(data) if isinstance(data, Path) else _checked(data)
     if not raw:
         raise ImageError("The file is empty. Upload the picture again.")
     try:
@@ -54,22 +54,29 @@ def decode(data: bytes | Path) -> Image.Image:
         raise ImageError(_reason(error)) from error
 
 
-def _read(data: bytes | Path) -> bytes:
-    if isinstance(data, bytes):
-        size = len(data)
-    else:
-        try:
-            size = data.stat().st_size
-        except OSError as error:
-            raise ImageError(f"The file cannot be opened: {error.strerror}.") from error
-    if size > MAX_BYTES:
-        raise ImageError(f"The file is {size / 1e6:.1f} MB; at most {MAX_BYTES // 1_000_000} MB are accepted.")
-    if isinstance(data, bytes):
-        return data
+def read_bytes(path: Path) -> bytes:
+    """A picture file's bytes. Raises ImageError if it is missing, cannot be read or is larger than 20 MB."""
     try:
-        return data.read_bytes()
+        _check_bytes(path.stat().st_size)
+        return path.read_bytes()
     except OSError as error:
         raise ImageError(f"The file cannot be read: {error.strerror}.") from error
+
+
+def from_array(pixels: np.ndarray) -> Image.Image:
+    """H×W, or H×W×1, 2, 3 or 4, of any numeric type → RGB, by the rules of `decode`. Raises ImageError as it does."""
+    squeezed = pixels[..., 0] if pixels.ndim == 3 and pixels.shape[-1] == 1 else pixels
+    return _to_rgb(Image.fromarray(_rescale(np.ascontiguousarray(squeezed))))
+
+
+def _checked(data: bytes) -> bytes:
+    _check_bytes(len(data))
+    return data
+
+
+def _check_bytes(size: int) -> None:
+    if size > MAX_BYTES:
+        raise ImageError(f"The file is {size / 1e6:.1f} MB; at most {MAX_BYTES // 1_000_000} MB are accepted.")
 
 
 def _decode(raw: bytes) -> Image.Image:

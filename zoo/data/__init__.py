@@ -1,0 +1,7 @@
+"""What is in a data set? Any known layout read into one table of items whose pictures are decoded when asked for."""
+
+from zoo.data.packed import Packed, pack
+from zoo.data.readers import layouts, read_dataset
+from zoo.data.table import DataError, DataSet, Item, Source
+
+__all__ = ["DataError", "DataSet", "Item", "Packed", "Source", "layouts", "pack", "read_dataset"]

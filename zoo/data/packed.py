@@ -1,0 +1,116 @@
+"""How are pictures read again at no cost? Decoded once into one memory-mapped array, checked by its hash."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from zoo.cache import cache_folder
+from zoo.data.table import READERS, DataSet
+from zoo.files import atomic_folder, write_json
+from zoo.images import ImageError
+
+VERSION = 1  # part of the key: raise when decoding or resizing changes
+PICTURES, INDEX = "pictures.npy", "index.json"
+BLOCK = 1 << 26  # bytes hashed at a time
+
+
+@dataclass(frozen=True)
+class Packed:
+    """`pictures`: uint8 (n, height, width, 3), memory-mapped, row i is item i (black where it cannot be read).
+
+    `pixels[i]` hashes the picture's own decoded pixels before resizing, "" where it cannot be read; `problems` says why,
+    by file.
+    """
+
+    pictures: np.ndarray
+    pixels: tuple[str, ...]
+    problems: Mapping[str, str]
+
+
+Progress = Callable[[Iterable, str, int], Iterable]
+
+
+def _silent(items: Iterable, _title: str, _total: int) -> Iterable:
+    return items
+
+
+def pack(data: DataSet, size: tuple[int, int], cache: Path | None = None, progress: Progress = _silent) -> Packed:
+    """Every picture of `data` squashed to `size` (height, width), from the cache if it is there and whole.
+
+    The key is the data set's content, so a changed picture is decoded again; a damaged cache is thrown away.
+    """
+    key = hashlib.sha256(f"{VERSION} {size} {data.hash} {[i.file for i in data.items]}".encode()).hexdigest()[:24]
+    folder = (cache or cache_folder()) / "packed" / key
+    found = _open(folder)
+    if found is None:
+        _write(folder, data, size, progress)
+        found = _open(folder)
+    if found is None:
+        raise OSError(f"{folder} was written and cannot be read back; is the disk failing?")
+    return found
+
+
+def pixel_hash(image: Image.Image) -> str:
+    """SHA-256 of size and decoded RGB: equal for equal pixels, whatever the file."""
+    return hashlib.sha256(repr(image.size).encode() + image.tobytes()).hexdigest()
+
+
+def _write(folder: Path, data: DataSet, size: tuple[int, int], progress: Progress) -> None:
+    with atomic_folder(folder) as temporary:
+        shape = (len(data), *size, 3)
+        pictures = np.lib.format.open_memmap(temporary / PICTURES, "w+", np.uint8, shape)
+
+        def decode(row: int) -> str | ImageError:
+            try:
+                image = data.items[row].source.image()
+            except ImageError as error:
+                return error
+            pictures[row] = np.asarray(image.resize(size[::-1], Image.Resampling.BICUBIC))
+            return pixel_hash(image)
+
+        with ThreadPoolExecutor(READERS) as pool:
+            found = list(progress(pool.map(decode, range(len(data))), "decoding", len(data)))
+        pictures.flush()
+        del pictures
+        problems = {
+            item.file: str(result)
+            for item, result in zip(data.items, found, strict=True)
+            if isinstance(result, ImageError)
+        }
+        pixels = ["" if isinstance(result, ImageError) else result for result in found]
+        write_json(
+            temporary / INDEX,
+            {"sha256": _file_hash(temporary / PICTURES), "pixels": pixels, "problems": problems},
+        )
+
+
+def _open(folder: Path) -> Packed | None:
+    try:
+        index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+        if _file_hash(folder / PICTURES) != index["sha256"]:
+            return None
+        pictures = np.load(folder / PICTURES, mmap_mode="r", allow_pickle=False)
+        return Packed(pictures, tuple(index["pixels"]), dict(index["problems"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _file_hash(path: Path) -> str:
+    """SHA-256 of the SHA-256 of each block, so that several cores can share a large file."""
+    size = path.stat().st_size
+
+    def block(start: int) -> bytes:
+        with path.open("rb") as file:
+            file.seek(start)
+            return hashlib.sha256(file.read(BLOCK)).digest()
+
+    with ThreadPoolExecutor(READERS) as pool:
+        return hashlib.sha256(b"".join(pool.map(block, range(0, size, BLOCK)))).hexdigest()
