@@ -1,0 +1,160 @@
+"""Which original frame was each picture made from? Groups of copies vote, then every picture is checked by itself."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from training.audit import measure
+from training.audit.copies import Copies
+from training.audit.measure import Measured
+from training.matching import FRAME_INLIERS, Features, FrameIndex, compare, detect, scaled_grey
+from training.parallel import spread
+from zoo.data import DataError
+from zoo.data.table import natural
+from zoo.images import SUFFIXES, ImageError, decode
+
+VOTERS = 6  # pictures of a group that are compared with all frames
+JOB = 16
+FEW = 60  # pictures below which no process is started
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Source cell of each row: `cell[i]`, the photograph it comes from (None where unknown), and `subject[i]`, what is
+    on it: the same where several photographs show one field. `frames` names the originals that were found.
+    """
+
+    cell: tuple[str | None, ...]
+    subject: tuple[str, ...]
+    frames: frozenset[str]
+
+
+def cells_of_copies(measured: Measured, copies: Copies) -> Cells:
+    """Source cells known from the pictures alone; a picture without a copy is a cell of its own."""
+    readable = measured.readable
+    cell = [f"cell-{number}" if ok else None for number, ok in zip(copies.cell.tolist(), readable, strict=True)]
+    subject = tuple(f"subject-{number}" for number in copies.same_thing.tolist())
+    return Cells(tuple(cell), subject, frozenset())
+
+
+def cells_of_originals(measured: Measured, copies: Copies, originals: Path) -> Cells:
+    """Source cells named after the frames under `originals`; groups without a frame keep a name of their own.
+
+    A single picture that neither a frame nor another picture resembles has no known cell. Raises DataError if there is
+    no frame.
+    """
+    names, frames = read_frames(originals)
+    found = _frames_of_rows(measured, copies, names, frames)
+    sizes = Counter(copies.cell.tolist())
+    cell = []
+    for row, ok in enumerate(measured.readable.tolist()):
+        number = int(copies.cell[row])
+        alone = f"no-original-{number}" if sizes[number] > 1 else None
+        cell.append((found[row] or alone) if ok else None)
+    subject = _subjects(cell, copies)
+    return Cells(tuple(cell), subject, frozenset(filter(None, found)))
+
+
+def read_frames(originals: Path) -> tuple[list[str], list[Features]]:
+    """Names (file stems) and local features of all frames below a folder. Raises DataError if there is none."""
+    paths = sorted((p for p in originals.rglob("*") if p.suffix.lower() in SUFFIXES), key=lambda p: natural(p.name))
+    names, frames = [], []
+    for path in tqdm(paths, "reading originals", unit="frame", disable=not paths):
+        try:
+            pixels = np.asarray(decode(path))
+        except ImageError as error:
+            raise DataError(f"{path}: {error} Remove it, or copy the originals again.") from error
+        names.append(path.stem)
+        frames.append(detect(scaled_grey(pixels)))
+    if not frames:
+        raise DataError(f"There are no original frames under {originals}. Name the folder that holds their pictures.")
+    return names, frames
+
+
+def _frames_of_rows(measured: Measured, copies: Copies, names: list[str], frames: list[Features]) -> list[str | None]:
+    by_name = dict(zip(names, frames, strict=True))
+    groups = defaultdict(list)
+    for row in np.flatnonzero(measured.readable).tolist():
+        groups[int(copies.cell[row])].append(row)
+    keypoints = np.asarray(measured["keypoints"])
+    voters = [row for group in groups.values() for row in sorted(group, key=lambda r: -int(keypoints[r]))[:VOTERS]]
+    answers = _search(measured, voters, names, frames, "asking originals")
+    voted = {number: _winner([answers[row] for row in group if row in answers]) for number, group in groups.items()}
+    # photographs of one field are easily taken for each other: each picture chooses among them by itself
+    rivals = defaultdict(set)
+    for number, group in groups.items():
+        if voted[number]:
+            rivals[int(copies.same_thing[group[0]])].add(voted[number])
+    found: list[str | None] = [None] * len(measured.problems)
+    doubtful = []
+    for group in tqdm(groups.values(), "checking pictures", unit="group"):
+        choices = sorted(rivals[int(copies.same_thing[group[0]])])
+        for row in group:
+            own = measured.features(row)
+            counts = {name: compare(own, by_name[name]).inliers for name in choices}
+            best = max(counts, key=counts.get, default=None)
+            if best is not None and counts[best] >= FRAME_INLIERS:
+                found[row] = best
+            else:
+                doubtful.append(row)
+    again = _search(measured, [row for row in doubtful if row not in answers], names, frames, "asking once more")
+    for row in doubtful:
+        # a picture that matches nothing by itself goes with the pictures that it is a copy of
+        found[row] = _winner([again.get(row) or answers.get(row) or []]) or voted[int(copies.cell[row])]
+    return found
+
+
+def _winner(answers: list[list[tuple[str, int]]]) -> str | None:
+    """The frame with most inliers in all; an answer counts if it passes the check and beats its runner-up."""
+    votes: Counter[str] = Counter()
+    for answer in answers:
+        if answer and answer[0][1] >= FRAME_INLIERS and (len(answer) < 2 or answer[0][1] > answer[1][1]):
+            votes[answer[0][0]] += answer[0][1]
+    return votes.most_common(1)[0][0] if votes else None
+
+
+def _subjects(cell: list[str | None], copies: Copies) -> tuple[str, ...]:
+    """Rows of one near group show one thing, and so do rows of one frame, whatever group they are in."""
+    parent: dict[str, str] = {}
+
+    def root(name: str) -> str:
+        parent.setdefault(name, name)
+        while parent[name] != name:
+            parent[name] = parent[parent[name]]
+            name = parent[name]
+        return name
+
+    keys = [f"subject-{number}" for number in copies.same_thing.tolist()]
+    for key, name in zip(keys, cell, strict=True):
+        if name is not None:
+            parent[root(f"cell {name}")] = root(key)
+    return tuple(root(key) for key in keys)
+
+
+def _search(
+    measured: Measured, rows: list[int], names: list[str], frames: list[Features], title: str
+) -> dict[int, list[tuple[str, int]]]:
+    jobs = [rows[start : start + JOB] for start in range(0, len(rows), JOB)]
+    start = (measure.folder_of(measured), names, frames)
+    found: dict[int, list[tuple[str, int]]] = {}
+    for job, answers in zip(jobs, spread(_ask, jobs, title, "image", _open, start, FEW, weight=len), strict=True):
+        found.update(zip(job, answers, strict=True))
+    return found
+
+
+_state: tuple[Measured, FrameIndex] | None = None
+
+
+def _open(folder: Path, names: list[str], frames: list[Features]) -> None:
+    global _state
+    _state = (measure.open_columns(folder), FrameIndex(names, frames))
+
+
+def _ask(rows: list[int]) -> list[list[tuple[str, int]]]:
+    measured, index = _state
+    return [index.search(measured.features(row)) for row in rows]

@@ -1,0 +1,62 @@
+"""How is long work spread over the cores? Worker processes with a progress bar; few items are done at once, here."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any, TypeVar
+
+import cv2
+import torch
+from threadpoolctl import threadpool_limits
+from tqdm import tqdm
+
+In = TypeVar("In")
+Out = TypeVar("Out")
+
+
+def spread(
+    function: Callable[[In], Out],
+    items: Sequence[In],
+    title: str,
+    unit: str,
+    start: Callable[..., None],
+    arguments: tuple[Any, ...],
+    least: int,
+    weight: Callable[[In], int] = lambda _: 1,
+) -> Iterator[Out]:
+    """Results of `function` for `items`, in order; every process first calls `start(*arguments)`.
+
+    Below `least` units of work (`weight` of an item) it all happens in this process: new ones take seconds to start.
+    """
+    total = sum(map(weight, items))
+    workers = min(os.cpu_count() or 1, len(items))
+    with tqdm(total=total, desc=title, unit=unit, disable=not items) as bar:
+        if total < least or workers < 2:
+            start(*arguments)
+            for item in items:
+                yield function(item)
+                bar.update(weight(item))
+            return
+        # spawn: a forked process would inherit torch's thread pool in an unusable state
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(start, arguments)) as pool:
+            futures = [pool.submit(function, item) for item in items]
+            try:
+                for item, future in zip(items, futures, strict=True):
+                    yield future.result()
+                    bar.update(weight(item))
+            finally:
+                # a caller that stops, or Ctrl-C, must not wait for work that nobody wants
+                for future in futures:
+                    future.cancel()
+
+
+def _begin(start: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    # one process a core is enough: NumPy's own threads would only wait for each other
+    threadpool_limits(1)
+    start(*arguments)

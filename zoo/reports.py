@@ -1,0 +1,187 @@
+"""What did an audit find? The report folder that `training audit` writes and the data page reads.
+
+`report.json` holds the findings, `pictures.parquet` one row a picture, `index.html` the same for reading anywhere.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from zoo.files import atomic_path
+
+REPORT, PICTURES, PAGE = "report.json", "pictures.parquet", "index.html"
+VARIABLE = "HEMAZOO_REPORTS"
+DEFAULT = "reports"
+BUILTIN = Path(__file__).parent / "audits"
+COLUMNS = ("file", "label", "split", "cell", "subject", "flag", "likelier", "score", "x", "y", "z")
+MOST_BYTES = 300_000_000  # of a report's files that are opened
+
+
+class ReportError(ValueError):
+    """An audit report that cannot be read; the message says why and what to do."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class Duplicates(_Part):
+    """Groups of files: with equal pixels, showing the same thing, with different labels, on two sides of the split."""
+
+    pixel: list[list[str]]
+    near: list[list[str]]
+    contradictory: list[list[str]]
+    crossing: list[list[str]] = []
+
+
+class SourceCells(_Part):
+    """How many pictures were assigned to how many source cells; how many of those carry two labels or cross the split.
+
+    `of` names each file's cell. `subjects` counts what is on the pictures: two photographs of one field are two cells
+    and one subject. `related` lists cells of one subject, and the two counts after it those with two labels or sides.
+    """
+
+    assigned: int
+    groups: int
+    conflicts: int
+    crossing: int
+    of: dict[str, str]
+    by_split: dict[str, int] = {}
+    conflicting: list[str] = []
+    across: list[str] = []
+    subjects: int = 0
+    related: list[list[str]] = []
+    related_conflicts: list[list[str]] = []
+    related_across: list[list[str]] = []
+
+
+class Report(_Part):
+    """An audit's findings. Files are named as in the data set; shares are 0..1."""
+
+    schema_version: int = Field(ge=1, le=1)
+    name: str
+    layout: str
+    data_hash: str
+    images: int
+    classes: dict[str, int]
+    splits: dict[str, dict[str, int]]
+    unlabelled: list[str]
+    unreadable: list[str]
+    unreadable_reasons: dict[str, str]
+    blank: list[str]
+    wrong_size: list[str]
+    wrong_mode: list[str]
+    sizes: dict[str, int]
+    formats: dict[str, int]
+    problems: dict[str, str]
+    duplicates: Duplicates
+    source_cells: SourceCells
+    originals: bool
+    leak: dict[str, float]
+    random_leak: dict[str, float]
+    outliers: list[str]
+    marked: list[str]
+    label_errors: list[str]
+    likelier: dict[str, str]
+    label_accuracy: float | None
+    shortcuts: dict[str, float]
+    alarms: list[str]
+    embedder: str
+    versions: dict[str, str] = {}
+    notes: list[str] = []
+
+
+@dataclass(frozen=True)
+class Audit:
+    """A report and where it is; `pictures` has a row a picture (COLUMNS, and `thumbnail`, JPEG, where it was kept)."""
+
+    folder: Path
+    report: Report
+
+    @property
+    def pictures(self) -> pd.DataFrame:
+        """The table of pictures. Raises ReportError if it is damaged."""
+        path = self.folder / PICTURES
+        try:
+            if path.stat().st_size > MOST_BYTES:
+                raise ReportError(f"{path} is larger than {MOST_BYTES // 1_000_000} MB.")
+            table = pq.read_table(path).to_pandas()
+        except (OSError, pa.ArrowException, ValueError) as error:
+            raise ReportError(f"{path} is missing or damaged. Run the audit again.") from error
+        missing = [name for name in COLUMNS if name not in table]
+        if missing or len(table) != self.report.images:
+            raise ReportError(f"{path} does not belong to its report. Run the audit again.")
+        return table
+
+
+def read_report(folder: Path) -> Audit:
+    """The audit in `folder`. Raises ReportError if there is none, it is damaged, or of another version."""
+    path = folder / REPORT
+    try:
+        if path.stat().st_size > MOST_BYTES:
+            raise ReportError(f"{path} is larger than {MOST_BYTES // 1_000_000} MB.")
+        return Audit(folder, Report.model_validate(json.loads(path.read_text(encoding="utf-8"))))
+    except OSError as error:
+        raise ReportError(f"There is no audit report in {folder}: {error.strerror}.") from error
+    except (ValidationError, ValueError) as error:
+        if isinstance(error, ReportError):
+            raise
+        raise ReportError(f"{path} is no audit report, or of another version. Run the audit again.") from error
+
+
+def list_reports(environment: Mapping[str, str] | None = None) -> list[tuple[Path, Audit | str]]:
+    """Every report folder on offer, with its audit or the sentence why it cannot be read.
+
+    The operator's (folders, or folders of folders, named in HEMAZOO_REPORTS, by default `reports`) come before the
+    built-in ones.
+    """
+    named = (environment if environment is not None else os.environ).get(VARIABLE, DEFAULT)
+    places = [Path(part).expanduser() for part in named.split(os.pathsep) if part]
+    found: list[tuple[Path, Audit | str]] = []
+    for place in [*places, BUILTIN]:
+        inside = sorted(place.iterdir()) if place.is_dir() and not (place / REPORT).exists() else [place]
+        for folder in inside:
+            if (folder / REPORT).exists():
+                found.append((folder, _try(folder)))
+    return found
+
+
+def write_pictures(path: Path, table: pd.DataFrame) -> None:
+    """Write the table of pictures atomically."""
+    with atomic_path(path) as temporary:
+        pq.write_table(pa.Table.from_pandas(table, preserve_index=False), temporary, compression="zstd")
+
+
+def summary(report: Report) -> dict[str, Any]:
+    """What is said in a line: counts of findings."""
+    cells = report.source_cells
+    return {
+        "images": report.images,
+        "unreadable": len(report.unreadable),
+        "identical": sum(map(len, report.duplicates.pixel)),
+        "copies": sum(map(len, report.duplicates.near)),
+        "contradictory": len(report.duplicates.contradictory),
+        "source_cells": cells.groups,
+        "subjects": cells.subjects,
+        "crossing": cells.crossing + len(cells.related_across),
+        "outliers": len(report.outliers),
+        "label_errors": len(report.label_errors),
+        "alarms": len(report.alarms),
+    }
+
+
+def _try(folder: Path) -> Audit | str:
+    try:
+        return read_report(folder)
+    except ReportError as error:
+        return str(error)
