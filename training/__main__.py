@@ -1,4 +1,4 @@
-"""Command line of the training module: `python -m training train RECIPE --data DIR --out ENTRY`."""
+"""Command line of the training module: `python -m training audit|split|fetch|train|recipes`."""
 
 from __future__ import annotations
 
@@ -11,18 +11,37 @@ from pathlib import Path
 
 import numpy as np
 
+from training import fetch
+from training.audit.report import Findings, look_for_copies, write
+from training.audit.report import run as run_audit
 from training.checkpoint import CheckpointError
-from training.data import Pack, TrainingDataError, find_files, pack
+from training.cleaning import Suspects, clean, resample, row_weights
+from training.data import Prepared, TrainingDataError, item_names, prepare, read_labelled
 from training.engine import Arrays, DivergedError, TrainingStopped, fit
 from training.export import write_entry
-from training.matching import source_frames
 from training.recipe import Recipe, RecipeError, load_recipe, recipe_ids
-from training.splits import Split, official_split, stratified_split
+from training.splits import (
+    SCHEMES,
+    Split,
+    Table,
+    conflicting,
+    make_manifest,
+    parts_of,
+    read_manifest,
+    split_by,
+    split_of_manifest,
+    table_of,
+    write_manifest,
+)
 from zoo.cache import cache_folder
+from zoo.catalogue import get_entry
+from zoo.data import DataError, layouts, read_dataset
 from zoo.entry import ID, EntryError, summary
+from zoo.reports import headlines
 from zoo.runtime import resolve_device
 
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+EMBEDDER = "pbc8-efficientnet-lite0"  # the zoo's model whose features an audit compares
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -32,12 +51,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return options.run(options)
     except RecipeError as error:
         return _say(error, USAGE)
-    except (TrainingDataError, CheckpointError, DivergedError, EntryError) as error:
+    except (DataError, CheckpointError, DivergedError, EntryError, fetch.FetchError) as error:
         return _say(error, FAILED)
     except TrainingStopped as error:
         return _say(error, INTERRUPTED)
     except KeyboardInterrupt:
-        return _say("Stopped. Finished epochs are kept; give the same command with --resume.", INTERRUPTED)
+        return _say(f"Stopped. What is finished is kept; {options.again}.", INTERRUPTED)
     except OSError as error:
         return _say(f"{error.filename or 'A file'} cannot be read or written: {error.strerror}.", FAILED)
 
@@ -46,6 +65,17 @@ def parser() -> argparse.ArgumentParser:
     """All commands and their options."""
     top = argparse.ArgumentParser("python -m training", description="Make models of blood cells for the zoo.")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
+    _add_train(commands)
+    _add_audit(commands)
+    _add_split(commands)
+    _add_fetch(commands)
+    recipes = commands.add_parser("recipes", help="list the recipes")
+    recipes.add_argument("--json", action="store_true", help="print a JSON list on stdout")
+    recipes.set_defaults(run=_recipes, again="give the command again")
+    return top
+
+
+def _add_train(commands: argparse._SubParsersAction) -> None:
     train = commands.add_parser(
         "train",
         help="fit a recipe and write a zoo entry",
@@ -53,8 +83,9 @@ def parser() -> argparse.ArgumentParser:
         epilog=f"Recipes: {', '.join(recipe_ids())}, or the path of a .toml file.",
     )
     train.add_argument("recipe", help="a recipe's id, or a .toml file")
-    train.add_argument("--data", type=Path, required=True, metavar="DIR", help="the data set's folder")
+    train.add_argument("--data", type=Path, required=True, metavar="DATA", help="the data set's folder or file")
     train.add_argument("--out", type=Path, required=True, metavar="ENTRY", help="folder of the entry to write")
+    train.add_argument("--split", type=Path, metavar="MANIFEST", help="a split made by `split`, not the recipe's")
     train.add_argument(
         "--originals",
         type=Path,
@@ -66,11 +97,168 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("--resume", action="store_true", help="go on with an unfinished run")
     train.add_argument("--restart", action="store_true", help="forget an unfinished run, replace an entry in --out")
     train.add_argument("--json", action="store_true", help="print the entry's summary as JSON on stdout")
-    train.set_defaults(run=_train)
-    recipes = commands.add_parser("recipes", help="list the recipes")
-    recipes.add_argument("--json", action="store_true", help="print a JSON list on stdout")
-    recipes.set_defaults(run=_recipes)
-    return top
+    train.set_defaults(run=_train, again="give the same command with --resume")
+
+
+def _add_audit(commands: argparse._SubParsersAction) -> None:
+    audit = commands.add_parser(
+        "audit",
+        help="find out whether a data set can be trusted",
+        description="Look for unreadable pictures, copies, source cells, outliers, shortcuts and label errors. What "
+        "was measured is kept, so that an interrupted audit goes on where it stopped.",
+        epilog=_layouts(),
+    )
+    _add_data(audit)
+    audit.add_argument("--out", type=Path, required=True, metavar="REPORT", help="folder of the report to write")
+    audit.add_argument("--restart", action="store_true", help="replace a report in --out")
+    audit.add_argument("--json", action="store_true", help="print the report as JSON on stdout")
+    audit.set_defaults(run=_audit, again="give the command again to go on")
+
+
+def _add_split(commands: argparse._SubParsersAction) -> None:
+    split = commands.add_parser(
+        "split",
+        help="divide a data set without leaks and write a manifest",
+        description="Divide a data set into train, val and test. All copies of one source cell stay on one side, in "
+        "every scheme but random, which is leaky and exists to reproduce published figures.",
+        epilog=_layouts(),
+    )
+    _add_data(split)
+    split.add_argument("--scheme", choices=SCHEMES, required=True, help="grouped is the one to choose where in doubt")
+    split.add_argument(
+        "--fractions",
+        type=_fractions,
+        default=(0.7, 0.15, 0.15),
+        metavar="TRAIN,VAL,TEST",
+        help="shares that add up to 1 (default: 0.7,0.15,0.15); official and kfold use the second alone",
+    )
+    split.add_argument("--folds", type=int, default=5, help="folds of kfold: one manifest each (default: %(default)s)")
+    split.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
+    split.add_argument("--out", type=Path, required=True, metavar="MANIFEST", help=".json file; kfold adds -1, -2, …")
+    split.add_argument("--restart", action="store_true", help="replace a manifest in --out")
+    split.add_argument("--json", action="store_true", help="print a summary as JSON on stdout")
+    split.set_defaults(run=_split, again="give the command again to go on")
+
+
+def _add_fetch(commands: argparse._SubParsersAction) -> None:
+    get = commands.add_parser(
+        "fetch",
+        help="download a data set",
+        description="Download a data set into a folder that every other command reads.",
+        epilog=fetch.NAMES,
+    )
+    get.add_argument("name", help="bloodmnist[_64|_128|_224], kaggle:OWNER/NAME, blood-cells, or hf:OWNER/NAME")
+    get.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to put it in; must not exist")
+    get.add_argument("--json", action="store_true", help="print what was fetched as JSON on stdout")
+    get.set_defaults(run=_fetch, again="give the command again")
+
+
+def _add_data(command: argparse.ArgumentParser) -> None:
+    command.add_argument("data", type=Path, metavar="DATA", help="the data set's folder or file")
+    command.add_argument(
+        "--originals", type=Path, metavar="DIR", help="folder of the frames that an augmented data set was made from"
+    )
+    command.add_argument(
+        "--embedder",
+        default=EMBEDDER,
+        metavar="ENTRY",
+        help="the zoo's model that pictures are compared by (default: %(default)s)",
+    )
+
+
+def _layouts() -> str:
+    return f"DATA may be: {'; '.join(layout.NAME for layout in layouts())}."
+
+
+def _fractions(text: str) -> tuple[float, float, float]:
+    try:
+        shares = tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not three numbers, as in 0.7,0.15,0.15") from error
+    if len(shares) != 3 or abs(sum(shares) - 1) > 1e-6 or not all(0 < share < 1 for share in shares):
+        raise argparse.ArgumentTypeError("give three shares above 0 that add up to 1, as in 0.7,0.15,0.15")
+    return shares
+
+
+def _audit(options: argparse.Namespace) -> int:
+    out = options.out.resolve()
+    if out.exists() and not options.restart:
+        return _say(f"{out} is already there. Choose another --out, or --restart to replace it.", USAGE)
+    embedder = get_entry(options.embedder)
+    data = read_dataset(options.data)
+    _say(f"{len(data):,} pictures, {len(data.labels)} classes, read as {data.layout}.", OK)
+    audit = write(out, run_audit(data, embedder, cache_folder(), options.originals), embedder)
+    for alarming, line in headlines(audit.report):
+        _say(f"{'!' if alarming else '·'} {line}", OK)
+    for name, reason in audit.report.unreadable_reasons.items():
+        _say(f"cannot be read: {name}: {reason}", OK)
+    _say(f"Report: {out / 'index.html'}", OK)
+    if options.json:
+        print(audit.report.model_dump_json())
+    return FAILED if audit.report.unreadable else OK
+
+
+def _split(options: argparse.Namespace) -> int:
+    many = options.scheme == "kfold"
+    paths = [_numbered(options.out, n) for n in range(1, options.folds + 1)] if many else [options.out]
+    there = next((path for path in paths if path.exists()), None)
+    if there and not options.restart:
+        return _say(f"{there} is already there. Choose another --out, or --restart to replace it.", USAGE)
+    if many and options.folds < 2:
+        return _say("kfold needs at least 2 folds.", USAGE)
+    whole = read_dataset(options.data)
+    data = whole.where(lambda item: item.label is not None)
+    if len(data.labels) < 2:
+        return _say(f"{options.data} has pictures of fewer than two classes; there is nothing to split by.", FAILED)
+    measured, _, cells = look_for_copies(data, get_entry(options.embedder), cache_folder(), options.originals)
+    table = table_of(data, measured, cells)
+    _warn(len(whole) - len(table.files), "pictures without a label or that cannot be read")
+    told = []
+    for number, path in enumerate(paths):
+        split = split_by(options.scheme, table, options.fractions, options.seed, options.folds, number)
+        fold = {"fold": number, "folds": options.folds} if many else {}
+        manifest = make_manifest(data, table, split, options.scheme, options.seed, options.fractions, **fold)
+        write_manifest(path, manifest)
+        _report(split)
+        told.append(
+            {
+                "manifest": str(path),
+                "hash": manifest.hash,
+                "images": {name: len(rows) for name, rows in split.rows.items()},
+                "cells": {name: len({split.cells[i] for i in rows}) for name, rows in split.rows.items()},
+                "left_out": dict(split.left_out),
+                "leaky": split.leaky,
+                "leak_share": split.leak_share,
+            }
+        )
+        _say(f"{path}: {manifest.hash}", OK)
+    if options.json:
+        print(json.dumps(told if many else told[0]))
+    return OK
+
+
+def _numbered(path: Path, number: int) -> Path:
+    return path.with_name(f"{path.stem}-{number}{path.suffix}")
+
+
+def _fetch(options: argparse.Namespace) -> int:
+    out = options.out.resolve()
+    if out.exists():
+        return _say(f"{out} is already there. Choose another --out.", USAGE)
+    try:
+        source = fetch.parse(options.name)
+    except fetch.FetchError as error:
+        return _say(error, USAGE)
+    fetch.fetch(source, out)
+    augmented = source.name == fetch.BLOOD_CELLS
+    place = options.out / "dataset2" if augmented else options.out
+    data = read_dataset(place)
+    more = f" --originals {options.out / 'bccd' / 'JPEGImages'}" if augmented else ""
+    _say(f"{place}: {len(data):,} pictures, {len(data.labels)} classes.", OK)
+    _say(f"Next: python -m training audit {place}{more} --out reports/{place.name}", OK)
+    if options.json:
+        print(json.dumps({"data": str(place), "images": len(data), "classes": list(data.labels)}))
+    return OK
 
 
 def _train(options: argparse.Namespace) -> int:
@@ -84,16 +272,20 @@ def _train(options: argparse.Namespace) -> int:
     if out.exists() and not (options.restart or options.resume):
         return _say(f"{out} is already there. Choose another --out, or --restart to replace it.", USAGE)
     device = resolve_device(options.device)
-    packed = read_data(recipe, options.data)
-    split = make_split(recipe, packed, options.originals or options.data.parent / "bccd" / "JPEGImages")
-    _report(packed, split)
+    prepared = prepare(read_labelled(options.data, recipe.data.labels), recipe.data.packed)
+    for name, reason in prepared.unreadable.items():
+        _say(f"left out {name}: {reason}", OK)
+    names = list(dict.fromkeys(recipe.data.labels.values()))
+    labels = np.array([names.index(item.label) for item in prepared.data.items])
+    split = resample(make_split(recipe, prepared, options), recipe.balance.resample, labels, recipe.seed)
+    _report(split)
     if options.restart:
         shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True, exist_ok=True)
-    names = list(dict.fromkeys(recipe.data.labels.values()))
-    labels = np.array([names.index(sample.label) for sample in packed.samples])
-    fitted = fit(recipe, Arrays(packed.pictures, labels), split, work, device, options.resume and started)
-    entry = write_entry(out, recipe, fitted, packed.samples, split, options.device)
+    weights = row_weights(recipe.balance, split, labels, split.cells)
+    arrays = Arrays(prepared.pictures, labels, weights)
+    fitted = fit(recipe, arrays, split, work, device, options.resume and started)
+    entry = write_entry(out, recipe, fitted, prepared.data.items, split, options.device)
     shutil.rmtree(work, ignore_errors=True)  # all it held is in the entry
     test = next(b for b in entry.evaluation.benchmarks.values() if b.role == "test")
     accuracy = test.metrics["accuracy"]
@@ -103,33 +295,65 @@ def _train(options: argparse.Namespace) -> int:
     return OK
 
 
-def read_data(recipe: Recipe, folder: Path) -> Pack:
-    """The recipe's pictures, decoded once. Raises TrainingDataError if the folder is not laid out as expected."""
-    parts = ("TRAIN", "TEST") if recipe.data.split == "official" else (None,)
-    return pack(folder, find_files(folder, recipe.data.labels, parts), recipe.data.packed)
+def make_split(recipe: Recipe, prepared: Prepared, options: argparse.Namespace) -> Split:
+    """The recipe's split, or that of the manifest named with --split, cleaned as the recipe says.
+
+    Raises TrainingDataError if the original frames that the recipe needs are not there, or the manifest does not fit.
+    """
+    wanted, data = recipe.data, prepared.data
+    found: Findings | None = None
+    by_pixels = options.split is not None or wanted.split == "stratified"
+    if by_pixels and not recipe.clean.needs_audit:
+        labels = [item.label for item in data.items]
+        table = Table.plain(item_names(data.items), labels, prepared.pixels, parts_of(data))
+    else:
+        found = run_audit(data, get_entry(EMBEDDER), cache_folder(), _originals(recipe, options))
+        table = table_of(data, found.measured, found.cells)
+    if options.split is not None:
+        manifest = read_manifest(options.split, read_dataset(options.data))
+        split = split_of_manifest(manifest, table.files, set(wanted.labels))
+    else:
+        shares = (1 - wanted.val_fraction - wanted.test_fraction, wanted.val_fraction, wanted.test_fraction)
+        split = split_by(wanted.split, table, shares, recipe.seed)
+    return clean(split, recipe.clean, split.cells, table.pixels, found and _suspects(found, table))
 
 
-def make_split(recipe: Recipe, packed: Pack, originals: Path) -> Split:
-    """The recipe's split. Raises TrainingDataError if the original frames it needs are not there."""
-    data = recipe.data
-    if data.split == "stratified":
-        return stratified_split(packed.samples, data.val_fraction, data.test_fraction, recipe.seed)
+def _originals(recipe: Recipe, options: argparse.Namespace) -> Path | None:
+    if not recipe.data.originals:
+        return options.originals
+    originals = options.originals or options.data.parent / "bccd" / "JPEGImages"
     if not originals.is_dir():
         raise TrainingDataError(
-            f"{data.name} holds augmented copies, and {originals} with the original frames is not there. Fetch "
+            f"{recipe.data.name} holds augmented copies, and {originals} with the original frames is not there. Fetch "
             "BCCD_Dataset and name its JPEGImages folder with --originals: without it validation would leak."
         )
-    matches = source_frames([sample.path for sample in packed.samples], originals, cache_folder())
-    return official_split(packed.samples, [match.frame for match in matches], data.val_fraction, recipe.seed)
+    return originals
 
 
-def _report(packed: Pack, split: Split) -> None:
-    for name, reason in packed.unreadable.items():
-        _say(f"left out {name}: {reason}", OK)
+def _suspects(found: Findings, table: Table) -> Suspects:
+    """The audit's findings as rows of the table."""
+    place = {file: row for row, file in enumerate(table.files)}
+    files = [item.file for item in found.data.items]
+    bad = conflicting(table.labels, table.cells)
+    return Suspects(
+        frozenset(place[files[row]] for row in found.outliers.rows),
+        frozenset(place[files[row]] for row in found.label_errors.rows),
+        frozenset(row for row, cell in enumerate(table.cells) if cell in bad),
+    )
+
+
+def _report(split: Split) -> None:
     for side, rows in split.rows.items():
         _say(f"{side}: {len(rows):,} images of {len({split.cells[i] for i in rows}):,} cells", OK)
     for reason, count in split.left_out.items():
-        _say(f"left out {count:,} images: {reason}", OK)
+        _warn(count, f"images: {reason}")
+    if split.leaky:
+        _say(f"LEAKY: {100 * split.leak_share:.1f} % of test images have a copy in training.", OK)
+
+
+def _warn(count: int, what: str) -> None:
+    if count:
+        _say(f"left out {count:,} {what}", OK)
 
 
 def _recipes(options: argparse.Namespace) -> int:

@@ -90,12 +90,17 @@ def _training(recipe: Recipe, split: Split, best_epoch: int) -> str:
     left = "; ".join(f"{count:,} images: {reason}" for reason, count in split.left_out.items()) or "nothing"
     start = "ImageNet weights" if recipe.model.weights != "none" else "random weights"
     chosen = recipe.schedule.select.removeprefix("val_").replace("_", " ").replace("loss", "log loss")
-    grouping = "all copies of one source frame" if recipe.data.originals else "pixel-identical images"
+    grouping = {
+        "official": "all copies of one source frame on one side",
+        "grouped": "all copies of one cell on one side",
+        "stratified": "pixel-identical images on one side",
+        "random": f"copies of one cell on both sides: {100 * split.leak_share:.0f} % of test images leak",
+    }[recipe.data.split]
     return f"""## Data and training
 
 {recipe.data.credit}.
 
-Images: {sides}, split with {grouping} on one side. Left out of training: {left}.
+Images: {sides}, split with {grouping}. Left out of training: {left}.
 `{recipe.model.architecture}` from {start}, {recipe.schedule.epochs} epochs of {recipe.optimizer.name},
 the best by {chosen} on validation (epoch {best_epoch}). The whole recipe is in `config.json`;
 `python -m training train {recipe.id} --data DIR --out ENTRY` makes it again."""

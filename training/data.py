@@ -1,92 +1,77 @@
-"""What is in a data set? Class folders read into one table: file, label, part of an official split, pixel hash."""
+"""Which pictures does a recipe train on? A data set of any layout, its labels renamed and its pictures decoded once."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
-from zoo.images import SUFFIXES, ImageError, decode
+from zoo.cache import cache_folder
+from zoo.data import DataError, DataSet, Item, pack, read_dataset
 
-READERS = 4  # threads; Pillow decodes outside Python's lock
 
-
-class TrainingDataError(ValueError):
+class TrainingDataError(DataError):
     """A data set that cannot be trained on; the message says what is wrong and what to do."""
 
 
 @dataclass(frozen=True)
-class Sample:
-    """One picture of a data set. `file` is its path relative to the data folder; `pixels` hashes the decoded RGB."""
+class Prepared:
+    """Readable, labelled pictures: the data set, uint8 `pictures` (n, height, width, 3) and `pixels`, a hash of each.
 
-    path: Path
-    file: str
-    label: str
-    part: str | None
-    pixels: str
+    `unreadable` names what could not be decoded, with the reason.
+    """
 
-
-@dataclass(frozen=True)
-class Pack:
-    """A data set decoded once: `samples` and their pictures, uint8 (n, height, width, 3), and files that failed."""
-
-    samples: tuple[Sample, ...]
+    data: DataSet
     pictures: np.ndarray
+    pixels: tuple[str, ...]
     unreadable: Mapping[str, str]
 
 
-def find_files(
-    folder: Path, labels: Mapping[str, str], parts: Sequence[str | None]
-) -> list[tuple[Path, str, str | None]]:
-    """(path, label, part) of every picture in `folder/[part/]class/`, sorted by path.
+def read_labelled(place: Path, labels: Mapping[str, str] | None) -> DataSet:
+    """The data set at `place`, its labels renamed by `labels` (all labels as they are if None), others left out.
 
-    Raises TrainingDataError if the folder or a class is missing or a class is empty.
+    Raises TrainingDataError if a label of the recipe does not occur, or there is but one.
     """
-    if not folder.is_dir():
-        raise TrainingDataError(f"There is no folder {folder}. Name the data set's folder with --data.")
-    found = []
-    for part in parts:
-        for name, label in labels.items():
-            place = folder / part / name if part else folder / name
-            files = sorted(p for p in place.glob("*") if p.suffix.lower() in SUFFIXES)
-            if not files:
-                raise TrainingDataError(
-                    f"There is no picture in {place}. This recipe expects one folder for each class."
-                )
-            found += [(path, label, part) for path in files]
-    return found
+    data = read_dataset(place)
+    known = Counter(item.label for item in data.items if item.label is not None)
+    names = dict(labels) if labels is not None else {label: label for label in known}
+    missing = [name for name in names if name not in known]
+    if missing:
+        raise TrainingDataError(
+            f"There is no picture labelled {missing[0]} in {place}. It has: {', '.join(sorted(known)) or 'no labels'}."
+        )
+    if len(set(names.values())) < 2:
+        raise TrainingDataError(f"{place} has pictures of one class only; there is nothing to tell apart.")
+    kept = [replace(item, label=names[item.label]) for item in data.items if item.label in names]
+    return replace(data, items=tuple(kept))
 
 
-def pack(folder: Path, files: Sequence[tuple[Path, str, str | None]], size: tuple[int, int]) -> Pack:
-    """Decode every file once, hash its pixels and resize it to `size` (height, width).
+def prepare(data: DataSet, size: tuple[int, int]) -> Prepared:
+    """Every picture squashed to `size` (height, width), from the packed cache; what cannot be decoded is left out."""
+    packed = pack(data, size, cache_folder(), show_progress)
+    rows = [row for row, pixels in enumerate(packed.pixels) if pixels]
+    if not rows:
+        raise TrainingDataError(
+            f"None of the {len(data):,} pictures can be read: {next(iter(packed.problems.values()))}"
+        )
+    whole = len(rows) == len(data)
+    return Prepared(
+        data if whole else replace(data, items=tuple(data.items[row] for row in rows)),
+        packed.pictures if whole else packed.pictures[rows],
+        tuple(packed.pixels[row] for row in rows),
+        packed.problems,
+    )
 
-    Files that cannot be decoded are named in `unreadable` and left out.
-    """
-    pictures = np.empty((len(files), *size, 3), np.uint8)
 
-    def read(item: tuple[int, tuple[Path, str, str | None]]) -> str | ImageError:
-        row, (path, _, _) = item
-        try:
-            image = decode(path)
-        except ImageError as error:
-            return error
-        pictures[row] = np.asarray(image.resize(size[::-1], Image.Resampling.BICUBIC))
-        return hashlib.sha256(repr(image.size).encode() + image.tobytes()).hexdigest()
+def show_progress(items: Iterable, title: str, total: int) -> Iterable:
+    """A progress bar on stderr."""
+    return tqdm(items, title, total=total, unit="image")
 
-    with ThreadPoolExecutor(READERS) as pool:
-        hashes = list(tqdm(pool.map(read, enumerate(files)), "reading", total=len(files), unit="image"))
-    names = [path.relative_to(folder).as_posix() for path, _, _ in files]
-    samples, kept, unreadable = [], [], {}
-    for row, ((path, label, part), name, digest) in enumerate(zip(files, names, hashes, strict=True)):
-        if isinstance(digest, ImageError):
-            unreadable[name] = str(digest)
-        else:
-            samples.append(Sample(path, name, label, part, digest))
-            kept.append(row)
-    return Pack(tuple(samples), pictures if not unreadable else pictures[kept], unreadable)
+
+def item_names(items: Iterable[Item]) -> list[str]:
+    """File of each item."""
+    return [item.file for item in items]

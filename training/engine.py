@@ -51,10 +51,11 @@ class DivergedError(ValueError):
 
 @dataclass(frozen=True)
 class Arrays:
-    """Packed pictures, uint8 (n, height, width, 3), and label numbers, int64 (n,)."""
+    """Packed pictures, uint8 (n, height, width, 3), label numbers, int64 (n,), and weights of the loss (n,) if any."""
 
     pictures: np.ndarray
     labels: np.ndarray
+    weights: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,7 @@ class _Run:
             classes = len(dict.fromkeys(recipe.data.labels.values()))
             # mixed targets come smoothed
             self.mixup = Mixup(recipe.augment.mixup, label_smoothing=smoothing, num_classes=classes)
-        self.criterion = nn.CrossEntropyLoss(label_smoothing=0.0 if self.mixup else smoothing)
+        self.criterion = nn.CrossEntropyLoss(label_smoothing=0.0 if self.mixup else smoothing, reduction="none")
         self.epoch, self.step = 0, 0
         self.sums = [0.0, 0.0, 0.0]  # loss, correct, images of the running epoch
         self.history: list[dict[str, float]] = []
@@ -180,8 +181,8 @@ class _Run:
         progress = tqdm(total=self.steps * batch, initial=self.step * batch, desc=title, unit="image", smoothing=0.05)
         saved = time.monotonic()
         with progress:
-            for images, labels in self.loader(epoch):
-                self.train_step(epoch, images, labels)
+            for images, labels, weights in self.loader(epoch):
+                self.train_step(epoch, images, labels, weights)
                 progress.update(len(labels))
                 progress.set_postfix(loss=f"{self.sums[0] / self.sums[2]:.3f}", refresh=False)
                 if stopped():
@@ -194,19 +195,21 @@ class _Run:
                     self.save()
                     saved = time.monotonic()
 
-    def train_step(self, epoch: int, images: torch.Tensor, labels: torch.Tensor) -> None:
+    def train_step(self, epoch: int, images: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor) -> None:
         number = epoch * self.steps + self.step
         torch.manual_seed(self.recipe.seed * 1_000_003 + number)  # dropout's choices, whatever went before
         self.scheduler.step_update(number)
         images = images.to(self.device, memory_format=torch.channels_last)
         labels = labels.to(self.device)
-        targets = labels
+        targets, weights = labels, weights.to(self.device)
         if self.mixup is not None:
             np.random.seed(number)  # noqa: NPY002 (timm draws from numpy's global state)
             images, targets = self.mixup(images, labels)
+            # a mixed picture is half of each; which half is larger, timm does not tell
+            weights = (weights + weights.flip(0)) / 2
         with torch.autocast(self.device.type, torch.bfloat16):
             logits = self.model(images)
-        loss = self.criterion(logits.float(), targets)
+        loss = (self.criterion(logits.float(), targets) * weights).mean()
         if not torch.isfinite(loss):
             raise DivergedError(
                 f"The loss is no longer a number (epoch {epoch + 1}, step {self.step + 1}). Lower optimizer.lr in the "
@@ -293,12 +296,13 @@ class _Augmented(Dataset):
         self.data = data
         self.transform = training_transform(recipe.augment, model.input_size, list(model.mean), list(model.std))
 
-    def __getitem__(self, item: tuple[int, int]) -> tuple[torch.Tensor, int]:
+    def __getitem__(self, item: tuple[int, int]) -> tuple[torch.Tensor, int, np.float32]:
         row, seed = item
-        picture = torch.from_numpy(self.data.pictures[row]).permute(2, 0, 1)
+        picture = torch.from_numpy(np.array(self.data.pictures[row])).permute(2, 0, 1)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed * 1_000_003 + row)
-            return self.transform(picture), int(self.data.labels[row])
+            weight = np.float32(1 if self.data.weights is None else self.data.weights[row])
+            return self.transform(picture), int(self.data.labels[row]), weight
 
 
 def _ignore_interrupt(worker: int) -> None:

@@ -22,12 +22,13 @@ from torch import nn
 from tqdm import tqdm
 
 from training.card import render_card
-from training.data import Sample, TrainingDataError
+from training.data import TrainingDataError
 from training.engine import Fitted, pretrained_cfg
 from training.recipe import Recipe
 from training.splits import Split
 from zoo import metrics
 from zoo.batch import classify_files
+from zoo.data import Item
 from zoo.entry import CARD, CONFIG, EVALUATION, HISTORY, PREDICTIONS, WEIGHTS, Entry, read_entry, write_predictions
 from zoo.files import atomic_folder, atomic_path, write_json, write_text
 from zoo.runtime import Runtime, device_name
@@ -43,9 +44,7 @@ class Judged:
     table: pd.DataFrame
 
 
-def write_entry(
-    out: Path, recipe: Recipe, fitted: Fitted, samples: Sequence[Sample], split: Split, device: str
-) -> Entry:
+def write_entry(out: Path, recipe: Recipe, fitted: Fitted, items: Sequence[Item], split: Split, device: str) -> Entry:
     """Write the entry folder `out`, whole or not at all: weights, evaluation on validation and test, history, card.
 
     The test split is scored here, once, by the entry itself as users will run it. Raises TrainingDataError if a test
@@ -60,7 +59,7 @@ def write_entry(
         _write_weights(place, fitted.model)
         write_json(place / CONFIG, config(recipe, labels, None))
         with Runtime(device, "fp32") as runtime:
-            found = predict(runtime, read_entry(place), samples, split, "val")
+            found = predict(runtime, read_entry(place), items, split, "val")
         logits = np.log(np.clip(found[labels].to_numpy(np.float64), metrics.TINY, 1))
         temperature = metrics.fit_temperature(metrics.arrays(found, labels)[0], logits)
         fold_temperature(fitted.model, temperature)
@@ -68,10 +67,12 @@ def write_entry(
         write_json(place / CONFIG, config(recipe, labels, temperature))
         judged = {}
         with Runtime(device) as runtime:
+            # figures of a leaky split never stand beside honest ones under one name
+            mark = "-random" if split.leaky else ""
             for side, role in (("val", "validation"), ("test", "test")):
-                table = predict(runtime, read_entry(place), samples, split, side)
+                table = predict(runtime, read_entry(place), items, split, side)
                 record = judge(table, recipe, split, role, device_name(runtime.device))
-                judged[f"{recipe.data.name}-{role}"] = Judged(record, table)
+                judged[f"{recipe.data.name}-{role}{mark}"] = Judged(record, table)
         for name, item in judged.items():
             write_predictions(place / PREDICTIONS / f"{name}.parquet", item.table, labels)
         evaluation = {"schema_version": 1, "benchmarks": {name: item.record for name, item in judged.items()}}
@@ -120,22 +121,22 @@ def fold_temperature(model: nn.Module, temperature: float) -> None:
         last.bias.div_(temperature)
 
 
-def predict(runtime: Runtime, entry: Entry, samples: Sequence[Sample], split: Split, side: str) -> pd.DataFrame:
+def predict(runtime: Runtime, entry: Entry, items: Sequence[Item], split: Split, side: str) -> pd.DataFrame:
     """Prediction table (file, cell, label, a column a label) of one side of the split, by the entry as users run it.
 
     Probabilities are rounded to half precision, as they are stored, so that every figure recomputes exactly.
     """
     rows = split.rows[side]
-    files = ((samples[i].file, samples[i].path) for i in rows)
+    files = ((items[i].file, items[i].source) for i in rows)
     results = list(tqdm(classify_files(runtime, entry, files), f"scoring {side}", total=len(rows), unit="image"))
     failed = [f"{result.file}: {result.error}" for result in results if result.prediction is None]
     if failed:
         raise TrainingDataError(f"{len(failed)} pictures could not be read again. {failed[0]}")
     found = pd.DataFrame([result.prediction.probabilities for result in results if result.prediction])
     found = found.astype(np.float16).astype(np.float32)
-    found.insert(0, "file", [samples[i].file for i in rows])
+    found.insert(0, "file", [items[i].file for i in rows])
     found.insert(1, "cell", [split.cells[i] for i in rows])
-    found.insert(2, "label", [samples[i].label for i in rows])
+    found.insert(2, "label", [items[i].label for i in rows])
     return found
 
 
@@ -145,9 +146,10 @@ def judge(table: pd.DataFrame, recipe: Recipe, split: Split, role: str, device: 
     truth, probabilities = metrics.arrays(table, labels)
     cells = table["cell"][~table["cell"].str.startswith("unknown-")].nunique()
     unknown = int(table["cell"].str.startswith("unknown-").sum())
+    leaky = f" (LEAKY: {100 * split.leak_share:.0f} % of test images have a copy in training)" if split.leaky else ""
     notes = [f"{unknown} images have no known source cell; they count as cells of their own."] if unknown else []
     return {
-        "title": f"{recipe.data.name}, {role} split",
+        "title": f"{recipe.data.name}, {role} split{leaky}",
         "role": role,
         "data": recipe.data.credit,
         "labels": labels,
@@ -156,7 +158,8 @@ def judge(table: pd.DataFrame, recipe: Recipe, split: Split, role: str, device: 
         "n_images": len(table),
         "n_cells": int(cells),
         "split_hash": split.hash,
-        "leaky": False,
+        "leaky": split.leaky,
+        "leak_share": split.leak_share,
         "notes": notes,
         "seed": recipe.seed,
         "device": device,

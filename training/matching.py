@@ -1,8 +1,8 @@
 """Do two pictures show the same thing? Local features with a geometric check; which of many frames does one show?
 
 RootSIFT (Lowe 2004, doi:10.1023/B:VISI.0000029664.99615.94; Arandjelovic & Zisserman 2012), mutual nearest neighbours,
-and a similarity transform by RANSAC. A mirror image has the same descriptors with their parts in another order, so flips
-cost no second detection.
+and a similarity transform by RANSAC. A mirror image has the same descriptors with their parts in another order, so
+flips cost no second detection.
 """
 
 from __future__ import annotations

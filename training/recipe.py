@@ -27,7 +27,11 @@ class Data(_Part):
     credit: str = Field(description="Source, authors and licence, printed on the card")
     labels: dict[str, str] = Field(min_length=2, description="Class folder → label")
     descriptions: dict[str, str] = {}
-    split: Literal["stratified", "official"] = "stratified"
+    split: Literal["stratified", "official", "grouped", "random"] = Field(
+        "stratified",
+        description="stratified: identical pixels stay together; grouped: all copies that an audit finds; official: "
+        "the data set's own TEST; random: by image, leaky, to reproduce what others published",
+    )
     originals: bool = Field(False, description="Pictures are augmented copies: group them by their source frame")
     val_fraction: float = Field(0.1, gt=0, lt=0.5)
     test_fraction: float = Field(0.15, gt=0, lt=0.5)
@@ -88,6 +92,28 @@ class Augment(_Part):
     fill: tuple[int, int, int] = (0, 0, 0)
 
 
+class Clean(_Part):
+    """What is taken out of training, by an audit; the test set is never cleaned."""
+
+    duplicates: Literal["keep", "pixel", "near"] = "keep"
+    outliers: bool = False
+    label_errors: bool = False
+    contradictory: bool = Field(False, description="Cells that carry several labels")
+
+    @property
+    def needs_audit(self) -> bool:
+        """Whether a rule asks more than the pixels."""
+        return self.outliers or self.label_errors or self.contradictory
+
+
+class Balance(_Part):
+    """How classes, and cells with many copies, are evened out in training."""
+
+    class_weights: bool = Field(False, description="Weigh the loss inversely to the class's frequency")
+    sample_weights: bool = Field(False, description="All copies of one source cell weigh as much as one picture")
+    resample: Literal["none", "downsample", "oversample"] = "none"
+
+
 class Recipe(_Part):
     """One trained model, from data to entry."""
 
@@ -101,6 +127,8 @@ class Recipe(_Part):
     optimizer: Optimizer
     schedule: Schedule
     augment: Augment = Augment()
+    clean: Clean = Clean()
+    balance: Balance = Balance()
 
     def fingerprint(self) -> str:
         """What decides the weights, as JSON: not the texts, and not what is left at its default."""

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from zoo.data import Source
 from zoo.entry import Entry
 from zoo.images import SUFFIXES, ImageError, decode
 from zoo.runtime import Answer, Prediction, Runtime
@@ -46,9 +47,9 @@ def find_files(paths: Sequence[Path]) -> list[Path]:
 
 
 def classify_files(
-    runtime: Runtime, entry: Entry, files: Iterable[tuple[str, bytes | Path]], keep_images: bool = False
+    runtime: Runtime, entry: Entry, files: Iterable[tuple[str, bytes | Path | Source]], keep_images: bool = False
 ) -> Iterator[Result]:
-    """Classify (name, content or path) pairs, yielding a Result each, in order, as they come.
+    """Classify (name, content or path or source) pairs, yielding a Result each, in order, as they come.
 
     A file that cannot be decoded yields a Result with an error and stops nothing. Raises EntryError if the model cannot
     be loaded and BusyError if its queue stays full.
@@ -56,8 +57,8 @@ def classify_files(
     runtime.worker(entry)
     ahead = IN_FLIGHT * runtime.batch_size
 
-    def prepare(content: bytes | Path) -> tuple[Image.Image | None, Future[Answer]]:
-        image = decode(content)
+    def prepare(content: bytes | Path | Source) -> tuple[Image.Image | None, Future[Answer]]:
+        image = decode(content) if isinstance(content, bytes | Path) else content.image()
         return (image if keep_images else None), runtime.submit(entry, image)
 
     with ThreadPoolExecutor(READERS) as pool:

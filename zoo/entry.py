@@ -122,6 +122,7 @@ class Benchmark(BaseModel):
     n_cells: int = Field(ge=0)
     split_hash: str = ""
     leaky: bool = False
+    leak_share: float = Field(0.0, ge=0, le=1, description="Share of test images whose source cell is in training")
     notes: list[str] = []
 
     @model_validator(mode="after")

@@ -63,7 +63,7 @@ def find_cell(image: Image.Image) -> Cell | None:
 def crop_cell(image: Image.Image) -> Image.Image:
     """System E's crop: pad, purple range, erode, dilate, edges, largest contour; the rest black, cut to its box.
 
-    Returns the whole picture where nothing is found. Source: the notebooks that system E builds on (../SYSTEMS, E).
+    Returns the whole picture where nothing is found. Source: the notebooks that system E builds on ("Identify blood cell subtypes from images", Kaggle).
     """
     pixels = cv2.copyMakeBorder(np.array(image), PAD, PAD, PAD, PAD, cv2.BORDER_CONSTANT, value=PADDING)
     purple = cv2.erode(cv2.inRange(pixels, *PURPLE), np.ones((3, 3), np.uint8), iterations=2)
@@ -78,7 +78,7 @@ def crop_cell(image: Image.Image) -> Image.Image:
     mask = np.zeros(pixels.shape[:2], np.uint8)
     cv2.drawContours(mask, contours, len(contours) - 1, 255, -1)
     pixels[mask == 0] = 0
-    # a box that reaches out of the picture has a negative corner; E's slicing then gives nothing, and so the whole picture
+    # a box that reaches out of the picture has a negative corner; E's slicing then gives nothing: the whole picture
     crop = pixels[top:bottom, left:right]
     return Image.fromarray(crop) if crop.size else image
 

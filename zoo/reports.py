@@ -150,9 +150,7 @@ def list_reports(environment: Mapping[str, str] | None = None) -> list[tuple[Pat
     found: list[tuple[Path, Audit | str]] = []
     for place in [*places, BUILTIN]:
         inside = sorted(place.iterdir()) if place.is_dir() and not (place / REPORT).exists() else [place]
-        for folder in inside:
-            if (folder / REPORT).exists():
-                found.append((folder, _try(folder)))
+        found += [(folder, _try(folder)) for folder in inside if (folder / REPORT).exists()]
     return found
 
 
@@ -185,3 +183,41 @@ def _try(folder: Path) -> Audit | str:
         return read_report(folder)
     except ReportError as error:
         return str(error)
+
+
+def headlines(report: Report) -> list[tuple[bool, str]]:
+    """The findings in sentences, each with whether it is an alarm, and what to do about it."""
+    cells, copies = report.source_cells, report.duplicates
+    lines = [
+        (bool(report.unreadable), f"{len(report.unreadable):,} pictures cannot be read."),
+        (bool(copies.pixel), f"{sum(map(len, copies.pixel)):,} pictures share their pixels with another."),
+    ]
+    if copies.near:
+        readable = report.images - len(report.unreadable)
+        text = (
+            f"{sum(map(len, copies.near)):,} pictures are copies of another: {readable:,} pictures show "
+            f"{cells.subjects:,} different things. Split with --scheme grouped."
+        )
+        lines.append((cells.subjects < 0.99 * readable, text))
+    if cells.related:
+        text = f"{len(cells.related):,} fields were photographed more than once; all their copies count as one."
+        lines.append((True, text))
+    if copies.contradictory:
+        text = f"{len(copies.contradictory):,} cells carry more than one label. Look at them, or drop them."
+        lines.append((True, text))
+    if report.leak:
+        text = (
+            f"{len(copies.crossing):,} subjects are on two sides of the data set's own split; of the worst class's test "
+            f"pictures {100 * max(report.leak.values()):.1f} % have a copy in training."
+        )
+        lines.append((bool(copies.crossing), text))
+    for name in report.alarms:
+        text = (
+            f"A model could cheat: {name.replace('_', ' ')} alone tells the label with a balanced accuracy of "
+            f"{100 * report.shortcuts[name]:.0f} % (chance: {100 / len(report.classes):.0f} %)."
+        )
+        lines.append((True, text))
+    lines.append((False, f"{len(report.outliers):,} outliers, {len(report.marked):,} pictures with foreign colours."))
+    lines.append((False, f"{len(report.label_errors):,} labels are likely wrong."))
+    lines += [(False, note) for note in report.notes]
+    return lines

@@ -167,7 +167,7 @@ def _thumbnail_scale(measured: Measured, row: int) -> np.ndarray:
 
 
 def same_cell(first: np.ndarray, second: np.ndarray) -> float:
-    """Correlation of two tiles' fine structure after the best turn, flip and affine alignment (ECC: Evangelidis 2008)."""
+    """Correlation of two tiles' fine structure after turn, flip and affine alignment (ECC, Evangelidis 2008)."""
     waves = [_outline(tile) for tile in (first, second)]
     turned = np.fft.irfft((waves[0].conj() * waves[1]).sum((0, 2)), ANGLES)
     mirrored = np.fft.irfft((waves[0] * waves[1]).sum((0, 2)), ANGLES)
@@ -252,7 +252,7 @@ def _photographs(count: int, thing: np.ndarray, links: Links) -> np.ndarray:
 
 
 def _by_colour(members: np.ndarray, pairs: np.ndarray, shifts: np.ndarray, strength: np.ndarray) -> np.ndarray:
-    """Part (0, 1, …) of each member. Each member's colour offset is what fits all differences to its neighbours best."""
+    """Part (0, 1, …) of each member. Its colour offset is what fits the differences to all its neighbours best."""
     place = {row: i for i, row in enumerate(members.tolist())}
     ends = np.array([[place[a], place[b]] for a, b in pairs.tolist()])
     size = len(members)

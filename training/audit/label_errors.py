@@ -21,6 +21,7 @@ from training.audit.shortcuts import usable_rows
 
 FOLDS = 5
 COMPONENTS = 128  # of the embedding
+SURE, UNLIKELY = 0.7, 0.1  # probability of another label, and of the given one, that make an error likely
 STRENGTH = 0.01  # inverse of the regression's L2 penalty: many features, few cells
 
 
@@ -36,7 +37,7 @@ class LabelErrors:
 def find_label_errors(
     measured: Measured, labels: Sequence[str | None], subject: np.ndarray, leave: Sequence[int] = (), seed: int = 0
 ) -> LabelErrors:
-    """Likely label errors; `leave` are rows that are no cells and so are not judged. Nothing with fewer than two labels."""
+    """Likely label errors; `leave` are rows that are no cells. Nothing is found with fewer than two labels."""
     readable = measured.readable.copy()
     readable[list(leave)] = False
     rows = usable_rows(readable, labels, subject)
@@ -55,10 +56,14 @@ def find_label_errors(
         model = LogisticRegression(C=STRENGTH * len(train) / weight[train].sum(), max_iter=300)
         model.fit(parts[train], truth[train], sample_weight=weight[train])
         probabilities[np.ix_(test, model.classes_)] = model.predict_proba(parts[test])
+    # copies of a cell speak with one voice
+    probabilities = np.array([np.bincount(place, column * weight) for column in probabilities.T]).T[place]
     found = find_label_issues(
         truth, probabilities, filter_by="both", return_indices_ranked_by="self_confidence", n_jobs=1
     )
     said = probabilities.argmax(1)
+    sure = (probabilities.max(1) >= SURE) & (probabilities[np.arange(len(truth)), truth] <= UNLIKELY)
+    found = found[sure[found]]
     return LabelErrors(
         tuple(int(rows[i]) for i in found),
         tuple(str(names[said[i]]) for i in found),

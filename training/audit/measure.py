@@ -1,4 +1,4 @@
-"""What is measured of every picture? One pass in worker processes, kept in the cache, taken up after an interruption."""
+"""What is measured of every picture? One pass in worker processes, kept in the cache, resumable."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from zoo.localise import Cell, find_cell
 from zoo.preprocess import preprocessor
 from zoo.runtime import autocast, bf16_is_faster, load_model
 
-VERSION = 1  # part of the cache's key: raise when a measurement changes
+VERSION = 2  # part of the cache's key: raise when a measurement changes
 CHUNK = 128  # pictures a file of the cache
 FEW = 300  # pictures below which no process is started
 THUMBNAIL = 72  # pixels
@@ -35,6 +35,8 @@ TILE = 72  # pixels of the square around the nucleus that copies are recognised 
 TILE_REACH = 1.45  # nucleus extents from its centre to the tile's edge
 RADII, ANGLES, WAVES = 24, 64, 12  # of the polar signature
 BINS = 16  # a colour channel, of the histogram
+FIELD = 240  # pixels of the longer side from which a picture may be a field with a cell somewhere in it
+AROUND = 2.4  # cell boxes that the embedding model sees of a field
 BORDER = 0.06  # of the shorter side
 
 
@@ -215,22 +217,33 @@ def _one(item: Item) -> tuple[dict[str, Any], torch.Tensor | None]:
     row["keypoints"] = np.int16(len(found.positions))
     row["positions"][: len(found.positions)] = found.positions
     row["descriptors"][: len(found.positions)] = found.descriptors
-    return row, _network[1].pixels(image)
+    return row, _network[1].pixels(_close(image, row["box"]))
+
+
+def _close(image: Image.Image, box: np.ndarray) -> Image.Image:
+    """The picture, or of a whole field the square around its cell: models of cut-out cells know no fields."""
+    if max(image.size) < FIELD or not box.any():
+        return image
+    shorter = min(image.size)
+    side = float(np.clip(AROUND * max(box[2] - box[0], box[3] - box[1]), 0.3 * shorter, shorter))
+    left = float(np.clip((box[0] + box[2] - side) / 2, 0, image.width - side))
+    top = float(np.clip((box[1] + box[3] - side) / 2, 0, image.height - side))
+    return image.crop(tuple(round(edge) for edge in (left, top, left + side, top + side)))
 
 
 def _facts(content: bytes, image: Image.Image) -> dict[str, Any]:
     """What the stored file says of itself, before anything is decoded."""
-    kind, mode, size, quantisation = "array", "RGB", image.size, 0.0
+    kind, mode, quantisation = "array", "RGB", 0.0
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as header:
-            kind, mode, size = header.format or "", header.mode, header.size
+            kind, mode = header.format or "", header.mode
             tables = getattr(header, "quantization", None) or {}
             quantisation = float(np.mean(tables[0])) if 0 in tables else 0.0
     except (UnidentifiedImageError, OSError, ValueError):
         pass
     return {
-        "width": np.int32(size[0]),
-        "height": np.int32(size[1]),
+        "width": np.int32(image.width),
+        "height": np.int32(image.height),
         "bytes": np.int64(len(content)),
         "format": np.array(kind, "<U8"),
         "mode": np.array(mode, "<U8"),

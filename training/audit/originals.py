@@ -19,6 +19,7 @@ from zoo.data.table import natural
 from zoo.images import SUFFIXES, ImageError, decode
 
 VOTERS = 6  # pictures of a group that are compared with all frames
+SAME_COLOUR = 0.7  # levels of 255
 JOB = 16
 FEW = 60  # pictures below which no process is started
 
@@ -85,27 +86,50 @@ def _frames_of_rows(measured: Measured, copies: Copies, names: list[str], frames
     voters = [row for group in groups.values() for row in sorted(group, key=lambda r: -int(keypoints[r]))[:VOTERS]]
     answers = _search(measured, voters, names, frames, "asking originals")
     voted = {number: _winner([answers[row] for row in group if row in answers]) for number, group in groups.items()}
-    # photographs of one field are easily taken for each other: each picture chooses among them by itself
+    # photographs of one field are easily taken for each other: each picture chooses among all that were named for it
     rivals = defaultdict(set)
-    for number, group in groups.items():
-        if voted[number]:
-            rivals[int(copies.same_thing[group[0]])].add(voted[number])
+    for row, answer in answers.items():
+        rivals[int(copies.same_thing[row])].update(name for name, count in answer if count >= FRAME_INLIERS)
+    alike = _same_exposure(copies)
     found: list[str | None] = [None] * len(measured.problems)
     doubtful = []
-    for group in tqdm(groups.values(), "checking pictures", unit="group"):
-        choices = sorted(rivals[int(copies.same_thing[group[0]])])
-        for row in group:
-            own = measured.features(row)
-            counts = {name: compare(own, by_name[name]).inliers for name in choices}
-            best = max(counts, key=counts.get, default=None)
-            if best is not None and counts[best] >= FRAME_INLIERS:
-                found[row] = best
+    subjects = defaultdict(list)
+    for row in np.flatnonzero(measured.readable).tolist():
+        subjects[int(copies.same_thing[row])].append(row)
+    for subject, group in tqdm(subjects.items(), "checking pictures", unit="subject"):
+        choices = sorted(rivals[subject])
+        counts = {
+            row: np.array([compare(measured.features(row), by_name[name]).inliers for name in choices]) for row in group
+        }
+        together = _together(_together(counts, alike), alike)
+        for row, own in counts.items():
+            if choices and max(own.max(), together[row].max() / 2) >= FRAME_INLIERS:
+                found[row] = choices[int(together[row].argmax())]
             else:
                 doubtful.append(row)
     again = _search(measured, [row for row in doubtful if row not in answers], names, frames, "asking once more")
     for row in doubtful:
         # a picture that matches nothing by itself goes with the pictures that it is a copy of
         found[row] = _winner([again.get(row) or answers.get(row) or []]) or voted[int(copies.cell[row])]
+    return found
+
+
+def _together(counts: dict[int, np.ndarray], alike: dict[int, list[int]]) -> dict[int, np.ndarray]:
+    """Each row's inliers and those of its copies of one exposure: together they choose better than each alone."""
+    return {
+        row: own + sum((counts[other] for other in alike[row] if other in counts), np.zeros(len(own)))
+        for row, own in counts.items()
+    }
+
+
+def _same_exposure(copies: Copies) -> dict[int, list[int]]:
+    """Row → rows linked to it whose colours are the same after alignment."""
+    found = defaultdict(list)
+    links = copies.links
+    same = (links.inliers > 1) & (np.abs(links.shifts).max(1, initial=0) < SAME_COLOUR)
+    for first, second in links.pairs[same].tolist():
+        found[first].append(second)
+        found[second].append(first)
     return found
 
 

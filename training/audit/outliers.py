@@ -32,7 +32,7 @@ class Outliers:
 
 
 def find_outliers(measured: Measured, subject: np.ndarray, seed: int = 0) -> Outliers:
-    """Outliers among readable rows; `subject` numbers what each row shows, so that copies do not vouch for each other."""
+    """Outliers among readable rows; `subject` numbers what each row shows, so that copies count once."""
     rows = np.flatnonzero(measured.readable)
     score = np.zeros(len(measured.problems), np.float32)
     if len(rows) < LEAST:

@@ -26,8 +26,8 @@ BLOCK = 1 << 26  # bytes hashed at a time
 class Packed:
     """`pictures`: uint8 (n, height, width, 3), memory-mapped, row i is item i (black where it cannot be read).
 
-    `pixels[i]` hashes the picture's own decoded pixels before resizing, "" where it cannot be read; `problems` says why,
-    by file.
+    `pixels[i]` hashes the picture's own decoded pixels before resizing, "" where it cannot be read; `problems` says
+    why, by file.
     """
 
     pictures: np.ndarray
@@ -79,7 +79,6 @@ def _write(folder: Path, data: DataSet, size: tuple[int, int], progress: Progres
         with ThreadPoolExecutor(READERS) as pool:
             found = list(progress(pool.map(decode, range(len(data))), "decoding", len(data)))
         pictures.flush()
-        del pictures
         problems = {
             item.file: str(result)
             for item, result in zip(data.items, found, strict=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -89,7 +90,7 @@ def _column(columns: dict[str, Any], names: tuple[str, ...]) -> Any:
 
 def _text(value: Any) -> str | None:
     """The value as text; empty, missing and not-a-number mean None."""
-    if value is None or (isinstance(value, float) and value != value):
+    if value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value)):
         return None
     if isinstance(value, float) and value.is_integer():
         value = int(value)

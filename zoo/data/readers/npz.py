@@ -173,7 +173,7 @@ def _names(file: Path, headers: dict) -> dict[int, str]:
     if not flag.endswith("mnist"):
         return {}
     try:
-        from medmnist import INFO
+        from medmnist import INFO  # noqa: PLC0415 (imports half of torchvision)
     except ImportError:
         return {}
     # "immature granulocytes(myelocytes, …)" is named as everybody does, by what stands before the bracket

@@ -1,0 +1,98 @@
+"""What is taken out of training, and how are classes balanced? Options of a recipe, each told with what it did.
+
+Only training pictures are touched: a test set that was cleaned by the same rules as training would flatter the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from training.recipe import Balance, Clean
+from training.splits import Split
+
+
+@dataclass(frozen=True)
+class Suspects:
+    """What an audit holds against rows: `outliers`, likely `label_errors`, `subjects` under two labels, copies."""
+
+    outliers: frozenset[int]
+    label_errors: frozenset[int]
+    contradictory: frozenset[int]
+
+
+def clean(
+    split: Split, rules: Clean, subjects: Sequence[str], pixels: Sequence[str], suspects: Suspects | None
+) -> Split:
+    """The split with training rows taken out as the rules say; what each rule took is in `left_out`.
+
+    `subjects` names what each row shows. Raises ValueError if a rule needs an audit and there is none.
+    """
+    rows = split.rows["train"]
+    told = dict(split.left_out)
+    steps: list[tuple[str, np.ndarray]] = []
+    if rules.duplicates != "keep":
+        keys = pixels if rules.duplicates == "pixel" else subjects
+        named = {"pixel": "identical pixels", "near": "copy of another picture"}[rules.duplicates]
+        steps.append((named, _repeated(rows, keys)))
+    for wanted, name, found in (
+        (rules.outliers, "outlier", suspects and suspects.outliers),
+        (rules.label_errors, "likely label error", suspects and suspects.label_errors),
+        (rules.contradictory, "contradictory label", suspects and suspects.contradictory),
+    ):
+        if wanted and found is None:
+            raise ValueError(f"{name}: this rule needs an audit.")
+        if wanted:
+            steps.append((name, np.isin(rows, sorted(found))))
+    gone = np.zeros(len(rows), bool)
+    for name, hit in steps:
+        count = int((hit & ~gone).sum())
+        if count:
+            told[f"training: {name}"] = count
+        gone |= hit
+    return replace(split, rows={**split.rows, "train": rows[~gone]}, left_out=told)
+
+
+def _repeated(rows: np.ndarray, keys: Sequence[str]) -> np.ndarray:
+    """Which of `rows` repeat the key of an earlier one, bool (n,)."""
+    _, first = np.unique([keys[row] for row in rows], return_index=True)
+    again = np.ones(len(rows), bool)
+    again[first] = False
+    return again
+
+
+def resample(split: Split, how: str, labels: np.ndarray, seed: int) -> Split:
+    """Training rows with as many of every class as of the rarest (`downsample`) or the commonest (`oversample`)."""
+    rows = split.rows["train"]
+    counts = {label: int((labels[rows] == label).sum()) for label in np.unique(labels[rows])}
+    if how == "none" or not counts:
+        return split
+    target = min(counts.values()) if how == "downsample" else max(counts.values())
+    random = np.random.default_rng([seed, 0])
+    parts = []
+    for label in counts:
+        own = rows[labels[rows] == label]
+        whole = np.tile(own, target // len(own))
+        parts.append(np.concatenate([whole, random.permutation(own)[: target - len(whole)]]))
+    chosen = np.sort(np.concatenate(parts))
+    told = dict(split.left_out)
+    if how == "downsample":
+        told["training: downsampled to the rarest class"] = len(rows) - len(chosen)
+    return replace(split, rows={**split.rows, "train": chosen}, left_out=told)
+
+
+def row_weights(rules: Balance, split: Split, labels: np.ndarray, subjects: Sequence[str]) -> np.ndarray:
+    """Weight of each row's loss (n,), 1 on average over training: by class, by source cell, or both."""
+    weights = np.ones(len(labels))
+    rows = split.rows["train"]
+    if rules.sample_weights:
+        _, place, sizes = np.unique([subjects[row] for row in rows], return_inverse=True, return_counts=True)
+        weights[rows] /= sizes[place]
+    if rules.class_weights:
+        # inverse to frequency, counted in what each picture already weighs
+        for label in np.unique(labels[rows]):
+            own = rows[labels[rows] == label]
+            weights[own] /= weights[own].sum()
+    return weights / weights[rows].mean()
