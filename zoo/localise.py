@@ -63,7 +63,8 @@ def find_cell(image: Image.Image) -> Cell | None:
 def crop_cell(image: Image.Image) -> Image.Image:
     """System E's crop: pad, purple range, erode, dilate, edges, largest contour; the rest black, cut to its box.
 
-    Returns the whole picture where nothing is found. Source: the notebooks that system E builds on ("Identify blood cell subtypes from images", Kaggle).
+    Returns the whole picture where nothing is found. Source: the Kaggle notebook "Identify blood cell subtypes from
+    images", which system E builds on.
     """
     pixels = cv2.copyMakeBorder(np.array(image), PAD, PAD, PAD, PAD, cv2.BORDER_CONSTANT, value=PADDING)
     purple = cv2.erode(cv2.inRange(pixels, *PURPLE), np.ones((3, 3), np.uint8), iterations=2)

@@ -207,8 +207,8 @@ def headlines(report: Report) -> list[tuple[bool, str]]:
         lines.append((True, text))
     if report.leak:
         text = (
-            f"{len(copies.crossing):,} subjects are on two sides of the data set's own split; of the worst class's test "
-            f"pictures {100 * max(report.leak.values()):.1f} % have a copy in training."
+            f"{len(copies.crossing):,} subjects are on two sides of the data set's own split; of the worst class's "
+            f"test pictures {100 * max(report.leak.values()):.1f} % have a copy in training."
         )
         lines.append((bool(copies.crossing), text))
     for name in report.alarms:

@@ -102,9 +102,7 @@ def assemble(found: Findings, embedder: Entry) -> Report:
         if item.split:
             splits[item.split][item.label or "no label"] += 1
     ordered = {label: classes[label] for label in data.labels}
-    notes = (
-        [] if len(ordered) > 1 else ["There are fewer than two labels: shortcuts and label errors were not asked for."]
-    )
+    single = "There are fewer than two labels: shortcuts and label errors were not asked for."
     return Report(
         schema_version=1,
         name=data.name,
