@@ -189,8 +189,12 @@ def headlines(report: Report) -> list[tuple[bool, str]]:
     """The findings in sentences, each with whether it is an alarm, and what to do about it."""
     cells, copies = report.source_cells, report.duplicates
     lines = [
-        (bool(report.unreadable), f"{len(report.unreadable):,} pictures cannot be read."),
-        (bool(copies.pixel), f"{sum(map(len, copies.pixel)):,} pictures share their pixels with another."),
+        (True, f"{len(report.unreadable):,} pictures cannot be read.")
+        if report.unreadable
+        else (False, "Every picture can be read."),
+        (True, f"{sum(map(len, copies.pixel)):,} pictures share their pixels with another.")
+        if copies.pixel
+        else (False, "No two pictures share their pixels."),
     ]
     if copies.near:
         readable = report.images - len(report.unreadable)

@@ -181,8 +181,14 @@ def _names(file: Path, headers: dict) -> dict[int, str]:
     return {int(number): name.split("(")[0].strip() for number, name in labels.items()}
 
 
-@lru_cache(maxsize=4)
 def _array(file: Path, key: str) -> np.ndarray:
+    facts = file.stat()
+    return _load(file, key, facts.st_mtime_ns, facts.st_size)
+
+
+@lru_cache(maxsize=4)
+def _load(file: Path, key: str, changed: int, size: int) -> np.ndarray:
+    """An array of the archive; `changed` and `size` are part of the key, so that a replaced file is read again."""
     with np.load(file, allow_pickle=False) as archive:
         return archive[key]
 

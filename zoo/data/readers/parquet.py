@@ -86,8 +86,17 @@ def _label(value: Any, names: list[str] | None) -> str | None:
     return names[value] if names and isinstance(value, int) else str(value)
 
 
-@lru_cache(maxsize=4)
 def _column(file: Path, column: str) -> pa.ChunkedArray:
+    try:
+        facts = file.stat()
+    except OSError as error:
+        raise ImageError("The file is gone. Fetch it again.") from error
+    return _load(file, column, facts.st_mtime_ns, facts.st_size)
+
+
+@lru_cache(maxsize=4)
+def _load(file: Path, column: str, changed: int, size: int) -> pa.ChunkedArray:
+    """A column of the file; `changed` and `size` are part of the key, so that a replaced file is read again."""
     try:
         return pq.read_table(file, columns=[column]).column(column)
     except (pa.ArrowException, OSError) as error:
