@@ -123,3 +123,48 @@ def add_evaluation(folder: Path, seed: int, name: str = "drawn-test", labels: li
         "split_hash": "drawn",
     }
     write_json(folder / "evaluation.json", {"schema_version": 1, "benchmarks": {name: record}})
+
+
+def draw_smear(label: str, seed: int, size: tuple[int, int] = (160, 160)) -> Image.Image:
+    """A drawn smear in which no two pictures have a part in common: lumpy red cells around one lumpy stained cell."""
+    random = np.random.default_rng([seed, LABELS.index(label), 7])
+    _, nucleus, cytoplasm = LOOKS[label]
+    image = Image.new("RGB", size, (236, 226, 216))
+    draw = ImageDraw.Draw(image)
+    side = min(size)
+    for _ in range(22):
+        _lump(draw, random, random.uniform(0, 1, 2) * size, side * random.uniform(0.05, 0.1), (216, 164, 156))
+    middle = np.array(size) / 2 + random.normal(0, side / 16, 2)
+    _lump(draw, random, middle, side * 0.22, cytoplasm)
+    for _ in range(4):
+        _lump(draw, random, middle + random.normal(0, side * 0.04, 2), side * random.uniform(0.06, 0.11), nucleus)
+    smooth = np.asarray(image.filter(ImageFilter.GaussianBlur(0.7)), float)
+    return Image.fromarray((smooth + random.normal(0, 2, smooth.shape)).clip(0, 255).astype(np.uint8))
+
+
+def _lump(
+    draw: ImageDraw.ImageDraw,
+    random: np.random.Generator,
+    middle: np.ndarray,
+    radius: float,
+    colour: tuple[int, int, int],
+) -> None:
+    """A filled outline of random shape, with specks in it."""
+    shade = np.array(colour) + random.normal(0, 10, 3)
+    angles = np.linspace(0, 2 * np.pi, 14, endpoint=False)
+    away = radius * random.uniform(0.6, 1.35, 14)
+    corners = np.column_stack([middle[0] + away * np.cos(angles), middle[1] + away * np.sin(angles)])
+    draw.polygon([tuple(corner) for corner in corners], fill=tuple(int(v) for v in shade.clip(0, 255)))
+    for _ in range(6):
+        x, y = middle + random.normal(0, radius * 0.5, 2)
+        speck = tuple(int(v) for v in (shade + random.normal(0, 35, 3)).clip(0, 255))
+        _disc(draw, x, y, radius * random.uniform(0.08, 0.25), speck)
+
+
+def draw_smears(folder: Path, each: int, size: tuple[int, int] = (160, 160)) -> Path:
+    """Class folders with `each` drawn smears a class, no two alike."""
+    for label in LABELS:
+        (folder / label).mkdir(parents=True, exist_ok=True)
+        for seed in range(each):
+            draw_smear(label, seed, size).save(folder / label / f"{seed:03}.png")
+    return folder

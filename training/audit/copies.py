@@ -36,6 +36,7 @@ PROMISING = 0.5  # correlation of the outlines without which no alignment is tri
 JOB = 256  # pairs handed to a worker at a time
 FEW_PAIRS = 4000  # below which no process is started
 SHIFTS = 6  # best links a picture whose colours are compared
+CROWD = 4  # copies from which a picture's link to another must be confirmed by a third
 GAP = 2.0  # levels of 255 between the colours of two photographs
 PART, COVER = 6, 0.8  # a photograph has at least this many copies, and all of them this share of the pictures
 
@@ -70,7 +71,7 @@ def find_copies(measured: Measured) -> Copies:
     # one picture stands for all that have its pixels: else a hundred equal ones would be each other's only neighbours
     first = {hashes[row]: row for row in rows[::-1]}
     alone = np.array(sorted(first.values()), np.int64)
-    links = find_links(measured, alone)
+    links = _confirmed(len(hashes), find_links(measured, alone))
     thing = _components(len(hashes), links.pairs)
     cell = _photographs(len(hashes), thing, links)
     for row in rows:
@@ -228,8 +229,25 @@ def _correlation(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def _components(count: int, pairs: np.ndarray) -> np.ndarray:
+    """Number of each row's connected component."""
     graph = coo_matrix((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(count, count))
     return connected_components(graph, directed=False)[1].astype(np.int64)
+
+
+def _confirmed(count: int, links: Links) -> Links:
+    """The links without those on which two crowds would hang by a thread.
+
+    True copies have copies in common; a chance match between two large groups has none.
+    """
+    pairs = links.pairs
+    if not len(pairs):
+        return links
+    both = np.concatenate([pairs, pairs[:, ::-1]])
+    graph = coo_matrix((np.ones(len(both)), (both[:, 0], both[:, 1])), shape=(count, count)).tocsr()
+    friends = np.asarray(graph.sum(1)).ravel()[pairs].min(1)
+    shared = np.asarray((graph @ graph)[pairs[:, 0], pairs[:, 1]]).ravel()
+    kept = (shared > 0) | (friends < CROWD)
+    return Links(pairs[kept], links.inliers[kept], links.shifts[kept])
 
 
 def _photographs(count: int, thing: np.ndarray, links: Links) -> np.ndarray:

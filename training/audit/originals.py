@@ -20,6 +20,7 @@ from zoo.images import SUFFIXES, ImageError, decode
 
 VOTERS = 6  # pictures of a group that are compared with all frames
 SAME_COLOUR = 0.7  # levels of 255
+CLEAR_INLIERS = 2 * FRAME_INLIERS  # of one picture that name a frame, whatever the others say
 JOB = 16
 FEW = 60  # pictures below which no process is started
 
@@ -89,7 +90,9 @@ def _frames_of_rows(measured: Measured, copies: Copies, names: list[str], frames
     # photographs of one field are easily taken for each other: each picture chooses among all that were named for it
     rivals = defaultdict(set)
     for row, answer in answers.items():
-        rivals[int(copies.same_thing[row])].update(name for name, count in answer if count >= FRAME_INLIERS)
+        rivals[int(copies.same_thing[row])].update(name for name, count in answer if count >= CLEAR_INLIERS)
+    for number, group in groups.items():
+        rivals[int(copies.same_thing[group[0]])].update(filter(None, [voted[number]]))
     alike = _same_exposure(copies)
     found: list[str | None] = [None] * len(measured.problems)
     doubtful = []
@@ -103,21 +106,23 @@ def _frames_of_rows(measured: Measured, copies: Copies, names: list[str], frames
         }
         together = _together(_together(counts, alike), alike)
         for row, own in counts.items():
-            if choices and max(own.max(), together[row].max() / 2) >= FRAME_INLIERS:
+            if choices and max(own.max(), together[row].max()) >= FRAME_INLIERS:
                 found[row] = choices[int(together[row].argmax())]
             else:
                 doubtful.append(row)
     again = _search(measured, [row for row in doubtful if row not in answers], names, frames, "asking once more")
     for row in doubtful:
+        number = int(copies.cell[row])
+        alone = _winner([again.get(row) or answers.get(row) or []])
         # a picture that matches nothing by itself goes with the pictures that it is a copy of
-        found[row] = _winner([again.get(row) or answers.get(row) or []]) or voted[int(copies.cell[row])]
+        found[row] = voted[number] if len(groups[number]) > VOTERS else alone or voted[number]
     return found
 
 
 def _together(counts: dict[int, np.ndarray], alike: dict[int, list[int]]) -> dict[int, np.ndarray]:
-    """Each row's inliers and those of its copies of one exposure: together they choose better than each alone."""
+    """Mean inliers of each row and its copies of one exposure: together they choose better than each alone."""
     return {
-        row: own + sum((counts[other] for other in alike[row] if other in counts), np.zeros(len(own)))
+        row: np.mean([own, *[counts[other] for other in alike[row] if other in counts]], axis=0)
         for row, own in counts.items()
     }
 
@@ -134,12 +139,15 @@ def _same_exposure(copies: Copies) -> dict[int, list[int]]:
 
 
 def _winner(answers: list[list[tuple[str, int]]]) -> str | None:
-    """The frame with most inliers in all; an answer counts if it passes the check and beats its runner-up."""
+    """The frame with most inliers in all, if half of the answers name it clearly."""
     votes: Counter[str] = Counter()
+    named: Counter[str] = Counter()
     for answer in answers:
         if answer and answer[0][1] >= FRAME_INLIERS and (len(answer) < 2 or answer[0][1] > answer[1][1]):
             votes[answer[0][0]] += answer[0][1]
-    return votes.most_common(1)[0][0] if votes else None
+            named[answer[0][0]] += 1
+    best = votes.most_common(1)[0][0] if votes else None
+    return best if best is not None and 2 * named[best] >= len(answers) else None
 
 
 def _subjects(cell: list[str | None], copies: Copies) -> tuple[str, ...]:

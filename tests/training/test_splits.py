@@ -1,0 +1,274 @@
+"""No source cell is on two sides of a split, whatever the data; and a split is named by its content."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.making import LABELS, draw_smears
+from training.__main__ import main
+from training.cleaning import Suspects, clean, resample, row_weights
+from training.data import TrainingDataError
+from training.recipe import Balance, Clean
+from training.splits import (
+    SIDES,
+    Table,
+    kfold_split,
+    make_manifest,
+    official_split,
+    random_split,
+    read_manifest,
+    split_by,
+    split_of_manifest,
+    stratified_split,
+    write_manifest,
+)
+from zoo.data import read_dataset
+
+
+def table(cells: int, copies: int = 1, parts: list[str | None] | None = None) -> Table:
+    count = cells * copies
+    return Table(
+        tuple(f"{n}.png" for n in range(count)),
+        tuple(LABELS[(n // copies) % 4] for n in range(count)),
+        tuple(f"cell-{n // copies}" for n in range(count)),
+        tuple(f"{n:064}" for n in range(count)),
+        tuple(parts or [None] * count),
+        (True,) * count,
+    )
+
+
+def sides(split) -> list[set[str]]:
+    return [{split.cells[i] for i in split.rows[side]} for side in SIDES]
+
+
+def crosses(split) -> bool:
+    train, val, test = sides(split)
+    return bool(train & val or train & test or val & test)
+
+
+@st.composite
+def tables(draw) -> Table:
+    """Any data set: cells of one to nine copies, a class with few cells, some copies with another label or unknown."""
+    sizes = draw(st.lists(st.integers(1, 9), min_size=24, max_size=60))
+    cells = [f"c{n}" for n, size in enumerate(sizes) for _ in range(size)]
+    labels = [LABELS[int(cell[1:]) % 3] for cell in cells]
+    for n in draw(st.sets(st.integers(0, len(cells) - 1), max_size=4)):
+        labels[n] = draw(st.sampled_from(LABELS[:3]))
+    known = [True] * len(cells)
+    for n in draw(st.sets(st.integers(0, len(cells) - 1), max_size=4)):
+        known[n] = False
+    parts = ["test" if int(cell[1:]) % 5 == 0 else "train" for cell in cells]
+    for n in draw(st.sets(st.integers(0, len(cells) - 1), max_size=3)):
+        parts[n] = draw(st.sampled_from(["train", "test"]))  # the data set's own split may leak
+    files = tuple(f"{n}.png" for n in range(len(cells)))
+    pixels = tuple(f"{n:064}" for n in range(len(cells)))
+    return Table(files, tuple(labels), tuple(cells), pixels, tuple(parts), tuple(known))
+
+
+@settings(max_examples=60, deadline=None)
+@given(tables(), st.integers(0, 5), st.sampled_from(["stratified", "grouped", "kfold", "official"]))
+def test_no_cell_is_ever_on_two_sides(data, seed, scheme):
+    try:
+        split = split_by(scheme, data, (0.7, 0.15, 0.15), seed, folds=3, fold=seed % 3)
+    except TrainingDataError as error:
+        assert "few" in str(error)
+        return
+    assert not crosses(split)
+    assert not split.leaky
+    assert split.leak_share == 0
+    used = np.concatenate([split.rows[side] for side in SIDES])
+    assert len(used) == len(set(used))
+    again = split_by(scheme, data, (0.7, 0.15, 0.15), seed, folds=3, fold=seed % 3)
+    assert again.hash == split.hash
+    assert all((again.rows[side] == split.rows[side]).all() for side in SIDES)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_shares_and_classes(seed):
+    data = table(400, copies=2)
+    split = stratified_split(data, 0.1, 0.15, seed)
+    assert len(split.rows["test"]) / 800 == pytest.approx(0.15, abs=0.02)
+    assert len(split.rows["val"]) / 800 == pytest.approx(0.10, abs=0.02)
+    for side in SIDES:
+        counts = np.unique([data.labels[i] for i in split.rows[side]], return_counts=True)[1]
+        assert counts.max() - counts.min() <= 4
+
+
+def test_a_split_is_named_by_its_content():
+    data = table(80)
+    one = stratified_split(data, 0.1, 0.2, 0)
+    assert one.hash == stratified_split(data, 0.1, 0.2, 0).hash
+    assert one.hash != stratified_split(data, 0.1, 0.2, 1).hash
+    other = replace(data, pixels=("x" * 64, *data.pixels[1:]))
+    assert one.hash != stratified_split(other, 0.1, 0.2, 0).hash
+
+
+def test_one_cell_under_two_labels_is_left_out():
+    data = table(80)
+    data = replace(data, labels=(*data.labels[:79], "eosinophil"), cells=(*data.cells[:79], "cell-1"))
+    assert data.labels[1] != data.labels[79]
+    split = stratified_split(data, 0.1, 0.2, 0)
+    used = {i for rows in split.rows.values() for i in rows}
+    assert {1, 79}.isdisjoint(used)
+    assert split.left_out == {"one cell under different labels": 2}
+
+
+def test_the_folds_test_every_picture_once():
+    data = table(60, copies=3)
+    tested = [kfold_split(data, 5, fold, 0.15, 0).rows["test"] for fold in range(5)]
+    assert sorted(np.concatenate(tested)) == list(range(180))
+
+
+def test_official_leaves_out_what_could_leak():
+    parts = ["train"] * 200 + ["test"] * 40
+    data = table(48, copies=5, parts=parts)
+    cells, known = list(data.cells), [True] * 240
+    known[0], known[239] = False, False
+    cells[0], cells[239] = "unknown-0", "unknown-239"
+    cells[4] = "cell-40"  # a cell of TEST
+    data = replace(data, cells=tuple(cells), known=tuple(known), labels=tuple("ab"[(n // 5) % 2] for n in range(240)))
+    split = official_split(data, 0.2, 0)
+    assert set(split.rows["test"]) == set(range(200, 240))
+    used = set(split.rows["train"]) | set(split.rows["val"])
+    assert used == set(range(200)) - {0, 4}
+    assert split.left_out == {"source cell unknown": 1, "source cell also in TEST": 1}
+    assert not crosses(split)
+
+
+def test_official_needs_a_test_set():
+    with pytest.raises(TrainingDataError, match="no TRAIN and TEST"):
+        official_split(table(40), 0.2, 0)
+
+
+def test_random_is_leaky_and_says_how_much():
+    data = table(40, copies=20)
+    split = random_split(data, 0.1, 0.2, 0)
+    assert crosses(split)
+    assert split.leaky
+    trained = {data.cells[i] for i in split.rows["train"]}
+    assert split.leak_share == np.mean([data.cells[i] in trained for i in split.rows["test"]])
+    assert split.leak_share > 0.9
+    assert random_split(table(40), 0.1, 0.2, 0).leak_share == 0
+
+
+def test_too_few_cells_to_split():
+    with pytest.raises(TrainingDataError, match="fewer than two"):
+        stratified_split(table(5), 0.2, 0.2, 0)
+    with pytest.raises(TrainingDataError, match="too few for 9 folds"):
+        kfold_split(table(20), 9, 0, 0.2, 0)
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    return draw_smears(tmp_path_factory.mktemp("drawn") / "set", 10)
+
+
+@pytest.fixture
+def manifest(drawn, tmp_path):
+    data = read_dataset(drawn)
+    plain = Table.plain([i.file for i in data.items], [i.label for i in data.items], data.digests)
+    split = stratified_split(plain, 0.2, 0.2, 0)
+    path = tmp_path / "split.json"
+    write_manifest(path, make_manifest(data, plain, split, "stratified", 0, (0.6, 0.2, 0.2)))
+    return path, data, split
+
+
+def test_a_manifest_gives_back_its_split(manifest):
+    path, data, split = manifest
+    found = split_of_manifest(read_manifest(path, data), [i.file for i in data.items], set(LABELS))
+    assert all((found.rows[side] == split.rows[side]).all() for side in SIDES)
+
+
+@pytest.mark.parametrize("change", ["picture", "gone", "label", "edited", "no manifest", "other text"])
+def test_a_manifest_refuses_other_data(manifest, change):
+    path, data, _ = manifest
+    items = list(data.items)
+    if change == "picture":
+        items[0] = replace(items[0], source=items[1].source)
+    elif change == "gone":
+        items = items[1:]
+    elif change == "label":
+        items[0] = replace(items[0], label="monocyte")
+    elif change == "edited":
+        content = json.loads(path.read_text())
+        content["rows"][0][3] = "val" if content["rows"][0][3] != "val" else "train"
+        path.write_text(json.dumps(content))
+    elif change == "no manifest":
+        path.unlink()
+    else:
+        path.write_text('{"rows": 3}')
+    with pytest.raises(TrainingDataError) as error:
+        read_manifest(path, replace(data, items=tuple(items)))
+    assert str(error.value).endswith(".")
+
+
+def test_the_command(drawn, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HEMAZOO_CACHE", str(tmp_path / "cache"))
+    out = tmp_path / "split.json"
+    command = ["split", str(drawn), "--out", str(out), "--json", "--fractions", "0.6,0.2,0.2", "--seed", "3"]
+    assert main([*command, "--scheme", "grouped"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert sum(told["images"].values()) == 40
+    assert told["leaky"] is False
+    assert main([*command, "--scheme", "grouped"]) == 2  # it is there already
+    assert main([*command, "--scheme", "grouped", "--restart"]) == 0
+    assert json.loads(capsys.readouterr().out)["hash"] == told["hash"]
+    assert main([*command, "--scheme", "random", "--restart"]) == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["leaky"] is True
+    assert "LEAKY" in captured.err
+    folds = tmp_path / "fold.json"
+    assert main(["split", str(drawn), "--scheme", "kfold", "--folds", "3", "--out", str(folds)]) == 0
+    assert sorted(p.name for p in tmp_path.glob("fold*")) == ["fold-1.json", "fold-2.json", "fold-3.json"]
+    with pytest.raises(SystemExit):
+        main([*command, "--scheme", "grouped", "--fractions", "0.9,0.2,0.2"])
+
+
+def test_cleaning_touches_training_alone_and_tells_what_it_took():
+    data = table(40, copies=3)
+    split = stratified_split(data, 0.2, 0.2, 0)
+    train = split.rows["train"]
+    suspects = Suspects(frozenset({int(train[0])}), frozenset({int(train[1])}), frozenset(split.rows["test"].tolist()))
+    rules = Clean(duplicates="near", outliers=True, label_errors=True, contradictory=True)
+    found = clean(split, rules, data.cells, data.pixels, suspects)
+    assert (found.rows["test"] == split.rows["test"]).all()
+    assert (found.rows["val"] == split.rows["val"]).all()
+    kept = [data.cells[i] for i in found.rows["train"]]
+    assert len(kept) == len(set(kept))
+    assert {int(train[0]), int(train[1])}.isdisjoint(found.rows["train"].tolist())
+    assert sum(found.left_out.values()) == len(train) - len(kept)
+    assert found.left_out["training: copy of another picture"] == 2 * len(train) // 3
+    with pytest.raises(ValueError, match="audit"):
+        clean(split, Clean(outliers=True), data.cells, data.pixels, None)
+
+
+@pytest.mark.parametrize("how", ["downsample", "oversample"])
+def test_resampling_evens_out_classes(how):
+    labels = np.array([0] * 30 + [1] * 7 + [2] * 12)
+    split = replace(stratified_split(table(40), 0.2, 0.2, 0), rows={"train": np.arange(49)})
+    found = resample(split, how, labels, 0)
+    counts = np.bincount(labels[found.rows["train"]])
+    assert set(counts) == {7 if how == "downsample" else 30}
+    assert set(found.rows["train"]) <= set(range(49))
+    if how == "oversample":
+        assert set(found.rows["train"]) == set(range(49))
+
+
+def test_weights_are_inverse_to_frequency_and_to_copies():
+    labels = np.array([0] * 30 + [1] * 10)
+    cells = ["big"] * 20 + [f"c{n}" for n in range(20)]
+    split = replace(stratified_split(table(40), 0.2, 0.2, 0), rows={"train": np.arange(40)})
+    by_class = row_weights(Balance(class_weights=True), split, labels, cells)
+    assert by_class[:30].sum() == pytest.approx(by_class[30:].sum())
+    by_cell = row_weights(Balance(sample_weights=True), split, labels, cells)
+    assert by_cell[:20].sum() == pytest.approx(by_cell[20])
+    both = row_weights(Balance(class_weights=True, sample_weights=True), split, labels, cells)
+    assert both[:30].sum() == pytest.approx(both[30:].sum())
+    assert both.mean() == pytest.approx(1)
+    assert (row_weights(Balance(), split, labels, cells) == 1).all()

@@ -1,0 +1,119 @@
+"""The cell is found whatever the stain, the framing and the size; nothing is found where there is none."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+from tests.making import LABELS, draw_cell
+from zoo.localise import PAD, crop_cell, find_cell
+
+
+def smear(where: tuple[int, int], size: tuple[int, int] = (320, 240), radius: int = 16) -> Image.Image:
+    """A field of red cells with one stained nucleus in its cytoplasm at `where`."""
+    random = np.random.default_rng(5)
+    image = Image.new("RGB", size, (232, 224, 214))
+    draw = ImageDraw.Draw(image)
+    for x, y in random.uniform(0, 1, (40, 2)) * size:
+        draw.ellipse([x - 14, y - 14, x + 14, y + 14], fill=(214, 168, 158))
+    x, y = where
+    draw.ellipse([x - 1.6 * radius, y - 1.6 * radius, x + 1.6 * radius, y + 1.6 * radius], fill=(208, 196, 226))
+    draw.ellipse([x - radius, y - radius, x + radius, y + radius], fill=(98, 58, 148))
+    noise = random.normal(0, 3, (size[1], size[0], 3))
+    return Image.fromarray((np.asarray(image) + noise).clip(0, 255).astype(np.uint8))
+
+
+def inside(point: tuple[float, float], where: tuple[int, int], radius: float) -> bool:
+    return np.hypot(point[0] - where[0], point[1] - where[1]) <= radius
+
+
+@pytest.mark.parametrize("where", [(160, 120), (60, 50), (250, 190), (310, 120)])
+def test_a_cell_anywhere_in_a_smear(where):
+    found = find_cell(smear(where))
+    assert inside(found.centre, where, 8)
+    left, top, right, bottom = found.box
+    assert left <= where[0] <= right
+    assert top <= where[1] <= bottom
+    assert 0 <= left < right <= 320
+    assert 0 <= top < bottom <= 240
+    assert found.confidence > 0.3
+
+
+def test_size_is_measured_in_the_pictures_own_pixels():
+    small, large = smear((160, 120)), smear((160, 120)).resize((1280, 960))
+    one, four = find_cell(small), find_cell(large)
+    assert one.nucleus_diameter == pytest.approx(32, rel=0.15)
+    assert four.nucleus_diameter == pytest.approx(4 * one.nucleus_diameter, rel=0.1)
+    width = one.box[2] - one.box[0]
+    assert width == pytest.approx(2 * 1.6 * 16, rel=0.25)
+
+
+def test_a_tiny_cell_in_a_large_field():
+    where = (1500, 300)
+    found = find_cell(smear(where, (2000, 1500), radius=14))
+    assert inside(found.centre, where, 14)
+
+
+@pytest.mark.parametrize("label", LABELS)
+@pytest.mark.parametrize("tint", [(1, 1, 1), (0.8, 0.8, 0.95), (1, 0.92, 0.82)])
+def test_other_light_and_stain(label, tint):
+    pixels = np.asarray(draw_cell(label, 1, (160, 160)), float) * tint
+    found = find_cell(Image.fromarray(pixels.clip(0, 255).astype(np.uint8)))
+    assert inside(found.centre, (80, 80), 35)
+
+
+def test_black_corners_are_no_cell():
+    turned = smear((160, 120)).rotate(25, fillcolor=(0, 0, 0))
+    assert inside(find_cell(turned).centre, (160, 120), 8)
+
+
+@pytest.mark.parametrize("colour", [(0, 0, 0), (255, 255, 255), (230, 220, 210)])
+def test_nothing_is_found_in_nothing(colour):
+    assert find_cell(Image.new("RGB", (80, 60), colour)) is None
+
+
+@pytest.mark.parametrize("size", [(2, 2), (3, 500), (500, 3), (9, 9)])
+def test_odd_sizes_are_survived(size):
+    noise = np.random.default_rng(0).integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)
+    found = find_cell(Image.fromarray(noise))
+    if found is not None:
+        assert 0 <= found.box[0] < found.box[2] <= size[0]
+        assert 0 <= found.box[1] < found.box[3] <= size[1]
+
+
+def test_masks_fit_the_picture():
+    found = find_cell(smear((160, 120)))
+    assert found.mask.shape == found.nucleus.shape
+    assert found.mask[found.nucleus].all()
+    assert found.mask.shape[1] == round(320 * found.scale)
+
+
+def purple(where: tuple[int, int] | None) -> Image.Image:
+    image = Image.new("RGB", (320, 240), (220, 200, 190))
+    if where:
+        x, y = where
+        ImageDraw.Draw(image).ellipse([x - 30, y - 30, x + 30, y + 30], fill=(120, 100, 210))
+    return image
+
+
+def test_system_e_crops_the_purple_range():
+    """Radius 30, twice eroded by 1, five times dilated by 2: 38 pixels to every side, all else black."""
+    crop = crop_cell(purple((150, 100)))
+    assert abs(crop.width - 76) <= 4
+    assert abs(crop.height - 76) <= 4
+    pixels = np.asarray(crop)
+    assert tuple(pixels[crop.height // 2, crop.width // 2]) == (120, 100, 210)
+    assert (pixels[1, 1] == 0).all()
+
+
+def test_system_e_gives_the_whole_picture_where_it_finds_nothing():
+    empty = purple(None)
+    assert crop_cell(empty) is empty
+    assert crop_cell(empty).size == (320, 240)
+
+
+def test_system_e_pads_so_that_a_cell_at_the_edge_is_found():
+    crop = crop_cell(purple((5, 100)))
+    assert crop.size != (320, 240)
+    assert crop.width <= 38 + 5 + PAD + 2
