@@ -89,10 +89,9 @@ def from_data(_data: DataSet, name: str, row: int) -> str:
 def picture_source(shown: Shown, table: pd.DataFrame) -> Callable[[str], str]:
     """From a file's name to its data URL: from the audit's thumbnails, else from the data set, else empty."""
     if "thumbnail" in table:
-        rows = dict(zip(table["file"], range(len(table)), strict=True))
-        thumbs = table["thumbnail"]
+        thumbs = dict(zip(table["file"], table["thumbnail"], strict=True))
         return lambda file: (
-            "data:image/jpeg;base64," + base64.b64encode(thumbs.iloc[rows[file]]).decode() if file in rows else ""
+            "data:image/jpeg;base64," + base64.b64encode(thumbs[file]).decode() if thumbs.get(file) else ""
         )
     if shown.data is not None:
         data = shown.data

@@ -110,6 +110,7 @@ def _add_audit(commands: argparse._SubParsersAction) -> None:
     )
     _add_data(audit)
     audit.add_argument("--out", type=Path, required=True, metavar="REPORT", help="folder of the report to write")
+    audit.add_argument("--no-thumbnails", action="store_true", help="keep pictures out of the report, to pass it on")
     audit.add_argument("--restart", action="store_true", help="replace a report in --out")
     audit.add_argument("--json", action="store_true", help="print the report as JSON on stdout")
     audit.set_defaults(run=_audit, again="give the command again to go on")
@@ -187,7 +188,8 @@ def _audit(options: argparse.Namespace) -> int:
     embedder = get_entry(options.embedder)
     data = read_dataset(options.data)
     _say(f"{len(data):,} pictures, {len(data.labels)} classes, read as {data.layout}.", OK)
-    audit = write(out, run_audit(data, embedder, cache_folder(), options.originals), embedder)
+    found = run_audit(data, embedder, cache_folder(), options.originals)
+    audit = write(out, found, embedder, thumbnails=not options.no_thumbnails)
     for alarming, line in headlines(audit.report):
         _say(f"{'!' if alarming else '·'} {line}", OK)
     for name, reason in audit.report.unreadable_reasons.items():

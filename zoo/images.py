@@ -57,7 +57,11 @@ def decode(data: bytes | Path) -> Image.Image:
 def read_bytes(path: Path) -> bytes:
     """A picture file's bytes. Raises ImageError if it is missing, cannot be read or is larger than 20 MB."""
     try:
-        _check_bytes(path.stat().st_size)
+        size = path.stat().st_size
+    except OSError as error:
+        raise ImageError(f"The file cannot be opened: {error.strerror}.") from error
+    _check_bytes(size)
+    try:
         return path.read_bytes()
     except OSError as error:
         raise ImageError(f"The file cannot be read: {error.strerror}.") from error

@@ -251,7 +251,7 @@ def test_a_loss_that_is_no_number_ends_in_a_sentence(place, data, capsys):
     ("arguments", "status", "said"),
     [
         (["train", "nope", "--data", ".", "--out", "x"], 2, "There is no recipe"),
-        (["train", "drawn.toml", "--data", "nowhere", "--out", "x"], 1, "There is no folder"),
+        (["train", "drawn.toml", "--data", "nowhere", "--out", "x"], 1, "There is nothing at"),
         (["train", "drawn.toml", "--data", ".", "--out", "bad name"], 2, "no entry name"),
         (["train", "drawn.toml", "--data", ".", "--out", "x", "--device", "tpu"], 1, "no device"),
     ],

@@ -315,7 +315,7 @@ def test_links_that_go_round(tmp_path):
     data = read_dataset(tmp_path / "set")
     assert any("link" in why for why in data.problems.values())
     broken = next(item for item in data.items if item.file.endswith("self.png"))
-    with pytest.raises(ImageError, match="cannot be read"):
+    with pytest.raises(ImageError, match="cannot be opened"):
         broken.source.image()
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     with pytest.raises(DataError):

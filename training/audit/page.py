@@ -31,7 +31,7 @@ table { border-collapse: collapse; } td, th { padding: 2px 12px 2px 0; text-alig
 def render(report: Report, pictures: pd.DataFrame) -> str:
     """The page of an audit. Everything that comes from the data set is escaped."""
     rows = dict(zip(pictures["file"], range(len(pictures)), strict=True))
-    thumbs = pictures["thumbnail"].tolist()
+    thumbs = pictures["thumbnail"].tolist() if "thumbnail" in pictures else [b""] * len(pictures)
     labels = pictures["label"].tolist()
 
     def picture(file: str, caption: str = "") -> str:
@@ -62,7 +62,7 @@ def render(report: Report, pictures: pd.DataFrame) -> str:
         *_shortcuts(report),
         "<h2>Embeddings</h2>",
         f'<p class="muted">First principal components of what {escape(report.embedder)} sees.</p>',
-        _plot(report_figures.scatter(pictures.drop(columns="thumbnail"), "label")),
+        _plot(report_figures.scatter(pictures.drop(columns="thumbnail", errors="ignore"), "label")),
     ]
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'

@@ -77,10 +77,13 @@ def is_blank(measured: Measured) -> np.ndarray:
     return measured.readable & (np.asarray(measured["spread"]).max(1) < BLANK)
 
 
-def write(out: Path, found: Findings, embedder: Entry) -> Audit:
-    """Write the report folder `out`, whole or not at all."""
+def write(out: Path, found: Findings, embedder: Entry, thumbnails: bool = True) -> Audit:
+    """Write the report folder `out`, whole or not at all; without thumbnails it holds no picture."""
     report = assemble(found, embedder)
     pictures = picture_table(found)
+    if thumbnails:
+        rows = range(len(pictures))
+        pictures["thumbnail"] = [thumbnail(found.measured, row) for row in rows]
     with atomic_folder(out) as folder:
         write_json(folder / REPORT, report.model_dump(mode="json"))
         write_pictures(folder / PICTURES, pictures)
@@ -214,7 +217,7 @@ def _source_cells(found: Findings) -> SourceCells:
 
 
 def picture_table(found: Findings) -> pd.DataFrame:
-    """One row a picture: what it is, what was found of it, where its embedding lies, and a thumbnail."""
+    """One row a picture: what it is, what was found of it, and where its embedding lies."""
     measured, data = found.measured, found.data
     table = data.table[["file", "label", "split"]].copy()
     table["cell"] = list(found.cells.cell)
@@ -236,7 +239,6 @@ def picture_table(found: Findings) -> pd.DataFrame:
     for axis, column in enumerate("xyz"):
         values = places[:, axis] if axis < places.shape[1] else np.zeros(len(data))
         table[column] = values.astype(np.float32)
-    table["thumbnail"] = [thumbnail(measured, row) for row in range(len(data))]
     return table
 
 

@@ -33,19 +33,25 @@ class ArraySource:
     top: float
 
     def content(self) -> bytes:
-        """The row's bytes."""
-        pixels = _array(self.path, self.key)[self.row]
+        """The row's bytes. Raises ImageError if the archive is damaged."""
+        pixels = self._pixels()
         return repr((pixels.shape, pixels.dtype.str)).encode() + pixels.tobytes()
 
     def image(self) -> Image.Image:
-        """The row as RGB. Raises ImageError if it holds no finite value."""
-        pixels = _array(self.path, self.key)[self.row]
+        """The row as RGB. Raises ImageError if it holds no finite value, or the archive is damaged."""
+        pixels = self._pixels()
         if pixels.dtype != np.uint8:
             known = np.isfinite(pixels)
             if not known.any():
                 raise ImageError("The picture holds no finite value.")
             pixels = np.rint(np.where(known, pixels, 0).clip(0, self.top) / self.top * 255).astype(np.uint8)
         return from_array(pixels)
+
+    def _pixels(self) -> np.ndarray:
+        try:
+            return _array(self.path, self.key)[self.row]
+        except DAMAGED as error:
+            raise ImageError(f"{self.path.name} is damaged. Download or save it again.") from error
 
 
 def matches(path: Path) -> bool:
