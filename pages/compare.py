@@ -217,9 +217,12 @@ st.caption(
     f"{benchmark.n_images:,} images of {benchmark.n_cells:,} independent cells. Intervals: 95 %, bootstrap over source "
     "cells. Everything here is computed from the stored predictions."
 )
-leaky = [titles[key] for key, b in described.items() if b.leaky]
-if leaky:
-    st.warning(f"Leaky split: copies of test cells were in training for {', '.join(leaky)}.")
+for key, scored_on in described.items():
+    share = f"{100 * scored_on.leak_share:.1f} % of test images show a cell that training pictures show too"
+    if scored_on.leaky:
+        st.warning(f"**Leaky split**, {titles[key]}: {share}. These figures are only good for reproducing others.")
+    elif scored_on.leak_share:
+        st.caption(f":material/info: {titles[key]}: {share}; its card tells what that changes.")
 scores = shared.scores_table({titles[key]: found[key][0] for key in chosen}, SCORES)
 st.dataframe(scores, hide_index=True)
 st.download_button("Scores as CSV", shared.csv(scores), "scores.csv", icon=":material/download:")

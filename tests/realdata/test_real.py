@@ -15,10 +15,15 @@ import torch
 from PIL import Image
 
 from tests.zoo.test_images import png_header
-from training.matching import source_frames
+from training.__main__ import main as training
+from training.audit.copies import find_copies
+from training.audit.measure import measure
 from zoo.__main__ import main
 from zoo.catalogue import get_entry
+from zoo.data import DataSet, read_dataset
+from zoo.data.readers import voc
 from zoo.entry import read_predictions
+from zoo.localise import find_cell
 from zoo.runtime import Runtime
 
 pytestmark = pytest.mark.realdata
@@ -98,19 +103,89 @@ def test_maps_lie_on_the_cell(real_data):
     assert np.mean(centred) > 0.8
 
 
-def test_augmented_copies_find_their_frames(real_data, tmp_path):
-    """Of copies of different TEST cells nearly all find a frame, and none one of another class."""
-    images = [
-        path
-        for folder in sorted((real_data / "dataset2" / "TEST").iterdir())
-        for path in sorted(folder.iterdir())[::90]
+def test_augmented_copies_find_their_frames(real_data, tmp_path, monkeypatch, capsys):
+    """Of every twentieth picture of dataset2 nearly all find a frame, none one of another class or on two sides."""
+    monkeypatch.setenv("HEMAZOO_CACHE", str(tmp_path / "cache"))
+    manifest = tmp_path / "some.csv"
+    rows = [
+        (path, path.parent.name, part)
+        for part in ("TRAIN", "TEST")
+        for folder in sorted((real_data / "dataset2" / part).iterdir())
+        for path in sorted(folder.iterdir())[::20]
     ]
-    found = source_frames(images, real_data / "bccd" / "JPEGImages", tmp_path)
+    manifest.write_text("file,label,split\n" + "".join(f"{path},{label},{part}\n" for path, label, part in rows))
+    command = [
+        "audit",
+        manifest,
+        "--originals",
+        real_data / "bccd" / "JPEGImages",
+        "--out",
+        tmp_path / "report",
+        "--json",
+    ]
+    assert training(list(map(str, command))) == 0
+    cells = json.loads(capsys.readouterr().out)["source_cells"]
     with (real_data / "bccd" / "labels.csv").open(encoding="utf-8") as file:
-        rows = list(csv.reader(file))[1:]
-    labels = {f"BloodImage_{int(row[1]):05}": row[2].strip() for row in rows}
-    matched = [
-        (path.parent.name, labels[match.frame]) for path, match in zip(images, found, strict=True) if match.frame
-    ]
-    assert len(matched) >= 0.9 * len(images)
-    assert all(folder == label for folder, label in matched)
+        labels = {f"BloodImage_{int(row[1]):05}": row[2].strip() for row in list(csv.reader(file))[1:]}
+    framed = {file: cell for file, cell in cells["of"].items() if cell.startswith("BloodImage")}
+    assert len(framed) >= 0.95 * len(rows)
+    wrong = [file for file, cell in framed.items() if Path(file).parent.name not in labels[cell]]
+    assert len(wrong) <= 0.002 * len(framed)
+    assert cells["conflicts"] <= 1
+    assert cells["crossing"] <= 1
+
+
+def test_identical_pictures_of_pbc(real_data, tmp_path):
+    """Known from hashing every picture: the contradictory pair is found among 300 others."""
+    data = read_dataset(real_data / "pbc")
+    hashes: dict[str, list[int]] = {}
+    for row, digest in enumerate(data.digests):
+        hashes.setdefault(digest, []).append(row)
+    pairs = [rows for rows in hashes.values() if len(rows) > 1]
+    kept = sorted({row for rows in pairs for row in rows} | set(range(0, len(data), 50)))
+    some = DataSet(data.name, data.place, data.layout, tuple(data.items[row] for row in kept))
+    copies = find_copies(measure(some, get_entry("pbc8-efficientnet-lite0"), tmp_path))
+    found = {frozenset(kept[row] for row in group) for group in copies.identical}
+    assert found >= {frozenset(rows) for rows in pairs}
+    assert len(pairs) > 10
+    assert any(len({data.items[row].label for row in group}) > 1 for group in found)
+
+
+def test_cells_are_found_in_annotated_frames(real_data):
+    """Frames with one white cell: its box holds our centre in at least 97 %, and the median IoU is at least 0.7."""
+    root = real_data / "bccd"
+    inside, overlaps = [], []
+    for path in sorted((root / "JPEGImages").iterdir()):
+        boxes = voc.read_frame(root, path).boxes.get(voc.CELL, [])
+        if len(boxes) == 1:
+            left, top, right, bottom = boxes[0]
+            found = find_cell(Image.open(path).convert("RGB"))
+            inside.append(left <= found.centre[0] <= right and top <= found.centre[1] <= bottom)
+            overlaps.append(iou(found.box, boxes[0]))
+    assert len(inside) > 300
+    assert np.mean(inside) >= 0.97
+    assert np.median(overlaps) >= 0.7
+
+
+def iou(first: tuple[float, ...], second: tuple[float, ...]) -> float:
+    width = min(first[2], second[2]) - max(first[0], second[0])
+    height = min(first[3], second[3]) - max(first[1], second[1])
+    both = max(width, 0) * max(height, 0)
+    areas = [(right - left) * (bottom - top) for left, top, right, bottom in (first, second)]
+    return both / (sum(areas) - both)
+
+
+def test_the_cell_of_a_cut_out_picture_is_found(real_data):
+    """PBC pictures are centred on their cell: the found box holds the picture's middle."""
+    held = []
+    for path in sorted((real_data / "pbc").rglob("*.jpg"))[::73]:
+        image = Image.open(path).convert("RGB")
+        found = find_cell(image)
+        middle = (image.width / 2, image.height / 2)
+        held.append(
+            found is not None
+            and found.box[0] <= middle[0] <= found.box[2]
+            and found.box[1] <= middle[1] <= found.box[3]
+        )
+    assert len(held) >= 199
+    assert np.mean(held) >= 0.95
