@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import zoo.architectures  # noqa: F401
 from zoo import metrics
 from zoo.entry import write_predictions
 from zoo.files import write_json, write_text
+from zoo.reports import Duplicates, Report, SourceCells, write_pictures
 
 LABELS = ["eosinophil", "lymphocyte", "monocyte", "neutrophil"]
 LOOKS = {  # nucleus lobes, nucleus colour, cytoplasm colour
@@ -167,4 +169,67 @@ def draw_smears(folder: Path, each: int, size: tuple[int, int] = (160, 160)) -> 
         (folder / label).mkdir(parents=True, exist_ok=True)
         for seed in range(each):
             draw_smear(label, seed, size).save(folder / label / f"{seed:03}.png")
+    return folder
+
+
+def make_report(folder: Path, images: int, seed: int = 0) -> Path:
+    """An audit report of `images` made-up pictures, as `training audit` writes it, thumbnails included."""
+    random = np.random.default_rng(seed)
+    buffers = [io.BytesIO() for _ in LABELS]
+    for label, buffer in zip(LABELS, buffers, strict=True):
+        draw_cell(label, seed, (72, 72)).save(buffer, "JPEG", quality=60)
+    number = random.integers(0, len(LABELS), images)
+    files = [f"TRAIN/{LABELS[n]}/{row:05}.png" for row, n in enumerate(number)]
+    subject = np.arange(images) // 3
+    table = pd.DataFrame(
+        {
+            "file": files,
+            "label": [LABELS[n] for n in number],
+            "split": random.choice(["train", "test"], images),
+            "cell": [f"cell-{n}" for n in subject],
+            "subject": subject,
+            "flag": random.choice(["", "outlier", "label error"], images, p=[0.98, 0.01, 0.01]),
+            "likelier": None,
+            "score": random.uniform(0, 20, images).astype(np.float32),
+            **{axis: (random.normal(0, 1, images) + number).astype(np.float32) for axis in "xyz"},
+            "thumbnail": [buffers[n].getvalue() for n in number],
+        }
+    )
+    near = [files[start : start + 3] for start in range(0, images, 3)]
+    counts = {label: int((number == n).sum()) for n, label in enumerate(LABELS)}
+    report = Report(
+        schema_version=1,
+        name="drawn",
+        layout="class folders",
+        data_hash="0" * 64,
+        images=images,
+        classes=counts,
+        splits={s: table[table["split"] == s]["label"].value_counts().to_dict() for s in ("train", "test")},
+        unlabelled=[],
+        unreadable=[],
+        unreadable_reasons={},
+        blank=[],
+        wrong_size=[],
+        wrong_mode=[],
+        sizes={"72×72": images},
+        formats={"PNG": images},
+        problems={},
+        duplicates=Duplicates(pixel=[], near=near, contradictory=near[:5], crossing=near[5:9]),
+        source_cells=SourceCells(
+            assigned=images, groups=len(near), conflicts=5, crossing=4, of=dict(zip(files, table["cell"], strict=True))
+        ),
+        originals=False,
+        leak=dict.fromkeys(LABELS, 0.4),
+        random_leak=dict.fromkeys(LABELS, 0.9),
+        outliers=table[table["flag"] == "outlier"]["file"].tolist(),
+        marked=[],
+        label_errors=table[table["flag"] == "label error"]["file"].tolist(),
+        likelier={},
+        label_accuracy=0.97,
+        shortcuts={"size": 0.25, "mean_colour": 0.6},
+        alarms=["mean_colour"],
+        embedder="drawn",
+    )
+    write_json(folder / "report.json", report.model_dump(mode="json"))
+    write_pictures(folder / "pictures.parquet", table)
     return folder

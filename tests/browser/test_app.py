@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from tests.making import LABELS, draw_cell, draw_folder
+from tests.making import LABELS, draw_cell, draw_folder, make_report
 from zoo.catalogue import get_entry
 from zoo.runtime import Runtime
 
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.browser
 
 ROOT = Path(__file__).parents[2]
 DESK, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
-PAGES = ["", "explain", "compare", "models", "examples"]
+PAGES = ["", "explain", "compare", "models", "data", "examples"]
 PATIENCE = 60_000  # milliseconds; two test processes share two cores
 
 
@@ -49,6 +49,7 @@ def serving(place: Path) -> Iterator[str]:
         **os.environ,
         "HEMAZOO_EXAMPLES": str(draw_folder(place / "examples", 1)),
         "HEMAZOO_CACHE": str(place / "cache"),
+        "HEMAZOO_REPORTS": str(make_report(place / "report", 17_000)),
     }
     environment.pop("HEMAZOO_ZOO", None)
     command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(port)]
@@ -190,6 +191,33 @@ def test_examples_go_to_classify(page: Page, address: str):
     open_page(page, f"{address}/examples")
     page.get_by_role("button", name="Classify all 4").click()
     page.get_by_role("heading", name="4 pictures").wait_for()
+
+
+def test_an_audit_of_17000_pictures(page: Page, address: str):
+    """The map draws them all, a box shows the pictures behind it, and every view opens."""
+    open_page(page, f"{address}/data")
+    expect(page.get_by_text("17,000 pictures show").first).to_be_visible()
+    for view, text in (
+        ("Copies", "3 pictures"),
+        ("Suspects", "Likely label errors"),
+        ("Shortcuts", "Alarm: mean colour"),
+    ):
+        page.get_by_test_id("stButtonGroup").get_by_text(view, exact=True).click()
+        page.get_by_text(text).first.wait_for()
+        settle(page)
+    page.get_by_test_id("stButtonGroup").get_by_text("Map", exact=True).click()
+    page.get_by_text("Nothing is selected").wait_for()
+    plot = page.locator(".nsewdrag").first
+    plot.wait_for()
+    box = plot.bounding_box()
+    middle = (box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.mouse.move(*middle)
+    page.mouse.down()
+    page.mouse.move(middle[0] + 60, middle[1] + 60, steps=5)
+    page.mouse.up()
+    page.get_by_text("selected", exact=False).first.wait_for()
+    expect(page.locator(".sheet img").first).to_be_visible()
+    assert page.locator(".sheet img").count() == 24
 
 
 @pytest.mark.parametrize("name", PAGES)

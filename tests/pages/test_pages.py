@@ -19,7 +19,7 @@ from zoo.entry import read_entry, read_predictions
 from zoo.runtime import Runtime
 
 ROOT = Path(__file__).parents[2]
-PAGES = ["classify", "explain", "compare", "models", "examples"]
+PAGES = ["classify", "explain", "compare", "models", "data", "examples"]
 MODEL = "tiny-test-efficientnet"
 
 

@@ -105,8 +105,9 @@ def _frames_of_rows(measured: Measured, copies: Copies, names: list[str], frames
             row: np.array([compare(measured.features(row), by_name[name]).inliers for name in choices]) for row in group
         }
         together = _together(_together(counts, alike), alike)
+        voices = _together(_together({row: np.ones(1) for row in counts}, alike), alike)
         for row, own in counts.items():
-            if choices and max(own.max(), together[row].max()) >= FRAME_INLIERS:
+            if choices and max(own.max(), together[row].max() / voices[row][0]) >= FRAME_INLIERS:
                 found[row] = choices[int(together[row].argmax())]
             else:
                 doubtful.append(row)
@@ -120,9 +121,9 @@ def _frames_of_rows(measured: Measured, copies: Copies, names: list[str], frames
 
 
 def _together(counts: dict[int, np.ndarray], alike: dict[int, list[int]]) -> dict[int, np.ndarray]:
-    """Mean inliers of each row and its copies of one exposure: together they choose better than each alone."""
+    """Inliers of each row and its copies of one exposure, added: together they choose better than each alone."""
     return {
-        row: np.mean([own, *[counts[other] for other in alike[row] if other in counts]], axis=0)
+        row: np.sum([own, *[counts[other] for other in alike[row] if other in counts]], axis=0)
         for row, own in counts.items()
     }
 
