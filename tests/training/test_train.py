@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 import timm
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
-from tests.making import LABELS, draw_cell, draw_folder
+from tests.making import LABELS, draw_cell, draw_folder, draw_smears
 from training.__main__ import main
 from zoo import metrics
 from zoo.batch import classify_files
@@ -273,3 +274,58 @@ def test_augmented_data_without_its_originals_is_refused(place, capsys):
     arguments = ["train", "wbc4-cnn60", "--data", "dataset2", "--out", "x"]
     assert main(arguments) == 1
     assert "--originals" in capsys.readouterr().err
+
+
+def test_a_random_split_is_called_leaky_wherever_its_figures_appear(place, tmp_path_factory):
+    folder = draw_smears(tmp_path_factory.mktemp("copies"), 8)
+    for path in sorted(folder.rglob("*.png")):
+        Image.open(path).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(path.with_name(f"flipped-{path.name}"))
+    short = RECIPE.replace("epochs = 6", "epochs = 1")
+    (place / "drawn.toml").write_text(short.replace('name = "drawn"', 'name = "drawn"\nsplit = "random"'))
+    assert train(place, folder) == 0
+    entry = read_entry(place / "zoo" / "drawn")
+    assert set(entry.evaluation.benchmarks) == {"drawn-test-random", "drawn-validation-random"}
+    test = entry.evaluation.benchmarks["drawn-test-random"]
+    assert test.leaky
+    assert test.leak_share > 0.5
+    assert "LEAKY" in test.title
+    assert "leak" in (entry.folder / "README.md").read_text()
+    cells = [set(read_predictions(entry, name)["cell"]) for name in entry.evaluation.benchmarks]
+    assert cells[0] & cells[1]
+
+
+def test_a_grouped_recipe_keeps_copies_together(place, tmp_path_factory):
+    folder = draw_smears(tmp_path_factory.mktemp("copies"), 8)
+    for path in sorted(folder.rglob("*.png")):
+        Image.open(path).rotate(90).save(path.with_name(f"turned-{path.name}"))
+    short = RECIPE.replace("epochs = 6", "epochs = 1")
+    rules = "[clean]\nduplicates = 'near'\noutliers = true\n[balance]\nclass_weights = true\n"
+    (place / "drawn.toml").write_text(short.replace('name = "drawn"', 'name = "drawn"\nsplit = "grouped"') + rules)
+    assert train(place, folder) == 0
+    entry = read_entry(place / "zoo" / "drawn")
+    tables = [read_predictions(entry, name) for name in entry.evaluation.benchmarks]
+    assert not set(tables[0]["cell"]) & set(tables[1]["cell"])
+    for table in tables:
+        assert (table.groupby("cell").size() == 2).all()
+        whole = table["file"].str.replace("turned-", "").value_counts()
+        assert (whole == 2).all()
+    assert not any(benchmark.leaky for benchmark in entry.evaluation.benchmarks.values())
+    assert "copy of another picture" in (entry.folder / "README.md").read_text()
+
+
+def test_a_manifest_decides_who_is_tested(place, data, capsys):
+    split = ["split", str(data), "--scheme", "random", "--fractions", "0.5,0.2,0.3", "--out", "split.json"]
+    assert main([*split, "--seed", "5"]) == 0
+    rows = json.loads((place / "split.json").read_text())["rows"]
+    short = RECIPE.replace("epochs = 6", "epochs = 1")
+    (place / "drawn.toml").write_text(short)
+    assert train(place, data, "--split", "split.json") == 0
+    entry = read_entry(place / "zoo" / "drawn")
+    tested = set(read_predictions(entry, "drawn-test-random")["file"])
+    assert tested == {file for file, _, _, side, _ in rows if side == "test"}
+    draw_cell("monocyte", 77).save(data / "monocyte" / "000.png")
+    try:
+        assert train(place, data, "--split", "split.json", "--restart") == 1
+        assert "have changed (monocyte/000.png)" in capsys.readouterr().err
+    finally:
+        draw_cell("monocyte", 0).save(data / "monocyte" / "000.png")

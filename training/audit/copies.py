@@ -13,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import cv2
 import numpy as np
@@ -25,7 +26,9 @@ from training.audit import measure
 from training.audit.measure import ANGLES, THUMBNAIL, TILE, Measured
 from training.matching import LONGEST, SHORTEST, Fit, compare
 from training.parallel import spread
+from zoo.files import atomic_path
 
+VERSION = 1  # of the links that are kept: raise when what makes a pair changes
 BY_CELL, BY_PICTURE = 12, 6  # nearest neighbours looked at, by each signature
 LINK = 12  # points that obey one transform; between strangers a best of twenty has reached 11
 SURE = 15  # the same where the two are small pictures blown up, whose points are less their own
@@ -89,7 +92,19 @@ def group_by(keys: Sequence, rows: np.ndarray) -> tuple[tuple[int, ...], ...]:
 
 
 def find_links(measured: Measured, rows: np.ndarray) -> Links:
-    """Verified pairs among `rows`, each pair once."""
+    """Verified pairs among `rows`, each pair once; kept beside the measurements, for the next command to find."""
+    kept = measure.folder_of(measured).parent / f"links-{VERSION}.npz"
+    try:
+        with np.load(kept, allow_pickle=False) as archive:
+            return Links(archive["pairs"], archive["inliers"], archive["shifts"])
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile):
+        links = _compare_candidates(measured, rows)
+    with atomic_path(kept) as temporary, temporary.open("wb") as file:
+        np.savez(file, pairs=links.pairs, inliers=links.inliers, shifts=links.shifts)
+    return links
+
+
+def _compare_candidates(measured: Measured, rows: np.ndarray) -> Links:
     cell, picture = measured["cell_signature"][rows], measured["picture_signature"][rows]
     pairs = rows[np.array(sorted(neighbours(cell, BY_CELL) | neighbours(picture, BY_PICTURE)), np.int64).reshape(-1, 2)]
     jobs = [pairs[start : start + JOB] for start in range(0, len(pairs), JOB)]
@@ -97,8 +112,7 @@ def find_links(measured: Measured, rows: np.ndarray) -> Links:
     found = list(spread(_verify, jobs, "comparing", "pair", _open, start, FEW_PAIRS, weight=len))
     keep = np.concatenate([*found, np.zeros((0, 6))])
     kept = keep[:, 2] > 0
-    linked = Links(keep[kept, :2].astype(np.int64), keep[kept, 2], keep[kept, 3:])
-    return linked
+    return Links(keep[kept, :2].astype(np.int64), keep[kept, 2], keep[kept, 3:])
 
 
 def neighbours(signatures: np.ndarray, count: int) -> set[tuple[int, int]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +18,10 @@ from training.matching import FRAME_INLIERS, Features, FrameIndex, compare, dete
 from training.parallel import spread
 from zoo.data import DataError
 from zoo.data.table import natural
+from zoo.files import write_json
 from zoo.images import SUFFIXES, ImageError, decode
 
+VERSION = 1  # of the answers that are kept: raise when how a frame is chosen changes
 VOTERS = 6  # pictures of a group that are compared with all frames
 SAME_COLOUR = 0.7  # levels of 255
 CLEAR_INLIERS = 2 * FRAME_INLIERS  # of one picture that name a frame, whatever the others say
@@ -51,7 +55,13 @@ def cells_of_originals(measured: Measured, copies: Copies, originals: Path) -> C
     no frame.
     """
     names, frames = read_frames(originals)
-    found = _frames_of_rows(measured, copies, names, frames)
+    content = json.dumps([VERSION, names, [hashlib.sha256(f.descriptors.tobytes()).hexdigest() for f in frames]])
+    kept = measure.folder_of(measured).parent / f"frames-{hashlib.sha256(content.encode()).hexdigest()[:24]}.json"
+    try:
+        found = json.loads(kept.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        found = _frames_of_rows(measured, copies, names, frames)
+        write_json(kept, found)
     sizes = Counter(copies.cell.tolist())
     cell = []
     for row, ok in enumerate(measured.readable.tolist()):

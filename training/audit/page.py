@@ -23,7 +23,8 @@ max-width: 1100px; color: #222; } h1 { margin-bottom: 0; } h2 { margin-top: 2.2r
 .sheet { display: flex; flex-wrap: wrap; gap: 8px; }
 figure { margin: 0; width: 96px; font-size: 11px; overflow-wrap: anywhere; }
 figure img { width: 96px; border-radius: 4px;
-image-rendering: auto; background: #eee; } .group { border-left: 3px solid #ddd; padding-left: 8px; margin: 8px 0; }
+image-rendering: auto; background: #eee; } .groups { display: flex; flex-wrap: wrap; gap: 4px 24px; }
+.group { border-left: 3px solid #ddd; padding-left: 8px; margin: 8px 0; }
 table { border-collapse: collapse; } td, th { padding: 2px 12px 2px 0; text-align: left; } li { margin: 2px 0; }
 """
 
@@ -37,7 +38,7 @@ def render(report: Report, pictures: pd.DataFrame) -> str:
     def picture(file: str, caption: str = "") -> str:
         row = rows.get(file)
         data = base64.b64encode(thumbs[row]).decode() if row is not None and thumbs[row] else ""
-        image = f'<img loading="lazy" alt="" src="data:image/jpeg;base64,{data}">' if data else ""
+        image = f'<img alt="" src="data:image/jpeg;base64,{data}">' if data else ""
         label = labels[row] if row is not None and isinstance(labels[row], str) else ""
         return f"<figure>{image}<b>{escape(caption or label)}</b><br>{escape(file)}</figure>"
 
@@ -118,7 +119,7 @@ def _groups(title: str, groups: list[list[str]], picture: Callable[[str], str]) 
         if len(groups) > GROUPS
         else ""
     )
-    return [f"<h2>{escape(title)}: {len(groups):,} groups</h2>", *shown, more]
+    return [f"<h2>{escape(title)}: {len(groups):,} groups</h2>", f'<div class="groups">{"".join(shown)}</div>', more]
 
 
 def _sheet(title: str, files: list[str], picture: Callable[[str], str]) -> list[str]:
