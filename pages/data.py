@@ -31,6 +31,7 @@ KINDS = {
     "crossing": "On two sides of the split",
     "pixel": "Identical pixels",
     "near": "Near copies",
+    "cells": "Source cells",
 }
 STYLE = """<style>
 .sheet{display:flex;flex-wrap:wrap;gap:8px}.sheet figure{margin:0;width:88px;font-size:11px;line-height:1.3;
@@ -175,7 +176,9 @@ def samples(table: pd.DataFrame, url: Callable[[str], str]) -> None:
 
 def copies(report: Report, table: pd.DataFrame, url: Callable[[str], str]) -> None:
     """Groups of copies as rows of pictures."""
-    groups = {kind: getattr(report.duplicates, kind) for kind in KINDS}
+    groups = report.duplicates.model_dump()
+    by_cell = table.dropna(subset="cell").groupby("cell")["file"].agg(list)
+    groups["cells"] = sorted((files for files in by_cell if len(files) > 1), key=len, reverse=True)
     kind = st.selectbox("Copies", list(KINDS), format_func=lambda k: f"{KINDS[k]}: {len(groups[k]):,} groups")
     found = groups[kind]
     if not found:

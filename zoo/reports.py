@@ -196,6 +196,11 @@ def headlines(report: Report) -> list[tuple[bool, str]]:
         if copies.pixel
         else (False, "No two pictures share their pixels."),
     ]
+    if report.splits:
+        records = "; ".join(f"{name} {sum(counts.values()):,}" for name, counts in report.splits.items())
+        lines.append((False, f"Records: {records}."))
+    if report.unlabelled:
+        lines.append((True, f"{len(report.unlabelled):,} pictures have no label."))
     if copies.near:
         readable = report.images - len(report.unreadable)
         text = (

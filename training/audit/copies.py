@@ -28,12 +28,13 @@ from training.matching import LONGEST, SHORTEST, Fit, compare
 from training.parallel import spread
 from zoo.files import atomic_path
 
-VERSION = 1  # of the links that are kept: raise when what makes a pair changes
+VERSION = 2  # of the links that are kept: raise when what makes a pair changes
 BY_CELL, BY_PICTURE = 12, 6  # nearest neighbours looked at, by each signature
 LINK = 12  # points that obey one transform; between strangers a best of twenty has reached 11
 SURE = 15  # the same where the two are small pictures blown up, whose points are less their own
 PATCH = 48  # pixels at which cells are aligned
 SAME_CELL = 0.90  # correlation of aligned cells; strangers of this size have reached 0.896
+HINT, HINTED = 9, 0.83  # points, and correlation of cells, that together are enough: one stranger in a hundred has each
 WORTH = 12.0  # nucleus extent in pixels below which round nuclei all look alike
 PROMISING = 0.5  # correlation of the outlines without which no alignment is tried
 JOB = 256  # pairs handed to a worker at a time
@@ -148,11 +149,11 @@ def _verify_pair(measured: Measured, first: int, second: int) -> tuple[float, fl
     small = max(measured["width"][first], measured["height"][first]) < SHORTEST
     if fit.inliers >= (SURE if small else LINK):
         return float(fit.inliers), *colour_shift(measured, first, second, fit)
-    if min(measured["extent"][first], measured["extent"][second]) < WORTH:
+    hinted = fit.inliers >= HINT
+    if not hinted and min(measured["extent"][first], measured["extent"][second]) < WORTH:
         return 0.0, 0.0, 0.0, 0.0
-    if same_cell(measured["tile"][first], measured["tile"][second]) < SAME_CELL:
-        return 0.0, 0.0, 0.0, 0.0
-    return 1.0, 0.0, 0.0, 0.0
+    likeness = same_cell(measured["tile"][first], measured["tile"][second])
+    return float(likeness >= (HINTED if hinted else SAME_CELL)), 0.0, 0.0, 0.0
 
 
 def colour_shift(measured: Measured, first: int, second: int, fit: Fit) -> tuple[float, float, float]:

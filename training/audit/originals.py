@@ -21,7 +21,7 @@ from zoo.data.table import natural
 from zoo.files import write_json
 from zoo.images import SUFFIXES, ImageError, decode
 
-VERSION = 1  # of the answers that are kept: raise when how a frame is chosen changes
+VERSION = 2  # of the answers that are kept: raise when how a frame is chosen changes
 VOTERS = 6  # pictures of a group that are compared with all frames
 SAME_COLOUR = 0.7  # levels of 255
 CLEAR_INLIERS = 2 * FRAME_INLIERS  # of one picture that name a frame, whatever the others say
