@@ -21,9 +21,9 @@ from zoo.images import ImageError
 from zoo.reports import PAGE, REPORT, Audit, Report, ReportError
 
 PER_PAGE = 10  # groups
-EACH = 12  # pictures of a group that are shown
+EACH = 11  # pictures of a group that are shown
 SHEET = 60  # pictures of a sheet
-SAMPLE = 12  # pictures of a class
+SAMPLE = 11  # pictures of a class
 SELECTED = 24  # selected points whose pictures are shown
 THUMBNAIL = 88  # pixels
 KINDS = {

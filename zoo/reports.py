@@ -24,6 +24,7 @@ VARIABLE = "HEMAZOO_REPORTS"
 DEFAULT = "reports"
 BUILTIN = Path(__file__).parent / "audits"
 COLUMNS = ("file", "label", "split", "cell", "subject", "flag", "likelier", "score", "x", "y", "z")
+TRUSTED = 0.9  # share of labels that out-of-fold models must agree with for their doubts to count
 MOST_BYTES = 300_000_000  # of a report's files that are opened
 
 
@@ -227,6 +228,9 @@ def headlines(report: Report) -> list[tuple[bool, str]]:
         )
         lines.append((True, text))
     lines.append((False, f"{len(report.outliers):,} outliers, {len(report.marked):,} pictures with foreign colours."))
-    lines.append((False, f"{len(report.label_errors):,} labels are likely wrong."))
+    doubt = ""
+    if report.label_accuracy is not None and report.label_accuracy < TRUSTED:
+        doubt = f" Models agree with only {100 * report.label_accuracy:.0f} % of labels: take it as a place to look."
+    lines.append((bool(report.label_errors), f"{len(report.label_errors):,} labels are likely wrong.{doubt}"))
     lines += [(False, note) for note in report.notes]
     return lines

@@ -21,8 +21,8 @@ from zoo.data.table import natural
 from zoo.files import write_json
 from zoo.images import SUFFIXES, ImageError, decode
 
-VERSION = 2  # of the answers that are kept: raise when how a frame is chosen changes
-VOTERS = 6  # pictures of a group that are compared with all frames
+VERSION = 4  # of the answers that are kept: raise when how a frame is chosen changes
+VOTERS = 6  # best pictures of a group, and as many of its others, that are compared with all frames
 SAME_COLOUR = 0.7  # levels of 255
 CLEAR_INLIERS = 2 * FRAME_INLIERS  # of one picture that name a frame, whatever the others say
 JOB = 16
@@ -94,7 +94,7 @@ def _frames_of_rows(measured: Measured, copies: Copies, names: list[str], frames
     for row in np.flatnonzero(measured.readable).tolist():
         groups[int(copies.cell[row])].append(row)
     keypoints = np.asarray(measured["keypoints"])
-    voters = [row for group in groups.values() for row in sorted(group, key=lambda r: -int(keypoints[r]))[:VOTERS]]
+    voters = [row for group in groups.values() for row in _voters(sorted(group, key=lambda r: -int(keypoints[r])))]
     answers = _search(measured, voters, names, frames, "asking originals")
     voted = {number: _winner([answers[row] for row in group if row in answers]) for number, group in groups.items()}
     # photographs of one field are easily taken for each other: each picture chooses among all that were named for it
@@ -122,12 +122,23 @@ def _frames_of_rows(measured: Measured, copies: Copies, names: list[str], frames
             else:
                 doubtful.append(row)
     again = _search(measured, [row for row in doubtful if row not in answers], names, frames, "asking once more")
+    clear: dict[int, Counter[str]] = defaultdict(Counter)
+    for row, frame in enumerate(found):
+        if frame is not None:
+            clear[int(copies.cell[row])][frame] += 1
     for row in doubtful:
         number = int(copies.cell[row])
+        company = clear[number].most_common(1)[0][0] if clear[number] else voted[number]
         alone = _winner([again.get(row) or answers.get(row) or []])
         # a picture that matches nothing by itself goes with the pictures that it is a copy of
-        found[row] = voted[number] if len(groups[number]) > VOTERS else alone or voted[number]
+        found[row] = company if len(groups[number]) > VOTERS else alone or company
     return found
+
+
+def _voters(ranked: list[int]) -> list[int]:
+    """The best of a group, and some of all the others: a group may hold two photographs."""
+    rest = ranked[VOTERS:]
+    return ranked[:VOTERS] + rest[:: max(1, -(-len(rest) // VOTERS))]
 
 
 def _together(counts: dict[int, np.ndarray], alike: dict[int, list[int]]) -> dict[int, np.ndarray]:
