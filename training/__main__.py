@@ -304,8 +304,9 @@ def make_split(recipe: Recipe, prepared: Prepared, options: argparse.Namespace) 
     """
     wanted, data = recipe.data, prepared.data
     found: Findings | None = None
-    by_pixels = options.split is not None or wanted.split == "stratified"
-    if by_pixels and not recipe.clean.needs_audit:
+    # a manifest brings its cells along; a stratified split knows identical pixels, unless a rule asks for more
+    known = options.split is not None or (wanted.split == "stratified" and not recipe.needs_cells)
+    if known and not recipe.clean.needs_audit:
         labels = [item.label for item in data.items]
         table = Table.plain(item_names(data.items), labels, prepared.pixels, parts_of(data))
     else:

@@ -95,7 +95,7 @@ def _training(recipe: Recipe, split: Split, best_epoch: int) -> str:
         "grouped": "all copies of one cell on one side",
         "stratified": "pixel-identical images on one side",
         "random": f"copies of one cell on both sides: {100 * split.leak_share:.0f} % of test images leak",
-    }[recipe.data.split]
+    }["random" if split.leaky else recipe.data.split]  # a manifest may be leaky whatever the recipe says
     return f"""## Data and training
 
 {recipe.data.credit}.

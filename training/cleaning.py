@@ -16,7 +16,7 @@ from training.splits import Split
 
 @dataclass(frozen=True)
 class Suspects:
-    """What an audit holds against rows: `outliers`, likely `label_errors`, `subjects` under two labels, copies."""
+    """Rows that an audit doubts: `outliers`, likely `label_errors`, and `contradictory`, whose cell has two labels."""
 
     outliers: frozenset[int]
     label_errors: frozenset[int]

@@ -102,7 +102,7 @@ class Clean(_Part):
 
     @property
     def needs_audit(self) -> bool:
-        """Whether a rule asks more than the pixels."""
+        """Whether a rule asks what only a whole audit knows."""
         return self.outliers or self.label_errors or self.contradictory
 
 
@@ -129,6 +129,11 @@ class Recipe(_Part):
     augment: Augment = Augment()
     clean: Clean = Clean()
     balance: Balance = Balance()
+
+    @property
+    def needs_cells(self) -> bool:
+        """Whether a rule of training asks which pictures show one cell, beyond identical pixels."""
+        return self.clean.duplicates == "near" or self.balance.sample_weights
 
     def fingerprint(self) -> str:
         """What decides the weights, as JSON: not the texts, and not what is left at its default."""

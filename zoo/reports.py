@@ -10,7 +10,6 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -159,24 +158,6 @@ def write_pictures(path: Path, table: pd.DataFrame) -> None:
     """Write the table of pictures atomically."""
     with atomic_path(path) as temporary:
         pq.write_table(pa.Table.from_pandas(table, preserve_index=False), temporary, compression="zstd")
-
-
-def summary(report: Report) -> dict[str, Any]:
-    """What is said in a line: counts of findings."""
-    cells = report.source_cells
-    return {
-        "images": report.images,
-        "unreadable": len(report.unreadable),
-        "identical": sum(map(len, report.duplicates.pixel)),
-        "copies": sum(map(len, report.duplicates.near)),
-        "contradictory": len(report.duplicates.contradictory),
-        "source_cells": cells.groups,
-        "subjects": cells.subjects,
-        "crossing": cells.crossing + len(cells.related_across),
-        "outliers": len(report.outliers),
-        "label_errors": len(report.label_errors),
-        "alarms": len(report.alarms),
-    }
 
 
 def _try(folder: Path) -> Audit | str:

@@ -294,13 +294,15 @@ def test_a_random_split_is_called_leaky_wherever_its_figures_appear(place, tmp_p
     assert cells[0] & cells[1]
 
 
-def test_a_grouped_recipe_keeps_copies_together(place, tmp_path_factory):
+@pytest.mark.parametrize("scheme", ["grouped", "stratified"])
+def test_a_recipe_that_asks_for_copies_keeps_them_together(place, tmp_path_factory, scheme):
+    """Stratified knows identical pixels only, until a rule (near duplicates) asks which pictures show one cell."""
     folder = draw_smears(tmp_path_factory.mktemp("copies"), 8)
     for path in sorted(folder.rglob("*.png")):
         Image.open(path).rotate(90).save(path.with_name(f"turned-{path.name}"))
     short = RECIPE.replace("epochs = 6", "epochs = 1")
-    rules = "[clean]\nduplicates = 'near'\noutliers = true\n[balance]\nclass_weights = true\n"
-    (place / "drawn.toml").write_text(short.replace('name = "drawn"', 'name = "drawn"\nsplit = "grouped"') + rules)
+    rules = "[clean]\nduplicates = 'near'\n[balance]\nclass_weights = true\n"
+    (place / "drawn.toml").write_text(short.replace('name = "drawn"', f'name = "drawn"\nsplit = "{scheme}"') + rules)
     assert train(place, folder) == 0
     entry = read_entry(place / "zoo" / "drawn")
     tables = [read_predictions(entry, name) for name in entry.evaluation.benchmarks]
@@ -321,6 +323,7 @@ def test_a_manifest_decides_who_is_tested(place, data, capsys):
     (place / "drawn.toml").write_text(short)
     assert train(place, data, "--split", "split.json") == 0
     entry = read_entry(place / "zoo" / "drawn")
+    assert "% of test images leak" in (entry.folder / "README.md").read_text()
     tested = set(read_predictions(entry, "drawn-test-random")["file"])
     assert tested == {file for file, _, _, side, _ in rows if side == "test"}
     draw_cell("monocyte", 77).save(data / "monocyte" / "000.png")

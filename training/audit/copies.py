@@ -39,7 +39,6 @@ WORTH = 12.0  # nucleus extent in pixels below which round nuclei all look alike
 PROMISING = 0.5  # correlation of the outlines without which no alignment is tried
 JOB = 256  # pairs handed to a worker at a time
 FEW_PAIRS = 4000  # below which no process is started
-SHIFTS = 6  # best links a picture whose colours are compared
 CROWD = 4  # copies from which a picture's link to another must be confirmed by a third
 GAP = 2.0  # levels of 255 between the colours of two photographs
 PART, COVER = 6, 0.8  # a photograph has at least this many copies, and all of them this share of the pictures

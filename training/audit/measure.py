@@ -181,7 +181,6 @@ def _empty() -> dict[str, Any]:
         "mean": np.zeros(3, np.float32),
         "spread": np.zeros(3, np.float32),
         "border": np.zeros(3, np.float32),
-        "background": np.zeros(3, np.float32),
         "sharpness": np.float32(0),
         "confidence": np.float32(0),
         "box": np.zeros(4, np.float32),
@@ -263,7 +262,6 @@ def _colours(pixels: np.ndarray) -> dict[str, Any]:
         "mean": pixels.reshape(-1, 3).mean(0, dtype=np.float64).astype(np.float32),
         "spread": pixels.reshape(-1, 3).std(0, dtype=np.float64).astype(np.float32),
         "border": edge.mean(0).astype(np.float32),
-        "background": np.percentile(small.reshape(-1, 3), 90, axis=0).astype(np.float32),
         "sharpness": np.float32(cv2.Laplacian(grey, cv2.CV_32F).std()),
         # which colours occur at all, a bit each: what is drawn into one picture occurs in no other
         "colours": np.packbits(counts >= 3),

@@ -18,8 +18,6 @@ from training.audit.measure import Measured
 FOLDS = 5
 DEPTH = 4
 ALARM = 0.15  # balanced accuracy above chance from which a property is called a shortcut
-FILE = ("size", "format", "jpeg_quality", "file_size")  # of the file alone: any power to predict is an artefact
-COLOUR = ("border_colour", "mean_colour")
 
 
 def find_shortcuts(measured: Measured, labels: Sequence[str | None], subject: np.ndarray) -> dict[str, float]:
