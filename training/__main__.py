@@ -9,30 +9,16 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from training import fetch
-from training.audit.report import Findings, look_for_copies, write
+from training.audit.report import look_for_copies, write
 from training.audit.report import run as run_audit
 from training.checkpoint import CheckpointError
-from training.cleaning import Suspects, clean, resample, row_weights
-from training.data import Prepared, TrainingDataError, item_names, prepare, read_labelled
-from training.engine import Arrays, DivergedError, TrainingStopped, fit
-from training.export import write_entry
-from training.recipe import Recipe, RecipeError, load_recipe, recipe_ids
-from training.splits import (
-    SCHEMES,
-    Split,
-    Table,
-    conflicting,
-    make_manifest,
-    parts_of,
-    read_manifest,
-    split_by,
-    split_of_manifest,
-    table_of,
-    write_manifest,
-)
+from training.devices import LOGS, make_accelerator
+from training.engine import CHECKPOINT, FitError, TrainingStopped
+from training.imagenet import WeightsError
+from training.recipe import PUBLISHED, SCRATCH, Recipe, RecipeError, load_recipe, recipe_ids
+from training.run import EMBEDDER, Job, overview, report, train, warn, with_labels
+from training.splits import SCHEMES, make_manifest, split_by, table_of, write_manifest
 from zoo.cache import cache_folder
 from zoo.catalogue import get_entry
 from zoo.data import DataError, layouts, read_dataset
@@ -40,8 +26,20 @@ from zoo.entry import ID, EntryError, summary
 from zoo.reports import headlines
 from zoo.runtime import resolve_device
 
+TRAIN_HELP = """\
+Fit a recipe, score its test split once and write a whole zoo entry, or none.
+
+With pictures of your own, in one folder a class:
+
+  my-cells/basophil/1.png, my-cells/basophil/2.png, …, my-cells/monocyte/1.png, …
+
+  python -m training train starter --data my-cells --out my-zoo/my-model
+  HEMAZOO_ZOO=my-zoo make demo          shows it in the app
+
+It can be stopped at any moment and gone on with by the same command and --resume. On several
+devices or machines: accelerate launch -m training train … (see `accelerate config`)."""
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
-EMBEDDER = "pbc8-efficientnet-lite0"  # the zoo's model whose features an audit compares
+RUNS = Path("runs")  # where running states are kept
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -51,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return options.run(options)
     except RecipeError as error:
         return _say(error, USAGE)
-    except (DataError, CheckpointError, DivergedError, EntryError, fetch.FetchError) as error:
+    except (DataError, CheckpointError, FitError, WeightsError, EntryError, fetch.FetchError) as error:
         return _say(error, FAILED)
     except TrainingStopped as error:
         return _say(error, INTERRUPTED)
@@ -79,12 +77,22 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
     train = commands.add_parser(
         "train",
         help="fit a recipe and write a zoo entry",
-        description="Fit a recipe, score its test split once and write a whole zoo entry, or none.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description=TRAIN_HELP,
         epilog=f"Recipes: {', '.join(recipe_ids())}, or the path of a .toml file.",
     )
     train.add_argument("recipe", help="a recipe's id, or a .toml file")
-    train.add_argument("--data", type=Path, required=True, metavar="DATA", help="the data set's folder or file")
+    train.add_argument(
+        "--data", type=Path, metavar="DATA", help="the data set's folder or file (an ensemble needs none)"
+    )
     train.add_argument("--out", type=Path, required=True, metavar="ENTRY", help="folder of the entry to write")
+    train.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change a key of the recipe, as in --set optimizer.lr=0.01; may be given several times",
+    )
     train.add_argument("--split", type=Path, metavar="MANIFEST", help="a split made by `split`, not the recipe's")
     train.add_argument(
         "--originals",
@@ -92,9 +100,15 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
         metavar="DIR",
         help="original frames of an augmented data set (default: ../bccd/JPEGImages beside --data)",
     )
+    train.add_argument(
+        "--published", action="store_true", help="the published system's protocol, leaks included; marked everywhere"
+    )
+    train.add_argument("--scratch", action="store_true", help="random start weights where the recipe's cannot be had")
     train.add_argument("--work", type=Path, metavar="DIR", help="folder of the running state (default: runs/NAME)")
     train.add_argument("--device", default="auto", help="auto, cpu or cuda (default: %(default)s)")
+    train.add_argument("--log", choices=LOGS, help="also report epochs to this tracker, into runs/logs/NAME")
     train.add_argument("--resume", action="store_true", help="go on with an unfinished run")
+    train.add_argument("--finish", action="store_true", help="make an entry of an unfinished run's best epoch")
     train.add_argument("--restart", action="store_true", help="forget an unfinished run, replace an entry in --out")
     train.add_argument("--json", action="store_true", help="print the entry's summary as JSON on stdout")
     train.set_defaults(run=_train, again="give the same command with --resume")
@@ -214,14 +228,14 @@ def _split(options: argparse.Namespace) -> int:
         return _say(f"{options.data} has pictures of fewer than two classes; there is nothing to split by.", FAILED)
     measured, _, cells = look_for_copies(data, get_entry(options.embedder), cache_folder(), options.originals)
     table = table_of(data, measured, cells)
-    _warn(len(whole) - len(table.files), "pictures without a label or that cannot be read")
+    warn(len(whole) - len(table.files), "pictures without a label or that cannot be read")
     told = []
     for number, path in enumerate(paths):
         split = split_by(options.scheme, table, options.fractions, options.seed, options.folds, number)
         fold = {"fold": number, "folds": options.folds} if many else {}
         manifest = make_manifest(data, table, split, options.scheme, options.seed, options.fractions, **fold)
         write_manifest(path, manifest)
-        _report(split)
+        report(split)
         told.append(
             {
                 "manifest": str(path),
@@ -264,108 +278,61 @@ def _fetch(options: argparse.Namespace) -> int:
 
 
 def _train(options: argparse.Namespace) -> int:
-    recipe, out = load_recipe(options.recipe), options.out.resolve()
-    work = options.work or Path("runs") / out.name
-    started = (work / "checkpoint.safetensors").exists()
-    if not ID.match(out.name):
-        return _say(f"{out.name!r} is no entry name: use letters, digits, dots, dashes and underscores.", USAGE)
-    if started and not (options.resume or options.restart):
-        return _say(f"There is an unfinished run in {work}. Add --resume to go on, or --restart to begin anew.", USAGE)
-    if out.exists() and not (options.restart or options.resume):
-        return _say(f"{out} is already there. Choose another --out, or --restart to replace it.", USAGE)
-    device = resolve_device(options.device)
-    prepared = prepare(read_labelled(options.data, recipe.data.labels), recipe.data.packed)
-    for name, reason in prepared.unreadable.items():
-        _say(f"left out {name}: {reason}", OK)
-    names = list(dict.fromkeys(recipe.data.labels.values()))
-    labels = np.array([names.index(item.label) for item in prepared.data.items])
-    split = resample(make_split(recipe, prepared, options), recipe.balance.resample, labels, recipe.seed)
-    _report(split)
-    if options.restart:
+    recipe = load_recipe(options.recipe, options.set, options.published, options.scratch)
+    recipe, out = with_labels(recipe, options.data), options.out.resolve()
+    work = options.work or RUNS / out.name
+    started = (work / CHECKPOINT).exists()
+    refused = _refused(options, recipe, out, work, started)
+    if refused:
+        return _say(refused, USAGE)
+    accelerator = make_accelerator(resolve_device(options.device), options.log, RUNS / "logs" / out.name)
+    if options.restart and accelerator.is_main_process:
         shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True, exist_ok=True)
-    weights = row_weights(recipe.balance, split, labels, split.cells)
-    arrays = Arrays(prepared.pictures, labels, weights)
-    fitted = fit(recipe, arrays, split, work, device, options.resume and started)
-    entry = write_entry(out, recipe, fitted, prepared.data.items, split, options.device)
-    shutil.rmtree(work, ignore_errors=True)  # all it held is in the entry
+    if options.log:
+        accelerator.init_trackers(recipe.id)
+    job = Job(
+        recipe, options.data, out, work, options.split, options.originals, options.resume and started, options.finish
+    )
+    try:
+        entry = train(job, accelerator)
+    finally:
+        accelerator.end_training()
+    if entry is None:
+        return OK  # another process writes and tells
     test = next(b for b in entry.evaluation.benchmarks.values() if b.role == "test")
     accuracy = test.metrics["accuracy"]
     _say(f"{out}: test accuracy {accuracy.value:.4f} ({accuracy.low:.4f} to {accuracy.high:.4f}).", OK)
+    _say(f"To see it in the app: HEMAZOO_ZOO={out.parent} make demo", OK)
     if options.json:
         print(json.dumps(summary(entry)))
     return OK
 
 
-def make_split(recipe: Recipe, prepared: Prepared, options: argparse.Namespace) -> Split:
-    """The recipe's split, or that of the manifest named with --split, cleaned as the recipe says.
-
-    Raises TrainingDataError if the original frames that the recipe needs are not there, or the manifest does not fit.
-    """
-    wanted, data = recipe.data, prepared.data
-    found: Findings | None = None
-    # a manifest brings its cells along; a stratified split knows identical pixels, unless a rule asks for more
-    known = options.split is not None or (wanted.split == "stratified" and not recipe.needs_cells)
-    if known and not recipe.clean.needs_audit:
-        labels = [item.label for item in data.items]
-        table = Table.plain(item_names(data.items), labels, prepared.pixels, parts_of(data))
-    else:
-        found = run_audit(data, get_entry(EMBEDDER), cache_folder(), _originals(recipe, options))
-        table = table_of(data, found.measured, found.cells)
-    if options.split is not None:
-        manifest = read_manifest(options.split, read_dataset(options.data))
-        split = split_of_manifest(manifest, table.files, set(wanted.labels))
-    else:
-        shares = (1 - wanted.val_fraction - wanted.test_fraction, wanted.val_fraction, wanted.test_fraction)
-        split = split_by(wanted.split, table, shares, recipe.seed)
-    return clean(split, recipe.clean, split.cells, table.pixels, found and _suspects(found, table))
-
-
-def _originals(recipe: Recipe, options: argparse.Namespace) -> Path | None:
-    if not recipe.data.originals:
-        return options.originals
-    originals = options.originals or options.data.parent / "bccd" / "JPEGImages"
-    if not originals.is_dir():
-        raise TrainingDataError(
-            f"{recipe.data.name} holds augmented copies, and {originals} with the original frames is not there. Fetch "
-            "BCCD_Dataset and name its JPEGImages folder with --originals: without it validation would leak."
-        )
-    return originals
-
-
-def _suspects(found: Findings, table: Table) -> Suspects:
-    """The audit's findings as rows of the table."""
-    place = {file: row for row, file in enumerate(table.files)}
-    files = [item.file for item in found.data.items]
-    bad = conflicting(table.labels, table.cells)
-    return Suspects(
-        frozenset(place[files[row]] for row in found.outliers.rows),
-        frozenset(place[files[row]] for row in found.label_errors.rows),
-        frozenset(row for row, cell in enumerate(table.cells) if cell in bad),
-    )
-
-
-def _report(split: Split) -> None:
-    for side, rows in split.rows.items():
-        _say(f"{side}: {len(rows):,} images of {len({split.cells[i] for i in rows}):,} cells", OK)
-    for reason, count in split.left_out.items():
-        _warn(count, f"images: {reason}")
-    if split.leaky:
-        _say(f"LEAKY: {100 * split.leak_share:.1f} % of test images have a copy in training.", OK)
-
-
-def _warn(count: int, what: str) -> None:
-    if count:
-        _say(f"left out {count:,} {what}", OK)
+def _refused(options: argparse.Namespace, recipe: Recipe, out: Path, work: Path, started: bool) -> str | None:
+    """What speaks against training into `out`, as a sentence."""
+    ends = [end for end in (SCRATCH + PUBLISHED, SCRATCH, PUBLISHED) if recipe.id.endswith(end)]
+    if ends and not out.name.endswith(ends[0]):
+        return f"Call the entry …{ends[0]}, so that nobody takes it for another: --out {out}{ends[0]}"
+    if not ID.match(out.name):
+        return f"{out.name!r} is no entry name: use letters, digits, dots, dashes and underscores."
+    going_on = options.resume or options.finish
+    if started and not (going_on or options.restart):
+        return f"There is an unfinished run in {work}. Add --resume to go on, or --restart to begin anew."
+    if options.finish and not started:
+        return f"There is no unfinished run in {work}."
+    if out.exists() and not (options.restart or going_on):
+        return f"{out} is already there. Choose another --out, or --restart to replace it."
+    return None
 
 
 def _recipes(options: argparse.Namespace) -> int:
-    recipes = [load_recipe(name) for name in recipe_ids()]
+    rows = [overview(load_recipe(name)) for name in recipe_ids()]
     if options.json:
-        print(json.dumps([recipe.model_dump(mode="json") for recipe in recipes]))
-    else:
-        for recipe in recipes:
-            print(f"{recipe.id:28} {recipe.task:28} {recipe.model.architecture:24} {recipe.title}")
+        print(json.dumps(rows))
+        return OK
+    for row in rows:
+        size = f"{row['parameters']:,}" if row["parameters"] is not None else "–"
+        print(f"{row['id']:27} {row['system'] or '–':3} {row['task']:28} {size:>12}  {row['title']}")
     return OK
 
 

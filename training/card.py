@@ -4,23 +4,26 @@ from __future__ import annotations
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from training.recipe import Recipe
+from training.recipe import PUBLISHED, SCRATCH, Recipe, Stage
 from training.splits import Split
+from zoo.architectures import is_own
 from zoo.entry import Benchmark, Entry
 from zoo.metrics import SCORES
 
 LICENCE = "apache-2.0"
 
 
-def render_card(entry: Entry, recipe: Recipe, split: Split, best_epoch: int) -> str:
-    """The card's Markdown with its model-index metadata."""
+def render_card(entry: Entry, recipe: Recipe, split: str) -> str:
+    """The card's Markdown with its model-index metadata; `split` tells what was trained and tested on."""
     tests = {name: b for name, b in entry.evaluation.benchmarks.items() if b.role == "test"}
     parts = [f"---\n{_metadata(entry, recipe, tests)}\n---", f"# {recipe.title}", recipe.summary]
     parts.append("**Not a medical device.** For research, teaching and engineering only; do not diagnose with it.")
     for name, benchmark in tests.items():
         parts.append(_scores(name, benchmark))
+    if recipe.reported:
+        parts.append(_published(entry, recipe))
     parts.append(_use(entry))
-    parts.append(_training(recipe, split, best_epoch))
+    parts.append(_training(entry, recipe, split))
     parts.append(_limits(recipe))
     return "\n\n".join(parts) + "\n"
 
@@ -67,11 +70,42 @@ def _scores(name: str, benchmark: Benchmark) -> str:
     return "\n\n".join(lines)
 
 
+def _published(entry: Entry, recipe: Recipe) -> str:
+    tests = [b for b in entry.evaluation.benchmarks.values() if b.role == "test"]
+    protocol = "under their protocol, which leaks" if any(b.leaky for b in tests) else "under an honest protocol"
+    lines = [
+        "## The published system",
+        f"Its authors reported: {recipe.reported}. The scores above are {protocol}.",
+        *recipe.notes,
+    ]
+    if recipe.id.endswith((SCRATCH, SCRATCH + PUBLISHED)):
+        lines.append(
+            "**From random weights.** The published system starts with ImageNet weights, which could not be reached "
+            "where this one was trained; nothing is frozen, and its scores say nothing about transfer."
+        )
+    return "\n\n".join(lines)
+
+
 def _use(entry: Entry) -> str:
     config = entry.config
+    if config is None or config.zoo.members or config.zoo.head or config.zoo.crop != "none":
+        crop = (
+            ""
+            if config is None or config.zoo.crop == "none"
+            else " It sees the cell as `zoo.localise.crop_cell` cuts it out."
+        )
+        return f"""## Use
+
+```python
+import zoo  # from HemaZoo
+
+zoo.classify("cell.png", "{entry.id}")  # label, confidence, probabilities, seconds
+```
+
+Labels: {", ".join(entry.labels)}.{crop}"""
     imports = "import timm\n"
-    if config and config.architecture == "cnn60":
-        imports += "import zoo.architectures  # from HemaZoo: registers cnn60 with timm\n"
+    if is_own(config.architecture):
+        imports += f"import zoo.architectures  # from HemaZoo: registers {config.architecture} with timm\n"
     return f"""## Use
 
 ```python
@@ -85,25 +119,58 @@ Labels, in the order of the outputs: {", ".join(entry.labels)}. Probabilities ar
 the validation split is already divided into the last layer."""
 
 
-def _training(recipe: Recipe, split: Split, best_epoch: int) -> str:
+def how_split(recipe: Recipe, split: Split) -> str:
+    """What was trained, validated and tested on, and what keeps these apart."""
     sides = ", ".join(f"{len(split.rows[side]):,} {side}" for side in ("train", "val", "test"))
     left = "; ".join(f"{count:,} images: {reason}" for reason, count in split.left_out.items()) or "nothing"
-    start = "ImageNet weights" if recipe.model.weights != "none" else "random weights"
-    chosen = recipe.schedule.select.removeprefix("val_").replace("_", " ").replace("loss", "log loss")
     grouping = {
         "official": "all copies of one source frame on one side",
         "grouped": "all copies of one cell on one side",
         "stratified": "pixel-identical images on one side",
         "random": f"copies of one cell on both sides: {100 * split.leak_share:.0f} % of test images leak",
     }["random" if split.leaky else recipe.data.split]  # a manifest may be leaky whatever the recipe says
+    return f"Images: {sides}, split with {grouping}. Left out of training: {left}."
+
+
+def _training(entry: Entry, recipe: Recipe, split: str) -> str:
+    made = f"`python -m training train {recipe.id.removesuffix(PUBLISHED).removesuffix(SCRATCH)} --data DIR --out ENTRY"
+    made += (" --scratch" if SCRATCH in recipe.id else "") + (" --published" if PUBLISHED in recipe.id else "") + "`"
     return f"""## Data and training
 
 {recipe.data.credit}.
 
-Images: {sides}, split with {grouping}. Left out of training: {left}.
-`{recipe.model.architecture}` from {start}, {recipe.schedule.epochs} epochs of {recipe.optimizer.name},
-the best by {chosen} on validation (epoch {best_epoch}). The whole recipe is in `config.json`;
-`python -m training train {recipe.id} --data DIR --out ENTRY` makes it again."""
+{split}
+{_fitting(entry, recipe)} The whole recipe is in `config.json`; {made} makes it again."""
+
+
+def _fitting(entry: Entry, recipe: Recipe) -> str:
+    """How the weights came about."""
+    told = entry.config.zoo.training if entry.config else {}
+    if recipe.ensemble:
+        shares = ", ".join(
+            f"{m} {s:.2f}" for m, s in zip(recipe.ensemble.members, told.get("weights", []), strict=False)
+        )
+        return (
+            f"Probabilities of its members are averaged with weights {recipe.ensemble.weights} on validation: {shares}."
+        )
+    if recipe.head:
+        kind = {"knn": "k nearest neighbours", "svm": "a support vector machine", "forest": "a random forest"}
+        given = f"the features of `{recipe.head.of}`" if recipe.head.of else "raw pixels"
+        return f"{kind[recipe.head.kind].capitalize()} on {given}, options {recipe.head.options}."
+    start = "ImageNet weights" if recipe.network.weights != "none" else "random weights"
+    chosen = recipe.schedule.select.removeprefix("val_").replace("_", " ").replace("loss", "log loss")
+    steps = "; then ".join(f"{stage.epochs} epochs of {_trained(stage)}" for stage in recipe.course)
+    ran = f" {told['epochs']} epochs were run, {told['seconds'] / 60:.0f} minutes on {told['device']}." if told else ""
+    return (
+        f"`{recipe.network.architecture}` from {start}, {steps}, by {recipe.optimizer.name}; the best by {chosen} on "
+        f"validation (epoch {told.get('best_epoch', '?')}).{ran}"
+    )
+
+
+def _trained(stage: Stage) -> str:
+    if isinstance(stage.train, str):
+        return {"all": "everything", "head": "the head"}[stage.train]
+    return f"the head and {', '.join(stage.train)}"
 
 
 def _limits(recipe: Recipe) -> str:

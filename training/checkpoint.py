@@ -33,8 +33,17 @@ def save(path: Path, modules: dict[str, nn.Module], optimizer: torch.optim.Optim
         save_file(tensors, str(temporary), {"facts": json.dumps(facts), "numbers": json.dumps(numbers)})
 
 
-def load(path: Path, modules: dict[str, nn.Module], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """Put the state in `path` back into `modules` and the optimizer; returns the saved facts.
+def read_facts(path: Path) -> dict[str, Any]:
+    """The facts saved in `path`. Raises CheckpointError if it is damaged or not there."""
+    try:
+        with safe_open(str(path), "pt") as file:
+            return json.loads(file.metadata()["facts"])
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be continued ({error}). Start anew with --restart.") from error
+
+
+def load(path: Path, modules: dict[str, nn.Module], optimizer: torch.optim.Optimizer) -> None:
+    """Put the state in `path` back into `modules` and the optimizer.
 
     Raises CheckpointError if the file is damaged or belongs to another network.
     """
@@ -56,4 +65,3 @@ def load(path: Path, modules: dict[str, nn.Module], optimizer: torch.optim.Optim
         row, name = key.split("/")
         state.setdefault(int(row), {})[name] = number
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    return json.loads(header["facts"])

@@ -50,9 +50,12 @@ def read_labelled(place: Path, labels: Mapping[str, str] | None) -> DataSet:
     return replace(data, items=tuple(kept))
 
 
-def prepare(data: DataSet, size: tuple[int, int]) -> Prepared:
-    """Every picture squashed to `size` (height, width), from the packed cache; what cannot be decoded is left out."""
-    packed = pack(data, size, cache_folder(), show_progress)
+def prepare(data: DataSet, size: tuple[int, int], crop: str = "none") -> Prepared:
+    """Every picture, cut as `crop` says, squashed to `size` (height, width), from the packed cache.
+
+    What cannot be decoded is left out. Raises TrainingDataError if that is every picture.
+    """
+    packed = pack(data, size, cache_folder(), show_progress, crop)
     rows = [row for row, pixels in enumerate(packed.pixels) if pixels]
     if not rows:
         raise TrainingDataError(

@@ -1,4 +1,4 @@
-"""How are a recipe's weights fitted? A plain loop; every random choice follows from the seed and the step alone.
+"""How are a recipe's weights fitted? A plain loop on `accelerate`; all that is random follows from seed and step.
 
 So a run that was stopped between any two steps and taken up again ends in the same weights as one that was not.
 """
@@ -6,6 +6,7 @@ So a run that was stopped between any two steps and taken up again ends in the s
 from __future__ import annotations
 
 import copy
+import errno
 import math
 import signal
 import threading
@@ -19,295 +20,550 @@ from typing import Any
 import numpy as np
 import timm
 import torch
-from PIL import Image
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+from safetensors import SafetensorError
 from timm.data import Mixup
 from timm.optim import create_optimizer_v2
-from timm.scheduler import CosineLRScheduler
 from timm.utils import ModelEmaV3
 from torch import nn
-from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 import zoo.architectures  # noqa: F401 (registers our own networks with timm)
 from training import checkpoint
-from training.augment import training_transform
-from training.imagenet import load_packaged
-from training.recipe import Model, Recipe
+from training.feed import Arrays, Feed, PictureFeed, keep_features
+from training.imagenet import load_imagenet
+from training.rates import is_enough, lower_is_better, plateau_scale, rates
+from training.recipe import Model, Recipe, Stage
 from training.splits import Split
 from zoo.files import write_json
-from zoo.preprocess import preprocessor
 
 SAVE_SECONDS = 60.0
-VALIDATION_BATCH = 128
+TELL_SECONDS = 2.0  # between two lines for the app
+LEAST_PART = 2  # pictures run at a time: batch norm needs two
+CHECKPOINT, HISTORY, STATE = "checkpoint.safetensors", "history.json", "run.json"
 
 
 class TrainingStopped(Exception):
     """Training was stopped before its last epoch; the message says where and how to continue."""
 
 
-class DivergedError(ValueError):
-    """The loss is no longer a number; the message says where and what to change."""
+class FitError(ValueError):
+    """Training cannot go on; the message says where, what is kept and what to change."""
 
 
-@dataclass(frozen=True)
-class Arrays:
-    """Packed pictures, uint8 (n, height, width, 3), label numbers, int64 (n,), and weights of the loss (n,) if any."""
-
-    pictures: np.ndarray
-    labels: np.ndarray
-    weights: np.ndarray | None = None
+class DivergedError(FitError):
+    """The loss is no longer a number."""
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """The best epoch's network (on the CPU, evaluation mode), its per-epoch history and the best epoch, from 1."""
+    """The best epoch's network (on the CPU, evaluation mode), its per-epoch history and the best epoch, from 1.
+
+    `seconds` is the time spent in training and validation, `images` how many training images were seen in it.
+    """
 
     model: nn.Module
     history: list[dict[str, float]]
     best_epoch: int
+    seconds: float
+    images: int
+    processes: int = 1
 
 
 def build_model(model: Model, classes: int) -> nn.Module:
-    """The recipe's network with `classes` outputs and its starting weights."""
-    network = timm.create_model(model.architecture, pretrained=False, num_classes=classes, **model.args)
-    if model.weights == "imagenet-package":
-        load_packaged(network)
+    """The recipe's network with `classes` outputs and its start weights. Raises WeightsError if they are not here."""
+    network = timm.create_model(model.timm_name, pretrained=False, num_classes=classes, **model.timm_args)
+    if model.weights == "imagenet":
+        load_imagenet(network.backbone if model.head else network, model.architecture)
         # timm's own start for this layer gives logits of some ±10, whose first gradients would undo the pretraining
         nn.init.normal_(network.get_classifier().weight, std=0.01)
         nn.init.zeros_(network.get_classifier().bias)
     return network
 
 
-def pretrained_cfg(model: Model) -> dict[str, Any]:
-    """What timm needs to know of the input: size, interpolation, mean, std; the whole picture is squashed into it."""
-    return {
-        "input_size": [3, *model.input_size],
-        "interpolation": model.interpolation,
-        "crop_pct": 1.0,
-        "crop_mode": "squash",
-        "mean": list(model.mean),
-        "std": list(model.std),
-    }
+def unfreeze(network: nn.Module, what: str | list[str]) -> None:
+    """Make trainable what a stage names: "all", the "head" after the backbone, or also modules by their name's start.
+
+    Raises FitError if a name fits no module.
+    """
+    network.requires_grad_(what == "all")
+    if what == "all":
+        return
+    names = [] if what == "head" else list(what)
+    for name, parameter in network.named_parameters():
+        inside = name.removeprefix("backbone.")
+        if not name.startswith("backbone.") or any(inside.startswith(start) for start in names):
+            parameter.requires_grad_(True)
+    unknown = [n for n in names if not any(m.startswith(f"backbone.{n}") for m, _ in network.named_modules())]
+    if unknown:
+        blocks = ", ".join(name for name, _ in network.backbone.named_children())
+        raise FitError(f"The backbone has no part {unknown[0]!r}. It has: {blocks}.")
 
 
-def fit(recipe: Recipe, data: Arrays, split: Split, work: Path, device: torch.device, resume: bool) -> Fitted:
+def set_mode(network: nn.Module) -> None:
+    """Training mode where something is trained; what is frozen keeps its batch-norm statistics, too."""
+    network.train()
+    for module in network.modules():
+        own = list(module.parameters())
+        if own and not any(parameter.requires_grad for parameter in own):
+            module.eval()
+
+
+def fit(
+    recipe: Recipe,
+    data: Arrays,
+    split: Split,
+    work: Path,
+    accelerator: Accelerator,
+    resume: bool = False,
+    finish: bool = False,
+    after_epoch: Callable[[dict[str, float]], None] | None = None,
+) -> Fitted:
     """Fit `recipe` on the split's training rows, choosing the epoch on validation, as the recipe says.
 
-    Keeps `checkpoint.safetensors` and `history.json` in `work`. Raises TrainingStopped on Ctrl-C (after the running
-    step, state saved), DivergedError on a loss that is not finite, CheckpointError if `resume` finds a state of other
+    Keeps `checkpoint.safetensors`, `history.json` and `run.json` in `work`. `finish` gives the best epoch of an
+    unfinished run. `after_epoch` is told each epoch's figures and may raise to end the run.
+
+    Raises TrainingStopped on Ctrl-C (after the running step, state saved), DivergedError on a loss that is not finite,
+    FitError on a full disk or a memory too small for two pictures, CheckpointError if `resume` finds a state of other
     making.
     """
     torch.manual_seed(recipe.seed)
-    classes = len(dict.fromkeys(recipe.data.labels.values()))
-    model = build_model(recipe.model, classes).to(device, memory_format=torch.channels_last)
-    run = _Run(recipe, data, split, work, device, model)
-    if resume:
+    run = _Run(recipe, data, split, work, accelerator)
+    if resume or finish:
         run.resume()
+    if finish:
+        return run.result()
     with _stop_on_interrupt() as stopped:
-        for epoch in range(run.epoch, recipe.schedule.epochs):
-            run.train_epoch(epoch, stopped)
-            run.finish_epoch(epoch)
+        while not run.done:
+            run.train_epoch(stopped)
+            entry = run.finish_epoch()
+            if after_epoch is not None:
+                after_epoch(entry)
     return run.result()
 
 
 class _Run:
     """The state of one fitting."""
 
-    def __init__(
-        self, recipe: Recipe, data: Arrays, split: Split, work: Path, device: torch.device, model: nn.Module
-    ) -> None:
-        self.recipe, self.data, self.split, self.work, self.device = recipe, data, split, work, device
-        self.model = model
-        self.ema = ModelEmaV3(model, decay=recipe.optimizer.ema_decay or 0.0)
-        self.best = copy.deepcopy(self.ema.module)
-        self.optimizer = create_optimizer_v2(
-            model, opt=recipe.optimizer.name, lr=recipe.optimizer.lr, weight_decay=recipe.optimizer.weight_decay
-        )
-        batch = recipe.schedule.batch_size
-        self.steps = max(1, len(split.rows["train"]) // batch)
-        warmup = round(recipe.schedule.warmup_epochs * self.steps)
-        self.scheduler = CosineLRScheduler(
-            self.optimizer,
-            t_initial=recipe.schedule.epochs * self.steps if recipe.schedule.cosine else 10**9,
-            lr_min=0.0,
-            warmup_t=warmup,
-            warmup_lr_init=recipe.optimizer.lr / 100,
-            t_in_epochs=False,
-        )
-        smoothing = recipe.optimizer.label_smoothing
-        self.mixup = None
-        if recipe.augment.mixup:
-            classes = len(dict.fromkeys(recipe.data.labels.values()))
-            # mixed targets come smoothed
-            self.mixup = Mixup(recipe.augment.mixup, label_smoothing=smoothing, num_classes=classes)
-        self.criterion = nn.CrossEntropyLoss(label_smoothing=0.0 if self.mixup else smoothing, reduction="none")
-        self.epoch, self.step = 0, 0
+    def __init__(self, recipe: Recipe, data: Arrays, split: Split, work: Path, accelerator: Accelerator) -> None:
+        self.recipe, self.data, self.split, self.work = recipe, data, split, work
+        self.accelerator, self.device = accelerator, accelerator.device
+        self.world, self.main = accelerator.num_processes, accelerator.is_main_process
+        form = torch.channels_last if recipe.schedule.channels_last else torch.contiguous_format
+        self.model = build_model(recipe.network, len(recipe.labels)).to(self.device, memory_format=form)
+        decay = recipe.optimizer.ema_decay
+        self.ema = ModelEmaV3(self.model, decay=decay) if decay else None
+        self.best = copy.deepcopy(self.model)
+        self.batch = self._batch()
+        self.steps = max(1, len(split.rows["train"]) // self.batch)
+        self.part = math.ceil(self.batch / self.world / recipe.schedule.accumulate)  # pictures run at a time
+        self.mixup = self._mixup()
+        smoothing = 0.0 if self.mixup else recipe.optimizer.label_smoothing  # mixed targets come smoothed
+        self.criterion = nn.CrossEntropyLoss(label_smoothing=smoothing, reduction="none")
+        self.stage, self.epoch, self.step = 0, 0, 0  # epoch of the stage, step of the epoch
         self.sums = [0.0, 0.0, 0.0]  # loss, correct, images of the running epoch
         self.history: list[dict[str, float]] = []
-        self.best_epoch = 0
-        self.key = f"{recipe.fingerprint()} {split.hash}"
+        self.best_epoch, self.seconds, self.images = 0, 0.0, 0
+        self.key = f"{recipe.fingerprint()} {split.hash} {self.world}"
+        self.began = time.monotonic()
+        self.told = 0.0
+        self.begin_stage()
+
+    # --- what a stage is made of
+
+    def _batch(self) -> int:
+        batch = min(self.recipe.schedule.batch_size, len(self.split.rows["train"]))
+        if batch % self.world:
+            raise FitError(
+                f"A batch of {batch} cannot be shared evenly by {self.world} processes. Choose a multiple with "
+                "--set schedule.batch_size=…"
+            )
+        return batch
+
+    def _mixup(self) -> Mixup | None:
+        augment = self.recipe.augment
+        if not augment.mixup and not augment.cutmix:
+            return None
+        smoothing = self.recipe.optimizer.label_smoothing
+        return Mixup(
+            augment.mixup, augment.cutmix, label_smoothing=smoothing, num_classes=len(self.recipe.labels), prob=1.0
+        )
+
+    def begin_stage(self) -> None:
+        """Freeze, build the optimiser and the feed of the running stage."""
+        stage, recipe = self.recipe.course[self.stage], self.recipe
+        unfreeze(self.model, stage.train)
+        options: dict[str, Any] = {"weight_decay": recipe.optimizer.weight_decay}
+        if recipe.optimizer.momentum is not None:
+            options["momentum"] = recipe.optimizer.momentum
+        trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        self.lr = stage.lr or recipe.optimizer.lr
+        self.optimizer = create_optimizer_v2(self.model, opt=recipe.optimizer.name, lr=self.lr, **options)
+        self.trained = trained
+        self.decayed = [parameter for parameter in trained if parameter.ndim > 1]
+        self.course = rates(recipe.schedule, self.lr, stage.epochs, self.steps)
+        # features are kept only where nothing before them changes
+        self.kept = self._keeps_features(stage)
+        self.feed = self._feed(stage)
+        self.runner = self._runner()
+
+    def _keeps_features(self, stage: Stage) -> bool:
+        return stage.train == "head" and self.recipe.schedule.cache_features and self.mixup is None
+
+    def _feed(self, stage: Stage) -> Feed:
+        size = stage.input_size or self.recipe.network.input_size
+        if not self.kept:
+            return PictureFeed(self.recipe, self.data, size)
+        with self.accelerator.main_process_first():
+            return keep_features(
+                self.recipe, self.data, self.split.hash, dict(self.split.rows), self.model, self.device, size, self.main
+            )
+
+    def _runner(self) -> nn.Module:
+        """What a step calls: the network, or what follows kept features; compiled and shared among processes."""
+        network: nn.Module = _Rest(self.model) if self.kept else self.model
+        if self.world > 1:
+            network = self.accelerator.prepare_model(network)
+        return torch.compile(network) if self.recipe.schedule.compile else network
+
+    # --- state on disk
 
     @property
     def path(self) -> Path:
-        return self.work / "checkpoint.safetensors"
+        return self.work / CHECKPOINT
 
     def modules(self) -> dict[str, nn.Module]:
-        return {"model": self.model, "ema": self.ema.module, "best": self.best}
+        found = {"model": self.model, "best": self.best}
+        return found | ({"ema": self.ema.module} if self.ema else {})
 
     def save(self) -> None:
+        """Write the state. All processes call it together; the first one writes."""
+        sums = self._reduced(self.sums)
+        if not self.main:
+            return
         facts = {
             "key": self.key,
+            "stage": self.stage,
             "epoch": self.epoch,
             "step": self.step,
-            "sums": self.sums,
+            "sums": sums,
+            "part": self.part,
             "history": self.history,
             "best_epoch": self.best_epoch,
+            "seconds": self._seconds(),
+            "images": self.images,
         }
-        checkpoint.save(self.path, self.modules(), self.optimizer, facts)
+        self._write(lambda: checkpoint.save(self.path, self.modules(), self.optimizer, facts))
+
+    def _write(self, action: Callable[[], None]) -> None:
+        try:
+            action()
+        except (OSError, SafetensorError) as error:
+            full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or "No space" in str(
+                error
+            )
+            what = "the disk is full" if full else str(error)
+            kept = f"What was saved before is kept in {self.work}" if self.path.exists() else "Nothing was saved so far"
+            raise FitError(
+                f"The state cannot be written: {what}. {kept}. Make room, then give the same command with --resume."
+            ) from error
 
     def resume(self) -> None:
-        facts = checkpoint.load(self.path, self.modules(), self.optimizer)
+        facts = checkpoint.read_facts(self.path)
         if facts["key"] != self.key:
             raise checkpoint.CheckpointError(
-                f"{self.path} was made with another recipe or other data. Start anew with --restart."
+                f"{self.path} was made with another recipe, other data or another number of processes. Start anew "
+                "with --restart."
             )
-        self.epoch, self.step, self.sums = facts["epoch"], facts["step"], facts["sums"]
+        if facts["stage"] != self.stage:
+            self.stage = facts["stage"]
+            self.begin_stage()
+        checkpoint.load(self.path, self.modules(), self.optimizer)
+        self.epoch, self.step, self.part = facts["epoch"], facts["step"], facts["part"]
+        self.sums = facts["sums"] if self.main else [0.0, 0.0, 0.0]
         self.history, self.best_epoch = facts["history"], facts["best_epoch"]
+        self.images = facts["images"]
+        self.began = time.monotonic() - facts["seconds"]
 
-    def train_epoch(self, epoch: int, stopped: Callable[[], bool]) -> None:
-        self.model.train()
-        title = f"epoch {epoch + 1}/{self.recipe.schedule.epochs}"
-        batch = self.recipe.schedule.batch_size
-        progress = tqdm(total=self.steps * batch, initial=self.step * batch, desc=title, unit="image", smoothing=0.05)
+    def _seconds(self) -> float:
+        return time.monotonic() - self.began
+
+    def tell(self) -> None:
+        """For the app: where this run is."""
+        if not self.main or time.monotonic() - self.told < TELL_SECONDS:
+            return
+        self.told = time.monotonic()
+        state = {
+            "title": self.recipe.title,
+            "recipe": self.recipe.id,
+            "epoch": len(self.history) + 1,
+            "epochs": self.recipe.epochs,
+            "step": self.step,
+            "steps": self.steps,
+            "images_per_second": round(self.images / max(self._seconds(), 1e-6), 1),
+            "updated": time.time(),
+        }
+        self._write(lambda: write_json(self.work / STATE, state))
+
+    # --- the loop
+
+    @property
+    def done(self) -> bool:
+        return self.stage == len(self.recipe.course) - 1 and self._stage_is_over()
+
+    def _stage_is_over(self) -> bool:
+        stage = self.recipe.course[self.stage]
+        return self.epoch >= stage.epochs or is_enough(self.recipe.schedule, self._stage_history())
+
+    def _stage_history(self) -> list[dict[str, float]]:
+        return [entry for entry in self.history if entry["stage"] == self.stage + 1]
+
+    def train_epoch(self, stopped: Callable[[], bool]) -> None:
+        set_mode(self.model)
+        number = len(self.history)
+        scale = plateau_scale(self.recipe.schedule, self._stage_history())
+        title = f"epoch {number + 1}/{self.recipe.epochs}"
+        bar = tqdm(
+            total=self.steps * self.batch,
+            initial=self.step * self.batch,
+            desc=title,
+            unit="image",
+            smoothing=0.05,
+            disable=not self.main,
+        )
         saved = time.monotonic()
-        with progress:
-            for images, labels, weights in self.loader(epoch):
-                self.train_step(epoch, images, labels, weights)
-                progress.update(len(labels))
-                progress.set_postfix(loss=f"{self.sums[0] / self.sums[2]:.3f}", refresh=False)
-                if stopped():
+        with bar:
+            for inputs, labels, weights in self.feed.train(number, self._shares(number)):
+                self.train_step(number, scale, inputs, labels, weights)
+                bar.update(len(labels) * self.world)
+                bar.set_postfix(loss=f"{self.sums[0] / self.sums[2]:.3f}", refresh=False)
+                self.tell()
+                stop, due = self._agreed(stopped(), time.monotonic() - saved > SAVE_SECONDS)
+                if stop:
                     self.save()
                     raise TrainingStopped(
-                        f"Stopped in epoch {epoch + 1} after {self.step} of {self.steps} steps. "
+                        f"Stopped in epoch {number + 1} after {self.step} of {self.steps} steps. "
                         "Give the same command with --resume to go on from here."
                     )
-                if time.monotonic() - saved > SAVE_SECONDS:
+                if due:
                     self.save()
                     saved = time.monotonic()
 
-    def train_step(self, epoch: int, images: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor) -> None:
-        number = epoch * self.steps + self.step
-        torch.manual_seed(self.recipe.seed * 1_000_003 + number)  # dropout's choices, whatever went before
-        self.scheduler.step_update(number)
-        images = images.to(self.device, memory_format=torch.channels_last)
+    def _shares(self, number: int) -> list[np.ndarray]:
+        """This process's rows of each batch that is still to come in this epoch."""
+        order = np.random.default_rng([self.recipe.seed, number]).permutation(self.split.rows["train"])
+        batches = [order[i * self.batch : (i + 1) * self.batch] for i in range(self.step, self.steps)]
+        return [rows[self.accelerator.process_index :: self.world] for rows in batches]
+
+    def train_step(
+        self, number: int, scale: float, inputs: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor
+    ) -> None:
+        """One step on this process's share of a batch."""
+        step = number * self.steps + self.step
+        # dropout's choices, whatever went before; processes draw their own
+        torch.manual_seed((self.recipe.seed * 1_000_003 + step) * self.world + self.accelerator.process_index)
+        for group in self.optimizer.param_groups:
+            group["lr"] = scale * self.course[self.epoch * self.steps + self.step] * group.get("lr_scale", 1.0)
+        form = torch.channels_last if self.recipe.schedule.channels_last and inputs.ndim == 4 else None
+        inputs = inputs.to(self.device, non_blocking=True)
+        inputs = inputs.contiguous(memory_format=form) if form else inputs
         labels = labels.to(self.device)
         targets, weights = labels, weights.to(self.device)
         if self.mixup is not None:
-            np.random.seed(number)  # noqa: NPY002 (timm draws from numpy's global state)
-            images, targets = self.mixup(images, labels)
+            np.random.seed(step % 2**32)  # noqa: NPY002 (timm draws from numpy's global state)
+            even = len(labels) // 2 * 2  # it mixes pairs
+            inputs, labels, weights = inputs[:even], labels[:even], weights[:even]
+            inputs, targets = self.mixup(inputs, labels)
             # a mixed picture is half of each; which half is larger, timm does not tell
             weights = (weights + weights.flip(0)) / 2
-        with torch.autocast(self.device.type, torch.bfloat16):
-            logits = self.model(images)
-        loss = (self.criterion(logits.float(), targets) * weights).mean()
-        if not torch.isfinite(loss):
-            raise DivergedError(
-                f"The loss is no longer a number (epoch {epoch + 1}, step {self.step + 1}). Lower optimizer.lr in the "
-                "recipe, or set optimizer.clip_norm, and start anew with --restart."
-            )
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        while True:
+            try:
+                loss, correct = self._gradients(inputs, labels, targets, weights)
+                break
+            except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+                self._make_do(error)
+        self._check(loss)
         if self.recipe.optimizer.clip_norm:
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.optimizer.clip_norm)
+            nn.utils.clip_grad_norm_(self.trained, self.recipe.optimizer.clip_norm)
         self.optimizer.step()
-        # with decay 0 the average is the network itself
-        self.ema.update(self.model)
+        if self.ema:
+            self.ema.update(self.model)
         self.step += 1
-        correct = (logits.argmax(1) == labels).sum().item()
-        self.sums = [a + b for a, b in zip(self.sums, (loss.item() * len(labels), correct, len(labels)), strict=True)]
+        self.images += len(labels) * self.world
+        self.sums = [a + b for a, b in zip(self.sums, (loss * len(labels), correct, len(labels)), strict=True)]
 
-    def finish_epoch(self, epoch: int) -> None:
+    def _gradients(
+        self, inputs: torch.Tensor, labels: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor
+    ) -> tuple[float, float]:
+        """Gradients of a batch's loss, run in parts; the mean loss and how many are right."""
+        self.optimizer.zero_grad(set_to_none=True)
+        total, correct = 0.0, 0.0
+        starts = range(0, len(labels), self.part)
+        for start in starts:
+            part = slice(start, start + self.part)
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.schedule.precision == "bf16"):
+                logits = self.runner(inputs[part])
+            loss = (self.criterion(logits.float(), targets[part]) * weights[part]).sum() / len(labels)
+            if self.recipe.optimizer.l2:
+                squares = sum(
+                    (parameter.square().sum() for parameter in self.decayed), torch.zeros((), device=self.device)
+                )
+                loss = loss + self.recipe.optimizer.l2 * squares / len(starts)
+            self.accelerator.backward(loss)
+            total += loss.item()
+            correct += (logits.argmax(1) == labels[part]).sum().item()
+        return total, correct
+
+    def _make_do(self, error: BaseException) -> None:
+        """After an out-of-memory: half as many pictures at a time. Raises what is something else, or hopeless."""
+        if not _is_memory(error):
+            raise error
+        if self.world > 1 or self.part <= LEAST_PART:
+            raise FitError(
+                f"There is not enough memory for {self.part} pictures at a time. What was saved is in {self.work}. "
+                "Choose a smaller model.input_size, more schedule.accumulate, or a smaller model."
+            ) from error
+        self.part = max(LEAST_PART, math.ceil(self.part / 2))
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        parts = math.ceil(self.batch / self.part)
+        tqdm.write(f"Out of memory: going on with {self.part} pictures at a time, {parts} parts a batch.")
+
+    def _check(self, loss: float) -> None:
+        if self.world > 1:
+            loss = float(self.accelerator.reduce(torch.tensor(loss, device=self.device), "sum"))
+        if math.isfinite(loss):
+            return
+        saved = (
+            f"The best epoch so far ({self.best_epoch}) can be made an entry with --finish. " if self.history else ""
+        )
+        raise DivergedError(
+            f"The loss is no longer a number (epoch {len(self.history) + 1}, step {self.step + 1}). {saved}Lower "
+            "optimizer.lr (--set optimizer.lr=…) or set optimizer.clip_norm, and start anew with --restart."
+        )
+
+    def _agreed(self, *flags: bool) -> tuple[bool, ...]:
+        """What any of the processes wants, so that all of them do the same."""
+        if self.world == 1:
+            return flags
+        wanted = self.accelerator.reduce(torch.tensor(flags, dtype=torch.float32, device=self.device), "sum")
+        return tuple(bool(value) for value in wanted.cpu() > 0)
+
+    def _reduced(self, sums: list[float]) -> list[float]:
+        if self.world == 1:
+            return sums
+        return self.accelerator.reduce(torch.tensor(sums, dtype=torch.float64, device=self.device), "sum").tolist()
+
+    def finish_epoch(self) -> dict[str, float]:
+        """Validate, remember the best, go on to the next epoch or stage; the epoch's figures."""
         loss, accuracy, balanced = self.validate()
-        count = max(self.sums[2], 1)
+        sums = self._reduced(self.sums)
+        count = max(sums[2], 1)
         entry = {
-            "epoch": epoch + 1,
-            "train_loss": self.sums[0] / count,
-            "train_accuracy": self.sums[1] / count,
+            "epoch": len(self.history) + 1,
+            "stage": self.stage + 1,
+            "train_loss": sums[0] / count,
+            "train_accuracy": sums[1] / count,
             "val_loss": loss,
             "val_accuracy": accuracy,
             "val_balanced_accuracy": balanced,
             "learning_rate": self.optimizer.param_groups[0]["lr"],
         }
+        if not math.isfinite(loss):
+            self._check(loss)
         self.history.append(entry)
-        tqdm.write("  ".join(f"{key} {value:.4g}" for key, value in entry.items()))
+        if self.main:
+            tqdm.write("  ".join(f"{key} {value:.4g}" for key, value in entry.items()))
         if self.rank(entry) < min(map(self.rank, self.history[:-1]), default=(math.inf,)):
-            self.best_epoch = epoch + 1
-            self.best.load_state_dict(self.ema.module.state_dict())
-        self.epoch, self.step, self.sums = epoch + 1, 0, [0.0, 0.0, 0.0]
+            self.best_epoch = len(self.history)
+            self.best.load_state_dict(self.judged.state_dict())
+        self.epoch, self.step, self.sums = self.epoch + 1, 0, [0.0, 0.0, 0.0]
+        if self._stage_is_over() and self.stage < len(self.recipe.course) - 1:
+            self._next_stage()
         self.save()
-        write_json(self.work / "history.json", self.history)
+        if self.main:
+            self._write(lambda: write_json(self.work / HISTORY, self.history))
+            self.accelerator.log(entry, step=len(self.history))
+        self.told = 0.0
+        self.tell()
+        return entry
+
+    def _next_stage(self) -> None:
+        """The next stage begins with the best weights so far."""
+        self.model.load_state_dict(self.best.state_dict())
+        if self.ema:
+            self.ema.module.load_state_dict(self.best.state_dict())
+        self.stage, self.epoch = self.stage + 1, 0
+        self.begin_stage()
 
     def rank(self, entry: dict[str, float]) -> tuple[float, float]:
         """Of two epochs the one with the smaller rank is better."""
         select = self.recipe.schedule.select
-        return (entry[select] if select == "val_loss" else -entry[select]), entry["val_loss"]
+        return (entry[select] if lower_is_better(select) else -entry[select]), entry["val_loss"]
+
+    @property
+    def judged(self) -> nn.Module:
+        """The network that is validated and kept: the averaged one, if there is one."""
+        return self.ema.module if self.ema else self.model
 
     @torch.no_grad()
     def validate(self) -> tuple[float, float, float]:
-        """Log loss, accuracy and balanced accuracy of the averaged weights on the validation rows."""
-        prepare = preprocessor(pretrained_cfg(self.recipe.model))
-        network = self.ema.module.eval()
+        """Log loss, accuracy and balanced accuracy of the judged weights on the validation rows."""
+        network = self.judged.eval()
         rows = self.split.rows["val"]
-        found = []
-        for start in range(0, len(rows), VALIDATION_BATCH):
-            pictures = [prepare(Image.fromarray(self.data.pictures[i])) for i in rows[start : start + VALIDATION_BATCH]]
-            batch = torch.stack(pictures).to(self.device, memory_format=torch.channels_last)
-            with torch.autocast(self.device.type, torch.bfloat16):
-                found.append(network(batch).float().log_softmax(1).cpu())
-        logs, labels = torch.cat(found).numpy(), self.data.labels[rows]
+        mine = rows[self.accelerator.process_index :: self.world]
+        found = [torch.zeros(0, len(self.recipe.labels))]
+        for batch in self.feed.look(mine):
+            inputs = batch.to(self.device)
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.schedule.precision == "bf16"):
+                logits = network.forward_rest(inputs) if self.kept else network(inputs)
+            found.append(logits.float().log_softmax(1).cpu())
+        logs, labels = self._gathered(torch.cat(found), len(rows)), self.data.labels[rows]
         right = logs.argmax(1) == labels
         balanced = np.mean([right[labels == label].mean() for label in np.unique(labels)])
         return float(-logs[np.arange(len(rows)), labels].mean()), float(right.mean()), float(balanced)
 
-    def loader(self, epoch: int) -> DataLoader:
-        rows = self.split.rows["train"]
-        order = np.random.default_rng([self.recipe.seed, epoch]).permutation(rows)
-        batch = self.recipe.schedule.batch_size
-        batches = [order[i * batch : (i + 1) * batch] for i in range(self.step, self.steps)]
-        seeds = [[(int(row), self.recipe.seed * 7_919 + epoch) for row in rows] for rows in batches]
-        return DataLoader(
-            _Augmented(self.recipe, self.data),
-            batch_sampler=seeds,
-            num_workers=1,
-            prefetch_factor=4,
-            worker_init_fn=_ignore_interrupt,
-        )
+    def _gathered(self, mine: torch.Tensor, count: int) -> np.ndarray:
+        """Every process's rows, in order, (count, classes)."""
+        if self.world == 1:
+            return mine.numpy()
+        room = math.ceil(count / self.world)
+        padded = torch.zeros(room, mine.shape[1])
+        padded[: len(mine)] = mine
+        every = self.accelerator.gather(padded.to(self.device)).cpu().reshape(self.world, room, -1)
+        return every.transpose(0, 1).reshape(self.world * room, -1)[:count].numpy()
 
     def result(self) -> Fitted:
-        model = self.best.to("cpu", memory_format=torch.contiguous_format).eval()
-        return Fitted(model, self.history, self.best_epoch)
+        if not self.best_epoch:
+            raise FitError("No epoch was finished, so there is nothing to make an entry of. Go on with --resume.")
+        best = [self.best_epoch]
+        if self.world > 1:
+            broadcast_object_list(best)
+        model = self.best.to("cpu", memory_format=torch.contiguous_format).eval().requires_grad_(True)
+        return Fitted(model, self.history, best[0], self._seconds(), self.images, self.world)
 
 
-class _Augmented(Dataset):
-    """Augmented training pictures; an item is named (row, seed) and depends on nothing else."""
+class _Rest(nn.Module):
+    """What a network does with kept features."""
 
-    def __init__(self, recipe: Recipe, data: Arrays) -> None:
-        model = recipe.model
-        self.data = data
-        self.transform = training_transform(recipe.augment, model.input_size, list(model.mean), list(model.std))
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
 
-    def __getitem__(self, item: tuple[int, int]) -> tuple[torch.Tensor, int, np.float32]:
-        row, seed = item
-        picture = torch.from_numpy(np.array(self.data.pictures[row])).permute(2, 0, 1)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed * 1_000_003 + row)
-            weight = np.float32(1 if self.data.weights is None else self.data.weights[row])
-            return self.transform(picture), int(self.data.labels[row]), weight
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Features (B, …) → logits (B, classes)."""
+        return self.model.forward_rest(features)
 
 
-def _ignore_interrupt(worker: int) -> None:
-    # Ctrl-C reaches all processes of a terminal; the main one ends the workers when it is ready
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _is_memory(error: BaseException) -> bool:
+    return (
+        isinstance(error, torch.OutOfMemoryError | MemoryError)
+        or "out of memory" in str(error).lower()
+        or ("can't allocate memory" in str(error).lower())
+    )
 
 
 @contextmanager

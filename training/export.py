@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import platform
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -21,16 +22,28 @@ from safetensors.torch import save_file
 from torch import nn
 from tqdm import tqdm
 
-from training.card import render_card
+from training.card import how_split, render_card
 from training.data import TrainingDataError
-from training.engine import Fitted, pretrained_cfg
-from training.recipe import Recipe
+from training.engine import Fitted
+from training.recipe import Recipe, pretrained_cfg
 from training.splits import Split
 from zoo import metrics
 from zoo.batch import classify_files
 from zoo.data import Item
-from zoo.entry import CARD, CONFIG, EVALUATION, HISTORY, PREDICTIONS, WEIGHTS, Entry, read_entry, write_predictions
+from zoo.entry import (
+    CARD,
+    CONFIG,
+    EVALUATION,
+    HEAD,
+    HISTORY,
+    PREDICTIONS,
+    WEIGHTS,
+    Entry,
+    read_entry,
+    write_predictions,
+)
 from zoo.files import atomic_folder, atomic_path, write_json, write_text
+from zoo.heads import Classifier, write_head
 from zoo.runtime import Runtime, device_name
 
 STAMPED = ("torch", "timm", "numpy", "pillow")
@@ -44,53 +57,127 @@ class Judged:
     table: pd.DataFrame
 
 
-def write_entry(out: Path, recipe: Recipe, fitted: Fitted, items: Sequence[Item], split: Split, device: str) -> Entry:
+class Maker(Protocol):
+    """What turns a fitted model into the files of an entry."""
+
+    def write(self, place: Path) -> dict[str, Any]:
+        """Write weights and the like; returns what config.json says of them, `zoo` included."""
+
+    def calibrate(self, place: Path, temperature: float) -> dict[str, Any]:
+        """Write again what the temperature changes; returns what it changes in the config's `zoo`."""
+
+
+@dataclass(frozen=True)
+class Network:
+    """A fitted network and how it came about."""
+
+    recipe: Recipe
+    fitted: Fitted
+
+    def write(self, place: Path) -> dict[str, Any]:
+        """Weights in half precision, and the curves."""
+        write_json(place / HISTORY, self.fitted.history)
+        _write_weights(place, self.fitted.model)
+        return network_config(self.recipe)
+
+    def calibrate(self, place: Path, temperature: float) -> dict[str, Any]:
+        """The temperature goes into the last layer, so that plain timm is calibrated too."""
+        fold_temperature(self.fitted.model, temperature)
+        _write_weights(place, self.fitted.model)
+        return {"fitted_temperature": temperature}
+
+
+@dataclass(frozen=True)
+class Classical:
+    """A fitted classical head on the network (and its weights) of another entry, or on raw pixels where it has none."""
+
+    recipe: Recipe
+    network: dict[str, Any]  # architecture and so on, as config.json has them
+    tensors: Mapping[str, torch.Tensor]
+    head: Classifier
+
+    def write(self, place: Path) -> dict[str, Any]:
+        """The head in a skops file, the network's weights beside it."""
+        _write_tensors(place, self.tensors)
+        write_head(place / HEAD, self.head)
+        return {**self.network, "zoo": {"head": HEAD}}
+
+    def calibrate(self, place: Path, temperature: float) -> dict[str, Any]:
+        """There is no last layer to put the temperature in: the zoo divides by it."""
+        return {"temperature": temperature}
+
+
+def write_entry(
+    out: Path,
+    recipe: Recipe,
+    made: Maker,
+    items: Sequence[Item],
+    split: Split,
+    device: str,
+    training: Mapping[str, Any],
+) -> Entry:
     """Write the entry folder `out`, whole or not at all: weights, evaluation on validation and test, history, card.
 
-    The test split is scored here, once, by the entry itself as users will run it. Raises TrainingDataError if a test
-    picture cannot be read any more.
+    `training` is what the config tells of how it came about. The test split is scored here, once, by the entry itself
+    as users will run it. Raises TrainingDataError if a test picture cannot be read any more.
     """
-    labels = list(dict.fromkeys(recipe.data.labels.values()))
+    labels = recipe.labels
+    with place_of(out) as place:
+        found = made.write(place)
+        content = config(recipe, labels, found, training)
+        write_json(place / CONFIG, content)
+        with Runtime(device, "fp32") as runtime:
+            table = predict(runtime, read_entry(place), items, split, "val")
+        logits = np.log(np.clip(table[labels].to_numpy(np.float64), metrics.TINY, 1))
+        temperature = metrics.fit_temperature(metrics.arrays(table, labels)[0], logits)
+        content["zoo"] |= made.calibrate(place, temperature)
+        write_json(place / CONFIG, content)
+        judged = {}
+        with Runtime(device) as runtime:
+            for side, role in (("val", "validation"), ("test", "test")):
+                table = predict(runtime, read_entry(place), items, split, side)
+                record = judge(table, recipe, facts_of(split), role, device_name(runtime.device))
+                judged[benchmark_name(recipe, role, split.leaky)] = Judged(record, table)
+        write_judged(place, judged, labels)
+        entry = read_entry(place)
+        if not entry.usable:
+            raise TrainingDataError(f"The entry that was made cannot be read back: {entry.reason}")
+        write_text(place / CARD, render_card(entry, recipe, how_split(recipe, split)))
+    return read_entry(out)
+
+
+@contextmanager
+def place_of(out: Path) -> Iterator[Path]:
+    """A folder called as the entry will be; its files become `out` if the block succeeds."""
     with atomic_folder(out) as folder:
         # the entry's id is its folder's name: judge it under the name it will have
         place = folder / out.name
         place.mkdir()
-        write_json(place / HISTORY, fitted.history)
-        _write_weights(place, fitted.model)
-        write_json(place / CONFIG, config(recipe, labels, None))
-        with Runtime(device, "fp32") as runtime:
-            found = predict(runtime, read_entry(place), items, split, "val")
-        logits = np.log(np.clip(found[labels].to_numpy(np.float64), metrics.TINY, 1))
-        temperature = metrics.fit_temperature(metrics.arrays(found, labels)[0], logits)
-        fold_temperature(fitted.model, temperature)
-        _write_weights(place, fitted.model)
-        write_json(place / CONFIG, config(recipe, labels, temperature))
-        judged = {}
-        with Runtime(device) as runtime:
-            # figures of a leaky split never stand beside honest ones under one name
-            mark = "-random" if split.leaky else ""
-            for side, role in (("val", "validation"), ("test", "test")):
-                table = predict(runtime, read_entry(place), items, split, side)
-                record = judge(table, recipe, split, role, device_name(runtime.device))
-                judged[f"{recipe.data.name}-{role}{mark}"] = Judged(record, table)
-        for name, item in judged.items():
-            write_predictions(place / PREDICTIONS / f"{name}.parquet", item.table, labels)
-        evaluation = {"schema_version": 1, "benchmarks": {name: item.record for name, item in judged.items()}}
-        write_json(place / EVALUATION, evaluation)
-        entry = read_entry(place)
-        if not entry.usable:
-            raise TrainingDataError(f"The entry that was made cannot be read back: {entry.reason}")
-        write_text(place / CARD, render_card(entry, recipe, split, fitted.best_epoch))
+        yield place
         for item in place.iterdir():
             item.rename(folder / item.name)
         place.rmdir()
-    return read_entry(out)
 
 
-def config(recipe: Recipe, labels: list[str], temperature: float | None) -> dict[str, Any]:
-    """The entry's config.json: timm's hub layout, and ours under "zoo"."""
-    # what only training needs (dropout rates) is no part of the published model
-    args = {key: value for key, value in recipe.model.args.items() if key not in ("drop_rate", "drop_path_rate")}
+def benchmark_name(recipe: Recipe, role: str, leaky: bool) -> str:
+    """Figures of a leaky split never stand beside honest ones under one name."""
+    return f"{recipe.data.name}-{role}{'-random' if leaky else ''}"
+
+
+def write_judged(place: Path, judged: Mapping[str, Judged], labels: list[str]) -> None:
+    """Write evaluation.json and the per-image predictions of each benchmark."""
+    for name, item in judged.items():
+        write_predictions(place / PREDICTIONS / f"{name}.parquet", item.table, labels)
+    write_json(
+        place / EVALUATION,
+        {"schema_version": 1, "benchmarks": {name: item.record for name, item in judged.items()}},
+    )
+
+
+def config(
+    recipe: Recipe, labels: list[str], network: Mapping[str, Any], training: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The entry's config.json: timm's hub layout of `network`, and ours under "zoo"."""
     ours = {
         "schema_version": 1,
         "title": recipe.title,
@@ -98,18 +185,32 @@ def config(recipe: Recipe, labels: list[str], temperature: float | None) -> dict
         "summary": recipe.summary,
         "explanation_layer": None,
         "temperature": 1.0,
-        "fitted_temperature": temperature,
+        "fitted_temperature": None,
         "gate_threshold": None,
+        "crop": recipe.data.crop,
+        **network.get("zoo", {}),
+        "training": dict(training),
         "recipe": recipe.model_dump(mode="json"),
     }
     return {
-        "architecture": recipe.model.architecture,
+        "architecture": network["architecture"],
         "num_classes": len(labels),
         "label_names": labels,
         "label_descriptions": recipe.data.descriptions,
-        "model_args": args,
-        "pretrained_cfg": pretrained_cfg(recipe.model),
+        "model_args": network["model_args"],
+        "pretrained_cfg": network["pretrained_cfg"],
         "zoo": ours,
+    }
+
+
+def network_config(recipe: Recipe) -> dict[str, Any]:
+    """Architecture, options and input of the recipe's network, as timm's hub layout has them."""
+    # what only training needs (dropout rates) is no part of the published model
+    args = {k: v for k, v in recipe.network.timm_args.items() if k not in ("drop_rate", "drop_path_rate")}
+    return {
+        "architecture": recipe.network.timm_name,
+        "model_args": args,
+        "pretrained_cfg": pretrained_cfg(recipe.network),
     }
 
 
@@ -140,13 +241,22 @@ def predict(runtime: Runtime, entry: Entry, items: Sequence[Item], split: Split,
     return found
 
 
-def judge(table: pd.DataFrame, recipe: Recipe, split: Split, role: str, device: str) -> dict[str, Any]:
-    """One benchmark's record: confusion counts, scores with intervals, and what was run where."""
+def facts_of(split: Split) -> dict[str, Any]:
+    """What a benchmark's record tells of the split."""
+    return {"split_hash": split.hash, "leaky": split.leaky, "leak_share": split.leak_share}
+
+
+def judge(table: pd.DataFrame, recipe: Recipe, facts: Mapping[str, Any], role: str, device: str) -> dict[str, Any]:
+    """One benchmark's record: confusion counts, scores with intervals, and what was run where.
+
+    `facts` are those of the split (see `facts_of`).
+    """
     labels = list(table.columns[3:])
     truth, probabilities = metrics.arrays(table, labels)
     cells = table["cell"][~table["cell"].str.startswith("unknown-")].nunique()
     unknown = int(table["cell"].str.startswith("unknown-").sum())
-    leaky = f" (LEAKY: {100 * split.leak_share:.0f} % of test images have a copy in training)" if split.leaky else ""
+    share = 100 * facts["leak_share"]
+    leaky = f" (LEAKY: {share:.0f} % of test images have a copy in training)" if facts["leaky"] else ""
     notes = [f"{unknown} images have no known source cell; they count as cells of their own."] if unknown else []
     return {
         "title": f"{recipe.data.name}, {role} split{leaky}",
@@ -157,9 +267,7 @@ def judge(table: pd.DataFrame, recipe: Recipe, split: Split, role: str, device: 
         "metrics": metrics.as_dict(metrics.evaluate(table, labels)),
         "n_images": len(table),
         "n_cells": int(cells),
-        "split_hash": split.hash,
-        "leaky": split.leaky,
-        "leak_share": split.leak_share,
+        **facts,
         "notes": notes,
         "seed": recipe.seed,
         "device": device,
@@ -186,9 +294,10 @@ def git_commit() -> str | None:
 
 def _write_weights(folder: Path, model: nn.Module) -> None:
     """The network's tensors in half precision; batch-norm counters stay whole numbers."""
-    half = {
-        key: (value.half() if value.is_floating_point() else value).contiguous()
-        for key, value in model.state_dict().items()
-    }
+    _write_tensors(folder, model.state_dict())
+
+
+def _write_tensors(folder: Path, tensors: Mapping[str, torch.Tensor]) -> None:
+    half = {key: (value.half() if value.is_floating_point() else value).contiguous() for key, value in tensors.items()}
     with atomic_path(folder / WEIGHTS) as temporary:
         save_file(half, str(temporary), {"format": "pt"})

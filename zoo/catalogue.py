@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from zoo.entry import CONFIG, Entry, EntryError, Evaluation, read_entry
+from zoo.entry import CONFIG, Entry, EntryError, Evaluation, read_entry, with_members
 
 BUILTIN = Path(__file__).parent / "builtin"
 VARIABLE = "HEMAZOO_ZOO"
@@ -65,7 +65,7 @@ def list_entries(places: Sequence[Source] | None = None) -> list[Entry]:
                 reason = f"Another entry is already called {entry.id}. Rename the folder {entry.folder}."
                 entry = Entry(name, entry.folder, None, Evaluation(), None, reason)
             found[name] = entry
-    return list(found.values())
+    return [with_members(entry, found) for entry in found.values()]
 
 
 def get_entry(name: str, entries: Sequence[Entry] | None = None) -> Entry:

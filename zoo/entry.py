@@ -11,7 +11,7 @@ import math
 import re
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 CONFIG = "config.json"
+HEAD = "head.skops"
 WEIGHTS = "model.safetensors"
 EVALUATION = "evaluation.json"
 HISTORY = "history.json"
@@ -29,6 +30,7 @@ CARD = "README.md"
 PREDICTIONS = "predictions"
 
 ID = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}$")
+ELSEWHERE = "Its weights are published elsewhere."
 MAX_JSON_BYTES = 20_000_000
 MAX_HEADER_BYTES = 10_000_000
 MAX_PARAMETERS = 1_000_000_000
@@ -75,8 +77,24 @@ class ZooPart(BaseModel):
     temperature: float = Field(1.0, gt=0, description="Logits are divided by it")
     fitted_temperature: float | None = Field(None, gt=0, description="Already divided into the last layer's weights")
     gate_threshold: float | None = None
-    members: list[str] | None = None
-    head: str | None = None
+    crop: Literal["none", "cell"] = Field("none", description="What is cut out of a picture before the network sees it")
+    members: list[Annotated[str, Field(pattern=ID.pattern)]] | None = Field(
+        None, min_length=2, max_length=16, description="Ids of the entries whose probabilities are averaged"
+    )
+    member_weights: list[Annotated[float, Field(ge=0, le=1)]] | None = None
+    training: dict[str, Any] = Field({}, description="How the weights came about: seconds, images a second, device")
+    head: Literal["head.skops"] | None = Field(None, description="A classical classifier in place of the last layer")
+
+    @model_validator(mode="after")
+    def _weights_fit(self) -> ZooPart:
+        weights = self.member_weights
+        if self.members and len(weights or self.members) != len(self.members):
+            raise ValueError("member_weights are not as many as members")
+        if self.members and len(set(self.members)) != len(self.members):
+            raise ValueError("a member is named twice")
+        if weights and abs(sum(weights) - 1) > 1e-3:
+            raise ValueError("member_weights do not add up to 1")
+        return self
 
 
 class Config(BaseModel):
@@ -159,6 +177,7 @@ class Entry:
     evaluation: Evaluation
     weights: Weights | None
     reason: str | None = None
+    members: tuple[Entry, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -167,8 +186,14 @@ class Entry:
 
     @property
     def usable(self) -> bool:
-        """Whether the entry can classify: readable and its weights are here."""
+        """Whether the entry can classify: readable and its weights are here (an ensemble's: its members')."""
         return self.ok and self.weights is not None
+
+    @property
+    def shares(self) -> list[float]:
+        """What each member of an ensemble counts, adding up to 1."""
+        given = self.config.zoo.member_weights if self.config else None
+        return given or [1 / max(len(self.members), 1)] * len(self.members)
 
     @property
     def title(self) -> str:
@@ -195,10 +220,45 @@ def read_entry(folder: Path) -> Entry:
         config = _parse(folder / CONFIG, Config)
         evaluation = _parse(folder / EVALUATION, Evaluation) if (folder / EVALUATION).exists() else empty
         weights = read_header(folder / WEIGHTS) if (folder / WEIGHTS).exists() else None
+        if weights and config.zoo.head:
+            weights = _with_head(weights, folder / HEAD)
     except EntryError as error:
         return Entry(folder.name, folder, None, empty, None, str(error))
-    reason = None if weights else f"{WEIGHTS} is not here: its figures can be compared, but it cannot classify."
+    if config.zoo.members:
+        reason = f"It is an ensemble of {', '.join(config.zoo.members)}, which have to be in the zoo with it."
+    else:
+        reason = None if weights else f"{ELSEWHERE} Its figures can be compared, but it cannot classify here."
     return Entry(folder.name, folder, config, evaluation, weights, reason)
+
+
+def _with_head(weights: Weights, head: Path) -> Weights:
+    try:
+        return Weights(weights.parameters, weights.bytes + head.stat().st_size)
+    except OSError as error:
+        raise EntryError(f"{head.name} cannot be read: {error.strerror}.") from error
+
+
+def with_members(entry: Entry, others: Mapping[str, Entry]) -> Entry:
+    """An ensemble with its members found among `others` by id; any other entry as it is.
+
+    Where a member is missing, is unusable, is an ensemble itself or names other labels, the entry stays unusable, with
+    the reason.
+    """
+    if entry.config is None or not entry.config.zoo.members:
+        return entry
+    found = []
+    for name in entry.config.zoo.members:
+        member = others.get(name)
+        if member is None:
+            return replace(entry, reason=f"Its member {name} is not in the zoo.")
+        if not member.usable or member.config is None or member.config.zoo.members:
+            return replace(entry, reason=f"Its member {name} cannot be used here.")
+        if set(member.labels) != set(entry.labels):
+            return replace(entry, reason=f"Its member {name} names other classes.")
+        found.append(member)
+    sizes = [member.weights for member in found if member.weights]
+    weights = Weights(sum(size.parameters for size in sizes), sum(size.bytes for size in sizes))
+    return replace(entry, members=tuple(found), weights=weights, reason=None)
 
 
 def read_header(path: Path) -> Weights:
@@ -340,6 +400,7 @@ def summary(entry: Entry) -> Mapping[str, Any]:
         "architecture": config.architecture if config else "",
         "parameters": entry.weights.parameters if entry.weights else None,
         "weights": entry.weights is not None,
+        "members": list(config.zoo.members or []) if config else [],
         "status": "ok" if entry.ok else "broken",
         "reason": entry.reason,
         "benchmarks": {

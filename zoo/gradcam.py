@@ -68,7 +68,7 @@ def _from_features(
         leaf = features.detach().requires_grad_()
         scores = model.forward_head(leaf)
         (gradient,) = torch.autograd.grad(scores.gather(1, chosen[:, None]).sum(), leaf)
-    return Cams(logits.float(), _cam(_grid(leaf.detach(), model), _grid(gradient, model)))
+    return Cams(logits.float(), _cam(feature_grid(leaf.detach(), model), feature_grid(gradient, model)))
 
 
 def _from_layer(model: nn.Module, batch: torch.Tensor, classes: torch.Tensor | None, layer: nn.Module) -> Cams:
@@ -89,7 +89,7 @@ def _from_layer(model: nn.Module, batch: torch.Tensor, classes: torch.Tensor | N
             (gradient,) = torch.autograd.grad(logits.gather(1, chosen[:, None]).sum(), kept[-1])
     finally:
         handle.remove()
-    return Cams(logits.detach().float(), _cam(_grid(kept[-1].detach(), model), _grid(gradient, model)))
+    return Cams(logits.detach().float(), _cam(feature_grid(kept[-1].detach(), model), feature_grid(gradient, model)))
 
 
 def _chosen(logits: torch.Tensor, classes: torch.Tensor | None) -> torch.Tensor:
@@ -102,7 +102,7 @@ def _cam(features: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
     return (weights * features.float()).sum(1).relu()
 
 
-def _grid(values: torch.Tensor, model: nn.Module) -> torch.Tensor:
+def feature_grid(values: torch.Tensor, model: nn.Module) -> torch.Tensor:
     """Feature map as (B, C, h, w), whatever the model's own layout."""
     if values.ndim == 4:
         channels = getattr(model, "num_features", values.shape[1])

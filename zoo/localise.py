@@ -32,6 +32,9 @@ PURPLE = ((80, 80, 180), (180, 170, 245))
 PAD, PADDING = 10, (198, 203, 208)
 
 
+Box = tuple[int, int, int, int]  # left, top, right, bottom
+
+
 @dataclass(frozen=True)
 class Cell:
     """The main cell of a picture of height H and width W, in the picture's pixels.
@@ -66,6 +69,12 @@ def crop_cell(image: Image.Image) -> Image.Image:
     Returns the whole picture where nothing is found. Source: the Kaggle notebook "Identify blood cell subtypes from
     images", which system E builds on.
     """
+    return crop_cell_at(image)[0]
+
+
+def crop_cell_at(image: Image.Image) -> tuple[Image.Image, Box]:
+    """`crop_cell`, and where in the picture the crop lies, in pixels; it may reach a little outside of the picture."""
+    whole = (0, 0, *image.size)
     pixels = cv2.copyMakeBorder(np.array(image), PAD, PAD, PAD, PAD, cv2.BORDER_CONSTANT, value=PADDING)
     purple = cv2.erode(cv2.inRange(pixels, *PURPLE), np.ones((3, 3), np.uint8), iterations=2)
     purple = cv2.dilate(purple, np.ones((5, 5), np.uint8), iterations=5)
@@ -74,14 +83,21 @@ def crop_cell(image: Image.Image) -> Image.Image:
     boxes = [cv2.boxPoints(cv2.minAreaRect(contour)).astype(int) for contour in contours]
     boxes = [box for box in boxes if (box[0] != box[3]).any() and (box[0] != box[1]).any()]
     if not boxes:
-        return image
+        return image, whole
     (left, top), (right, bottom) = boxes[-1].min(0), boxes[-1].max(0)
     mask = np.zeros(pixels.shape[:2], np.uint8)
     cv2.drawContours(mask, contours, len(contours) - 1, 255, -1)
     pixels[mask == 0] = 0
     # a box that reaches out of the picture has a negative corner; E's slicing then gives nothing: the whole picture
     crop = pixels[top:bottom, left:right]
-    return Image.fromarray(crop) if crop.size else image
+    if not crop.size:
+        return image, whole
+    return Image.fromarray(crop), (left - PAD, top - PAD, left - PAD + crop.shape[1], top - PAD + crop.shape[0])
+
+
+def cut(image: Image.Image, crop: str) -> tuple[Image.Image, Box]:
+    """The part of a picture that a model asks for, "none" (all of it) or "cell" (crop_cell), and where it lies."""
+    return crop_cell_at(image) if crop == "cell" else (image, (0, 0, *image.size))
 
 
 def stain(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

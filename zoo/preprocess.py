@@ -15,6 +15,8 @@ import torch
 from PIL import Image
 from timm.data import create_transform, resolve_data_config
 
+from zoo.localise import cut
+
 
 @dataclass(frozen=True)
 class Region:
@@ -38,10 +40,11 @@ class Preprocessor:
     fit: Callable[[Image.Image], torch.Tensor]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    crop: str = "none"
 
     def pixels(self, image: Image.Image) -> torch.Tensor:
-        """Picture of any size → uint8 (3, H, W), resized and cropped to the model's input."""
-        return self.fit(image)
+        """Picture of any size → uint8 (3, H, W), cut as the entry asks, resized and cropped to the model's input."""
+        return self.fit(cut(image, self.crop)[0])
 
     def normalise(self, pixels: torch.Tensor) -> torch.Tensor:
         """uint8 (..., 3, H, W) → float32 of the same shape, zero mean and unit variance by the entry's figures."""
@@ -54,12 +57,22 @@ class Preprocessor:
         return self.normalise(self.pixels(image))
 
 
-def preprocessor(pretrained_cfg: Mapping[str, Any]) -> Preprocessor:
-    """The one way from a picture to a model's input; training, command line and pages all use it."""
+def preprocessor(pretrained_cfg: Mapping[str, Any], crop: str = "none") -> Preprocessor:
+    """The one way from a picture to a model's input; training, command line and pages all use it.
+
+    `crop` is what the entry's config says: "cell" if the model is to see the crop of `zoo.localise.crop_cell` only.
+    """
     config = data_config(pretrained_cfg)
     # with use_prefetcher timm's transform ends in uint8, a quarter of the memory to keep in a queue
     fit = create_transform(**config, is_training=False, use_prefetcher=True)
-    return Preprocessor(fit, tuple(config["mean"]), tuple(config["std"]))
+    return Preprocessor(fit, tuple(config["mean"]), tuple(config["std"]), crop)
+
+
+def region_of(image: Image.Image, pretrained_cfg: Mapping[str, Any], crop: str = "none") -> Region:
+    """The part of a picture that `preprocessor` keeps, cut included."""
+    _, (left, top, right, bottom) = cut(image, crop)
+    seen = seen_region((right - left, bottom - top), pretrained_cfg)
+    return Region(left + seen.left, top + seen.top, seen.width, seen.height)
 
 
 def seen_region(size: tuple[int, int], pretrained_cfg: Mapping[str, Any]) -> Region:

@@ -25,9 +25,10 @@ from safetensors.torch import load_file
 from torch import nn
 
 import zoo.architectures  # noqa: F401 (registers our own networks with timm)
-from zoo.entry import WEIGHTS, Entry, EntryError, read_predictions
-from zoo.gradcam import PREDICTED, Cams, gradcam, split_forward
-from zoo.preprocess import Preprocessor, place_map, preprocessor, seen_region
+from zoo.entry import HEAD, WEIGHTS, Entry, EntryError, read_predictions
+from zoo.gradcam import PREDICTED, Cams, ExplanationError, gradcam, split_forward
+from zoo.heads import Headed, read_head
+from zoo.preprocess import Preprocessor, place_map, preprocessor, region_of
 
 PRECISIONS = ("auto", "bf16", "fp32")
 BATCH_SIZE = 32
@@ -113,20 +114,27 @@ def load_model(entry: Entry) -> nn.Module:
     config = entry.config
     if config is None or entry.weights is None:
         raise EntryError(f"{entry.id} cannot be used: {entry.reason}")
-    if config.zoo.members or config.zoo.head:
-        raise EntryError(f"{entry.id} is an ensemble or has a separate head; this version runs single networks.")
+    if config.zoo.members:
+        raise EntryError(f"{entry.id} is an ensemble: its members are loaded, each for itself.")
     if not timm.is_model(config.architecture.split(".")[0]):
         raise EntryError(f"{entry.id} needs the architecture {config.architecture}, which is not known here.")
     try:
         model = timm.create_model(
             config.architecture, pretrained=False, num_classes=config.num_classes, **config.model_args
         )
-        model.load_state_dict(load_file(str(entry.folder / WEIGHTS)))
+        tensors = load_file(str(entry.folder / WEIGHTS))
+        if config.zoo.head:
+            # what a classical head takes the place of may be missing
+            left = model.state_dict()
+            tensors = {key: left[key] for key in left if key.startswith("classifier.")} | tensors
+        model.load_state_dict(tensors)
     except (RuntimeError, TypeError, ValueError, AttributeError, OSError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise EntryError(
             f"{entry.id} cannot be loaded: its weights do not fit {config.architecture} ({reason})"
         ) from error
+    if config.zoo.head:
+        model = Headed(model, read_head(entry.folder / HEAD, config.num_classes), config.num_classes)
     return model.eval().requires_grad_(False)
 
 
@@ -143,13 +151,14 @@ class Worker:
         self.entry, self.device, self.batch_size = entry, device, batch_size
         self.labels = config.label_names
         self.layer, self.temperature = config.zoo.explanation_layer, config.zoo.temperature
-        self.prepare: Preprocessor = preprocessor(config.pretrained_cfg.model_dump())
+        self.prepare: Preprocessor = preprocessor(config.pretrained_cfg.model_dump(), config.zoo.crop)
         self.bytes = sum(p.numel() * p.element_size() for p in model.parameters())
         self.queue: queue.Queue[_Request | None] = queue.Queue(QUEUE_SIZE)
         self.closed = False
         size = config.pretrained_cfg.input_size
-        self.bf16 = precision == "bf16" or (
-            precision == "auto" and bf16_is_faster(model, device, size, unclear_share(entry))
+        self.headed = isinstance(model, Headed)
+        self.bf16 = not self.headed and (
+            precision == "bf16" or (precision == "auto" and bf16_is_faster(model, device, size, unclear_share(entry)))
         )
         self.check = precision == "auto"
         self._model = model
@@ -239,6 +248,11 @@ class Worker:
         return [Answer(row, maps.get(i), seconds) for i, row in enumerate(probabilities)]
 
     def _explain(self, batch: torch.Tensor, targets: list[int]) -> Cams:
+        if self.headed:
+            raise ExplanationError(
+                f"{self.entry.id} decides by a classical classifier, which has no gradients: Grad-CAM cannot "
+                "explain it. Look at the network that gives its features instead."
+            )
         return gradcam(self._model, batch, torch.tensor(targets, device=self.device), self.layer)
 
     def _settle(self, batch: torch.Tensor, logits: torch.Tensor) -> np.ndarray:
@@ -296,6 +310,11 @@ class Runtime:
         self._make_room()
         return place.result()
 
+    def load(self, entry: Entry) -> None:
+        """Load the entry's model, or an ensemble's members, if need be. Raises as `worker`."""
+        for single in entry.members or (entry,):
+            self.worker(single)
+
     def _make_room(self) -> None:
         with self._lock:
             loaded = {key: place.result() for key, place in self._workers.items() if _is_loaded(place)}
@@ -309,7 +328,14 @@ class Runtime:
                 total -= worker.bytes
 
     def submit(self, entry: Entry, image: Image.Image) -> Future[Answer]:
-        """Queue a picture for classification; see `Worker.submit`."""
+        """Queue a picture for classification; see `Worker.submit`.
+
+        An ensemble's members are asked each in its own queue, so that their batches are shared with everybody who asks
+        them directly.
+        """
+        if entry.members:
+            futures = [self._retry(member, lambda worker: worker.submit(image)) for member in entry.members]
+            return _together(entry, futures)
         return self._retry(entry, lambda worker: worker.submit(image))
 
     def prediction(self, entry: Entry, answer: Answer) -> Prediction:
@@ -330,19 +356,32 @@ class Runtime:
         """
         if label is not None and label not in entry.labels:
             raise EntryError(f"{entry.id} has no class {label!r}. Its classes: {', '.join(entry.labels)}.")
+        if entry.members:
+            return self._explain_together(entry, image, label)
         target = None if label is None else entry.labels.index(label)
         answer = self._retry(entry, lambda worker: worker.submit(image, True, target)).result()
         prediction = self.prediction(entry, answer)
         if entry.config is None or answer.cam is None:
             raise EntryError(f"{entry.id} gave no map.")
-        region = seen_region(image.size, entry.config.pretrained_cfg.model_dump())
+        region = region_of(image, entry.config.pretrained_cfg.model_dump(), entry.config.zoo.crop)
         top = float(answer.cam.max())
         scaled = answer.cam / top if top > 0 else answer.cam
         values = place_map(scaled, image.size, region).clip(0, 1)
         return Explanation(prediction, label or prediction.label, values)
 
+    def _explain_together(self, entry: Entry, image: Image.Image, label: str | None) -> Explanation:
+        """The members' maps for one label, averaged with the ensemble's weights."""
+        prediction = self.classify(entry, image)
+        label = label or prediction.label
+        maps = [self.explain(member, image, label).values for member in entry.members]
+        values = sum((share * found for share, found in zip(entry.shares, maps, strict=True)), np.zeros_like(maps[0]))
+        top = float(values.max())
+        return Explanation(prediction, label, values / top if top > 0 else values)
+
     def waiting(self, entry: Entry) -> int:
-        """How many requests are queued for the entry's model now."""
+        """How many requests are queued for the entry's model now, or for the busiest of an ensemble's."""
+        if entry.members:
+            return max(map(self.waiting, entry.members))
         with self._lock:
             loaded = [place.result() for place in self._workers.values() if _is_loaded(place)]
         return sum(worker.queue.qsize() for worker in loaded if worker.entry.folder == entry.folder)
@@ -372,6 +411,29 @@ class Runtime:
             if not worker.closed:
                 raise
             return submit(self.worker(entry))
+
+
+def _together(entry: Entry, futures: list[Future[Answer]]) -> Future[Answer]:
+    """One answer of an ensemble's members' answers: the weighted mean of their probabilities, joined by label."""
+    joined: Future[Answer] = Future()
+    joined.set_running_or_notify_cancel()
+    left = threading.Semaphore(len(futures) - 1)
+
+    def arrived(_: Future[Answer]) -> None:
+        if left.acquire(blocking=False):
+            return  # others are still to come
+        try:
+            answers = [future.result() for future in futures]
+            places = [[member.labels.index(label) for label in entry.labels] for member in entry.members]
+            parts = [answer.probabilities[place] for answer, place in zip(answers, places, strict=True)]
+            mean = np.average(parts, axis=0, weights=entry.shares)
+            joined.set_result(Answer(mean, None, max(answer.seconds for answer in answers)))
+        except BaseException as error:
+            joined.set_exception(error)
+
+    for future in futures:
+        future.add_done_callback(arrived)
+    return joined
 
 
 def autocast(device: torch.device, bf16: bool) -> contextlib.AbstractContextManager:

@@ -16,6 +16,7 @@ from zoo.cache import cache_folder
 from zoo.data.table import READERS, DataSet
 from zoo.files import atomic_folder, write_json
 from zoo.images import ImageError
+from zoo.localise import cut
 
 VERSION = 1  # part of the key: raise when decoding or resizing changes
 PICTURES, INDEX = "pictures.npy", "index.json"
@@ -42,16 +43,24 @@ def _silent(items: Iterable, _title: str, _total: int) -> Iterable:
     return items
 
 
-def pack(data: DataSet, size: tuple[int, int], cache: Path | None = None, progress: Progress = _silent) -> Packed:
-    """Every picture of `data` squashed to `size` (height, width), from the cache if it is there and whole.
+def pack(
+    data: DataSet,
+    size: tuple[int, int],
+    cache: Path | None = None,
+    progress: Progress = _silent,
+    crop: str = "none",
+) -> Packed:
+    """Every picture of `data`, cut as `crop` says (see zoo.localise.cut), squashed to `size` (height, width).
 
-    The key is the data set's content, so a changed picture is decoded again; a damaged cache is thrown away.
+    From the cache if it is there and whole. The key is the data set's content, so a changed picture is decoded again;
+    a damaged cache is thrown away.
     """
-    key = hashlib.sha256(f"{VERSION} {size} {data.hash} {[i.file for i in data.items]}".encode()).hexdigest()[:24]
+    part = "" if crop == "none" else crop
+    key = hashlib.sha256(f"{VERSION} {size} {data.hash}{part} {[i.file for i in data.items]}".encode()).hexdigest()[:24]
     folder = (cache or cache_folder()) / "packed" / key
     found = _open(folder)
     if found is None:
-        _write(folder, data, size, progress)
+        _write(folder, data, size, progress, crop)
         found = _open(folder)
     if found is None:
         raise OSError(f"{folder} was written and cannot be read back; is the disk failing?")
@@ -63,7 +72,7 @@ def pixel_hash(image: Image.Image) -> str:
     return hashlib.sha256(repr(image.size).encode() + image.tobytes()).hexdigest()
 
 
-def _write(folder: Path, data: DataSet, size: tuple[int, int], progress: Progress) -> None:
+def _write(folder: Path, data: DataSet, size: tuple[int, int], progress: Progress, crop: str) -> None:
     with atomic_folder(folder) as temporary:
         shape = (len(data), *size, 3)
         pictures = np.lib.format.open_memmap(temporary / PICTURES, "w+", np.uint8, shape)
@@ -73,7 +82,7 @@ def _write(folder: Path, data: DataSet, size: tuple[int, int], progress: Progres
                 image = data.items[row].source.image()
             except ImageError as error:
                 return error
-            pictures[row] = np.asarray(image.resize(size[::-1], Image.Resampling.BICUBIC))
+            pictures[row] = np.asarray(cut(image, crop)[0].resize(size[::-1], Image.Resampling.BICUBIC))
             return pixel_hash(image)
 
         with ThreadPoolExecutor(READERS) as pool:

@@ -1,0 +1,30 @@
+"""What does training run on? One `accelerate` object, from a laptop's CPU to many machines with many GPUs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.tracking import get_available_trackers
+from accelerate.utils import ProjectConfiguration
+
+from training.data import TrainingDataError
+
+LOGS = ("tensorboard", "trackio", "wandb", "mlflow", "comet_ml", "aim", "clearml")
+
+
+def make_accelerator(device: torch.device, log: str | None = None, log_folder: Path | None = None) -> Accelerator:
+    """The process's accelerator on `device`; under `accelerate launch` one of several that work together.
+
+    `log` names a tracker that epochs are reported to. Raises TrainingDataError if its package is not installed.
+    """
+    if log and log not in get_available_trackers():
+        raise TrainingDataError(f"The package {log} is not installed: pip install {log}, or leave --log out.")
+    # accelerate keeps one state a process: another device than the last run's needs another one
+    if AcceleratorState._shared_state and AcceleratorState().device.type != device.type:
+        AcceleratorState._reset_state(reset_partial_state=True)
+    project = ProjectConfiguration(str(log_folder), str(log_folder)) if log_folder else None
+    # bf16 is entered by the engine itself, in the one place where networks run
+    return Accelerator(cpu=device.type == "cpu", mixed_precision="no", log_with=log, project_config=project)

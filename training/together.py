@@ -1,0 +1,107 @@
+"""How is an ensemble made of entries? From their stored predictions alone: weights on validation, scores on test."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy.optimize import minimize
+
+from training.card import render_card
+from training.data import TrainingDataError
+from training.export import Judged, benchmark_name, config, judge, place_of, write_judged
+from training.recipe import Recipe
+from zoo import metrics
+from zoo.entry import CARD, CONFIG, Benchmark, Entry, read_entry, read_predictions
+from zoo.files import write_json, write_text
+
+
+def fit_weights(truth: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    """Weights (m,), at least 0 and adding up to 1, of least log loss of the mean of `shares` (m, n, classes).
+
+    `truth` are label numbers (n,). The loss is convex in the weights, so there is but one least.
+    """
+    chosen = shares[:, np.arange(len(truth)), truth].clip(metrics.TINY, 1)  # (m, n)
+    count = len(chosen)
+
+    def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
+        mixed = weights @ chosen
+        return float(-np.log(mixed).mean()), -(chosen / mixed).mean(1)
+
+    found = minimize(
+        loss,
+        np.full(count, 1 / count),
+        jac=True,
+        method="SLSQP",
+        bounds=[(0, 1)] * count,
+        constraints={"type": "eq", "fun": lambda weights: weights.sum() - 1, "jac": lambda _: np.ones(count)},
+    )
+    weights = found.x.clip(0, 1).round(4)
+    return weights / weights.sum()
+
+
+def write_ensemble(out: Path, recipe: Recipe, members: Sequence[Entry]) -> Entry:
+    """Write the entry folder of an ensemble of `members`, whole or not at all.
+
+    Raises TrainingDataError if they were not trained and tested on one split, or keep no predictions.
+    """
+    leaky = any(b.leaky for member in members for b in member.evaluation.benchmarks.values())
+    names = {role: benchmark_name(recipe, role, leaky) for role in ("validation", "test")}
+    records = {role: [_record(member, name) for member in members] for role, name in names.items()}
+    labels = members[0].labels
+    tables = {role: _tables(members, name, labels) for role, name in names.items()}
+    truth, _ = metrics.arrays(tables["validation"][0], labels)
+    shares = np.stack([table[labels].to_numpy(np.float64) for table in tables["validation"]])
+    fitted = recipe.ensemble is not None and recipe.ensemble.weights == "fitted"
+    weights = fit_weights(truth, shares) if fitted else np.full(len(members), 1 / len(members))
+    judged = {}
+    for role, name in names.items():
+        table = mixed(tables[role], labels, weights)
+        first = records[role][0]
+        facts = {"split_hash": first.split_hash, "leaky": first.leaky, "leak_share": first.leak_share}
+        judged[name] = Judged(judge(table, recipe, facts, role, "stored predictions of its members"), table)
+    first = members[0].config
+    if first is None:
+        raise TrainingDataError(f"{members[0].id} cannot be used: {members[0].reason}")
+    network = {
+        "architecture": "ensemble",
+        "model_args": {},
+        "pretrained_cfg": first.pretrained_cfg.model_dump(mode="json"),
+        "zoo": {"members": [member.id for member in members], "member_weights": weights.tolist()},
+    }
+    with place_of(out) as place:
+        write_json(place / CONFIG, config(recipe, labels, network, {"weights": weights.tolist()}))
+        write_judged(place, judged, labels)
+        told = f"Trained, validated and tested on the split of its members: {', '.join(m.id for m in members)}."
+        write_text(place / CARD, render_card(read_entry(place), recipe, told))
+    return read_entry(out)
+
+
+def mixed(tables: Sequence[pd.DataFrame], labels: Sequence[str], weights: np.ndarray) -> pd.DataFrame:
+    """The prediction table of an ensemble, in half precision as it is stored."""
+    mean = np.average([table[list(labels)].to_numpy(np.float64) for table in tables], axis=0, weights=weights)
+    table = tables[0].copy()
+    table[list(labels)] = mean.astype(np.float16).astype(np.float32)
+    return table
+
+
+def _record(member: Entry, name: str) -> Benchmark:
+    found = member.evaluation.benchmarks.get(name)
+    if found is None:
+        raise TrainingDataError(f"{member.id} was never scored on {name}; train it, then make the ensemble.")
+    return found
+
+
+def _tables(members: Sequence[Entry], name: str, labels: Sequence[str]) -> list[pd.DataFrame]:
+    """The members' predictions on one benchmark, row by row the same pictures."""
+    hashes = {_record(member, name).split_hash for member in members}
+    tables = [read_predictions(member, name).sort_values("file", ignore_index=True) for member in members]
+    same = all(table["file"].equals(tables[0]["file"]) for table in tables)
+    if len(hashes) > 1 or not same or any(set(member.labels) != set(labels) for member in members):
+        raise TrainingDataError(
+            f"The members were not trained and tested on one split of {name}: the test pictures of one may be the "
+            "training pictures of another. Train them with the same --split."
+        )
+    return tables

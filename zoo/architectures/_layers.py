@@ -1,0 +1,94 @@
+"""What do our own networks have in common? Features, hidden layers and classes, as timm's networks offer them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+
+class Plain(nn.Module):
+    """Feature map → hidden vector → classes, with the methods timm and the zoo expect of a network."""
+
+    def __init__(
+        self,
+        features: nn.Module,
+        hidden: nn.Module,
+        channels: int,
+        width: int,
+        num_classes: int,
+        reduction: int,
+    ) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.num_features = channels
+        self.head_hidden_size = width
+        self.feature_info = [{"num_chs": channels, "reduction": reduction, "module": "features"}]
+        self.features = features
+        self.hidden = hidden
+        self.classifier: nn.Module = _classes(width, num_classes)
+
+    def get_classifier(self) -> nn.Module:
+        """The last dense layer."""
+        return self.classifier
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """Replace the last dense layer by a fresh one of `num_classes` outputs (0: none)."""
+        self.num_classes = num_classes
+        self.classifier = _classes(self.head_hidden_size, num_classes)
+
+    def forward_features(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, 3, H, W) → (B, channels, h, w)."""
+        return self.features(x)
+
+    def forward_head(self, x: torch.Tensor, pre_logits: bool = False) -> torch.Tensor:
+        """(B, channels, h, w) → logits (B, num_classes), or the hidden units before them."""
+        hidden = self.hidden(x)
+        return hidden if pre_logits else self.classifier(hidden)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, 3, H, W) → logits (B, num_classes)."""
+        return self.forward_head(self.forward_features(x))
+
+
+def _classes(width: int, num_classes: int) -> nn.Module:
+    return nn.Linear(width, num_classes) if num_classes > 0 else nn.Identity()
+
+
+def check_options(name: str, options: dict[str, object]) -> None:
+    """Raises TypeError if there is an option that the network `name` does not have."""
+    if options:
+        raise TypeError(f"{name} has no option {', '.join(sorted(options))}.")
+
+
+def dense(inside: int, widths: Sequence[int], drop_rate: float = 0.0) -> nn.Sequential:
+    """Flatten, then dense layers of `widths` units with ReLU, each followed by dropout where there is any."""
+    layers: list[nn.Module] = [nn.Flatten()]
+    for before, after in zip((inside, *widths), widths, strict=False):
+        layers += [nn.Linear(before, after), nn.ReLU(), *([nn.Dropout(drop_rate)] if drop_rate else [])]
+    return nn.Sequential(*layers)
+
+
+def glorot_normal(model: nn.Module) -> None:
+    """Start every convolution and dense layer as Glorot & Bengio (2010) do, normally distributed, biases at 0."""
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            nn.init.xavier_normal_(module.weight)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+def cfg(side: int, first_conv: str, classes: int = 4) -> dict[str, object]:
+    """timm's default configuration of a network for side×side pictures that are squashed to it."""
+    return {
+        "input_size": (3, side, side),
+        "num_classes": classes,
+        "mean": (0.5, 0.5, 0.5),
+        "std": (0.5, 0.5, 0.5),
+        "interpolation": "bilinear",
+        "crop_pct": 1.0,
+        "crop_mode": "squash",
+        "first_conv": first_conv,
+        "classifier": "classifier",
+    }

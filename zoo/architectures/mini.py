@@ -1,0 +1,125 @@
+"""`minicnn`, `miniresnet`, `miniinception`: the three networks that system D trains from scratch on 96×96 pictures.
+
+Published are the kinds of blocks, the dense layers of `minicnn` and the residual blocks' 32 → 128 filters; the other
+widths are ours.
+"""
+
+from __future__ import annotations
+
+import torch
+from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from torch import nn
+
+from zoo.architectures._layers import Plain, cfg, check_options, dense, glorot_normal
+
+SIDE = 96  # pixels
+
+
+class MiniCnn(Plain):
+    """Five convolutions with ReLU and max pooling, then dense 512, 256, 128, 64, 32."""
+
+    def __init__(
+        self, num_classes: int = 8, in_chans: int = 3, drop_rate: float = 0.0, global_pool: str = "", **kwargs: object
+    ) -> None:
+        check_options("minicnn", kwargs)
+        widths = (32, 64, 128, 256, 256)
+        blocks: list[nn.Module] = []
+        for inside, outside in zip((in_chans, *widths), widths, strict=False):
+            blocks += [nn.Conv2d(inside, outside, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
+        hidden = dense(widths[-1] * (SIDE // 32) ** 2, (512, 256, 128, 64, 32), drop_rate)
+        super().__init__(nn.Sequential(*blocks), hidden, widths[-1], 32, num_classes, 32)
+        glorot_normal(self)
+
+
+class Residual(nn.Module):
+    """Two 3×3 convolutions with batch norm around a shortcut (He et al. 2016), then 2×2 max pooling."""
+
+    def __init__(self, inside: int, outside: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(inside, outside, 3, padding=1, bias=False),
+            nn.BatchNorm2d(outside),
+            nn.ReLU(),
+            nn.Conv2d(outside, outside, 3, padding=1, bias=False),
+            nn.BatchNorm2d(outside),
+        )
+        self.shortcut = nn.Conv2d(inside, outside, 1, bias=False) if inside != outside else nn.Identity()
+        self.pool = nn.MaxPool2d(2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, inside, h, w) → (B, outside, h/2, w/2)."""
+        return self.pool(torch.relu(self.body(x) + self.shortcut(x)))
+
+
+class MiniResNet(Plain):
+    """A stem and three residual blocks of 32, 64 and 128 filters, then dense 128 with dropout."""
+
+    def __init__(
+        self, num_classes: int = 8, in_chans: int = 3, drop_rate: float = 0.5, global_pool: str = "", **kwargs: object
+    ) -> None:
+        check_options("miniresnet", kwargs)
+        stem = [nn.Conv2d(in_chans, 32, 3, padding=1, bias=False), nn.BatchNorm2d(32), nn.ReLU(), nn.MaxPool2d(2)]
+        features = nn.Sequential(*stem, Residual(32, 32), Residual(32, 64), Residual(64, 128))
+        super().__init__(features, dense(128 * (SIDE // 16) ** 2, (128,), drop_rate), 128, 128, num_classes, 16)
+
+
+class Inception(nn.Module):
+    """Four branches side by side, 1×1, 3×3, 5×5 and pooling (Szegedy et al. 2015), with batch norm; 2×2 max pooling."""
+
+    def __init__(self, inside: int, width: int) -> None:
+        super().__init__()
+        self.one = _unit(inside, width, 1)
+        self.three = nn.Sequential(_unit(inside, width, 1), _unit(width, width, 3))
+        self.five = nn.Sequential(_unit(inside, width // 2, 1), _unit(width // 2, width // 2, 5))
+        self.pooled = nn.Sequential(nn.MaxPool2d(3, stride=1, padding=1), _unit(inside, width // 2, 1))
+        self.pool = nn.MaxPool2d(2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, inside, h, w) → (B, 3·width, h/2, w/2)."""
+        return self.pool(torch.cat([self.one(x), self.three(x), self.five(x), self.pooled(x)], 1))
+
+
+def _unit(inside: int, outside: int, side: int) -> nn.Sequential:
+    convolution = nn.Conv2d(inside, outside, side, padding=side // 2, bias=False)
+    return nn.Sequential(convolution, nn.BatchNorm2d(outside), nn.ReLU())
+
+
+class MiniInception(Plain):
+    """Four inception blocks, then dense 128 with dropout."""
+
+    def __init__(
+        self, num_classes: int = 8, in_chans: int = 3, drop_rate: float = 0.5, global_pool: str = "", **kwargs: object
+    ) -> None:
+        check_options("miniinception", kwargs)
+        widths = (16, 32, 48, 64)
+        before = (in_chans, *(3 * width for width in widths))
+        features = nn.Sequential(*(Inception(i, w) for i, w in zip(before, widths, strict=False)))
+        last = 3 * widths[-1]
+        super().__init__(features, dense(last * (SIDE // 16) ** 2, (128,), drop_rate), last, 128, num_classes, 16)
+
+
+default_cfgs = generate_default_cfgs(
+    {
+        "minicnn": cfg(SIDE, "features.0", 8),
+        "miniresnet": cfg(SIDE, "features.0", 8),
+        "miniinception": cfg(SIDE, "features.0.one.0", 8),
+    }
+)
+
+
+@register_model
+def minicnn(pretrained: bool = False, **kwargs: object) -> MiniCnn:
+    """System D's plain network."""
+    return build_model_with_cfg(MiniCnn, "minicnn", pretrained, **kwargs)
+
+
+@register_model
+def miniresnet(pretrained: bool = False, **kwargs: object) -> MiniResNet:
+    """System D's residual network."""
+    return build_model_with_cfg(MiniResNet, "miniresnet", pretrained, **kwargs)
+
+
+@register_model
+def miniinception(pretrained: bool = False, **kwargs: object) -> MiniInception:
+    """System D's inception network."""
+    return build_model_with_cfg(MiniInception, "miniinception", pretrained, **kwargs)

@@ -1,0 +1,38 @@
+"""`pixels`: no network at all; the features are the picture's own values, for classical classifiers on raw pixels."""
+
+from __future__ import annotations
+
+import torch
+from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from torch import nn
+
+from zoo.architectures._layers import Plain, cfg, check_options
+
+
+class Pixels(Plain):
+    """Features (B, 3, H, W) are the input; hidden is the input flattened. Without classes it has no parameters."""
+
+    def __init__(
+        self,
+        num_classes: int = 0,
+        in_chans: int = 3,
+        input_size: tuple[int, int] = (128, 128),
+        global_pool: str = "",
+        **kwargs: object,
+    ) -> None:
+        check_options("pixels", kwargs)
+        width = in_chans * input_size[0] * input_size[1]
+        super().__init__(nn.Identity(), nn.Flatten(), in_chans, width, num_classes, 1)
+
+    def forward_features(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, 3, H, W), as it is."""
+        return x
+
+
+default_cfgs = generate_default_cfgs({"pixels": cfg(128, "features")})
+
+
+@register_model
+def pixels(pretrained: bool = False, **kwargs: object) -> Pixels:
+    """What system E's random forest sees."""
+    return build_model_with_cfg(Pixels, "pixels", pretrained, **kwargs)

@@ -1,0 +1,135 @@
+"""`transfer`: any timm backbone with a head of its own: pooled or flattened features, then a stack of layers.
+
+The head is a list of words, in the order in which they are applied: `gap` (global average pooling), `flatten`,
+`batchnorm`, `relu`, `dense N` and `dropout P`; the layer of classes follows by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import timm
+import torch
+from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from torch import nn
+
+from zoo.architectures._layers import cfg, check_options
+from zoo.gradcam import feature_grid
+
+UNUSED = ("pre_logits", "head", "fc", "classifier", "last_linear", "global_pool", "head_drop", "fc_norm", "attn_pool")
+
+
+class Transfer(nn.Module):
+    """`backbone` gives a feature map (B, C, h, w); `head` makes it a vector; `classifier` its classes."""
+
+    def __init__(
+        self,
+        backbone: str = "resnet50",
+        head: Sequence[str] = ("gap",),
+        input_size: Sequence[int] = (224, 224),
+        num_classes: int = 4,
+        in_chans: int = 3,
+        global_pool: str = "",
+        **kwargs: object,
+    ) -> None:
+        super().__init__()
+        options = {key: kwargs.pop(key) for key in ("drop_path_rate", "img_size") if key in kwargs}
+        check_options("transfer", kwargs)
+        self.backbone = timm.create_model(backbone, num_classes=0, in_chans=in_chans, **options)
+        for name in UNUSED:
+            if isinstance(getattr(self.backbone, name, None), nn.Module):
+                setattr(self.backbone, name, nn.Identity())
+        shape = self._shape(input_size, in_chans)
+        self.fixed, self.head, width = build_head(head, shape)
+        self.num_classes = num_classes
+        self.num_features, self.head_hidden_size = shape[0], width
+        self.feature_info = [{"num_chs": shape[0], "reduction": input_size[0] // shape[1], "module": "backbone"}]
+        self.classifier: nn.Module = nn.Linear(width, num_classes) if num_classes > 0 else nn.Identity()
+
+    @torch.no_grad()
+    def _shape(self, input_size: Sequence[int], in_chans: int) -> tuple[int, int, int]:
+        """Channels, height and width of the feature map."""
+        self.backbone.eval()
+        found = self.forward_features(torch.zeros(1, in_chans, *input_size))
+        self.backbone.train()
+        return tuple(found.shape[1:])
+
+    def get_classifier(self) -> nn.Module:
+        """The last dense layer."""
+        return self.classifier
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """Replace the last dense layer by a fresh one of `num_classes` outputs (0: none)."""
+        self.num_classes = num_classes
+        self.classifier = nn.Linear(self.head_hidden_size, num_classes) if num_classes > 0 else nn.Identity()
+
+    def forward_features(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, 3, H, W) → the backbone's feature map (B, C, h, w), whatever its own layout."""
+        return feature_grid(self.backbone.forward_features(x), self.backbone)
+
+    def forward_fixed(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, 3, H, W) → what follows from the backbone alone: the map, pooled or flattened if the head begins so."""
+        return self.fixed(self.forward_features(x))
+
+    def forward_rest(self, x: torch.Tensor) -> torch.Tensor:
+        """What `forward_fixed` gives → logits (B, num_classes)."""
+        return self.classifier(self.head(x))
+
+    def forward_head(self, x: torch.Tensor, pre_logits: bool = False) -> torch.Tensor:
+        """Feature map (B, C, h, w) → logits (B, num_classes), or the vector before them."""
+        vector = self.head(self.fixed(x))
+        return vector if pre_logits else self.classifier(vector)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, 3, H, W) → logits (B, num_classes)."""
+        return self.forward_head(self.forward_features(x))
+
+
+class GlobalAverage(nn.Module):
+    """Mean over height and width."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, C, h, w) → (B, C)."""
+        return x.mean((2, 3))
+
+
+def build_head(words: Sequence[str], shape: tuple[int, int, int]) -> tuple[nn.Sequential, nn.Sequential, int]:
+    """The layers that hold no parameters at the head's beginning, the others, and the units they end with.
+
+    `shape` is the feature map's (channels, height, width). Raises ValueError on a word it does not know, and if the map
+    is neither pooled nor flattened.
+    """
+    channels, height, width = shape
+    size, flat = channels, False
+    layers: list[nn.Module] = []
+    for word in words:
+        name, _, number = word.partition(" ")
+        if name in ("gap", "flatten") and not flat:
+            layers.append(GlobalAverage() if name == "gap" else nn.Flatten())
+            size, flat = (channels if name == "gap" else channels * height * width), True
+        elif name == "batchnorm":
+            layers.append(nn.BatchNorm1d(size) if flat else nn.BatchNorm2d(size))
+        elif name == "relu":
+            layers.append(nn.ReLU())
+        elif name == "dropout":
+            layers.append(nn.Dropout(float(number)))
+        elif name == "dense" and flat:
+            layers.append(nn.Linear(size, int(number)))
+            size = int(number)
+        else:
+            raise ValueError(
+                f"{word!r} is no layer of a head here: gap or flatten once, batchnorm, relu, dense N, dropout P"
+            )
+    if not flat:
+        raise ValueError("the head must pool (gap) or flatten the feature map")
+    fixed = 1 if isinstance(layers[0], GlobalAverage | nn.Flatten) else 0
+    return nn.Sequential(*layers[:fixed]), nn.Sequential(*layers[fixed:]), size
+
+
+default_cfgs = generate_default_cfgs({"transfer": cfg(224, "backbone")})
+
+
+@register_model
+def transfer(pretrained: bool = False, **kwargs: object) -> Transfer:
+    """A backbone of timm's with a head of words; `pretrained` needs an entry's folder."""
+    return build_model_with_cfg(Transfer, "transfer", pretrained, **kwargs)

@@ -1,0 +1,97 @@
+"""How does a classical classifier (k nearest neighbours, SVM, forest) stand in for a network's last layer?
+
+It is a scikit-learn pipeline on the features of a network, or on raw pixels, kept in `head.skops`: a file of which
+nothing is unpickled, and which is loaded only if it holds nothing but scikit-learn's and numpy's own types.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import skops.io
+import torch
+from skops.io.exceptions import UntrustedTypesFoundException
+from threadpoolctl import threadpool_limits
+from torch import nn
+
+from zoo.entry import EntryError
+from zoo.files import atomic_path
+from zoo.metrics import TINY
+
+MAX_BYTES = 200_000_000  # unpacked
+
+
+class Classifier(Protocol):
+    """What is used of a scikit-learn classifier."""
+
+    classes_: np.ndarray
+
+    def predict_proba(self, features: np.ndarray) -> np.ndarray:
+        """Features (n, d) → probabilities (n, classes)."""
+
+
+class Headed(nn.Module):
+    """A network whose last layer is a classical classifier: looks like a timm model, but has no gradients."""
+
+    def __init__(self, network: nn.Module, head: Classifier, classes: int) -> None:
+        super().__init__()
+        self.network, self.classifier, self.classes = network, head, classes
+
+    def forward_features(self, batch: torch.Tensor) -> torch.Tensor:
+        """(B, 3, H, W) → the network's feature map."""
+        return self.network.forward_features(batch)
+
+    def forward_head(self, features: torch.Tensor, pre_logits: bool = False) -> torch.Tensor:
+        """Feature map → log probabilities (B, classes) float32, or the vector the classifier works on."""
+        vector = self.network.forward_head(features, pre_logits=True)
+        return vector if pre_logits else self.judge(vector)
+
+    def judge(self, vector: torch.Tensor) -> torch.Tensor:
+        """Vectors (B, d) → log probabilities (B, classes) float32, on the vectors' device."""
+        found = np.zeros((len(vector), self.classes))
+        # the caller's threads already use every core
+        with threadpool_limits(1):
+            found[:, self.classifier.classes_] = self.classifier.predict_proba(vector.float().cpu().numpy())
+        return torch.from_numpy(np.log(found.clip(TINY, 1))).float().to(vector.device)
+
+    def forward(self, batch: torch.Tensor) -> torch.Tensor:
+        """(B, 3, H, W) → log probabilities (B, classes)."""
+        return self.forward_head(self.forward_features(batch))
+
+
+def write_head(path: Path, head: Classifier) -> None:
+    """Write a fitted scikit-learn classifier, compressed, whole or not at all."""
+    with atomic_path(path) as temporary:
+        skops.io.dump(head, temporary, compression=zipfile.ZIP_DEFLATED, compresslevel=9)
+
+
+def read_head(path: Path, classes: int) -> Classifier:
+    """The classifier at `path`, for `classes` labels.
+
+    Raises EntryError if it is missing, damaged, too large, holds types that are not scikit-learn's or numpy's, or does
+    not fit the labels.
+    """
+    try:
+        with zipfile.ZipFile(path) as file:
+            size = sum(item.file_size for item in file.infolist())
+        if size > MAX_BYTES:
+            raise EntryError(f"{path.name} unpacks to {size:,} bytes; at most {MAX_BYTES:,} are loaded.")
+        unknown = skops.io.get_untrusted_types(file=path)
+        if unknown:
+            raise EntryError(f"{path.name} holds {unknown[0]}, which is not loaded: only scikit-learn's own types are.")
+        head = skops.io.load(path, trusted=[])
+    except FileNotFoundError as error:
+        raise EntryError(f"{path.name} is missing.") from error
+    except (EntryError, UntrustedTypesFoundException) as error:
+        raise EntryError(str(error)) from error
+    # a damaged file fails in as many ways as there are types in it
+    except Exception as error:
+        raise EntryError(f"{path.name} cannot be loaded: it is damaged, or of another scikit-learn.") from error
+    numbers = getattr(head, "classes_", None)
+    fits = isinstance(numbers, np.ndarray) and numbers.dtype.kind in "iu" and len(numbers) <= classes
+    if not fits or not hasattr(head, "predict_proba") or numbers.min() < 0 or numbers.max() >= classes:
+        raise EntryError(f"{path.name} is no classifier for {classes} classes.")
+    return head
