@@ -4,23 +4,34 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import shutil
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
-from training import fetch
+from training import fetch, results, sweep
 from training.audit.report import look_for_copies, write
 from training.audit.report import run as run_audit
 from training.checkpoint import CheckpointError
 from training.devices import LOGS, make_accelerator
 from training.engine import CHECKPOINT, FitError, TrainingStopped
+from training.features import feature_table, write_features
+from training.feed import Arrays
 from training.imagenet import WeightsError
-from training.recipe import PUBLISHED, SCRATCH, Recipe, RecipeError, load_recipe, recipe_ids
-from training.run import EMBEDDER, Job, overview, report, train, warn, with_labels
-from training.splits import SCHEMES, make_manifest, split_by, table_of, write_manifest
+from training.recipe import (
+    PUBLISHED,
+    SCRATCH,
+    Recipe,
+    RecipeError,
+    load_recipe,
+    recipe_ids,
+)
+from training.run import EMBEDDER, Job, Ready, make_ready, overview, report, say, train, warn, with_labels
+from training.splits import SCHEMES, Split, make_manifest, split_by, table_of, write_manifest
 from zoo.cache import cache_folder
-from zoo.catalogue import get_entry
+from zoo.catalogue import FolderSource, get_entry, list_entries
 from zoo.data import DataError, layouts, read_dataset
 from zoo.entry import ID, EntryError, summary
 from zoo.reports import headlines
@@ -47,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     try:
         return options.run(options)
-    except RecipeError as error:
+    except (RecipeError, sweep.SweepError) as error:
         return _say(error, USAGE)
     except (DataError, CheckpointError, FitError, WeightsError, EntryError, fetch.FetchError) as error:
         return _say(error, FAILED)
@@ -64,6 +75,9 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser("python -m training", description="Make models of blood cells for the zoo.")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
     _add_train(commands)
+    _add_sweep(commands)
+    _add_features(commands)
+    _add_reproduce(commands)
     _add_audit(commands)
     _add_split(commands)
     _add_fetch(commands)
@@ -112,6 +126,65 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
     train.add_argument("--restart", action="store_true", help="forget an unfinished run, replace an entry in --out")
     train.add_argument("--json", action="store_true", help="print the entry's summary as JSON on stdout")
     train.set_defaults(run=_train, again="give the same command with --resume")
+
+
+def _add_sweep(commands: argparse._SubParsersAction) -> None:
+    sweep = commands.add_parser(
+        "sweep",
+        help="search a recipe's settings on validation",
+        description="Search a recipe's settings with Optuna, on validation alone. Start the same command again, at any "
+        "time and on any machine that reaches the storage: workers share the trials, and one that died is replaced.",
+    )
+    sweep.add_argument("recipe", help="a recipe's id, or a .toml file")
+    sweep.add_argument(
+        "--space", type=Path, required=True, metavar="FILE", help="TOML file of what is searched, and how"
+    )
+    sweep.add_argument("--storage", required=True, metavar="URL", help="as sqlite:///sweep.db, or any URL of Optuna's")
+    sweep.add_argument("--data", type=Path, required=True, metavar="DATA", help="the data set's folder or file")
+    sweep.add_argument("--originals", type=Path, metavar="DIR", help="original frames of an augmented data set")
+    sweep.add_argument("--split", type=Path, metavar="MANIFEST", help="a split made by `split`, not the recipe's")
+    sweep.add_argument("--name", help="of the study (default: the recipe's id)")
+    sweep.add_argument("--out", type=Path, metavar="DIR", help="folder of table and plot (default: runs/sweeps/NAME)")
+    sweep.add_argument("--device", default="auto", help="auto, cpu or cuda (default: %(default)s)")
+    sweep.add_argument("--json", action="store_true", help="print all trials as JSON on stdout")
+    sweep.set_defaults(run=_sweep, again="give the same command to go on")
+
+
+def _add_features(commands: argparse._SubParsersAction) -> None:
+    features = commands.add_parser(
+        "features",
+        help="write what a model computes of each picture as a table",
+        description="Write the features a model judges by, one row a picture: the few of a classical head, or the "
+        "vector before the last layer. In an audit's folder the Data page shows them, too.",
+        epilog=_layouts(),
+    )
+    features.add_argument("entry", help="a model of the zoo")
+    features.add_argument("--data", type=Path, required=True, metavar="DATA", help="the data set's folder or file")
+    features.add_argument("--out", type=Path, required=True, metavar="FILE", help=".csv or .parquet")
+    features.add_argument("--device", default="auto", help="auto, cpu or cuda (default: %(default)s)")
+    features.set_defaults(run=_features, again="give the command again")
+
+
+def _add_reproduce(commands: argparse._SubParsersAction) -> None:
+    again = commands.add_parser(
+        "reproduce",
+        help="train the published systems and write the table of results",
+        description="Train every recipe of the published systems under their protocol and under an honest one, as far "
+        "as the budget goes, and write the table of results from the entries. What is there is not trained again.",
+    )
+    again.add_argument("--system", choices=tuple("ABCDE"), help="one system only")
+    again.add_argument("--only", action="append", metavar="RECIPE", help="one recipe only; may be given several times")
+    again.add_argument(
+        "--data", type=Path, metavar="ROOT", help="folder that holds dataset2 and pbc; none: only the table"
+    )
+    again.add_argument("--zoo", type=Path, default=Path("zoo/builtin"), metavar="DIR", help="folder of the entries")
+    again.add_argument(
+        "--table", type=Path, default=Path("docs/results.md"), metavar="FILE", help="(default: %(default)s)"
+    )
+    again.add_argument("--budget", type=float, default=float("inf"), metavar="MINUTES", help="begin nothing after it")
+    again.add_argument("--device", default="auto", help="auto, cpu or cuda (default: %(default)s)")
+    again.add_argument("--json", action="store_true", help="print the rows as JSON on stdout")
+    again.set_defaults(run=_reproduce, again="give the same command to go on")
 
 
 def _add_audit(commands: argparse._SubParsersAction) -> None:
@@ -306,6 +379,63 @@ def _train(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(summary(entry)))
     return OK
+
+
+def _sweep(options: argparse.Namespace) -> int:
+    space = sweep.read_space(options.space)
+    sweep.check_keys(space, options.recipe)
+    name = options.name or load_recipe(options.recipe).id
+    out = options.out or RUNS / "sweeps" / name
+    accelerator = make_accelerator(resolve_device(options.device))
+    study = sweep.open_study(space, options.storage, name)
+
+    kept: dict[str, Ready] = {}
+
+    def ready(recipe: Recipe) -> tuple[Recipe, Arrays, Split]:
+        recipe = with_labels(recipe, options.data)
+        # trials of one data set and split share them
+        key = f"{recipe.data} {recipe.clean} {recipe.balance} {recipe.seed}"
+        if key not in kept:
+            kept[key] = make_ready(Job(recipe, options.data, out, out, options.split, options.originals))
+        return recipe, kept[key].arrays, kept[key].split
+
+    sweep.run(study, space, options.recipe, ready, out / "work", accelerator, say)
+    shutil.rmtree(out / "work", ignore_errors=True)
+    sweep.write_report(study, space, out)
+    found = sweep.table(study)
+    done = found[found["state"] == "complete"]
+    if done.empty:
+        return _say("No trial was finished: every one diverged or was cut short. Widen the space.", FAILED)
+    best = " ".join(f"--set {shlex.quote(change)}" for change in sweep.changes_of(space, study.best_params))
+    _say(f"Best of {len(done)}: {space.metric} {study.best_value:.4f} (trial {study.best_trial.number}).", OK)
+    _say(f"Next: python -m training train {options.recipe} {best} --data {options.data} --out ENTRY", OK)
+    _say(f"Table and plot: {out / 'trials.csv'}, {out / 'trials.html'}", OK)
+    if options.json:
+        print(found.to_json(orient="records"))
+    return OK
+
+
+def _features(options: argparse.Namespace) -> int:
+    entry = get_entry(options.entry)
+    table = feature_table(entry, read_dataset(options.data), resolve_device(options.device))
+    write_features(options.out, table)
+    _say(f"{options.out}: {len(table):,} pictures, {len(table.columns) - 2} features.", OK)
+    return OK
+
+
+def _reproduce(options: argparse.Namespace) -> int:
+    wanted = results.wanted(options.system, options.only)
+    failed = []
+    if options.data is not None:
+        accelerator = make_accelerator(resolve_device(options.device))
+        failed = results.reproduce(wanted, options.data, options.zoo, RUNS, options.budget * 60, accelerator, say)
+    rows = results.rows(wanted, list_entries([FolderSource(options.zoo, str(options.zoo))]))
+    if options.system is None and options.only is None:
+        results.write_table(options.table, rows)
+        _say(f"Table: {options.table}", OK)
+    if options.json:
+        print(json.dumps([asdict(row) for row in rows]))
+    return FAILED if failed else OK
 
 
 def _refused(options: argparse.Namespace, recipe: Recipe, out: Path, work: Path, started: bool) -> str | None:

@@ -18,6 +18,7 @@ from sklearn.svm import SVC
 from torch import nn
 from tqdm import tqdm
 
+from training.data import TrainingDataError
 from training.recipe import Head
 from zoo.preprocess import Preprocessor
 
@@ -49,16 +50,20 @@ def fit_head(head: Head, vectors: np.ndarray, labels: np.ndarray, seed: int) -> 
     """A pipeline from vectors (n, d) to probabilities, fitted on label numbers (n,).
 
     With `head.features` its first step, "features", is the first principal components; the SVM's are scaled to unit
-    variance, and its probabilities are Platt's (1999), cross-validated.
+    variance, and its probabilities are Platt's (1999), cross-validated. Raises TrainingDataError if a class has too few
+    pictures for that.
     """
     steps: list[tuple[str, Any]] = []
     if head.features:
         steps.append(("features", PCA(head.features, random_state=seed)))
     if head.kind == "knn":
-        steps.append(("head", KNeighborsClassifier(**head.options)))
+        steps.append(("head", KNeighborsClassifier(**{"algorithm": "brute", **head.options})))
     elif head.kind == "svm":
         machine = SVC(**{"random_state": seed, **head.options})
-        steps += [("scale", StandardScaler()), ("head", CalibratedClassifierCV(machine, ensemble=False))]
+        folds = int(min(5, np.unique(labels, return_counts=True)[1].min()))
+        if folds < 2:
+            raise TrainingDataError("A class has a single training picture; an SVM needs two. Add pictures.")
+        steps += [("scale", StandardScaler()), ("head", CalibratedClassifierCV(machine, cv=folds, ensemble=False))]
     else:
         steps.append(("head", RandomForestClassifier(**{"random_state": seed, "n_jobs": -1, **head.options})))
     pipeline = Pipeline(steps).fit(vectors, labels)

@@ -20,7 +20,7 @@ def make_accelerator(device: torch.device, log: str | None = None, log_folder: P
 
     `log` names a tracker that epochs are reported to. Raises TrainingDataError if its package is not installed.
     """
-    if log and log not in get_available_trackers():
+    if log and log not in {tracker.value for tracker in get_available_trackers()}:
         raise TrainingDataError(f"The package {log} is not installed: pip install {log}, or leave --log out.")
     # accelerate keeps one state a process: another device than the last run's needs another one
     if AcceleratorState._shared_state and AcceleratorState().device.type != device.type:

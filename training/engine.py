@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import errno
 import math
+import os
 import signal
 import threading
 import time
@@ -40,6 +41,7 @@ from zoo.files import write_json
 
 SAVE_SECONDS = 60.0
 TELL_SECONDS = 2.0  # between two lines for the app
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 LEAST_PART = 2  # pictures run at a time: batch norm needs two
 CHECKPOINT, HISTORY, STATE = "checkpoint.safetensors", "history.json", "run.json"
 
@@ -261,9 +263,7 @@ class _Run:
         try:
             action()
         except (OSError, SafetensorError) as error:
-            full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or "No space" in str(
-                error
-            )
+            full = getattr(error, "errno", None) in FULL or any(os.strerror(code) in str(error) for code in FULL)
             what = "the disk is full" if full else str(error)
             kept = f"What was saved before is kept in {self.work}" if self.path.exists() else "Nothing was saved so far"
             raise FitError(
@@ -365,7 +365,7 @@ class _Run:
         # dropout's choices, whatever went before; processes draw their own
         torch.manual_seed((self.recipe.seed * 1_000_003 + step) * self.world + self.accelerator.process_index)
         for group in self.optimizer.param_groups:
-            group["lr"] = scale * self.course[self.epoch * self.steps + self.step] * group.get("lr_scale", 1.0)
+            group["lr"] = float(scale * self.course[self.epoch * self.steps + self.step] * group.get("lr_scale", 1.0))
         form = torch.channels_last if self.recipe.schedule.channels_last and inputs.ndim == 4 else None
         inputs = inputs.to(self.device, non_blocking=True)
         inputs = inputs.contiguous(memory_format=form) if form else inputs

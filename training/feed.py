@@ -28,6 +28,7 @@ from zoo.preprocess import preprocessor
 
 VALIDATION_BATCH = 128
 PASS_BATCH = 64
+ROOMY = 1000.0  # features below it in the first batch stay far below float16's limit in all
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ class PictureFeed:
 
 
 class FeatureFeed:
-    """Kept features: `seen` (views, n, …) of the training rows, `plain` of other rows; float16 on disk."""
+    """Kept features: `seen` (views, n, …) of the training rows, `plain` of other rows."""
 
     def __init__(self, data: Arrays, rows: np.ndarray, seen: np.ndarray, plain: np.ndarray, others: np.ndarray) -> None:
         self.data, self.seen, self.plain = data, seen, plain
@@ -153,14 +154,15 @@ class _Pass:
         self.model, self.device, self.bf16 = model, device, bf16
 
     def write(self, path: Path, count: int, batches: Iterator[torch.Tensor], progress: tqdm) -> None:
-        """Features of `count` pictures as a float16 array on disk."""
+        """Features of `count` pictures as an array on disk, float16 unless they are too large for it."""
         store, start = None, 0
         for batch in batches:
             inputs = batch.to(self.device, memory_format=torch.channels_last)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-                found = self.model.forward_fixed(inputs).half().cpu().numpy()
+                found = self.model.forward_fixed(inputs).float().cpu().numpy()
             if store is None:
-                store = np.lib.format.open_memmap(path, "w+", np.float16, (count, *found.shape[1:]))
+                kind = np.float16 if np.abs(found).max() < ROOMY else np.float32
+                store = np.lib.format.open_memmap(path, "w+", kind, (count, *found.shape[1:]))
             store[start : start + len(found)] = found
             start += len(found)
             progress.update(len(found))

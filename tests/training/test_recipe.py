@@ -2,60 +2,172 @@
 
 from __future__ import annotations
 
+import json
+
+import numpy as np
 import pytest
 import torch
 from timm import create_model
 
+from training.__main__ import main
 from training.augment import training_transform
 from training.engine import build_model
-from training.recipe import FOLDER, RecipeError, load_recipe, recipe_ids
+from training.imagenet import PACKAGED, WeightsError
+from training.recipe import FOLDER, Augment, RecipeError, load_recipe, pretrained_cfg, recipe_ids
+
+# every id of the five published systems
+SYSTEMS = {
+    "A": ["resnet50_frozen", "vgg19_frozen", "cnn5_224"],
+    "B": ["efficientnet_b3", "mobilenet_v2", "resnet50", "ensemble"],
+    "C": ["cnn60", "cnn60_knn", "cnn60_svm", "cnn60_forest"],
+    "D": [
+        "minicnn",
+        "miniresnet",
+        "miniinception",
+        "resnet50_head",
+        "xception_head",
+        "inception_v3_head",
+        "inception_resnet_v2_head",
+        "resnet50_finetuned",
+    ],
+    "E": ["pixels_forest", "vgg16_frozen", "cnn5_128"],
+}
+
+
+def test_every_published_system_is_listed(capsys):
+    assert main(["recipes", "--json"]) == 0
+    rows = {row["id"]: row for row in json.loads(capsys.readouterr().out)}
+    for system, names in SYSTEMS.items():
+        assert names == [name for name in names if rows[name]["system"] == system]
+    assert {name for name, row in rows.items() if row["system"]} == {
+        name for names in SYSTEMS.values() for name in names
+    }
+    assert rows["cnn60"]["parameters"] == 306_948
+    assert rows["cnn5_128"]["parameters"] == 36_752_644
+    assert main(["recipes"]) == 0
+    assert "36,752,644" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", recipe_ids())
-def test_every_recipe_builds_its_model(name):
-    recipe = load_recipe(name)
-    assert recipe.id == name
-    labels = list(recipe.data.labels.values())
-    model = build_model(recipe.model, len(labels)).eval()
-    assert model(torch.zeros(1, 3, *recipe.model.input_size)).shape == (1, len(labels))
-    assert set(recipe.data.descriptions) <= set(labels)
+@pytest.mark.parametrize("published", [False, True])
+def test_every_recipe_loads(name, published):
+    recipe = load_recipe(name, published=published)
+    assert recipe.id == (f"{name}_as_published" if published else name)
+    assert set(recipe.data.descriptions) <= set(recipe.labels)
+    if published and recipe.system:
+        assert recipe.data.split == "random"
+    elif recipe.system:
+        assert recipe.data.split in ("official", "grouped")
+        assert recipe.reported
 
 
-@pytest.mark.parametrize("name", recipe_ids())
+@pytest.mark.parametrize("name", [name for name in recipe_ids() if load_recipe(name).model])
 def test_every_recipe_augments(name):
     recipe = load_recipe(name)
-    model = recipe.model
-    transform = training_transform(recipe.augment, model.input_size, list(model.mean), list(model.std))
+    config = pretrained_cfg(recipe.network)
+    size = recipe.network.input_size
+    transform = training_transform(recipe.augment, size, config["mean"], config["std"])
     picture = torch.randint(0, 256, (3, *recipe.data.packed), dtype=torch.uint8)
     first, second = transform(picture), transform(picture)
-    assert first.shape == (3, *model.input_size)
+    assert first.shape == (3, *size)
     assert first.dtype == torch.float32
-    assert not torch.equal(first, second)
+    assert torch.equal(first, second) != recipe.augment.any
 
 
-def test_packaged_imagenet_weights_fill_the_whole_backbone():
-    recipe = load_recipe("pbc8-efficientnet-lite0")
+CHANGES = {
+    "horizontal_flip": True,
+    "vertical_flip": True,
+    "rotation": 90,
+    "shift": 0.2,
+    "zoom": 0.3,
+    "shear": 20,
+    "crop": 0.4,
+    "brightness": 0.4,
+    "contrast": 0.4,
+    "saturation": 0.5,
+    "hue": 0.2,
+    "hed": 0.3,
+    "channel_shuffle": 1.0,
+    "colour_degeneration": 1.0,
+    "randaugment": 9,
+    "augmix": 3,
+    "blur": 2.0,
+    "noise": 0.1,
+}
+
+
+def test_every_augmentation_is_checked_here():
+    assert set(CHANGES) == set(Augment.model_fields) - {"mixup", "cutmix", "fill"}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_each_augmentation_changes_the_picture_and_follows_the_seed(name):
+    transform = training_transform(Augment(**{name: CHANGES[name]}), (40, 40), [0.5] * 3, [0.5] * 3)
+    still = training_transform(Augment(), (40, 40), [0.5] * 3, [0.5] * 3)
+    picture = torch.from_numpy(np.random.default_rng(0).integers(60, 200, (3, 40, 40), dtype=np.uint8))
+    plain = still(picture)
+    assert torch.equal(plain, still(picture))
+    changed = 0
+    for seed in range(12):
+        torch.manual_seed(seed)
+        first = transform(picture)
+        torch.manual_seed(seed)
+        assert torch.equal(first, transform(picture))
+        assert torch.isfinite(first).all()
+        assert first.abs().max() <= (1.6 if name == "noise" else 1 + 1e-5)
+        changed += not torch.allclose(first, plain, atol=1e-3)
+    assert changed >= 2
+
+
+def test_stain_jitter_of_no_strength_changes_nothing():
+    almost = training_transform(Augment(hed=1e-9), (16, 16), [0.5] * 3, [0.5] * 3)
+    still = training_transform(Augment(), (16, 16), [0.5] * 3, [0.5] * 3)
+    picture = torch.randint(20, 256, (3, 16, 16), dtype=torch.uint8)
+    assert torch.allclose(almost(picture), still(picture), atol=1e-4)
+
+
+@pytest.mark.parametrize("architecture", PACKAGED)
+def test_packaged_imagenet_weights_fill_the_whole_backbone(architecture):
+    recipe = load_recipe("pbc8-efficientnet-lite0", [f"model.architecture={architecture}"])
     torch.manual_seed(0)
-    filled = build_model(recipe.model, 8).state_dict()
+    filled = build_model(recipe.network, 8).state_dict()
     torch.manual_seed(0)
-    empty = create_model("tf_efficientnet_lite0", num_classes=8).state_dict()
+    empty = create_model(architecture, num_classes=8).state_dict()
     same = [key for key in filled if torch.equal(filled[key], empty[key])]
     assert not [key for key in same if key.endswith(("weight", "running_var"))]
 
 
-CHANGES = {
+def test_weights_that_cannot_be_reached_say_what_to_do():
+    with pytest.raises(WeightsError, match="--scratch"):
+        build_model(load_recipe("resnet50_frozen").network, 4)
+
+
+def test_from_scratch_nothing_stays_frozen():
+    recipe = load_recipe("resnet50_finetuned", scratch=True)
+    assert recipe.id == "resnet50_finetuned_scratch"
+    assert recipe.network.weights == "none"
+    assert [stage.train for stage in recipe.course] == ["all", "all"]
+
+
+WRONG = {
     "misspelt": (("lr =", "lear_rate ="), r"unknown key optimizer.lear_rate"),
     "nearest": (("[schedule]\nepochs", "[schedule]\nepoch"), r"Did you mean 'epochs'\?"),
     "negative": (("lr = 1e-3", "lr = -1"), "optimizer.lr: input should be greater than 0"),
     "not toml": (("[model]", "[model"), "not valid TOML"),
-    "top level": (('id = "wbc4-cnn60"', 'id = "wbc4-cnn60"\nseeds = 3'), r"unknown key seeds. Did you mean 'seed'\?"),
-}
+    "top level": (('id = "cnn60"', 'id = "cnn60"\nseeds = 3'), r"unknown key seeds. Did you mean 'seed'\?"),
+    "parent": (('inherit = "_dataset2"', 'inherit = "_dataset3"'), "inherits '_dataset3', which is not in"),
+    "itself": (('inherit = "_dataset2"', 'inherit = "mine"'), "inherits itself"),
+    "decay": (('name = "adam"', 'name = "adam"\nweight_decay = 0.1'), "adam has no decoupled weight_decay; set l2"),
+    "part": (("[optimizer]", '[[stages]]\nepochs = 1\ntrain = "head"\n[optimizer]'), "need model.head"),
+    "nothing": (('[model]\narchitecture = "cnn60"\ninput_size = [60, 60]\nargs = { drop_rate = 0.2 }\n'
+                 'interpolation = "bilinear"\n', ""), r"needs a \[model\] or an \[ensemble\]"),
+}  # fmt: skip
 
 
-@pytest.mark.parametrize("name", CHANGES)
+@pytest.mark.parametrize("name", WRONG)
 def test_a_wrong_recipe_says_where(tmp_path, name):
-    (old, new), said = CHANGES[name]
-    text = (FOLDER / "wbc4-cnn60.toml").read_text()
+    (old, new), said = WRONG[name]
+    text = (FOLDER / "cnn60.toml").read_text()
     assert old in text
     path = tmp_path / "mine.toml"
     path.write_text(text.replace(old, new))
@@ -63,12 +175,42 @@ def test_a_wrong_recipe_says_where(tmp_path, name):
         load_recipe(str(path))
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("optimizer.lrr=1", r"unknown key optimizer.lrr. Did you mean 'lr'\?"),
+        ("stages.1.rate=1", r"unknown key stages.1.rate"),
+        ("optimizer.lr", "Write key=value"),
+        ("schedule.epochs=many", "schedule.epochs"),
+        ("seed.x=3", "seed"),
+    ],
+)
+def test_a_wrong_change_says_where(change, said):
+    with pytest.raises(RecipeError, match=said):
+        load_recipe("resnet50_finetuned", [change])
+
+
+def test_changes_are_made_and_nothing_else():
+    plain = load_recipe("resnet50_finetuned")
+    changed = load_recipe("resnet50_finetuned", ["stages.1.lr=3e-5", "optimizer.name=adamw", "data.packed=[64, 64]"])
+    assert changed.stages[1].lr == 3e-5
+    assert changed.optimizer.name == "adamw"
+    assert changed.data.packed == (64, 64)
+    assert changed.stages[0] == plain.stages[0]
+    assert load_recipe("resnet50_finetuned") == plain
+
+
+def test_a_resolved_recipe_is_a_recipe_again():
+    recipe = load_recipe("vgg16_frozen")
+    assert type(recipe).model_validate(recipe.model_dump(mode="json")) == recipe
+
+
 def test_an_unknown_recipe_names_the_nearest():
-    with pytest.raises(RecipeError, match="Did you mean 'wbc4-cnn60'"):
-        load_recipe("wbc4-cnn61")
+    with pytest.raises(RecipeError, match="Did you mean 'cnn60'"):
+        load_recipe("cnn61")
 
 
 def test_texts_do_not_decide_the_weights():
-    recipe = load_recipe("wbc4-cnn60")
+    recipe = load_recipe("cnn60")
     assert recipe.model_copy(update={"title": "another"}).fingerprint() == recipe.fingerprint()
     assert recipe.model_copy(update={"seed": 9}).fingerprint() != recipe.fingerprint()

@@ -9,14 +9,28 @@ import timm
 import torch
 
 import zoo.architectures
+from zoo.architectures import is_own
+from zoo.architectures.transfer import build_head
 from zoo.gradcam import gradcam
 
-PARAMETERS = {"cnn60": 306_948}  # with four classes, as published
-OURS = [module.name for module in pkgutil.iter_modules(zoo.architectures.__path__)]
+# with four classes; the first two as published, of the others no figure was
+PARAMETERS = {
+    "cnn60": 306_948,
+    "cnn5_128": 36_752_644,
+    "cnn5_224": 23_706_628,
+    "minicnn": 2_333_348,
+    "miniresnet": 897_444,
+    "miniinception": 1_050_164,
+    "pixels": 196_612,
+    "transfer": 23_516_228,
+}
+OURS = [name for name in timm.list_models() if is_own(name)]
 
 
-def test_every_file_is_checked_here():
+def test_every_network_is_checked_here():
     assert set(OURS) == set(PARAMETERS)
+    files = {m.name for m in pkgutil.iter_modules(zoo.architectures.__path__) if not m.name.startswith("_")}
+    assert files == {timm.models.model_entrypoint(name).__module__.rpartition(".")[2] for name in OURS}
 
 
 @pytest.fixture(params=OURS)
@@ -26,7 +40,14 @@ def model(request):
 
 
 def test_parameters_are_the_published_ones(model):
-    assert sum(p.numel() for p in model.parameters()) == PARAMETERS[type(model).__name__.lower()]
+    name = model.pretrained_cfg["architecture"]
+    assert sum(p.numel() for p in model.parameters()) == PARAMETERS[name]
+
+
+def test_batch_norm_statistics_are_the_published_ones():
+    model = timm.create_model("cnn5_128", num_classes=4)
+    statistics = [value for key, value in model.state_dict().items() if key.endswith(("running_mean", "running_var"))]
+    assert sum(value.numel() for value in statistics) == 2_432
 
 
 def test_it_splits_into_features_and_head(model):
@@ -40,11 +61,41 @@ def test_it_splits_into_features_and_head(model):
 
 def test_its_classifier_can_be_replaced(model):
     model.reset_classifier(7)
+    assert model.get_classifier().out_features == 7
     assert model(torch.randn(1, *model.pretrained_cfg["input_size"])).shape == (1, 7)
     model.reset_classifier(0)
     assert model(torch.randn(1, *model.pretrained_cfg["input_size"])).shape == (1, model.head_hidden_size)
 
 
-def test_an_unknown_option_is_refused():
+@pytest.mark.parametrize("name", OURS)
+def test_an_unknown_option_is_refused(name):
     with pytest.raises(TypeError, match="no option nonsense"):
-        timm.create_model("cnn60", nonsense=1)
+        timm.create_model(name, nonsense=1)
+
+
+@pytest.mark.parametrize("backbone", ["test_resnet", "test_vit", "test_convnext", "test_efficientnet", "test_vit2"])
+@pytest.mark.parametrize("head", [["gap"], ["flatten", "batchnorm", "dense 16", "relu", "dropout 0.5"]])
+def test_any_backbone_takes_a_head(backbone, head):
+    side = {"test_vit": 160, "test_vit2": 64}.get(backbone, 96)
+    model = timm.create_model("transfer", backbone=backbone, head=head, input_size=[side, side], num_classes=3).eval()
+    batch = torch.randn(2, 3, side, side)
+    features = model.forward_features(batch)
+    assert features.ndim == 4
+    assert features.shape[1] == model.num_features
+    assert torch.allclose(model(batch), model.forward_rest(model.forward_fixed(batch)), atol=1e-5)
+    assert gradcam(model, batch, None).maps.any()
+
+
+def test_a_published_head_has_its_published_size():
+    """System E's, on VGG16's 4×4×512 map: batch norm 16,384 and 512, dense 256, 128, 64 and 4."""
+    words = ["flatten", "batchnorm", "dense 256", "relu", "dropout 0.7", "batchnorm", "dense 128", "relu", "dense 64"]
+    fixed, rest, width = build_head(words, (512, 4, 4))
+    assert not list(fixed.parameters())
+    assert width == 64
+    assert sum(p.numel() for p in rest.parameters()) == 2 * 8192 + 8193 * 256 + 2 * 256 + 257 * 128 + 129 * 64
+
+
+@pytest.mark.parametrize("words", [["dense 3"], ["gap", "gap"], ["relu"], ["gap", "nonsense"]])
+def test_a_head_that_makes_no_sense_is_refused(words):
+    with pytest.raises(ValueError, match="head"):
+        build_head(words, (8, 2, 2))

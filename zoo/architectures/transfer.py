@@ -35,6 +35,9 @@ class Transfer(nn.Module):
         super().__init__()
         options = {key: kwargs.pop(key) for key in ("drop_path_rate", "img_size") if key in kwargs}
         check_options("transfer", kwargs)
+        known = timm.get_pretrained_cfg(backbone)
+        if known and known.fixed_input_size:  # position embeddings are made for one size
+            options.setdefault("img_size", tuple(input_size))
         self.backbone = timm.create_model(backbone, num_classes=0, in_chans=in_chans, **options)
         for name in UNUSED:
             if isinstance(getattr(self.backbone, name, None), nn.Module):

@@ -1,0 +1,410 @@
+"""The engine by itself: stages, kept features, learning rates, and what can go wrong on the way."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.making import LABELS, draw_cell, draw_folder
+from training.__main__ import main
+from training.devices import make_accelerator
+from training.engine import FitError, build_model, fit, set_mode, unfreeze
+from training.feed import Arrays
+from training.rates import is_enough, plateau_scale, rates
+from training.recipe import Recipe, Schedule
+from training.splits import Split
+from zoo.entry import read_entry, read_predictions
+
+ROOT = Path(__file__).parents[2]
+SIDE = 48
+
+
+@pytest.fixture(scope="module")
+def arrays() -> Arrays:
+    cells = [draw_cell(label, seed, (SIDE, SIDE)) for seed in range(36) for label in LABELS]
+    return Arrays(np.stack([np.asarray(cell) for cell in cells]), np.arange(len(cells)) % 4)
+
+
+@pytest.fixture(scope="module")
+def split() -> Split:
+    rows = {"train": np.arange(96), "val": np.arange(96, 144), "test": np.arange(0)}
+    return Split(rows, tuple(map(str, range(144))), {}, "drawn")
+
+
+def recipe(**parts) -> Recipe:
+    content = {
+        "id": "drawn",
+        "title": "drawn",
+        "summary": "drawn",
+        "task": "test",
+        "data": {"name": "drawn", "credit": "a test", "labels": dict.fromkeys(LABELS), "packed": [SIDE, SIDE]},
+        "model": {"architecture": "test_resnet", "input_size": [SIDE, SIDE]},
+        "optimizer": {"lr": 4e-3},
+        "schedule": {"epochs": 3, "batch_size": 16, "precision": "fp32"},
+        "augment": {"horizontal_flip": True, "rotation": 90},
+    }
+    content["data"]["labels"] = {label: label for label in LABELS}
+    for name, part in parts.items():
+        content[name] = {**content[name], **part} if isinstance(part, dict) and name in content else part
+    return Recipe.model_validate(content)
+
+
+@pytest.fixture
+def run(arrays, split, tmp_path, monkeypatch):
+    monkeypatch.setenv("HEMAZOO_CACHE", str(tmp_path / "cache"))
+
+    def fitted(work="work", **parts):
+        place = tmp_path / work
+        place.mkdir(exist_ok=True)
+        options = {key: parts.pop(key) for key in ("resume", "finish", "after_epoch") if key in parts}
+        accelerator = make_accelerator(torch.device("cpu"))
+        return fit(recipe(**parts), arrays, split, place, accelerator, **options)
+
+    return fitted
+
+
+HEAD = {"architecture": "test_resnet", "head": ["gap", "dense 16", "relu"], "input_size": [SIDE, SIDE]}
+
+
+PARTED = {"architecture": "minicnn", "input_size": [96, 96], "args": {}}
+PLAIN = {"name": "momentum", "momentum": 0.0, "lr": 0.05}  # steps in proportion to gradients: rounding stays rounding
+
+
+def same(one, two):
+    """Whether two networks differ by rounding only, seen against how far training moved them."""
+    torch.manual_seed(0)
+    start = build_model(recipe(model=PARTED).network, 4)
+    trios = list(zip(one.parameters(), two.parameters(), start.parameters(), strict=True))
+    moved = max((first - begun).abs().max().item() for first, _, begun in trios)
+    return max((first - second).abs().max().item() for first, second, _ in trios) < 0.05 * moved
+
+
+def weights(model):
+    return {key: value.clone() for key, value in model.state_dict().items()}
+
+
+OPTIMISERS = ["sgd", "momentum", "adam", "adamw", "lion", "rmsprop", "nadamw", "lamb"]
+
+
+@pytest.mark.parametrize("name", OPTIMISERS)
+def test_every_optimiser_learns(run, name):
+    lr = {"lion": 5e-4, "sgd": 0.05, "momentum": 0.05, "lamb": 0.01}.get(name, 4e-3)
+    fitted = run(optimizer={"name": name, "lr": lr}, schedule={"epochs": 4})
+    losses = [entry["train_loss"] for entry in fitted.history]
+    assert losses[-1] < losses[0]
+    assert fitted.images == 4 * 96
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"schedule": {"accumulate": 4}},
+        {"optimizer": {"l2": 1e-3}},
+        {"optimizer": {"label_smoothing": 0.2, "clip_norm": 1.0, "ema_decay": 0.9}},
+        {"augment": {"mixup": 0.4}},
+        {"augment": {"cutmix": 1.0}},
+        {"augment": {"mixup": 0.2, "cutmix": 0.5}, "schedule": {"batch_size": 15}},
+        {"schedule": {"precision": "bf16", "channels_last": False}},
+        {"schedule": {"rate": "one_cycle", "warmup_epochs": 1}},
+    ],
+    ids=str,
+)
+def test_every_option_learns(run, change):
+    fitted = run(**{**change, "schedule": {"epochs": 4, **change.get("schedule", {})}})
+    losses = [entry["train_loss"] for entry in fitted.history]
+    assert losses[-1] < losses[0]
+    assert not any(module.training for module in fitted.model.modules())
+
+
+def test_a_batch_in_parts_is_a_batch(run):
+    """Gradients of parts add up to the batch's: without batch norm the weights are the same."""
+    whole = run("one", model=PARTED, optimizer=PLAIN, schedule={"epochs": 1}).model
+    parts = run("two", model=PARTED, optimizer=PLAIN, schedule={"epochs": 1, "accumulate": 4}).model
+    assert same(whole, parts)
+
+
+def test_l2_shrinks_weights_and_not_biases(run):
+    def size(fitted):
+        return {key: value.detach().square().sum().item() for key, value in fitted.model.named_parameters()}
+
+    plain = size(run("plain", optimizer={**PLAIN, "lr": 0.01}))
+    small = size(run("small", optimizer={**PLAIN, "lr": 0.01, "l2": 0.5}))
+    convolutions = [key for key in plain if key.endswith("conv1.weight")]
+    assert convolutions
+    assert all(small[key] < 0.9 * plain[key] for key in convolutions)
+
+
+def test_stages_freeze_and_unfreeze(run):
+    start = weights(build_model(recipe(model=HEAD).network, 4))
+    torch.manual_seed(0)
+    start = weights(build_model(recipe(model=HEAD).network, 4))
+    stages = [{"epochs": 1, "train": "head"}]
+    frozen = weights(run("head", model=HEAD, stages=stages).model)
+    body = [key for key in start if key.startswith("backbone.")]
+    assert all(torch.equal(start[key], frozen[key]) for key in body)  # batch-norm statistics included
+    assert not torch.equal(start["classifier.weight"], frozen["classifier.weight"])
+    some = weights(run("some", model=HEAD, stages=[*stages, {"epochs": 1, "train": ["layer4"], "lr": 1e-3}]).model)
+    changed = {key for key in body if not torch.equal(start[key], some[key])}
+    assert changed
+    assert all(key.startswith("backbone.layer4") for key in changed)
+
+
+def test_a_part_that_is_not_there_is_named(run):
+    with pytest.raises(FitError, match=r"no part 'layer9'. It has: conv1"):
+        run(model=HEAD, stages=[{"epochs": 1, "train": ["layer9"]}])
+
+
+def test_frozen_parts_keep_their_batch_norm():
+    model = build_model(recipe(model=HEAD).network, 4)
+    unfreeze(model, "head")
+    set_mode(model)
+    assert not any(module.training for module in model.backbone.modules())
+    assert model.head.training
+    unfreeze(model, "all")
+    set_mode(model)
+    assert all(module.training for module in model.modules())
+
+
+def test_kept_features_give_what_the_ordinary_way_gives(run, tmp_path):
+    """Without random changes both ways see the same pictures: the same head comes out, but for rounding."""
+    still = {"horizontal_flip": False, "rotation": 0}
+    stages = [{"epochs": 4, "train": "head"}]
+    kept = run("kept", model=HEAD, stages=stages, augment=still)
+    ordinary = run("ordinary", model=HEAD, stages=stages, augment=still, schedule={"cache_features": False})
+    assert list((tmp_path / "cache" / "features").iterdir())
+    for one, two in zip(kept.history, ordinary.history, strict=True):
+        assert one["val_loss"] == pytest.approx(two["val_loss"], abs=0.01)
+        assert one["train_loss"] == pytest.approx(two["train_loss"], abs=0.01)
+
+
+def test_kept_features_are_found_again_by_another_head(run, tmp_path):
+    stages = [{"epochs": 2, "train": "head"}]
+    run("one", model=HEAD, stages=stages)
+    made = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache" / "features").rglob("*")}
+    assert sum(path.name.startswith("view") for path in made) == Schedule().views
+    run("two", model={**HEAD, "head": ["gap", "dropout 0.5"]}, stages=stages)
+    assert made == {path: path.stat().st_mtime_ns for path in (tmp_path / "cache" / "features").rglob("*")}
+    run("three", model=HEAD, stages=stages, augment={"zoom": 0.1})
+    assert len(list((tmp_path / "cache" / "features").iterdir())) == 2
+
+
+def test_stages_grow_the_pictures(run):
+    stages = [{"epochs": 1, "input_size": [32, 32]}, {"epochs": 1}]
+    assert [entry["stage"] for entry in run(stages=stages).history] == [1, 2]
+
+
+@pytest.mark.parametrize("rate", ["constant", "cosine", "one_cycle"])
+def test_learning_rates(rate):
+    course = rates(Schedule(rate=rate, warmup_epochs=1), 0.1, 5, 10)
+    assert course.shape == (50,)
+    assert course.max() == pytest.approx(0.1, rel=0.05)
+    assert (np.diff(course[:11]) > 0).all() or rate == "one_cycle"
+    assert (course[-1] < 0.01) == (rate != "constant")
+    assert (course >= 0).all()
+
+
+def history(*losses):
+    return [{"val_loss": loss, "val_accuracy": 1 - loss} for loss in losses]
+
+
+def test_a_plateau_lowers_the_rate_and_stopping_waits_its_patience():
+    schedule = Schedule(rate="plateau", plateau_factor=0.1, plateau_patience=1, stop_patience=3)
+    assert plateau_scale(schedule, history(0.5, 0.4, 0.3)) == 1
+    assert plateau_scale(schedule, history(0.5, 0.5, 0.5)) == pytest.approx(0.1)
+    assert not is_enough(schedule, history(0.5, 0.4, 0.41, 0.41))
+    assert is_enough(schedule, history(0.5, 0.4, 0.41, 0.41, 0.41))
+    other = schedule.model_copy(update={"stop_metric": "val_accuracy"})
+    assert is_enough(other, history(0.5, 0.4, 0.41, 0.41, 0.41))
+
+
+def test_it_stops_early_and_keeps_the_best(run):
+    fitted = run(
+        optimizer={"name": "momentum", "momentum": 0.0, "lr": 1e-9}, schedule={"epochs": 9, "stop_patience": 2}
+    )
+    assert len(fitted.history) < 9
+    best = min(fitted.history, key=lambda entry: entry["val_loss"])
+    assert fitted.best_epoch == best["epoch"]
+
+
+class Short:
+    """A memory that holds so many pictures and no more."""
+
+    def __init__(self, model, room):
+        self.forward, self.room = model.forward, room
+
+    def __call__(self, batch):
+        if torch.is_grad_enabled() and len(batch) > self.room:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return self.forward(batch)
+
+
+@pytest.fixture
+def small_memory(monkeypatch):
+    def limit(room):
+        def build(model, classes):
+            network = build_model(model, classes)
+            network.forward = Short(network, room)
+            return network
+
+        monkeypatch.setattr("training.engine.build_model", build)
+
+    return limit
+
+
+def test_too_little_memory_halves_what_is_run_at_a_time(run, small_memory, capsys):
+    whole = run("enough", model=PARTED, optimizer=PLAIN, schedule={"epochs": 1}).model
+    small_memory(5)
+    found = run("short", model=PARTED, optimizer=PLAIN, schedule={"epochs": 1}).model
+    said = capsys.readouterr().out
+    assert "going on with 8 pictures at a time, 2 parts a batch" in said
+    assert "going on with 4 pictures at a time, 4 parts a batch" in said
+    assert said.count("Out of memory") == 2
+    assert same(whole, found)
+
+
+def test_no_memory_at_all_ends_in_a_sentence(run, small_memory):
+    small_memory(1)
+    with pytest.raises(FitError, match="not enough memory for 2 pictures at a time"):
+        run()
+
+
+def test_what_is_no_lack_of_memory_is_not_taken_for_it(run, monkeypatch):
+    def build(model, classes):
+        network = build_model(model, classes)
+        network.forward = lambda batch: (_ for _ in ()).throw(RuntimeError("something else"))
+        return network
+
+    monkeypatch.setattr("training.engine.build_model", build)
+    with pytest.raises(RuntimeError, match="something else"):
+        run()
+
+
+def test_a_loss_that_is_no_number_leaves_a_usable_state(run):
+    """The best epoch before it can still be made an entry."""
+    ruin = {"after": 2}
+
+    def poison(entry):
+        if entry["epoch"] == ruin["after"]:
+            raise KeyboardInterrupt  # as if the process had ended here
+
+    with pytest.raises(KeyboardInterrupt):
+        run(schedule={"epochs": 4}, after_epoch=poison)
+    fitted = run(schedule={"epochs": 4}, finish=True)
+    assert len(fitted.history) == 2
+    assert fitted.best_epoch in (1, 2)
+
+
+def test_nothing_can_be_finished_before_an_epoch_is(run):
+    with pytest.raises(ValueError, match="cannot be continued"):
+        run(finish=True)
+
+
+def test_every_stage_is_gone_on_with(run):
+    """Stopped after each epoch in turn, stages of frozen and unfrozen parts included: the same weights."""
+    parts = {
+        "model": HEAD,
+        "stages": [{"epochs": 2, "train": "head"}, {"epochs": 2, "train": ["layer4"]}, {"epochs": 1}],
+        "optimizer": {"ema_decay": 0.9, "lr": 2e-3},
+        "schedule": {"rate": "plateau", "plateau_patience": 0, "batch_size": 16, "precision": "bf16"},
+    }
+    whole = run("whole", **parts)
+
+    def stop(entry):
+        raise KeyboardInterrupt
+
+    for epoch in range(5):
+        with pytest.raises(KeyboardInterrupt):
+            run("parts", **parts, resume=epoch > 0, after_epoch=stop)
+    resumed = run("parts", **parts, resume=True)
+    assert resumed.history == whole.history
+    first, second = whole.model.state_dict(), resumed.model.state_dict()
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+COMMAND = ["-m", "training", "train", "starter", "--out", "zoo/mine", "--device", "cpu"]
+CHANGES = ["data.split=stratified", "model.weights=none", "model.architecture=test_resnet", "model.input_size=[48, 48]"]
+CHANGES += ["stages.0.epochs=2", "stages.1.epochs=12", "schedule.batch_size=16"]
+CHANGES += ["stages.1.lr=4e-3", "optimizer.clip_norm=5.0"]
+
+
+def command(data, *more):
+    return [*COMMAND, "--data", str(data), *(word for change in CHANGES for word in ("--set", change)), *more]
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HEMAZOO_CACHE", str(tmp_path / "cache"))
+    draw_folder(tmp_path / "cells", 24)
+    return tmp_path
+
+
+def start(place, arguments, **options):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=place, env=environment, capture_output=True, text=True, timeout=300, check=False, **options,
+    )  # fmt: skip
+
+
+def test_a_full_disk_ends_in_a_sentence_and_can_be_gone_on_with(place):
+    """A limit on the size of files stands for the disk's end: the kernel refuses the write."""
+    assert main(command("cells")[2:]) == 0
+    whole = read_entry(place / "zoo" / "mine")
+    full = (whole.folder / "history.json").read_text()
+    data = draw_folder(place / "cells", 24)
+
+    def limit():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (600_000, 600_000))
+
+    refused = start(place, command(data, "--restart"), preexec_fn=limit)
+    assert refused.returncode == 1
+    assert "the disk is full" in refused.stderr, refused.stderr[-2000:]
+    assert "--resume" in refused.stderr
+    assert not list((place / "runs" / "mine").glob(".*"))  # nothing half-written
+    going = start(place, command(data, "--resume"))
+    assert going.returncode == 0, going.stderr[-2000:]
+    assert (place / "zoo" / "mine" / "history.json").read_text() == full
+
+
+def test_two_processes_give_what_one_gives(place):
+    one = start(place, command("cells"))
+    assert one.returncode == 0, one.stderr[-2000:]
+    (place / "zoo" / "mine").rename(place / "zoo" / "alone")
+    launch = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
+    launch += ["--main_process_port", "0", "--mixed_precision", "no", "--dynamo_backend", "no"]
+    two = start(place, [*launch, *command("cells", "--json")])
+    assert two.returncode == 0, two.stderr[-3000:]
+    assert [path.name for path in sorted((place / "zoo").iterdir())] == ["alone", "mine"]
+    told = json.loads([line for line in two.stdout.splitlines() if line.startswith("{")][-1])
+    assert told["id"] == "mine"
+    alone, both = read_entry(place / "zoo" / "alone"), read_entry(place / "zoo" / "mine")
+    assert both.config.zoo.training["processes"] == 2
+    files = [set(read_predictions(entry, "my-cells-test")["file"]) for entry in (alone, both)]
+    assert files[0] == files[1]
+    histories = [json.loads((entry.folder / "history.json").read_text()) for entry in (alone, both)]
+    # the frozen stage has no batch norm of its own and no dropout that matters: nearly the same; then less so
+    for first, second in zip(*(found[:2] for found in histories), strict=True):
+        assert first["val_loss"] == pytest.approx(second["val_loss"], abs=0.05)
+    accuracies = [entry.evaluation.benchmarks["my-cells-test"].metrics["accuracy"].value for entry in (alone, both)]
+    assert accuracies[0] == pytest.approx(accuracies[1], abs=0.25)
+    assert min(accuracies) > 0.5
+
+
+def test_epochs_are_reported_to_tensorboard(place):
+    pytest.importorskip("tensorboard")
+    assert main([*command("cells")[2:], "--log", "tensorboard"]) == 0
+    assert list((place / "runs" / "logs" / "mine").rglob("events.out.tfevents.*"))
+
+
+def test_a_tracker_that_is_not_installed_is_named(place, capsys):
+    assert main([*command("cells")[2:], "--log", "clearml"]) == 1
+    assert "pip install clearml" in capsys.readouterr().err

@@ -1,0 +1,137 @@
+"""Every recipe: a few steps on drawn cells, saved, loaded through the zoo, the same predictions."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tests.making import LABELS, draw_cell
+from training.__main__ import main
+from training.recipe import load_recipe, recipe_ids
+from zoo.batch import classify_files
+from zoo.catalogue import FolderSource, list_entries
+from zoo.entry import read_predictions
+from zoo.runtime import Runtime
+
+NETWORKS = [name for name in recipe_ids() if load_recipe(name).model and not load_recipe(name).head]
+ON_NETWORKS = [name for name in recipe_ids() if (head := load_recipe(name).head) and head.of]
+ENSEMBLES = [name for name in recipe_ids() if load_recipe(name).ensemble]
+# what makes it short, and needs no download; frozen parts stay frozen
+SHORT = ["data.split=stratified", "data.originals=false", "clean.outliers=false", "clean.duplicates=keep"]
+SHORT += ["schedule.batch_size=8", "schedule.views=1", "data.val_fraction=0.3", "data.test_fraction=0.3"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """A few drawn cells in the class folders of both data sets, and of one's own."""
+    place = tmp_path_factory.mktemp("data")
+    for name in ("pbc8-efficientnet-lite0", "cnn60", "starter"):
+        folders = list(load_recipe(name).data.labels) or LABELS
+        for number, folder in enumerate(folders):
+            inside = place / load_recipe(name).data.name / folder
+            inside.mkdir(parents=True)
+            for seed in range(5):
+                draw_cell(LABELS[number % 4], 10 * number + seed, (96, 80)).save(inside / f"{seed}.png")
+    return place
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HEMAZOO_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HEMAZOO_ZOO", str(tmp_path / "zoo"))
+    return tmp_path
+
+
+def train(name, data, out=None, *more):
+    recipe = load_recipe(name)
+    changes = [*SHORT, *more]
+    changes += [f"stages.{n}.epochs=1" for n in range(len(recipe.stages))] or ["schedule.epochs=1"]
+    if recipe.model and recipe.network.weights != "none":
+        changes.append("model.weights=none")
+    if recipe.model and recipe.network.head:
+        changes.append("model.input_size=[80, 80]")  # any does, and large ones take long
+    given = [word for change in changes for word in ("--set", change)]
+    return main(["train", name, "--data", str(data / recipe.data.name), "--out", f"zoo/{out or name}", *given])
+
+
+def check(place, name, data):
+    """The entry classifies what it was tested on as its stored predictions say."""
+    recipe = load_recipe(name)
+    entry = next(e for e in list_entries([FolderSource(place / "zoo", "here")]) if e.id == name)
+    assert entry.usable, entry.reason
+    assert entry.config.zoo.model_extra["recipe"]["id"] == name
+    table = read_predictions(entry, f"{recipe.data.name}-test")
+    files = [(file, data / recipe.data.name / file) for file in table["file"]]
+    with Runtime("cpu", "fp32") as runtime:
+        found = np.array([list(r.prediction.probabilities.values()) for r in classify_files(runtime, entry, files)])
+    assert np.allclose(found, table[entry.labels].to_numpy(), atol=3e-3)
+    assert np.allclose(found.sum(1), 1, atol=1e-5)
+    card = (entry.folder / "README.md").read_text()
+    assert all(note in card for note in recipe.notes)
+    return entry
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_network_is_trained_saved_and_loaded(name, place, data):
+    torch.manual_seed(0)
+    assert train(name, data) == 0
+    entry = check(place, name, data)
+    training = entry.config.zoo.training
+    assert training["epochs"] == len(load_recipe(name).course)
+    assert training["images_per_second"] > 0
+    if name == "resnet50_finetuned":
+        assert "the head and layer4" in (entry.folder / "README.md").read_text()
+
+
+@pytest.mark.parametrize("name", ON_NETWORKS)
+def test_a_head_on_features_of_a_network(name, place, data, capsys):
+    of = load_recipe(name).head.of
+    assert train(name, data) == 1
+    assert f"There is no model '{of}'" in capsys.readouterr().err
+    assert train(of, data) == 0
+    assert train(name, data) == 0
+    entry = check(place, name, data)
+    assert (entry.folder / "head.skops").is_file()
+    assert not list(place.glob("zoo/*/*.pkl"))
+    # another split would test on what its network was trained on
+    assert train(name, data, f"{name}-2", "seed=5") == 1
+    assert "trained on another split" in capsys.readouterr().err
+
+
+def test_a_forest_on_pixels(place, data):
+    assert train("pixels_forest", data) == 0
+    entry = check(place, "pixels_forest", data)
+    assert entry.weights.parameters == 0
+    assert entry.config.zoo.crop == "cell"
+
+
+@pytest.mark.parametrize("name", ENSEMBLES)
+def test_an_ensemble_of_what_was_trained(name, place, data, capsys):
+    recipe = load_recipe(name)
+    assert main(["train", name, "--out", f"zoo/{name}"]) == 1
+    assert "There is no model" in capsys.readouterr().err
+    for number, member in enumerate(recipe.ensemble.members):
+        # small stand-ins: what an ensemble does with its members does not depend on their size
+        assert train("minicnn", data, member, f"optimizer.lr=1e-{3 + number % 2}", "optimizer.l2=0") == 0
+    assert main(["train", name, "--out", f"zoo/{name}"]) == 0
+    entry = check(place, name, data)
+    assert [member.id for member in entry.members] == recipe.ensemble.members
+    assert sum(entry.shares) == pytest.approx(1)
+    with Runtime("cpu", "fp32") as runtime:
+        cell = Image.new("RGB", (80, 80), (200, 150, 190))
+        parts = [runtime.classify(member, cell).probabilities for member in entry.members]
+        found = runtime.classify(entry, cell).probabilities
+    for label, value in found.items():
+        assert value == pytest.approx(sum(s * p[label] for s, p in zip(entry.shares, parts, strict=True)), abs=1e-6)
+
+
+def test_members_of_another_split_are_refused(place, data, capsys):
+    members = load_recipe("pbc8-ensemble").ensemble.members
+    for number, member in enumerate(members):
+        assert train("minicnn", data, member, f"seed={number}") == 0
+    assert main(["train", "pbc8-ensemble", "--out", "zoo/pbc8-ensemble"]) == 1
+    assert "not trained and tested on one split" in capsys.readouterr().err
+    assert not (place / "zoo" / "pbc8-ensemble").exists()
