@@ -7,6 +7,7 @@ import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -169,7 +170,7 @@ def samples(table: pd.DataFrame, url: Callable[[str], str]) -> None:
         st.session_state["data seed"] = st.session_state.get("data seed", 0) + 1
     seed = st.session_state.get("data seed", 0)
     for label, part in table.groupby("label", sort=True):
-        st.markdown(f"**{shared_text(label)}** · {len(part):,}")
+        st.markdown(f"**{shared.plain(label)}** · {len(part):,}")
         some = part.sample(min(SAMPLE, len(part)), random_state=seed)
         sheet(some["file"].tolist(), url, some["file"].tolist())
 
@@ -191,7 +192,9 @@ def copies(report: Report, table: pd.DataFrame, url: Callable[[str], str]) -> No
         rows = facts.loc[group]
         counts = ", ".join(f"{label or 'no label'}: {n:,}" for label, n in rows["label"].value_counts().items())
         sides = ", ".join(f"{split}: {n:,}" for split, n in rows["split"].value_counts().items() if split)
-        st.markdown(f"{len(group):,} pictures · {shared_text(counts)}" + (f" · {shared_text(sides)}" if sides else ""))
+        st.markdown(
+            f"{len(group):,} pictures · {shared.plain(counts)}" + (f" · {shared.plain(sides)}" if sides else "")
+        )
         some = _spread(group, rows)
         sheet(some, url, [f"{facts.at[f, 'label']} {facts.at[f, 'split']} {f.split('/')[-1]}" for f in some])
     listed = pd.DataFrame([{"group": n, "file": f} for n, group in enumerate(found, 1) for f in group])
@@ -259,15 +262,47 @@ def shortcuts(report: Report) -> None:
         st.success("No alarm: none of these properties tells the label much better than chance.")
 
 
-def embedding_map(table: pd.DataFrame, url: Callable[[str], str], embedder: str) -> None:
-    """Scatter of embeddings, with the pictures of what is selected."""
-    left, right = st.columns(2)
+@st.cache_data(max_entries=8, show_spinner="Reading features …")
+def features_of(path: str, changed: float) -> pd.DataFrame:
+    """A table of features; `changed` is part of the cache's key."""
+    return reports.read_features(Path(path))
+
+
+def placed(audit: Audit, table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """The pictures where the visitor wants them: at the audit's own embedding or a model's features; and what it is."""
+    own = f"what {audit.report.embedder} sees"
+    tables = audit.features
+    if not tables:
+        return table, f"First principal components of {own}."
+    name = st.selectbox("Position by", ["", *tables], format_func=lambda n: f"features of {n}" if n else own)
+    if not name:
+        return table, f"First principal components of {own}."
+    found = features_of(str(tables[name]), tables[name].stat().st_mtime)
+    st.download_button("Features (CSV)", shared.csv(found), f"{tables[name].stem}.csv", icon=":material/download:")
+    return reports.at_features(table, found), f"The first three features that {name} judges by."
+
+
+def embedding_map(audit: Audit, table: pd.DataFrame, url: Callable[[str], str]) -> None:
+    """Scatter of embeddings or of a model's features, with the pictures of what is selected."""
+    try:
+        table, what = placed(audit, table)
+    except (ReportError, OSError) as error:
+        st.error(str(error))
+        return
+    left, middle, right = st.columns(3)
     by = left.selectbox("Colour by", ["label", "split", "flag"])
-    solid = right.toggle("3-D", help="Turn it with the mouse. Pictures can be selected in 2-D.")
-    st.caption(
-        f"First principal components of what {embedder} sees. Draw a box or lasso to see the pictures behind it."
-    )
-    figure = report_figures.scatter(table.drop(columns="thumbnail", errors="ignore"), by, solid)
+    solid = middle.toggle("3-D", help="Turn it with the mouse. Pictures can be selected in 2-D.")
+    sides = [side for side in ("train", "test") if (table["split"] == side).any()]
+    apart = len(sides) == 2 and right.toggle("Training and test side by side")
+    st.caption(f"{what} Draw a box or lasso to see the pictures behind it.")
+    bare = table.drop(columns="thumbnail", errors="ignore")
+    if apart:
+        for column, side in zip(st.columns(2), sides, strict=True):
+            column.markdown(f"**{side}**")
+            figure = report_figures.scatter(bare[bare["split"] == side].reset_index(drop=True), by, solid)
+            column.plotly_chart(figure, key=f"map {side} {by} {solid}", config={"displaylogo": False})
+        return
+    figure = report_figures.scatter(bare, by, solid)
     if solid:
         st.plotly_chart(figure, key=f"map 3 {by}", config={"displaylogo": False})
         return
@@ -283,17 +318,12 @@ def embedding_map(table: pd.DataFrame, url: Callable[[str], str], embedder: str)
     if not rows:
         st.info("Nothing is selected.")
         return
-    some = table.iloc[rows]
-    st.markdown(f"**{len(rows):,} selected**")
+    some = table.iloc[[row for row in rows if row < len(table)]]
+    st.markdown(f"**{len(some):,} selected**")
     shown = some.head(SELECTED)
     sheet(shown["file"].tolist(), url, [f"{r.label} · {r.file.split('/')[-1]}" for r in shown.itertuples()])
     named = some.drop(columns="thumbnail", errors="ignore")
     st.download_button("Selection (CSV)", shared.csv(named), "selection.csv", icon=":material/download:")
-
-
-def shared_text(text: object) -> str:
-    """Text of a data set inside Markdown, with nothing in it that Markdown would act on."""
-    return "".join(f"\\{c}" if c in "\\`*_{}[]()#+-.!|~<>$:" else c for c in str(text))
 
 
 def unaudited(shown: Shown, data: DataSet) -> None:
@@ -316,7 +346,7 @@ def unaudited(shown: Shown, data: DataSet) -> None:
 st.title("Data")
 found, sentences = offers()
 for sentence in sentences:
-    st.warning(shared_text(sentence))
+    st.warning(shared.plain(sentence))
 if not found:
     st.info(
         "There is no audit and no data set here. Audit one with `python -m training audit DATA --out reports/NAME`, or "
@@ -344,7 +374,7 @@ views = {
     "Copies": lambda: copies(report, table, url),
     "Suspects": lambda: suspects(report, table, url),
     "Shortcuts": lambda: shortcuts(report),
-    "Map": lambda: embedding_map(table, url, report.embedder),
+    "Map": lambda: embedding_map(shown.audit, table, url),
 }
 view = st.segmented_control("View", list(views), default="Overview", label_visibility="collapsed") or "Overview"
 views[view]()

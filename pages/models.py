@@ -9,6 +9,9 @@ import streamlit as st
 from pages import shared
 from zoo.entry import Entry, read_card, read_history
 from zoo.metrics import SCORES
+from zoo.runs import list_runs
+
+REFRESH = 3  # seconds between two looks at what is in training
 
 
 def overview(entries: list[Entry]) -> pd.DataFrame:
@@ -33,7 +36,7 @@ def overview(entries: list[Entry]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def curves(history: pd.DataFrame) -> None:
+def curves(history: pd.DataFrame, key: str = "") -> None:
     """Loss and accuracy by epoch."""
     for column, kind in zip(st.columns(2, gap="large"), ("loss", "accuracy"), strict=True):
         figure = go.Figure()
@@ -54,7 +57,7 @@ def curves(history: pd.DataFrame) -> None:
             yaxis={"fixedrange": True, "rangemode": "tozero" if kind == "loss" else "normal"},
             legend={"orientation": "h", "y": -0.25},
         )
-        column.plotly_chart(figure, config=shared.CHART, key=f"curve {kind}")
+        column.plotly_chart(figure, config=shared.CHART, key=f"curve {kind} {key}")
 
 
 def show(entry: Entry) -> None:
@@ -81,7 +84,27 @@ def show(entry: Entry) -> None:
         st.markdown(read_card(entry) or "This model has no card.")
 
 
+@st.fragment(run_every=REFRESH)
+def in_training() -> None:
+    """Runs that are going on, with their curves, renewed by itself."""
+    found = [run for run in list_runs() if run.alive]
+    if not found:
+        return
+    st.subheader("In training")
+    for run in found:
+        state = run.state
+        st.progress(
+            run.share,
+            f"**{shared.plain(state.title)}** ({shared.plain(run.name)}): epoch {state.epoch} of {state.epochs}, "
+            f"{state.images_per_second:,.0f} images a second",
+        )
+        if "epoch" in run.history:
+            with st.expander("Curves so far", expanded=len(found) == 1):
+                curves(run.history, run.name)
+
+
 st.title("Models")
+in_training()
 entries = shared.entries()
 table = overview(entries)
 if table.empty:

@@ -68,6 +68,11 @@ def titles(some: Sequence[Entry]) -> dict[str, str]:
     return {entry.id: f"{entry.title} ({entry.id})" if count[entry.title] > 1 else entry.title for entry in some}
 
 
+def plain(text: object) -> str:
+    """Text from outside inside Markdown, with nothing in it that Markdown would act on."""
+    return "".join(f"\\{c}" if c in "\\`*_{}[]()#+-.!|~<>$:" else c for c in str(text))
+
+
 def percent(metric: Metric) -> str:
     """A metric in percent with its interval."""
     if metric.low is None or metric.high is None:

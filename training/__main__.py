@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shlex
 import shutil
 import sys
@@ -30,6 +31,7 @@ from training.recipe import (
 )
 from training.run import EMBEDDER, Job, Ready, make_ready, overview, report, say, train, warn, with_labels
 from training.splits import SCHEMES, Split, make_manifest, split_by, table_of, write_manifest
+from zoo import runs
 from zoo.cache import cache_folder
 from zoo.catalogue import FolderSource, get_entry, list_entries
 from zoo.data import DataError, layouts, read_dataset
@@ -50,7 +52,7 @@ With pictures of your own, in one folder a class:
 It can be stopped at any moment and gone on with by the same command and --resume. On several
 devices or machines: accelerate launch -m training train … (see `accelerate config`)."""
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
-RUNS = Path("runs")  # where running states are kept
+RUNS = Path(os.environ.get(runs.VARIABLE) or runs.DEFAULT)  # where running states are kept; the app looks there
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

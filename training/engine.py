@@ -38,12 +38,13 @@ from training.rates import is_enough, lower_is_better, plateau_scale, rates
 from training.recipe import Model, Recipe, Stage
 from training.splits import Split
 from zoo.files import write_json
+from zoo.runs import HISTORY, STATE
 
 SAVE_SECONDS = 60.0
 TELL_SECONDS = 2.0  # between two lines for the app
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 LEAST_PART = 2  # pictures run at a time: batch norm needs two
-CHECKPOINT, HISTORY, STATE = "checkpoint.safetensors", "history.json", "run.json"
+CHECKPOINT = "checkpoint.safetensors"
 
 
 class TrainingStopped(Exception):

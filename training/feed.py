@@ -180,7 +180,7 @@ class _Augmented(Dataset):
 
     def __getitem__(self, item: tuple[int, int]) -> tuple[torch.Tensor, int, np.float32]:
         row, seed = item
-        picture = torch.from_numpy(np.array(self.data.pictures[row])).permute(2, 0, 1)
+        picture = np.array(self.data.pictures[row])
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed * 1_000_003 + row)
             weight = self.data.weight(np.array([row]))[0]

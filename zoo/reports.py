@@ -27,6 +27,9 @@ TRUSTED = 0.9  # share of labels that out-of-fold models must agree with for the
 MOST_BYTES = 300_000_000  # of a report's files that are opened
 
 
+FEATURES = "features-"  # beginning of the files that `training features` writes beside a report
+
+
 class ReportError(ValueError):
     """An audit report that cannot be read; the message says why and what to do."""
 
@@ -107,6 +110,12 @@ class Audit:
 
     folder: Path
     report: Report
+
+    @property
+    def features(self) -> dict[str, Path]:
+        """Tables of features that were written beside the report, by the model's name."""
+        found = [path for end in ("parquet", "csv") for path in self.folder.glob(f"{FEATURES}*.{end}")]
+        return {path.stem.removeprefix(FEATURES): path for path in sorted(found)}
 
     @property
     def pictures(self) -> pd.DataFrame:
@@ -215,3 +224,30 @@ def headlines(report: Report) -> list[tuple[bool, str]]:
     lines.append((bool(report.label_errors), f"{len(report.label_errors):,} labels are likely wrong.{doubt}"))
     lines += [(False, note) for note in report.notes]
     return lines
+
+
+def read_features(path: Path) -> pd.DataFrame:
+    """A table of features: file, label and f1, f2, … (at least two). Raises ReportError if it is something else."""
+    try:
+        if path.stat().st_size > MOST_BYTES:
+            raise ReportError(f"{path.name} is larger than {MOST_BYTES // 1_000_000} MB.")
+        table = pd.read_csv(path) if path.suffix == ".csv" else pq.read_table(path).to_pandas()
+    except (OSError, pa.ArrowException, ValueError) as error:
+        if isinstance(error, ReportError):
+            raise
+        raise ReportError(f"{path.name} cannot be read. Write it again with python -m training features.") from error
+    numbers = [name for name in table.columns if name not in ("file", "label")]
+    whole = "file" in table and len(numbers) >= 2 and all(pd.api.types.is_numeric_dtype(table[n]) for n in numbers)
+    if not whole:
+        raise ReportError(f"{path.name} is no table of features: it needs file, f1 and f2.")
+    return table
+
+
+def at_features(pictures: pd.DataFrame, features: pd.DataFrame) -> pd.DataFrame:
+    """The pictures that have features, placed at the first three of them (0 where there are but two)."""
+    names = [name for name in features.columns if name not in ("file", "label")][:3]
+    places = features[["file", *names]].rename(columns=dict(zip(names, "xyz", strict=False)))
+    if "z" not in places:
+        places["z"] = 0.0
+    joined = pictures.drop(columns=["x", "y", "z"]).merge(places, on="file", how="inner")
+    return joined.dropna(subset=["x", "y", "z"]).reset_index(drop=True)

@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 import torch
 from timm import create_model
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional
 
+from tests.making import draw_cell
 from training.__main__ import main
-from training.augment import training_transform
+from training.augment import Warp, _brighter, _contrasted, _saturated, _turned, training_transform
 from training.engine import build_model
 from training.imagenet import PACKAGED, WeightsError
 from training.recipe import FOLDER, Augment, RecipeError, load_recipe, pretrained_cfg, recipe_ids
@@ -67,7 +70,7 @@ def test_every_recipe_augments(name):
     config = pretrained_cfg(recipe.network)
     size = recipe.network.input_size
     transform = training_transform(recipe.augment, size, config["mean"], config["std"])
-    picture = torch.randint(0, 256, (3, *recipe.data.packed), dtype=torch.uint8)
+    picture = np.random.default_rng(0).integers(0, 256, (*recipe.data.packed, 3), dtype=np.uint8)
     first, second = transform(picture), transform(picture)
     assert first.shape == (3, *size)
     assert first.dtype == torch.float32
@@ -104,7 +107,7 @@ def test_every_augmentation_is_checked_here():
 def test_each_augmentation_changes_the_picture_and_follows_the_seed(name):
     transform = training_transform(Augment(**{name: CHANGES[name]}), (40, 40), [0.5] * 3, [0.5] * 3)
     still = training_transform(Augment(), (40, 40), [0.5] * 3, [0.5] * 3)
-    picture = torch.from_numpy(np.random.default_rng(0).integers(60, 200, (3, 40, 40), dtype=np.uint8))
+    picture = np.random.default_rng(0).integers(60, 200, (40, 40, 3), dtype=np.uint8)
     plain = still(picture)
     assert torch.equal(plain, still(picture))
     changed = 0
@@ -119,10 +122,37 @@ def test_each_augmentation_changes_the_picture_and_follows_the_seed(name):
     assert changed >= 2
 
 
+def test_colours_change_as_torchvision_changes_them():
+    pixels = np.asarray(draw_cell("eosinophil", 3))
+    image = torch.from_numpy(pixels.copy()).permute(2, 0, 1)
+    for ours, theirs, values, most in (
+        (_brighter, functional.adjust_brightness, (0.6, 1.3), 1),
+        (_contrasted, functional.adjust_contrast, (0.6, 1.3), 2),
+        (_saturated, functional.adjust_saturation, (0.5, 1.5), 2),
+        (_turned, functional.adjust_hue, (-0.2, 0.05), 8),  # 256 hues of bytes
+    ):
+        for value in values:
+            expected = theirs(image, value).permute(1, 2, 0).numpy().astype(int)
+            assert np.abs(ours(pixels, value).astype(int) - expected).max() <= most
+
+
+def test_geometry_is_torchvisions():
+    """The same draw through torchvision's affine gives the same picture, but for interpolation at the rim."""
+    augment = Augment(rotation=180, shift=0.1, zoom=0.2, shear=15, fill=(230, 220, 210))
+    pixels = np.asarray(draw_cell("neutrophil", 5, (80, 60)))
+    image = torch.from_numpy(pixels.copy()).permute(2, 0, 1)
+    theirs = v2.RandomAffine(180, (0.1, 0.1), (0.8, 1.2), 15, v2.InterpolationMode.BILINEAR, fill=[230, 220, 210])
+    for seed in range(6):
+        torch.manual_seed(seed)
+        ours = Warp(augment, (60, 80))(pixels).astype(int)
+        torch.manual_seed(seed)
+        assert np.abs(ours - theirs(image).permute(1, 2, 0).numpy()).mean() < 2.5
+
+
 def test_stain_jitter_of_no_strength_changes_nothing():
     almost = training_transform(Augment(hed=1e-9), (16, 16), [0.5] * 3, [0.5] * 3)
     still = training_transform(Augment(), (16, 16), [0.5] * 3, [0.5] * 3)
-    picture = torch.randint(20, 256, (3, 16, 16), dtype=torch.uint8)
+    picture = np.random.default_rng(0).integers(20, 256, (16, 16, 3), dtype=np.uint8)
     assert torch.allclose(almost(picture), still(picture), atol=1e-4)
 
 
