@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+import cv2
 import numpy as np
 import torch
 from PIL import Image
@@ -204,3 +205,7 @@ def _prepare_worker(worker: int) -> None:
     # Ctrl-C reaches all processes of a terminal; the main one ends the workers when it is ready
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    if hasattr(os, "nice"):
+        # the network's threads wait for each other: one that is held up by this process holds up all
+        os.nice(5)

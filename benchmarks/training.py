@@ -1,0 +1,188 @@
+"""How much of the machine does training use? Ratios measured side by side in one run, on drawn cells.
+
+    python benchmarks/training.py [--images 960] [--epochs 15]
+
+Three questions: how near is training from pictures to the same step on a batch that is ready in memory; how much faster
+are frozen backbones on kept features than the ordinary way; and how do we compare with the loop of timm's train script.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import timm
+import torch
+from timm.data import create_dataset, create_loader
+from timm.loss import LabelSmoothingCrossEntropy
+from timm.optim import create_optimizer_v2
+from timm.utils import AverageMeter, ModelEmaV3, dispatch_clip_grad
+from torch import nn
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from tests.making import LABELS, draw_cell
+from training.devices import make_accelerator
+from training.engine import build_model, fit
+from training.feed import Arrays
+from training.recipe import Recipe, load_recipe
+from training.splits import Split
+
+SIDE = 160
+CHANGES = ["data.labels={ a = 'a', b = 'b', c = 'c', d = 'd' }", "data.descriptions={}"]
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--images", type=int, default=1920)
+    parser.add_argument("--epochs", type=int, default=15, help="of the frozen comparison")
+    options = parser.parse_args()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["HEMAZOO_CACHE"] = folder
+        arrays, split = drawn(options.images)
+        place = Path(folder)
+        print(f"{device}, {torch.get_num_threads()} threads, {options.images} pictures of {SIDE}×{SIDE}")
+        whole(place, arrays, split, device)
+        frozen(place, arrays, split, device, options.epochs)
+
+
+def drawn(count: int) -> tuple[Arrays, Split]:
+    """Drawn cells, half as many again to validate on."""
+    cells = [np.asarray(draw_cell(LABELS[n % 4], n, (SIDE, SIDE))) for n in range(count + count // 8)]
+    rows = {"train": np.arange(count), "val": np.arange(count, len(cells)), "test": np.arange(0)}
+    return Arrays(np.stack(cells), np.arange(len(cells)) % 4), Split(rows, tuple(map(str, range(len(cells)))), {}, "x")
+
+
+def whole(place: Path, arrays: Arrays, split: Split, device: torch.device) -> None:
+    """End to end against the bare step, and against timm's own way; in turns, the best of each."""
+    changes = [*CHANGES, "stages=[]", "schedule.epochs=1", "model.input_size=[128, 128]"]
+    recipe = load_recipe("pbc8-efficientnet-lite0", changes)
+    write_folder(place / "pictures", arrays, split)
+    found: dict[str, list[float]] = {"ours": [], "bare": [], "timm": []}
+    for turn in range(2):
+        found["bare"].append(bare_step(recipe, device))
+        found["ours"].append(ours(place / f"work{turn}", recipe, arrays, split, device))
+        found["timm"].append(timms(place / "pictures", recipe, device))
+    best = {name: max(rates) for name, rates in found.items()}
+    print("EfficientNet-Lite0, 128×128, bf16, batch 64, everything trained, EMA, augmented; images a second")
+    print(f"  the step alone, on a batch in memory        {best['bare']:8.1f}")
+    for name, title, against, goal in (
+        ("ours", "training from pictures, end to end", "bare", 0.9),
+        ("ours", "the same against timm's train script", "timm", 1.0),
+    ):
+        print(f"  {title:43} {best[name]:8.1f}  ratio {best[name] / best[against]:.2f} (goal {goal})")
+
+
+def bare_step(recipe: Recipe, device: torch.device, steps: int = 8) -> float:
+    """Images a second of forward, backward, optimiser and average on one batch in memory."""
+    model = build_model(recipe.network, 4).to(device, memory_format=torch.channels_last).train()
+    average = ModelEmaV3(model, decay=0.99)
+    optimizer = create_optimizer_v2(model, opt="adamw", lr=1e-3, weight_decay=0.05)
+    size = recipe.schedule.batch_size
+    batch = torch.randn(size, 3, 128, 128, device=device).contiguous(memory_format=torch.channels_last)
+    labels = torch.arange(size, device=device) % 4
+    criterion = nn.CrossEntropyLoss(label_smoothing=0.05)
+    start = 0.0
+    for step in range(steps + 2):
+        if step == 2:
+            start = time.perf_counter()
+        with torch.autocast(device.type, torch.bfloat16):
+            logits = model(batch)
+        optimizer.zero_grad(set_to_none=True)
+        criterion(logits.float(), labels).backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+        optimizer.step()
+        average.update(model)
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return steps * size / (time.perf_counter() - start)
+
+
+def ours(work: Path, recipe: Recipe, arrays: Arrays, split: Split, device: torch.device) -> float:
+    """Images a second of an epoch, validation and saving left out: they are timed by no one else here."""
+    work.mkdir()
+    little = Split({**split.rows, "val": split.rows["val"][:8]}, split.cells, {}, "x")
+    fitted = fit(recipe, arrays, little, work, make_accelerator(device))
+    return fitted.images / fitted.seconds
+
+
+def write_folder(place: Path, arrays: Arrays, split: Split) -> None:
+    """The training pictures as class folders of JPEG files, which timm reads."""
+    for row in split.rows["train"]:
+        folder = place / "train" / "abcd"[arrays.labels[row]]
+        folder.mkdir(parents=True, exist_ok=True)
+        draw_cell(LABELS[row % 4], int(row), (SIDE, SIDE)).save(folder / f"{row}.jpg", quality=90)
+
+
+def timms(place: Path, recipe: Recipe, device: torch.device) -> float:
+    """Images a second of an epoch as timm's train.py (1.0) runs it: its data set, loader, optimiser and average."""
+    dataset = create_dataset("", root=str(place), split="train", is_training=True)
+    loader = create_loader(
+        dataset,
+        input_size=(3, 128, 128),
+        batch_size=recipe.schedule.batch_size,
+        is_training=True,
+        use_prefetcher=device.type == "cuda",
+        scale=(0.7, 1.0),
+        hflip=0.5,
+        vflip=0.5,
+        color_jitter=0.15,
+        interpolation="random",
+        mean=(0.5, 0.5, 0.5),
+        std=(0.5, 0.5, 0.5),
+        num_workers=max(1, (os.cpu_count() or 2) - 1),
+        device=device,
+    )
+    model = build_model(recipe.network, 4).to(device, memory_format=torch.channels_last).train()
+    optimizer = create_optimizer_v2(model, opt="adamw", lr=1e-3, weight_decay=0.05)
+    average = ModelEmaV3(model, decay=0.99)
+    criterion = LabelSmoothingCrossEntropy(0.05)
+    losses, seen = AverageMeter(), 0
+    start = time.perf_counter()
+    for images, labels in loader:
+        batch = images.to(device).contiguous(memory_format=torch.channels_last)
+        labels = labels.to(device)
+        with torch.autocast(device.type, torch.bfloat16):
+            loss = criterion(model(batch).float(), labels)
+        loss.backward()
+        dispatch_clip_grad(model.parameters(), 5.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        average.update(model)
+        losses.update(loss.item(), len(batch))
+        seen += len(batch)
+    return seen / (time.perf_counter() - start)
+
+
+def frozen(place: Path, arrays: Arrays, split: Split, device: torch.device, epochs: int) -> None:
+    """A new head on a frozen backbone: the ordinary way, on kept features made for it, and on features kept before."""
+    changes = [*CHANGES, f"stages=[{{ epochs = {epochs}, train = 'head' }}]", "model.input_size=[128, 128]"]
+    changes += ["data.originals=false", "data.split=stratified", "schedule.views=1", "schedule.stop_patience=1000"]
+    recipe = load_recipe("efficientnet_lite0_frozen", changes)
+    still = recipe.model_copy(update={"augment": type(recipe.augment)()})
+    plain = still.model_copy(update={"schedule": still.schedule.model_copy(update={"cache_features": False})})
+    times, scores = {}, {}
+    for name, one in (("ordinary", plain), ("first", still), ("again", still)):
+        work = place / name
+        work.mkdir()
+        start = time.perf_counter()
+        fitted = fit(one, arrays, split, work, make_accelerator(device))
+        times[name] = time.perf_counter() - start
+        scores[name] = fitted.history[fitted.best_epoch - 1]["val_accuracy"]
+    print(f"The same backbone frozen, a head for {epochs} epochs; seconds, validation accuracy")
+    print(f"  every epoch through the backbone      {times['ordinary']:8.1f}  {100 * scores['ordinary']:.1f} %")
+    for name, title in (("first", "features made, then kept"), ("again", "on features that are kept")):
+        ratio = times["ordinary"] / times[name]
+        print(f"  {title:37} {times[name]:8.1f}  {100 * scores[name]:.1f} %  {ratio:.1f} times as fast (goal 20)")
+
+
+if __name__ == "__main__":
+    timm.utils.setup_default_logging()
+    main()

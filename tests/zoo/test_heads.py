@@ -1,0 +1,261 @@
+"""Classical heads and ensembles: they classify like any other entry, or say in a sentence why not."""
+
+from __future__ import annotations
+
+import collections
+import json
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import skops.io
+from PIL import Image, ImageDraw
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+
+from tests.making import LABELS, draw_cell, make_config, make_entry
+from training.classical import fit_head
+from training.recipe import Head
+from zoo.__main__ import main
+from zoo.catalogue import FolderSource, get_entry, list_entries
+from zoo.entry import EntryError, read_entry
+from zoo.files import write_json
+from zoo.gradcam import ExplanationError
+from zoo.heads import read_head, write_head
+from zoo.runtime import Runtime
+
+KINDS = {
+    "knn": {"n_neighbors": 1, "metric": "euclidean"},
+    "svm": {"kernel": "poly", "degree": 3},
+    "forest": {"n_estimators": 20, "bootstrap": True},
+}
+
+
+def blobs(count=120, width=128):
+    random = np.random.default_rng(0)
+    labels = np.arange(count) % 4
+    return (random.normal(0, 1, (count, width)) + 2 * labels[:, None]).astype(np.float32), labels
+
+
+@pytest.fixture(params=KINDS)
+def headed(request, tmp_path):
+    """A cnn60 whose last layer is a classical classifier."""
+    folder = make_entry(tmp_path / f"tiny-{request.param}", "cnn60", head="head.skops")
+    vectors, labels = blobs()
+    write_head(
+        folder / "head.skops",
+        fit_head(Head(kind=request.param, features=5, options=KINDS[request.param]), vectors, labels, 0),
+    )
+    return read_entry(folder)
+
+
+def test_it_classifies_and_says_why_it_cannot_explain(headed):
+    assert headed.usable
+    with Runtime("cpu") as runtime:
+        found = runtime.classify(headed, draw_cell("monocyte", 1))
+        assert set(found.probabilities) == set(LABELS)
+        assert sum(found.probabilities.values()) == pytest.approx(1)
+        with pytest.raises(ExplanationError, match="no gradients"):
+            runtime.explain(headed, draw_cell("monocyte", 1))
+        # and goes on working
+        assert runtime.classify(headed, draw_cell("monocyte", 1)).probabilities == found.probabilities
+
+
+def test_a_written_head_judges_as_the_fitted_one(tmp_path):
+    vectors, labels = blobs()
+    for kind, options in KINDS.items():
+        fitted = fit_head(Head(kind=kind, features=5, options=options), vectors, labels, 0)
+        write_head(tmp_path / "head.skops", fitted)
+        assert (tmp_path / "head.skops").stat().st_size < 2_000_000
+        read = read_head(tmp_path / "head.skops", 4)
+        assert np.allclose(read.predict_proba(vectors), fitted.predict_proba(vectors))
+        assert fitted.score(vectors, labels) > 0.8
+
+
+def test_the_command_line_classifies_and_refuses_to_explain(headed, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HEMAZOO_ZOO", str(headed.folder))
+    draw_cell("monocyte", 1).save(tmp_path / "cell.png")
+    assert main(["classify", str(tmp_path / "cell.png"), "--model", headed.id, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["label"] in LABELS
+    assert main(["explain", str(tmp_path / "cell.png"), "--model", headed.id, "--out", str(tmp_path / "x")]) == 1
+    assert "no gradients" in capsys.readouterr().err
+
+
+def forest():
+    vectors, labels = blobs(40, 4)
+    return RandomForestClassifier(3, random_state=0).fit(vectors, labels)
+
+
+def broken_tree():
+    found = forest()
+    tree = found.estimators_[0].tree_
+    tree.children_left[0] = tree.node_count + 10
+    return found
+
+
+BROKEN = {
+    "not a zip": (lambda path: path.write_bytes(b"nothing"), "damaged"),
+    "empty": (lambda path: path.write_bytes(b""), "damaged"),
+    "pickle": (lambda path: path.write_bytes(b"\x80\x04K\x01."), "damaged"),
+    "empty zip": (lambda path: zipfile.ZipFile(path, "w").close(), "damaged"),
+    "foreign type": (lambda path: skops.io.dump(collections.Counter("ab"), path), "collections.Counter"),
+    "function": (lambda path: skops.io.dump({"f": draw_cell}, path), "not loaded"),
+    "no classifier": (lambda path: write_head(path, StandardScaler().fit(blobs()[0])), "no classifier"),
+    "a number": (lambda path: skops.io.dump(3, path), "no classifier"),
+    "too many classes": (
+        lambda path: write_head(path, LogisticRegression(max_iter=1000).fit(blobs()[0][:40], np.arange(40) % 9)),
+        "no classifier for 4",
+    ),
+    "words": (
+        lambda path: write_head(path, LogisticRegression(max_iter=1000).fit(blobs()[0], np.array(LABELS)[blobs()[1]])),
+        "no classifier for 4",
+    ),
+    "tree": (lambda path: write_head(path, broken_tree()), "points outside of itself"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_head_that_cannot_be_trusted_gets_a_sentence(tmp_path, name):
+    make, said = BROKEN[name]
+    folder = make_entry(tmp_path / "bad", "cnn60", head="head.skops")
+    make(folder / "head.skops")
+    with pytest.raises(EntryError, match=said):
+        read_head(folder / "head.skops", 4)
+    with Runtime("cpu") as runtime, pytest.raises(EntryError, match=said):
+        runtime.classify(read_entry(folder), draw_cell("monocyte", 1))
+
+
+def test_a_bomb_is_not_unpacked(tmp_path):
+    with zipfile.ZipFile(tmp_path / "head.skops", "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("schema.json", b" " * 300_000_000)
+    assert (tmp_path / "head.skops").stat().st_size < 1_000_000
+    with pytest.raises(EntryError, match="at most 200,000,000"):
+        read_head(tmp_path / "head.skops", 4)
+
+
+def test_a_missing_head_is_told_when_the_zoo_is_listed(tmp_path):
+    folder = make_entry(tmp_path / "bad", "cnn60", head="head.skops")
+    entry = read_entry(folder)
+    assert not entry.ok
+    assert "head.skops cannot be read" in entry.reason
+
+
+def ensemble(folder, members, labels=LABELS, **ours):
+    folder.mkdir()
+    config = make_config("cnn60", labels, members=members, **ours) | {"architecture": "ensemble"}
+    write_json(folder / "config.json", config)
+    return folder
+
+
+@pytest.fixture
+def together(tmp_path):
+    """Two networks of unlike kind and label order, and their ensemble."""
+    make_entry(tmp_path / "one", "cnn60", 1)
+    make_entry(tmp_path / "two", "test_resnet", 2, LABELS[::-1])
+    ensemble(tmp_path / "both", ["one", "two"], member_weights=[0.25, 0.75])
+    return tmp_path
+
+
+def found(place, name="both"):
+    return next(entry for entry in list_entries([FolderSource(place, "here")]) if entry.id == name)
+
+
+def test_an_ensemble_averages_by_label(together):
+    entry = found(together)
+    assert entry.usable
+    assert entry.weights.parameters == sum(member.weights.parameters for member in entry.members)
+    with Runtime("cpu", "fp32") as runtime:
+        for cell in (draw_cell(label, 3) for label in LABELS):
+            parts = [runtime.classify(member, cell).probabilities for member in entry.members]
+            mixed = runtime.classify(entry, cell)
+            for label in LABELS:
+                expected = 0.25 * parts[0][label] + 0.75 * parts[1][label]
+                assert mixed.probabilities[label] == pytest.approx(expected, abs=1e-6)
+        explained = runtime.explain(entry, cell)
+        assert explained.label == mixed.label
+        assert explained.values.max() == pytest.approx(1)
+        maps = [runtime.explain(member, cell, "monocyte").values for member in entry.members]
+        whole = runtime.explain(entry, cell, "monocyte").values
+        expected = 0.25 * maps[0] + 0.75 * maps[1]
+        assert np.allclose(whole, expected / expected.max(), atol=1e-5)
+
+
+def test_its_members_queues_are_shared(together):
+    """Many askers of the ensemble and of its members at once get what one asker gets."""
+    entry = found(together)
+    cells = [draw_cell(label, seed) for seed in range(6) for label in LABELS]
+    with Runtime("cpu", "fp32") as runtime:
+        alone = [runtime.classify(entry, cell).probabilities for cell in cells]
+        with ThreadPoolExecutor(8) as pool:
+            others = [pool.submit(runtime.classify, entry.members[n % 2], cell) for n, cell in enumerate(cells)]
+            together = list(pool.map(lambda cell: runtime.classify(entry, cell).probabilities, cells))
+            assert all(other.result() for other in others)
+        assert len(runtime._workers) == 2  # the members', and none of its own
+        assert runtime.waiting(entry) == 0
+    for one, many in zip(alone, together, strict=True):
+        assert one == pytest.approx(many, abs=1e-5)
+
+
+def test_a_member_that_fails_fails_the_ensemble_with_its_sentence(together):
+    entry = found(together)
+    path = together / "two" / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-8] + b"12345678")
+    (together / "two" / "config.json").write_text(
+        (together / "two" / "config.json").read_text().replace("test_resnet", "test_efficientnet")
+    )
+    with Runtime("cpu") as runtime, pytest.raises(EntryError, match="two cannot be loaded"):
+        runtime.classify(found(together), draw_cell("monocyte", 1))
+    assert entry.usable
+
+
+def test_an_ensemble_that_cannot_be_used_says_why(together):
+    ensemble(together / "missing", ["one", "gone"])
+    ensemble(together / "nested", ["one", "both"])
+    make_entry(together / "other", "cnn60", labels=["a", "b"])
+    ensemble(together / "foreign", ["one", "other"])
+    for name, said in (
+        ("missing", "Its member gone is not in the zoo"),
+        ("nested", "Its member both cannot be used"),
+        ("foreign", "Its member other names other classes"),
+    ):
+        entry = found(together, name)
+        assert not entry.usable
+        assert said in entry.reason
+        with pytest.raises(EntryError, match=said):
+            get_entry(name, list_entries([FolderSource(together, "here")]))
+
+
+@pytest.mark.parametrize(
+    ("ours", "said"),
+    [
+        ({"members": ["one", "one"]}, "named twice"),
+        ({"members": ["one"]}, "at least 2"),
+        ({"members": ["one", "../two"]}, "pattern"),
+        ({"members": ["one", "two"], "member_weights": [1.0]}, "not as many"),
+        ({"members": ["one", "two"], "member_weights": [0.5, 0.9]}, "add up to 1"),
+        ({"members": ["one", "two"], "member_weights": [-0.5, 1.5]}, "greater than or equal"),
+    ],
+)
+def test_a_wrong_ensemble_is_listed_with_the_reason(together, ours, said):
+    write_json(together / "both" / "config.json", make_config("cnn60", **ours))
+    entry = found(together)
+    assert not entry.ok
+    assert said in entry.reason
+
+
+def test_an_entry_that_sees_a_crop_lays_its_map_on_the_crop(tmp_path):
+    """A purple cell away from the middle: the map is nothing outside of its crop."""
+    image = Image.new("RGB", (200, 160), (235, 225, 215))
+    ImageDraw.Draw(image).ellipse([20, 30, 90, 100], fill=(130, 120, 210))
+    entry = read_entry(make_entry(tmp_path / "crop", "cnn60", 1, crop="cell"))
+    whole = read_entry(make_entry(tmp_path / "whole", "cnn60", 1))
+    with Runtime("cpu", "fp32") as runtime:
+        maps = [runtime.explain(entry, image, label).values for label in LABELS]
+        assert runtime.classify(entry, image).probabilities != runtime.classify(whole, image).probabilities
+    assert any(values.any() for values in maps)
+    for values in maps:
+        assert values.shape == (160, 200)
+        assert not values[:, 115:].any()
+        assert not values[125:].any()
