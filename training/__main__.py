@@ -33,7 +33,7 @@ from training.run import EMBEDDER, Job, Ready, make_ready, overview, report, say
 from training.splits import SCHEMES, Split, make_manifest, split_by, table_of, write_manifest
 from zoo import runs
 from zoo.cache import cache_folder
-from zoo.catalogue import FolderSource, get_entry, list_entries
+from zoo.catalogue import BUILTIN, FolderSource, get_entry, list_entries
 from zoo.data import DataError, layouts, read_dataset
 from zoo.entry import ID, EntryError, summary
 from zoo.reports import headlines
@@ -179,10 +179,8 @@ def _add_reproduce(commands: argparse._SubParsersAction) -> None:
     again.add_argument(
         "--data", type=Path, metavar="ROOT", help="folder that holds dataset2 and pbc; none: only the table"
     )
-    again.add_argument("--zoo", type=Path, default=Path("zoo/builtin"), metavar="DIR", help="folder of the entries")
-    again.add_argument(
-        "--table", type=Path, default=Path("docs/results.md"), metavar="FILE", help="(default: %(default)s)"
-    )
+    again.add_argument("--zoo", type=Path, default=BUILTIN, metavar="DIR", help="folder of the entries")
+    again.add_argument("--table", type=Path, default=results.TABLE, metavar="FILE", help="(default: docs/results.md)")
     again.add_argument("--budget", type=float, default=float("inf"), metavar="MINUTES", help="begin nothing after it")
     again.add_argument("--device", default="auto", help="auto, cpu or cuda (default: %(default)s)")
     again.add_argument("--json", action="store_true", help="print the rows as JSON on stdout")

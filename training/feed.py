@@ -190,6 +190,8 @@ class _Augmented(Dataset):
 
 def loader(pictures: _Augmented, epoch: int, batches: list[np.ndarray]) -> DataLoader:
     """Augmented batches of these rows, as they are in `epoch`."""
+    # OpenCV's threads do not survive a fork, and what waits for them waits for ever: end them first
+    cv2.setNumThreads(1)
     seeds = [[(int(row), pictures.seed * 7_919 + epoch) for row in rows] for rows in batches]
     return DataLoader(
         pictures,
@@ -205,7 +207,6 @@ def _prepare_worker(worker: int) -> None:
     # Ctrl-C reaches all processes of a terminal; the main one ends the workers when it is ready
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
-    cv2.setNumThreads(1)
     if hasattr(os, "nice"):
         # the network's threads wait for each other: one that is held up by this process holds up all
         os.nice(5)

@@ -20,6 +20,7 @@ from zoo.entry import EVALUATION, Entry, EntryError
 from zoo.files import atomic_folder, write_text
 
 MAX_WEIGHTS = 10_000_000  # bytes of a file in the built-in zoo
+TABLE = Path(__file__).parents[1] / "docs" / "results.md"
 ENTRIES = "entries"  # folder of whole entries, below that of the running states
 SYSTEMS = {
     "A": "Frozen transfer against a custom CNN, dataset2",

@@ -50,7 +50,7 @@ def test_the_71_cells_of_test(real_data, capsys):
     [
         ("pbc8-efficientnet-lite0", "pbc-test", "pbc"),
         ("wbc4-efficientnet-lite0", "dataset2-test", "dataset2"),
-        ("wbc4-cnn60", "dataset2-test", "dataset2"),
+        ("cnn60", "dataset2-test", "dataset2"),
     ],
 )
 def test_stored_predictions_are_what_the_model_says_today(real_data, capsys, model, benchmark, folder):

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -194,6 +195,14 @@ def test_kept_features_are_found_again_by_another_head(run, tmp_path):
     assert made == {path: path.stat().st_mtime_ns for path in (tmp_path / "cache" / "features").rglob("*")}
     run("three", model=HEAD, stages=stages, augment={"zoom": 0.1})
     assert len(list((tmp_path / "cache" / "features").iterdir())) == 2
+
+
+def test_opencv_used_before_does_not_stop_the_workers(run):
+    """An audit uses OpenCV's threads; the worker processes that are forked afterwards must not wait for them."""
+    cv2.setNumThreads(4)
+    picture = np.random.default_rng(0).integers(0, 256, (2000, 2000, 3), dtype=np.uint8)
+    cv2.GaussianBlur(cv2.resize(picture, (3000, 3000)), (0, 0), 5)
+    assert run(schedule={"epochs": 1}).images == 96
 
 
 def test_stages_grow_the_pictures(run):

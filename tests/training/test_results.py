@@ -1,0 +1,155 @@
+"""Feature tables, and the table of results: trained, continued, written from the entries."""
+
+from __future__ import annotations
+
+import json
+
+import pandas as pd
+import pytest
+
+from tests.making import LABELS, draw_cell, make_entry
+from training import results
+from training.__main__ import main
+from training.classical import fit_head
+from training.recipe import Head, load_recipe
+from zoo import reports
+from zoo.catalogue import BUILTIN, FolderSource, list_entries
+from zoo.heads import write_head
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HEMAZOO_CACHE", str(tmp_path / "cache"))
+    for number, folder in enumerate(load_recipe("cnn60").data.labels):
+        for part in ("TRAIN", "TEST"):
+            inside = tmp_path / "data" / "dataset2" / part / folder
+            inside.mkdir(parents=True)
+            for seed in range(9 if part == "TRAIN" else 4):
+                draw_cell(LABELS[number], seed + (100 if part == "TEST" else 0)).save(inside / f"{seed}.png")
+    return tmp_path
+
+
+def test_the_published_systems_are_all_rows(capsys):
+    assert main(["reproduce", "--system", "C", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert rows[0]["id"] == "cnn60"
+    assert {row["id"] for row in rows} >= {"cnn60_knn", "cnn60_svm", "cnn60_forest"}
+    assert all(row["reported"] for row in rows)
+
+
+def test_what_builds_on_others_comes_after_them():
+    names = results.wanted()
+    assert names.index("cnn60") < names.index("cnn60_knn")
+    assert names.index("resnet50") < names.index("ensemble")
+    assert names.index("pbc8-efficientnet-lite2") < names.index("pbc8-ensemble")
+    assert "starter" not in names
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """The recipes as they are, but for an epoch or so, and splits that need no frames."""
+    whole = load_recipe
+
+    def short(name, changes=(), published=False, scratch=False):
+        small = ["schedule.batch_size=8", "data.originals=false", "clean.outliers=false"]
+        if not published:
+            small.append("data.split=stratified")
+        recipe = whole(name, published=published, scratch=scratch)
+        small += [f"stages.{n}.epochs=1" for n in range(len(recipe.stages))] or ["schedule.epochs=1"]
+        if recipe.model and recipe.network.head:
+            small.append("model.input_size=[80, 80]")
+        return whole(name, [*small, *changes], published, scratch)
+
+    monkeypatch.setattr(results, "load_recipe", short)
+
+
+ONLY = ["--only", "cnn60", "--only", "cnn60_knn", "--only", "resnet50_frozen"]
+
+
+def test_rows_are_trained_once_and_written_from_their_entries(place, quick, capsys):
+    command = ["reproduce", *ONLY, "--data", "data", "--zoo", "zoo", "--json"]
+    assert main(command) == 0
+    told = capsys.readouterr()
+    rows = {row["id"]: row for row in json.loads(told.out[told.out.rindex("[{") :])}
+    # ImageNet weights cannot be reached here: from random ones, and called so
+    assert set(rows) == {"cnn60", "cnn60_knn", "resnet50_frozen", "resnet50_frozen_scratch"}
+    assert rows["resnet50_frozen"]["honest"] is None
+    assert "cannot be reached here" in told.err
+    for name in ("cnn60", "cnn60_knn", "resnet50_frozen_scratch"):
+        assert rows[name]["honest"]["images"] > 0
+        assert rows[name]["published"]["images"] > 0
+    assert rows["cnn60"]["parameters"] == 306_948
+    assert rows["cnn60"]["minutes"] > 0
+    entries = {entry.id: entry for entry in list_entries([FolderSource(place / "zoo", "here")])}
+    assert entries["cnn60"].usable
+    leaky = entries["cnn60_as_published"]
+    assert leaky.ok
+    assert not leaky.usable
+    assert "published elsewhere" in leaky.reason
+    assert leaky.evaluation.benchmarks["dataset2-test-random"].leaky
+    scratch = entries["resnet50_frozen_scratch"]
+    assert not scratch.usable  # 47 MB are too many for the built-in zoo
+    assert "From random weights" in (scratch.folder / "README.md").read_text()
+    tested = pd.read_parquet(scratch.folder / "predictions" / "dataset2-test.parquet")
+    assert len(tested)
+    # a second time there is nothing to do
+    before = {path: path.stat().st_mtime_ns for path in (place / "zoo").rglob("*")}
+    assert main(command) == 0
+    assert before == {path: path.stat().st_mtime_ns for path in (place / "zoo").rglob("*")}
+
+
+def test_a_spent_budget_begins_nothing(place, quick, capsys):
+    assert main(["reproduce", *ONLY, "--data", "data", "--zoo", "zoo", "--budget", "0"]) == 0
+    assert "not begun, the budget is spent" in capsys.readouterr().err
+    assert not (place / "zoo").exists()
+
+
+def test_what_fails_is_named_and_the_rest_goes_on(place, quick, capsys):
+    assert main(["reproduce", "--only", "minicnn", "--only", "cnn60", "--data", "data", "--zoo", "zoo"]) == 1
+    assert "minicnn: There is nothing at" in capsys.readouterr().err
+    assert (place / "zoo" / "cnn60").is_dir()
+
+
+def test_the_table_says_what_is_not_yet(place):
+    rows = results.rows(results.wanted(), [])
+    results.write_table(place / "results.md", rows)
+    text = (place / "results.md").read_text()
+    assert text.count("not yet") >= 22
+    assert "| `cnn60` | about 94 % | not yet | – | not yet |" in text
+    assert "36,752,644" in text
+
+
+def test_the_shipped_table_is_the_one_the_entries_give(place):
+    """docs/results.md is generated; whoever adds an entry has to generate it again."""
+    entries = list_entries([FolderSource(BUILTIN, "builtin")])
+    results.write_table(place / "results.md", results.rows(results.wanted(), entries))
+    assert (place / "results.md").read_text() == results.TABLE.read_text()
+
+
+@pytest.mark.parametrize("end", ["csv", "parquet"])
+def test_features_are_written_and_found_beside_a_report(place, monkeypatch, capsys, end):
+    folder = make_entry(place / "my" / "five", "cnn60", head="head.skops")
+    from_random = pd.DataFrame([[n % 7 + k * (n % 4) for k in range(128)] for n in range(60)]).to_numpy(float)
+    write_head(
+        folder / "head.skops", fit_head(Head(kind="knn", features=5), from_random, [n % 4 for n in range(60)], 0)
+    )
+    make_entry(place / "my" / "plain", "test_resnet")
+    monkeypatch.setenv("HEMAZOO_ZOO", str(place / "my"))
+    out = place / "report" / f"features-five.{end}"
+    assert main(["features", "five", "--data", "data/dataset2", "--out", str(out)]) == 0
+    assert "52 pictures, 5 features" in capsys.readouterr().err
+    table = reports.read_features(out)
+    assert list(table.columns) == ["file", "label", "f1", "f2", "f3", "f4", "f5"]
+    assert set(table["label"]) == set(load_recipe("cnn60").data.labels)
+    assert main(["features", "plain", "--data", "data/dataset2", "--out", str(place / f"x.{end}")]) == 0
+    assert len(reports.read_features(place / f"x.{end}").columns) > 10
+    assert main(["features", "plain", "--data", "data/dataset2", "--out", str(place / "x.xlsx")]) == 1
+    assert "should end in" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["file,f1\na,1\n", "file,f1,f2\na,b,c\n", "", "f1,f2\n1,2\n"])
+def test_a_table_that_holds_no_features_is_refused(tmp_path, text):
+    (tmp_path / "features-x.csv").write_text(text)
+    with pytest.raises(reports.ReportError, match=r"features-x.csv"):
+        reports.read_features(tmp_path / "features-x.csv")
