@@ -21,6 +21,7 @@ page = st.navigation(
     ],
     position="top",
 )
+st.session_state["inside app.py"] = True  # pages ask for it: see pages.shared.page
 content = st.container()
 # before the page runs, so that it also stands below one that stops early
 st.caption("For research, teaching and engineering. HemaZoo is **not a medical device**: do not diagnose with it.")

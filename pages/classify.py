@@ -157,7 +157,7 @@ def show_table(entry: Entry, pictures: list[shared.Picture], results: dict[str, 
     return pictures[rows[0] if rows and rows[0] < len(pictures) else 0]
 
 
-st.title("Classify blood cells")
+shared.page("Classify blood cells")
 model, upload = st.columns([2, 3], gap="large")
 with model:
     entry = shared.pick_model()

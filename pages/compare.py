@@ -173,7 +173,7 @@ def show_classes(found: dict[str, pd.DataFrame], titles: dict[str, str]) -> None
     )
 
 
-st.title("Compare models")
+shared.page("Compare models")
 benchmarks = shared_benchmarks([entry for entry in shared.entries() if entry.ok])
 if not benchmarks:
     st.info("No model in the zoo keeps test predictions. Train one with `python -m training train`.")

@@ -343,7 +343,7 @@ def unaudited(shown: Shown, data: DataSet) -> None:
     samples(data.table, picture_source(shown, data.table))
 
 
-st.title("Data")
+shared.page("Data")
 found, sentences = offers()
 for sentence in sentences:
     st.warning(shared.plain(sentence))

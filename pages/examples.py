@@ -43,7 +43,7 @@ def fetch_all(examples: list[Example]) -> list[Example]:
     return [found.get(example.name, example) for example in examples]
 
 
-st.title("Examples")
+shared.page("Examples")
 try:
     examples = list_examples()
 except ExamplesError as error:

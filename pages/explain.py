@@ -71,7 +71,7 @@ def show_map(entry: Entry, picture: shared.Picture, image: Image.Image, label: s
     )
 
 
-st.title("Explain a classification")
+shared.page("Explain a classification")
 model, upload = st.columns([2, 3], gap="large")
 with model:
     entry = shared.pick_model()

@@ -103,7 +103,7 @@ def in_training() -> None:
                 curves(run.history, run.name)
 
 
-st.title("Models")
+shared.page("Models")
 in_training()
 entries = shared.entries()
 table = overview(entries)

@@ -21,13 +21,8 @@ from zoo.entry import Entry, Metric
 from zoo.images import SUFFIXES, ImageError, decode
 from zoo.runtime import Prediction, device_name
 
-# Until app.py has run once, Streamlit takes a folder called pages for its old kind of app, and would serve a first
-# visitor of, say, /models that file alone, without app.py around it.
-if PagesManager.uses_pages_directory:
-    PagesManager.uses_pages_directory = False
-    st.rerun()
-
 MODEL, PICTURES = "model", "pictures"  # keys of what a session keeps from page to page
+INSIDE = "inside app.py"  # set by app.py
 UPLOADED, TURN = "uploaded", "uploader turn"
 REFRESH_SECONDS = 5  # how long a new entry may take to appear
 THUMBNAIL = 64  # pixels
@@ -66,6 +61,18 @@ def titles(some: Sequence[Entry]) -> dict[str, str]:
     """Titles by id; where two entries share a title, each gets its id behind it."""
     count = Counter(entry.title for entry in some)
     return {entry.id: f"{entry.title} ({entry.id})" if count[entry.title] > 1 else entry.title for entry in some}
+
+
+def page(title: str) -> None:
+    """Begin a page: its title, and app.py around it.
+
+    Until app.py has run once, Streamlit takes a folder called pages for its old kind of app, and would serve the first
+    visitors of, say, /models that file alone.
+    """
+    if not st.session_state.get(INSIDE):
+        PagesManager.uses_pages_directory = False
+        st.rerun()
+    st.title(title)
 
 
 def plain(text: object) -> str:

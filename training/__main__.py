@@ -417,10 +417,12 @@ def _sweep(options: argparse.Namespace) -> int:
 
 def _features(options: argparse.Namespace) -> int:
     entry = get_entry(options.entry)
-    table = feature_table(entry, read_dataset(options.data), resolve_device(options.device))
+    table, unreadable = feature_table(entry, read_dataset(options.data), resolve_device(options.device))
     write_features(options.out, table)
+    for name, reason in unreadable.items():
+        _say(f"left out {name}: {reason}", OK)
     _say(f"{options.out}: {len(table):,} pictures, {len(table.columns) - 2} features.", OK)
-    return OK
+    return FAILED if unreadable else OK
 
 
 def _reproduce(options: argparse.Namespace) -> int:

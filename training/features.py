@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +21,10 @@ from zoo.runtime import load_model
 SUFFIXES = (".csv", ".parquet")
 
 
-def feature_table(entry: Entry, data: DataSet, device: torch.device) -> pd.DataFrame:
+def feature_table(entry: Entry, data: DataSet, device: torch.device) -> tuple[pd.DataFrame, Mapping[str, str]]:
     """Columns file, label and f1, f2, …: the few features of a classical head, or the vector before the last layer.
 
-    Raises EntryError if the entry cannot be loaded, TrainingDataError if no picture can be read.
+    With it, why pictures that have no row could not be read, by file. Raises EntryError if the entry cannot be loaded, TrainingDataError if no picture can be read.
     """
     config = entry.config
     if config is None or config.zoo.members:
@@ -39,7 +40,7 @@ def feature_table(entry: Entry, data: DataSet, device: torch.device) -> pd.DataF
     table = pd.DataFrame(vectors.astype(np.float32), columns=columns)
     table.insert(0, "file", [item.file for item in prepared.data.items])
     table.insert(1, "label", [item.label or "" for item in prepared.data.items])
-    return table
+    return table, prepared.unreadable
 
 
 def write_features(path: Path, table: pd.DataFrame) -> None:

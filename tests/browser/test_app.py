@@ -141,6 +141,17 @@ def test_the_very_first_visitor_may_open_any_page(page: Page, tmp_path: Path):
         assert page.url.endswith("/compare")
 
 
+def test_the_first_visitors_may_come_together(browser: Browser, tmp_path: Path):
+    with serving(tmp_path) as address:
+        visitors = [browser.new_page(viewport=DESK) for _ in range(3)]
+        for visitor in visitors:
+            visitor.goto(f"{address}/models", wait_until="commit")
+        for visitor in visitors:
+            expect(visitor.get_by_role("heading", name="Models", exact=True)).to_be_visible(timeout=PATIENCE)
+            expect(visitor.get_by_role("link", name="Compare").first).to_be_attached(timeout=PATIENCE)
+            visitor.close()
+
+
 def test_upload_class_map_and_comparison(page: Page, address: str, files: list[str], tmp_path: Path):
     open_page(page, address)
     upload(page, files[:1])

@@ -155,3 +155,24 @@ def test_built_in_audits(folder):
 
 def test_labels_are_the_drawn_ones(audits):
     assert set(read_report(audits / "reports" / "full").report.classes) == {*LABELS, HOSTILE}
+
+
+def test_features_beside_a_report_place_the_map(page, audits, monkeypatch):
+    features = audits / "reports" / "bare" / "features-tiny.csv"
+    monkeypatch.setenv("HEMAZOO_CACHE", str(audits / "cache"))
+    assert main(["features", "tiny-cnn60", "--data", str(audits / "cells"), "--out", str(features)]) == 1
+    try:
+        app = look(page(audits / "reports" / "bare"), "Map")
+        next(box for box in app.selectbox if box.label == "Position by").set_value("tiny").run()
+        assert not app.exception
+        assert "The first three features that tiny judges by" in said(app)
+        for toggle in ("Training and test side by side", "3-D"):
+            next(item for item in app.toggle if item.label == toggle).set_value(True).run()
+            assert not app.exception
+        assert "**train**" in said(app)
+        features.write_text("nothing")
+        app = look(page(audits / "reports" / "bare"), "Map")
+        next(box for box in app.selectbox if box.label == "Position by").set_value("tiny").run()
+        assert "features-tiny.csv" in app.error[0].value
+    finally:
+        features.unlink()

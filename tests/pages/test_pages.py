@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import shutil
+import time
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,12 @@ import streamlit as st
 import tifffile
 from streamlit.testing.v1 import AppTest
 
-from tests.making import LABELS, draw_cell, draw_folder
+from tests.making import LABELS, draw_cell, draw_folder, make_config, make_entry
 from zoo import metrics
 from zoo.catalogue import get_entry
 from zoo.entry import read_entry, read_predictions
+from zoo.files import write_json
+from zoo.runs import list_runs
 from zoo.runtime import Runtime
 
 ROOT = Path(__file__).parents[2]
@@ -271,3 +274,52 @@ def test_page_card_and_evaluation_state_the_same_accuracy_and_interval(app, name
     assert shown == f"{100 * found.value:.1f} % ({100 * found.low:.1f} to {100 * found.high:.1f})"
     card = (entry.folder / "README.md").read_text(encoding="utf-8")
     assert f"| accuracy | {found.value:.4f} | {found.low:.4f} to {found.high:.4f} |" in card
+
+
+def make_run(folder: Path, updated: float, epochs: int = 2) -> None:
+    """The state of a training that is going on."""
+    history = [{"epoch": n, "train_loss": 1 / n, "val_loss": 1 / n, "val_accuracy": 0.5} for n in range(1, epochs + 1)]
+    state = {"title": "Mine <b>", "recipe": "x", "epoch": epochs + 1, "epochs": 10, "step": 5, "steps": 10}
+    write_json(folder / "run.json", {**state, "images_per_second": 321.0, "updated": updated})
+    write_json(folder / "history.json", history)
+
+
+def test_what_is_in_training_is_shown_with_its_curves(app, tmp_path, monkeypatch):
+    monkeypatch.setenv("HEMAZOO_RUNS", str(tmp_path / "runs"))
+    make_run(tmp_path / "runs" / "mine", time.time())
+    make_run(tmp_path / "runs" / "stopped", time.time() - 9999)
+    (tmp_path / "runs" / "broken").mkdir()
+    (tmp_path / "runs" / "broken" / "run.json").write_text("{")
+    go(app, "models")
+    assert "In training" in said(app)
+    runs = list_runs()
+    assert [run.name for run in runs] == ["mine", "stopped"]
+    assert runs[0].share == pytest.approx(0.25)
+    assert [run.alive for run in runs] == [True, False]
+    assert len(app.expander) >= 1
+    (tmp_path / "runs" / "mine" / "run.json").unlink()
+    go(app, "models")
+    assert "In training" not in said(app)
+
+
+def test_entries_without_weights_ensembles_and_heads_are_told_apart(app, zoo_environment, tmp_path, monkeypatch):
+    more = tmp_path / "more"
+    make_entry(more / "one", "cnn60", 1)
+    make_entry(more / "two", "cnn60", 2)
+    make_entry(more / "elsewhere", "cnn60", 3)
+    (more / "elsewhere" / "model.safetensors").unlink()
+    (more / "both").mkdir()
+    write_json(more / "both" / "config.json", make_config("cnn60", members=["one", "two"]))
+    monkeypatch.setenv("HEMAZOO_ZOO", str(more))
+    st.cache_resource.clear()
+    go(app, "models")
+    table = app.dataframe[0].value.set_index("id")
+    assert table.loc["both", "parameters"] == 2 * 306_948
+    assert table.loc["elsewhere", "size"] == "no weights here"
+    picker(app, "Look at").set_value("elsewhere").run()
+    assert "published elsewhere" in said(app)
+    go(app, "classify")
+    assert "elsewhere" not in picker(app).options
+    picker(app).set_value("both").run()
+    upload(app, ("a.png", png("monocyte")))
+    assert not app.error
