@@ -24,7 +24,8 @@ SUFFIXES = (".csv", ".parquet")
 def feature_table(entry: Entry, data: DataSet, device: torch.device) -> tuple[pd.DataFrame, Mapping[str, str]]:
     """Columns file, label and f1, f2, …: the few features of a classical head, or the vector before the last layer.
 
-    With it, why pictures that have no row could not be read, by file. Raises EntryError if the entry cannot be loaded, TrainingDataError if no picture can be read.
+    With it, why pictures that have no row could not be read, by file. Raises EntryError if the entry cannot be loaded,
+    TrainingDataError if no picture can be read.
     """
     config = entry.config
     if config is None or config.zoo.members:
