@@ -36,13 +36,18 @@ def difference(first: pd.DataFrame, second: pd.DataFrame, labels: list[str]) -> 
 
 
 def shared_benchmarks(entries: list[Entry]) -> dict[str, list[Entry]]:
-    """Test benchmarks and the entries that hold predictions on them, those with most entries first."""
+    """Test benchmarks and the entries that hold predictions on them: honest ones first, then those with most."""
     found: dict[str, list[Entry]] = {}
     for entry in entries:
         for name, benchmark in entry.evaluation.benchmarks.items():
             if benchmark.role == "test":
                 found.setdefault(name, []).append(entry)
-    return dict(sorted(found.items(), key=lambda item: -len(item[1])))
+
+    def rank(item: tuple[str, list[Entry]]) -> tuple[bool, int]:
+        name, some = item
+        return any(entry.evaluation.benchmarks[name].leaky for entry in some), -len(some)
+
+    return dict(sorted(found.items(), key=rank))
 
 
 def counts(table: pd.DataFrame, labels: list[str]) -> np.ndarray:

@@ -205,6 +205,13 @@ class Entry:
         """Labels in the order of the network's outputs; none where the entry is broken."""
         return self.config.label_names if self.config else []
 
+    @property
+    def system(self) -> str:
+        """Letter of the published system that the model is an account of; empty for all others."""
+        recipe = (self.config.zoo.model_extra or {}).get("recipe") if self.config else None
+        found = recipe.get("system", "") if isinstance(recipe, dict) else ""
+        return found if isinstance(found, str) else ""
+
     def describe(self, label: str) -> str:
         """The label, with its description where the entry has one."""
         text = self.config.label_descriptions.get(label) if self.config else None

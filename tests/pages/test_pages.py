@@ -15,7 +15,7 @@ from streamlit.testing.v1 import AppTest
 
 from tests.making import LABELS, draw_cell, draw_folder, make_config, make_entry
 from zoo import metrics
-from zoo.catalogue import get_entry
+from zoo.catalogue import get_entry, list_entries
 from zoo.entry import read_entry, read_predictions
 from zoo.files import write_json
 from zoo.runs import list_runs
@@ -323,3 +323,15 @@ def test_entries_without_weights_ensembles_and_heads_are_told_apart(app, zoo_env
     picker(app).set_value("both").run()
     upload(app, ("a.png", png("monocyte")))
     assert not app.error
+
+
+def test_what_is_offered_comes_before_what_was_published(app):
+    go(app, "models")
+    ids = app.dataframe[0].value["id"].tolist()
+    systems = [entry.system for name in ids for entry in list_entries() if entry.id == name]
+    assert systems == sorted(systems)
+    assert ids[0] == "pbc8-efficientnet-lite0"
+    go(app, "compare")
+    benchmarks = picker(app, "Benchmark").options
+    leaky = ["LEAKY" in name for name in benchmarks]
+    assert leaky == sorted(leaky)
