@@ -121,6 +121,7 @@ def test_temperature_is_found():
     shares = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     truth = (random.random((4000, 1)) > shares.cumsum(1)).sum(1).clip(0, 3)
     assert metrics.fit_temperature(truth, logits * 2.0) == pytest.approx(2.0, rel=0.1)
+    assert metrics.fit_temperature(truth, logits * 12.0) == pytest.approx(12.0, rel=0.1)
 
 
 def test_differential_count():
