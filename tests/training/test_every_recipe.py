@@ -42,6 +42,8 @@ def place(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HEMAZOO_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("HEMAZOO_ZOO", str(tmp_path / "zoo"))
+    # random weights of a deep network are so badly conditioned that rounding decides
+    monkeypatch.setattr("zoo.runtime.bf16_is_faster", lambda *_: False)
     return tmp_path
 
 
@@ -89,8 +91,9 @@ def test_a_network_is_trained_saved_and_loaded(name, place, data):
 @pytest.mark.parametrize("name", ON_NETWORKS)
 def test_a_head_on_features_of_a_network(name, place, data, capsys):
     of = load_recipe(name).head.of
+    # the built-in one has seen other pictures
     assert train(name, data) == 1
-    assert f"There is no model '{of}'" in capsys.readouterr().err
+    assert "trained on another split" in capsys.readouterr().err
     assert train(of, data) == 0
     assert train(name, data) == 0
     entry = check(place, name, data)

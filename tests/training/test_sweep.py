@@ -36,8 +36,9 @@ metric = "val_loss"
 [keys."optimizer.name"]
 values = ["adamw", "lion"]
 [keys."stages.1.lr"]
-values = [0.001, 0.004]
+values = {rates}
 """
+RATES = [0.001, 0.004]
 
 
 @pytest.fixture
@@ -48,8 +49,8 @@ def place(tmp_path, monkeypatch):
     return tmp_path
 
 
-def space(place, method="grid", trials=4, pruning="none"):
-    (place / "space.toml").write_text(SPACE.format(method=method, trials=trials, pruning=pruning))
+def space(place, method="grid", trials=4, pruning="none", rates=RATES):
+    (place / "space.toml").write_text(SPACE.format(method=method, trials=trials, pruning=pruning, rates=rates))
 
 
 ARGUMENTS = ["sweep", "starter", "--space", "space.toml", "--storage", "sqlite:///sweep.db", "--data", "cells"]
@@ -105,7 +106,8 @@ def worker(place):
 
 
 def test_a_killed_sweep_is_gone_on_with(place, monkeypatch):
-    space(place)
+    rates = [0.001, 0.002, 0.003, 0.004, 0.005, 0.006]
+    space(place, rates=rates)
     run = worker(place)
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and run.poll() is None:
@@ -115,7 +117,7 @@ def test_a_killed_sweep_is_gone_on_with(place, monkeypatch):
     os.killpg(run.pid, signal.SIGKILL)
     run.communicate()
     states = _states(place)
-    assert 1 <= states.count("COMPLETE") < 4, states
+    assert 1 <= states.count("COMPLETE") < 12, states
     # nobody waits two minutes here for a sign of life that will not come
     monkeypatch.setattr(sweep, "BEAT", 1)
     monkeypatch.setattr(sweep, "GONE", 1)
@@ -123,7 +125,7 @@ def test_a_killed_sweep_is_gone_on_with(place, monkeypatch):
     assert main(ARGUMENTS) == 0
     table = pd.read_csv(place / "runs/sweeps/starter/trials.csv")
     done = table[table["state"] == "complete"]
-    assert len(done.drop_duplicates(["optimizer.name", "stages.1.lr"])) == 4
+    assert len(done.drop_duplicates(["optimizer.name", "stages.1.lr"])) == 12
 
 
 def _states(place):

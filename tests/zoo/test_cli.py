@@ -43,7 +43,19 @@ def test_list(run):
     status, out, _ = run("list", "--json")
     assert status == 0
     found = {entry["id"]: entry for entry in json.loads(out)}
-    keys = ["id", "title", "task", "labels", "architecture", "parameters", "weights", "status", "reason", "benchmarks"]
+    keys = [
+        "id",
+        "title",
+        "task",
+        "labels",
+        "architecture",
+        "parameters",
+        "weights",
+        "members",
+        "status",
+        "reason",
+        "benchmarks",
+    ]
     assert list(found[MODEL]) == keys
     assert found[MODEL]["labels"] == LABELS
     assert found[MODEL]["status"] == "ok"

@@ -128,7 +128,7 @@ def test_without_weights_it_can_be_compared_but_not_run(good):
     assert not entry.usable
     assert summary(entry)["weights"] is False
     assert len(read_predictions(entry, "drawn-test"))
-    with pytest.raises(EntryError, match="not here"):
+    with pytest.raises(EntryError, match="published elsewhere"):
         get_entry("mine", [entry])
 
 
