@@ -207,8 +207,8 @@ def _line(row: Row) -> str:
     columns = [
         f"`{row.id}`",
         row.reported or none,
-        _percent(row.published) if row.system else none,
-        leak if row.system else none,
+        _percent(row.published) if row.system or row.published else none,
+        leak,
         _percent(row.honest),
         cells,
         f"{row.minutes:.0f}" if row.minutes is not None else none,
