@@ -294,7 +294,7 @@ def embedding_map(audit: Audit, table: pd.DataFrame, url: Callable[[str], str]) 
     solid = middle.toggle("3-D", help="Turn it with the mouse. Pictures can be selected in 2-D.")
     sides = [side for side in ("train", "test") if (table["split"] == side).any()]
     apart = len(sides) == 2 and right.toggle("Training and test side by side")
-    st.caption(f"{what} Draw a box or lasso to see the pictures behind it.")
+    st.caption(what if apart or solid else f"{what} Draw a box or lasso to see the pictures behind it.")
     bare = table.drop(columns="thumbnail", errors="ignore")
     if apart:
         for column, side in zip(st.columns(2), sides, strict=True):

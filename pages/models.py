@@ -24,12 +24,12 @@ def overview(entries: list[Entry]) -> pd.DataFrame:
         rows.append(
             {
                 "model": entry.title,
-                "id": entry.id,
+                "test accuracy": shared.percent(tests[0].metrics["accuracy"]) if tests else "not scored",
                 "task": entry.config.zoo.task,
                 "classes": len(entry.labels),
                 "parameters": entry.weights.parameters if entry.weights else None,
                 "size": f"{entry.weights.bytes / 1e6:.1f} MB" if entry.weights else "no weights here",
-                "test accuracy": shared.percent(tests[0].metrics["accuracy"]) if tests else "not scored",
+                "id": entry.id,
                 "benchmark": tests[0].title if tests else "",
             }
         )

@@ -42,8 +42,8 @@ class Picture:
 
 @st.cache_resource(ttl=REFRESH_SECONDS, show_spinner=False)
 def entries() -> list[Entry]:
-    """The zoo's entries, read again every few seconds; what others published comes after what is offered for use."""
-    return sorted(list_entries(), key=lambda entry: entry.system)
+    """The zoo's entries, read again every few seconds: what can be used first, others' systems after ours."""
+    return sorted(list_entries(), key=lambda entry: (not entry.usable, entry.system))
 
 
 def usable_entries() -> list[Entry]:

@@ -328,8 +328,9 @@ def test_entries_without_weights_ensembles_and_heads_are_told_apart(app, zoo_env
 def test_what_is_offered_comes_before_what_was_published(app):
     go(app, "models")
     ids = app.dataframe[0].value["id"].tolist()
-    systems = [entry.system for name in ids for entry in list_entries() if entry.id == name]
-    assert systems == sorted(systems)
+    found = {entry.id: entry for entry in list_entries()}
+    ranks = [(not found[name].usable, found[name].system) for name in ids]
+    assert ranks == sorted(ranks)
     assert ids[0] == "pbc8-efficientnet-lite0"
     go(app, "compare")
     benchmarks = picker(app, "Benchmark").options
