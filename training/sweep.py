@@ -7,6 +7,7 @@ touched: what is found is given to `train` with --set.
 from __future__ import annotations
 
 import shutil
+import time
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +20,7 @@ from accelerate import Accelerator
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.trial import TrialState
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
 from training.engine import DivergedError, fit
 from training.feed import Arrays
@@ -32,6 +33,7 @@ FOLDER = Path(__file__).parent / "spaces"
 BEAT = 30  # seconds between two signs of life of a worker
 GONE = 4 * BEAT  # seconds without one after which another worker takes over its trial
 RETRIES = 3
+TURNS = 5  # at opening a storage that others open, too
 
 
 class SweepError(ValueError):
@@ -139,15 +141,8 @@ def open_study(space: Space, storage: str, name: str) -> optuna.Study:
         "hyperband": optuna.pruners.HyperbandPruner,
     }
     try:
-        place = RDBStorage(
-            storage,
-            engine_kwargs={"connect_args": {"timeout": 60}} if storage.startswith("sqlite") else None,
-            heartbeat_interval=BEAT,
-            grace_period=GONE,
-            heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(RETRIES),
-        )
         study = optuna.create_study(
-            storage=place,
+            storage=_open_storage(storage),
             sampler=samplers[space.method](),
             pruner=pruners[space.pruning](),
             study_name=name,
@@ -164,6 +159,25 @@ def open_study(space: Space, storage: str, name: str) -> optuna.Study:
         raise SweepError(f"The study {name} in {storage} searches another space. Choose another --name.")
     study.set_user_attr("space", space.model_dump(mode="json"))
     return study
+
+
+def _open_storage(url: str) -> RDBStorage:
+    """The storage, its tables made. Raises what SQLAlchemy raises."""
+    for turn in range(TURNS):
+        try:
+            return RDBStorage(
+                url,
+                engine_kwargs={"connect_args": {"timeout": 60}} if url.startswith("sqlite") else None,
+                heartbeat_interval=BEAT,
+                grace_period=GONE,
+                heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(RETRIES),
+            )
+        except DBAPIError:
+            # workers that begin together make the tables together; all but one find them there the next time
+            if turn == TURNS - 1:
+                raise
+            time.sleep(0.3 * (turn + 1))
+    raise AssertionError("the last turn returns or raises")
 
 
 def run(
