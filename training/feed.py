@@ -123,7 +123,7 @@ def keep_features(
         recipe.network.head[0],
         recipe.augment.model_dump_json(),
         f"{recipe.data.packed} {recipe.data.crop} {recipe.seed} {views} {input_size} {recipe.schedule.precision}",
-        f"{sorted(map(int, rows['train']))[:50]} {len(rows['train'])}",
+        f"{np.unique(rows['train']).tolist()} {np.asarray(rows['val']).tolist()}",
     ):
         digest.update(part.encode())
     for value in model.backbone.state_dict().values():
