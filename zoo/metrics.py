@@ -1,7 +1,6 @@
 """How good is a model, and how sure are we? Pure numpy on stored predictions; the same for pages and training.
 
-Intervals are 95 % percentile intervals of a bootstrap over source cells, not images: copies of one cell are one
-observation (Field & Welsh 2007, doi:10.1111/j.1467-9868.2007.00593.x).
+Intervals are 95 % intervals of a bootstrap over source cells (`zoo.bootstrap`). Scores are scikit-learn's.
 """
 
 from __future__ import annotations
@@ -11,34 +10,60 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy.stats import binomtest
 
-RESAMPLES = 2000
-LEVEL = 0.95
-BINS = 15
+from zoo import bootstrap
+from zoo.bootstrap import UNKNOWN, Estimate, Interval, cell_numbers, percentiles, ratio, resampled
+from zoo.curves import BINS, areas, calibration_bins
+
 TINY = 1e-7  # below half precision's smallest number: a stored zero is not certain
+COVERAGE = 0.8
 
 # what `evaluate` gives, by its name for people
 SCORES = {
     "accuracy": "accuracy",
     "balanced_accuracy": "balanced accuracy",
+    "accuracy_by_cell": "accuracy by source cell",
     "macro_precision": "macro precision",
     "macro_recall": "macro recall",
     "macro_f1": "macro F1",
-    "cell_accuracy": "accuracy by source cell",
-    "expected_calibration_error": "expected calibration error",
+    "weighted_precision": "weighted precision",
+    "weighted_recall": "weighted recall",
+    "weighted_f1": "weighted F1",
+    "cohen_kappa": "Cohen's kappa",
+    "mcc": "Matthews correlation coefficient",
+    "macro_auc": "macro AUC (ROC)",
+    "macro_average_precision": "macro average precision (PR)",
+    "selective_accuracy": f"accuracy on the surest {COVERAGE:.0%}",
+    "ece": "expected calibration error before scaling",
+    "ece_calibrated": "expected calibration error after scaling",
     "log_loss": "log loss",
     "brier": "Brier score",
 }
+LOWER_IS_BETTER = frozenset({"ece", "ece_calibrated", "log_loss", "brier"})
+NO_SHARES = frozenset({"cohen_kappa", "mcc", "log_loss", "brier", "macro_auc", "macro_average_precision"})
 
 
 @dataclass(frozen=True)
-class Interval:
-    """A value with its 95 % interval."""
+class Scaling:
+    """Exponents that turn stored probabilities into those before and after temperature scaling.
 
-    value: float
-    low: float
-    high: float
+    A temperature T that is already applied makes `before` T and `after` 1; one fitted on validation but not applied
+    makes `before` 1 and `after` 1/T. `after` is None where nobody ever fitted one.
+    """
+
+    before: float = 1.0
+    after: float | None = None
+
+
+AS_STORED = Scaling()
+
+
+@dataclass(frozen=True)
+class Report:
+    """All scores of a prediction table, and those of each class: one row a label."""
+
+    scores: Mapping[str, Estimate]
+    classes: pd.DataFrame
 
 
 def confusion(truth: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
@@ -49,19 +74,28 @@ def confusion(truth: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndar
 def scores(counts: np.ndarray) -> dict[str, np.ndarray]:
     """Scalar scores of confusion counts (..., K, K), each of shape (...).
 
-    Balanced accuracy averages recall over the classes that occur; macro precision and F1 over those that occur in truth
-    or prediction (undefined precision counts as 0), as scikit-learn does.
+    Balanced accuracy and macro recall average over the classes that occur in truth, macro precision and F1 over those
+    that occur in truth or prediction (undefined precision counts as 0), as scikit-learn does. Kappa and MCC are 0 where
+    they are undefined (Cohen 1960; Gorodkin 2004, doi:10.1016/j.compbiolchem.2004.09.006).
     """
+    counts = np.asarray(counts, float)
     per_class = class_scores(counts)
-    total = counts.sum((-1, -2))
-    occurs = counts.sum(-1) > 0
-    seen = occurs | (counts.sum(-2) > 0)
+    total, right = counts.sum((-1, -2)), np.trace(counts, axis1=-2, axis2=-1)
+    true, called = counts.sum(-1), counts.sum(-2)
+    seen = (true > 0) | (called > 0)
+    chance = (true * called).sum(-1)
+    spread = np.sqrt((total**2 - (called**2).sum(-1)) * (total**2 - (true**2).sum(-1)))
     return {
-        "accuracy": _divide(np.trace(counts, axis1=-2, axis2=-1), total),
-        "balanced_accuracy": _mean(per_class["recall"], occurs),
+        "accuracy": _divide(right, total),
+        "balanced_accuracy": _mean(per_class["recall"], true > 0),
         "macro_precision": _mean(per_class["precision"], seen),
-        "macro_recall": _mean(per_class["recall"], seen),
+        "macro_recall": _mean(per_class["recall"], true > 0),
         "macro_f1": _mean(per_class["f1"], seen),
+        "weighted_precision": _divide((per_class["precision"] * true).sum(-1), total),
+        "weighted_recall": _divide(right, total),
+        "weighted_f1": _divide((per_class["f1"] * true).sum(-1), total),
+        "cohen_kappa": _divide(right * total - chance, total**2 - chance),
+        "mcc": _divide(right * total - chance, spread),
     }
 
 
@@ -76,67 +110,68 @@ def class_scores(counts: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
-def evaluate(table: pd.DataFrame, labels: Sequence[str], seed: int = 0) -> dict[str, Interval]:
-    """Scores with intervals of a prediction table (columns cell, label and one a label).
+def report(table: pd.DataFrame, labels: Sequence[str], scaling: Scaling = AS_STORED, seed: int = 0) -> Report:
+    """Every score of a prediction table (columns cell, label and one a label), with what the bootstrap drew of it.
 
-    Besides `scores`: log_loss, brier and expected_calibration_error (15 equal bins), by image; cell_accuracy, of the
-    mean probability of each source cell whose frame is known.
+    Raises ValueError where the table is empty.
     """
+    if table.empty:
+        raise ValueError("There are no predictions to score.")
+    labels = list(labels)
     truth, probabilities = arrays(table, labels)
-    cells, n_cells = _numbers(table["cell"])
+    cells, n_cells = cell_numbers(table["cell"])
     weights = resampled(n_cells, seed)
     counts = cell_confusions(truth, probabilities.argmax(1), cells, len(labels), n_cells)
-    value = scores(counts.sum(0))
-    drawn = scores((weights @ counts.reshape(n_cells, -1)).reshape(-1, len(labels), len(labels)))
-    found = {name: _interval(value[name], drawn[name]) for name in value}
-    per_image = {"log_loss": log_losses(truth, probabilities), "brier": briers(truth, probabilities)}
-    for name, losses in per_image.items():
-        sums, sizes = np.bincount(cells, losses, n_cells), np.bincount(cells, minlength=n_cells)
-        found[name] = _interval(losses.mean(), (weights @ sums) / (weights @ sizes))
-    found["expected_calibration_error"] = _calibration_interval(truth, probabilities, cells, weights)
-    found["cell_accuracy"] = cell_accuracy(table, labels, seed)
-    return found
+    drawn = (weights @ counts.reshape(n_cells, -1)).reshape(-1, len(labels), len(labels))
+    curves = [areas(truth == k, probabilities[:, k], cells, weights) for k in range(len(labels))]
+    sizes = np.bincount(cells, minlength=n_cells)
+
+    value, draws = scores(counts.sum(0)), scores(drawn)
+    found = {name: Estimate(float(value[name]), draws[name]) for name in value}
+    found["accuracy"] = _never_certain(found["accuracy"], n_cells)
+    whole = [_whole_areas(truth == k, probabilities[:, k]) for k in range(len(labels))]
+    for place, name in enumerate(("macro_auc", "macro_average_precision")):
+        parts = np.stack([curve[place] for curve in curves])
+        mean = _known_mean(np.array([[area[place]] for area in whole]))
+        found[name] = Estimate(float(mean[0]), _known_mean(parts))
+    for name, losses in (("log_loss", log_losses(truth, probabilities)), ("brier", briers(truth, probabilities))):
+        found[name] = ratio(np.bincount(cells, losses, n_cells), sizes, weights)
+    found["selective_accuracy"] = _selective(truth, probabilities, cells, weights)
+    found["ece"] = _calibration(truth, tempered(probabilities, scaling.before), cells, weights)
+    if scaling.after is not None:
+        found["ece_calibrated"] = _calibration(truth, tempered(probabilities, scaling.after), cells, weights)
+    found["accuracy_by_cell"] = accuracy_by_cell(table, labels, seed)
+
+    per_class = {name: (array, class_scores(drawn)[name]) for name, array in class_scores(counts.sum(0)).items()}
+    per_class["auc"] = (np.array([area[0] for area in whole]), np.stack([curve[0] for curve in curves], 1))
+    per_class["average_precision"] = (np.array([area[1] for area in whole]), np.stack([c[1] for c in curves], 1))
+    ordered = {name: found[name] for name in SCORES if name in found}
+    return Report(ordered, _class_table(table, labels, per_class))
 
 
-def per_class(table: pd.DataFrame, labels: Sequence[str], seed: int = 0) -> pd.DataFrame:
-    """Precision, recall and F1 of each class with intervals, and its number of images and cells: one row a label."""
-    truth, probabilities = arrays(table, labels)
-    cells, n_cells = _numbers(table["cell"])
-    counts = cell_confusions(truth, probabilities.argmax(1), cells, len(labels), n_cells)
-    value = class_scores(counts.sum(0))
-    drawn = class_scores((resampled(n_cells, seed) @ counts.reshape(n_cells, -1)).reshape(-1, *counts.shape[1:]))
-    rows = []
-    for number, label in enumerate(labels):
-        row: dict[str, object] = {"label": label}
-        for name in value:
-            interval = _interval(value[name][number], drawn[name][:, number])
-            row |= {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
-        mine = table[table["label"] == label]
-        rows.append(row | {"images": len(mine), "cells": mine["cell"].nunique()})
-    return pd.DataFrame(rows)
+def evaluate(
+    table: pd.DataFrame, labels: Sequence[str], scaling: Scaling = AS_STORED, seed: int = 0
+) -> dict[str, Interval]:
+    """The scores of `report`, with intervals."""
+    return {name: estimate.interval for name, estimate in report(table, labels, scaling, seed).scores.items()}
 
 
-def cell_accuracy(table: pd.DataFrame, labels: Sequence[str], seed: int = 0) -> Interval:
+def accuracy_by_cell(table: pd.DataFrame, labels: Sequence[str], seed: int = 0) -> Estimate:
     """Accuracy over source cells, each called by its images' mean probability; cells of unknown source are left out."""
-    known = table[~table["cell"].str.startswith("unknown-")]
-    if known.empty:
-        return Interval(float("nan"), float("nan"), float("nan"))
-    mean = known.groupby("cell", sort=True)[list(labels)].mean()
-    truth = known.groupby("cell", sort=True)["label"].first()
-    right = np.array([labels[i] for i in mean.to_numpy().argmax(1)]) == truth.to_numpy()
-    return _interval(right.mean(), resampled(len(right), seed) @ right / len(right))
+    right = called_by_cell(table, labels)
+    if right.empty:
+        return Estimate(float("nan"), np.full(bootstrap.RESAMPLES, np.nan))
+    hits = right.to_numpy(np.float32)
+    estimate = Estimate(float(hits.mean()), resampled(len(hits), seed) @ hits / len(hits))
+    return _never_certain(estimate, len(hits))
 
 
-def accuracy_difference(first: pd.DataFrame, second: pd.DataFrame, labels: Sequence[str], seed: int = 0) -> Interval:
-    """Accuracy of `first` minus that of `second` on the files both hold, paired bootstrap over source cells."""
-    both = first.merge(second, on="file", suffixes=("", "/second"))
-    truth, one = arrays(both, labels)
-    two = both[[f"{label}/second" for label in labels]].to_numpy(np.float64)
-    gain = (one.argmax(1) == truth).astype(float) - (two.argmax(1) == truth)
-    cells, n_cells = _numbers(both["cell"])
-    weights = resampled(n_cells, seed)
-    sums, sizes = np.bincount(cells, gain, n_cells), np.bincount(cells, minlength=n_cells)
-    return _interval(gain.mean(), (weights @ sums) / (weights @ sizes))
+def called_by_cell(table: pd.DataFrame, labels: Sequence[str]) -> pd.Series:
+    """Whether the mean probability of each source cell's images calls it rightly, by the cell's name."""
+    known = table[~table["cell"].str.startswith(UNKNOWN)]
+    grouped = known.groupby("cell", sort=True)
+    called = np.array(list(labels))[grouped[list(labels)].mean().to_numpy().argmax(1)] if len(known) else []
+    return grouped["label"].first() == called
 
 
 def arrays(table: pd.DataFrame, labels: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -147,16 +182,10 @@ def arrays(table: pd.DataFrame, labels: Sequence[str]) -> tuple[np.ndarray, np.n
 def cell_confusions(
     truth: np.ndarray, predicted: np.ndarray, cells: np.ndarray, classes: int, n_cells: int
 ) -> np.ndarray:
-    """Confusion counts of each source cell, float64 (n_cells, classes, classes)."""
+    """Confusion counts of each source cell, float32 (n_cells, classes, classes)."""
     flat = (cells * classes + truth) * classes + predicted
-    return np.bincount(flat, minlength=n_cells * classes * classes).reshape(n_cells, classes, classes).astype(float)
-
-
-def resampled(n_cells: int, seed: int = 0) -> np.ndarray:
-    """How often each cell is drawn in each bootstrap resample, float64 (RESAMPLES, n_cells)."""
-    generator = np.random.default_rng(seed)
-    draws = generator.integers(0, n_cells, (RESAMPLES, n_cells)) + np.arange(RESAMPLES)[:, None] * n_cells
-    return np.bincount(draws.ravel(), minlength=RESAMPLES * n_cells).reshape(RESAMPLES, n_cells).astype(float)
+    counts = np.bincount(flat, minlength=n_cells * classes * classes)
+    return counts.reshape(n_cells, classes, classes).astype(np.float32)
 
 
 def log_losses(truth: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
@@ -169,17 +198,13 @@ def briers(truth: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     return ((probabilities - np.eye(probabilities.shape[1])[truth]) ** 2).sum(1)
 
 
-def calibration_bins(truth: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Bin number 0..14 of each image's confidence, and confidence minus correctness (n,)."""
-    confidence = probabilities.max(1)
-    right = probabilities.argmax(1) == truth
-    return np.minimum((confidence * BINS).astype(int), BINS - 1), confidence - right
-
-
-def proportion_interval(count: int, total: int) -> Interval:
-    """Wilson's 95 % interval of a proportion (Wilson 1927, doi:10.1080/01621459.1927.10502953)."""
-    interval = binomtest(count, total).proportion_ci(LEVEL, "wilson")
-    return Interval(count / total, interval.low, interval.high)
+def tempered(probabilities: np.ndarray, exponent: float) -> np.ndarray:
+    """Softmax of `exponent` times the logarithm of probabilities (n, K): temperature 1/exponent."""
+    if exponent == 1:
+        return probabilities
+    logits = exponent * np.log(np.clip(probabilities, TINY, 1))
+    raised = np.exp(logits - logits.max(1, keepdims=True))
+    return raised / raised.sum(1, keepdims=True)
 
 
 def differential_count(called: Sequence[str], labels: Sequence[str]) -> pd.DataFrame:
@@ -187,7 +212,7 @@ def differential_count(called: Sequence[str], labels: Sequence[str]) -> pd.DataF
     rows = []
     for label in labels:
         count = sum(name == label for name in called)
-        share = proportion_interval(count, len(called))
+        share = bootstrap.proportion(count, len(called))
         rows.append({"label": label, "count": count, "share": share.value, "low": share.low, "high": share.high})
     return pd.DataFrame(rows)
 
@@ -203,25 +228,63 @@ def fit_temperature(truth: np.ndarray, logits: np.ndarray) -> float:
     return float(grid[losses.argmin()])
 
 
-def _calibration_interval(
-    truth: np.ndarray, probabilities: np.ndarray, cells: np.ndarray, weights: np.ndarray
-) -> Interval:
+def as_dict(found: Mapping[str, Interval]) -> dict[str, dict[str, float]]:
+    """Intervals as evaluation.json keeps them; scores that are undefined are left out."""
+    return {name: {"value": i.value, "low": i.low, "high": i.high} for name, i in found.items() if np.isfinite(i.value)}
+
+
+def _never_certain(estimate: Estimate, n_cells: int) -> Estimate:
+    """Where no cell (or every cell) went wrong the bootstrap draws nothing else; Wilson's interval over cells then."""
+    if estimate.value not in (0.0, 1.0):
+        return estimate
+    return Estimate(estimate.value, estimate.draws, bootstrap.proportion(round(estimate.value * n_cells), n_cells))
+
+
+def _selective(truth: np.ndarray, probabilities: np.ndarray, cells: np.ndarray, weights: np.ndarray) -> Estimate:
+    """Accuracy at or above the confidence that the surest COVERAGE of the images reach; the threshold is held fixed."""
+    confidence = probabilities.max(1)
+    answered = confidence >= np.quantile(confidence, 1 - COVERAGE)
+    right = answered & (probabilities.argmax(1) == truth)
+    n_cells = weights.shape[1]
+    estimate = ratio(np.bincount(cells, right, n_cells), np.bincount(cells, answered, n_cells), weights)
+    return _never_certain(estimate, len(np.unique(cells[answered])))
+
+
+def _calibration(truth: np.ndarray, probabilities: np.ndarray, cells: np.ndarray, weights: np.ndarray) -> Estimate:
     bins, gaps = calibration_bins(truth, probabilities)
     n_cells = weights.shape[1]
     sums = np.bincount(cells * BINS + bins, gaps, n_cells * BINS).reshape(n_cells, BINS)
-    sizes = np.bincount(cells, minlength=n_cells)
-    drawn = np.abs(weights @ sums).sum(1) / (weights @ sizes)
-    return _interval(np.abs(sums.sum(0)).sum() / len(truth), drawn)
+    sizes = np.bincount(cells, minlength=n_cells).astype(np.float32)
+    drawn = np.abs(weights @ sums.astype(np.float32)).sum(1) / (weights @ sizes)
+    return Estimate(float(np.abs(sums.sum(0)).sum() / len(truth)), drawn)
 
 
-def _interval(value: float, drawn: np.ndarray) -> Interval:
-    low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Interval(float(value), float(low), float(high))
+def _whole_areas(positive: np.ndarray, score: np.ndarray) -> tuple[float, float]:
+    """Area under the ROC curve and average precision of all images, each counted once."""
+    once = np.ones((1, len(positive)), np.float32)
+    first, second = areas(positive, score, np.arange(len(positive)), once)
+    return float(first[0]), float(second[0])
 
 
-def _numbers(cells: pd.Series) -> tuple[np.ndarray, int]:
-    codes, names = pd.factorize(cells, sort=True)
-    return codes, len(names)
+def _class_table(
+    table: pd.DataFrame, labels: list[str], found: Mapping[str, tuple[np.ndarray, np.ndarray]]
+) -> pd.DataFrame:
+    rows = []
+    for number, label in enumerate(labels):
+        row: dict[str, object] = {"label": label}
+        for name, (values, draws) in found.items():
+            interval = percentiles(values[number], draws[:, number])
+            row |= {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
+        mine = table[table["label"] == label]
+        rows.append(row | {"images": len(mine), "cells": mine["cell"].nunique()})
+    return pd.DataFrame(rows)
+
+
+def _known_mean(values: np.ndarray) -> np.ndarray:
+    """Mean (n,) over the classes (K, n) whose area is defined; nan where none is."""
+    known = np.isfinite(values)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(known, values, 0).sum(0) / known.sum(0)
 
 
 def _divide(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
@@ -231,8 +294,3 @@ def _divide(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
 
 def _mean(values: np.ndarray, where: np.ndarray) -> np.ndarray:
     return _divide((values * where).sum(-1), where.sum(-1))
-
-
-def as_dict(found: Mapping[str, Interval]) -> dict[str, dict[str, float]]:
-    """Intervals as evaluation.json keeps them; scores that are undefined are left out."""
-    return {name: {"value": i.value, "low": i.low, "high": i.high} for name, i in found.items() if np.isfinite(i.value)}

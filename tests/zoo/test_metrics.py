@@ -1,56 +1,190 @@
-"""Scores are scikit-learn's, intervals are of cells, not of images."""
+"""Scores are those of scikit-learn, scipy and torchmetrics; intervals are of cells, not of images."""
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
+import pandas as pd
 import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
 from sklearn import metrics as sk
+from torchmetrics.classification import MulticlassAUROC, MulticlassCalibrationError
 
 from tests.making import LABELS, make_predictions
-from zoo import metrics
+from zoo import bootstrap, curves, metrics, significance
 
 TABLE = make_predictions(3)
 TRUTH, SHARES = metrics.arrays(TABLE, LABELS)
 CALLED = SHARES.argmax(1)
 FOUND = metrics.evaluate(TABLE, LABELS)
-EXPECTED = {
-    "accuracy": sk.accuracy_score(TRUTH, CALLED),
-    "balanced_accuracy": sk.balanced_accuracy_score(TRUTH, CALLED),
-    "macro_precision": sk.precision_score(TRUTH, CALLED, average="macro", zero_division=0),
-    "macro_recall": sk.recall_score(TRUTH, CALLED, average="macro"),
-    "macro_f1": sk.f1_score(TRUTH, CALLED, average="macro"),
-    "log_loss": sk.log_loss(TRUTH, SHARES / SHARES.sum(1, keepdims=True)),
-    "brier": ((SHARES - np.eye(4)[TRUTH]) ** 2).sum(1).mean(),
-}
 
 
-@pytest.mark.parametrize("name", EXPECTED)
-def test_scores_are_those_of_scikit_learn(name):
-    assert FOUND[name].value == pytest.approx(EXPECTED[name], abs=1e-3)
-    assert FOUND[name].low < FOUND[name].value < FOUND[name].high
+def table_of(truth: np.ndarray, shares: np.ndarray, cells: np.ndarray | None = None) -> pd.DataFrame:
+    """A prediction table with classes 0..K-1."""
+    names = [f"k{n}" for n in range(shares.shape[1])]
+    table = pd.DataFrame(shares, columns=names)
+    table.insert(0, "file", [f"{n}.png" for n in range(len(truth))])
+    table.insert(1, "cell", [f"c{n}" for n in (range(len(truth)) if cells is None else cells)])
+    table.insert(2, "label", [names[n] for n in truth])
+    return table
+
+
+@st.composite
+def predictions(draw):
+    """Truth (n,) and probabilities (n, K): any number of images and classes, absent classes, ties, sure and wrong."""
+    classes, count = draw(st.integers(2, 6)), draw(st.integers(1, 60))
+    present = draw(st.integers(1, classes))
+    random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    truth = random.integers(0, present, count)
+    kind = draw(st.sampled_from(["any", "tied", "right", "wrong", "uniform"]))
+    shares = random.dirichlet(np.ones(classes) * 0.5, count)
+    if kind == "tied":
+        shares = np.round(shares * 4) + 0.25
+        shares /= shares.sum(1, keepdims=True)
+    elif kind in ("right", "wrong"):
+        shares = np.eye(classes)[(truth + (kind == "wrong")) % classes]
+    elif kind == "uniform":
+        shares = np.full((count, classes), 1 / classes)
+    return truth, shares
+
+
+def by_scikit_learn(truth: np.ndarray, shares: np.ndarray) -> dict[str, float]:
+    """What scikit-learn says; macro recall over the classes that occur, as balanced accuracy has it."""
+    called, names = shares.argmax(1), range(shares.shape[1])
+    mean = {"zero_division": 0}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        kappa = sk.cohen_kappa_score(truth, called)
+        return {
+            "accuracy": sk.accuracy_score(truth, called),
+            "balanced_accuracy": sk.balanced_accuracy_score(truth, called),
+            "macro_precision": sk.precision_score(truth, called, average="macro", **mean),
+            "macro_recall": sk.recall_score(truth, called, average="macro", labels=np.unique(truth)),
+            "macro_f1": sk.f1_score(truth, called, average="macro", **mean),
+            "weighted_precision": sk.precision_score(truth, called, average="weighted", **mean),
+            "weighted_recall": sk.recall_score(truth, called, average="weighted", **mean),
+            "weighted_f1": sk.f1_score(truth, called, average="weighted", **mean),
+            # where chance alone agrees always it is 0/0; we say 0
+            "cohen_kappa": kappa if np.isfinite(kappa) else 0.0,
+            "mcc": sk.matthews_corrcoef(truth, called),
+            "log_loss": sk.log_loss(truth, np.clip(shares, 1e-7, 1), labels=list(names)),
+            "brier": ((shares - np.eye(len(names))[truth]) ** 2).sum(1).mean(),
+        }
+
+
+@settings(max_examples=150, deadline=None)
+@given(predictions())
+def test_scores_are_those_of_scikit_learn(made):
+    truth, shares = made
+    table = table_of(truth, shares)
+    found = metrics.report(table, list(table.columns[3:])).scores
+    expected = by_scikit_learn(truth, shares)
+    assert {name: found[name].value for name in expected} == pytest.approx(expected, abs=1e-5)
+    # each image is a cell of its own here
+    assert found["accuracy_by_cell"].value == pytest.approx(expected["accuracy"])
+
+
+@settings(max_examples=150, deadline=None)
+@given(predictions())
+def test_curves_and_areas_are_those_of_scikit_learn(made):
+    truth, shares = made
+    once = np.ones((1, len(truth)), np.float32)
+    for k in range(shares.shape[1]):
+        positive, score = truth == k, shares[:, k]
+        area, precision = (float(a[0]) for a in curves.areas(positive, score, np.arange(len(truth)), once))
+        if positive.any():
+            curve = curves.precision_recall(positive, score)
+            expected = sk.average_precision_score(positive, score)
+            assert (precision, curve.area) == pytest.approx((expected, expected), abs=1e-5)
+        else:
+            assert np.isnan(precision)
+        if positive.any() and not positive.all():
+            curve = curves.roc(positive, score)
+            fpr, tpr, thresholds = sk.roc_curve(positive, score, drop_intermediate=False)
+            assert np.allclose(curve.x, fpr) and np.allclose(curve.y, tpr) and np.allclose(curve.thresholds, thresholds)
+            expected = sk.roc_auc_score(positive, score)
+            # and it is the Mann–Whitney U statistic as a share
+            u = stats.mannwhitneyu(score[positive], score[~positive]).statistic / positive.sum() / (~positive).sum()
+            assert (area, curve.area, u) == pytest.approx((expected,) * 3, abs=1e-5)
+        else:
+            assert np.isnan(area)
+
+
+@settings(max_examples=100, deadline=None)
+@given(predictions())
+def test_areas_in_a_resample_are_those_of_the_images_repeated(made):
+    """A weight of two is the image twice, of zero the image gone: what the bootstrap is about."""
+    truth, shares = made
+    drawn = np.random.default_rng(0).integers(0, 3, (3, len(truth)))
+    positive, score = truth == 0, shares[:, 0]
+    roc, precision = curves.areas(positive, score, np.arange(len(truth)), drawn.astype(np.float32))
+    for row, area, mean in zip(drawn, roc, precision, strict=True):
+        again, scores = np.repeat(positive, row), np.repeat(score, row)
+        if again.any() and not again.all():
+            assert area == pytest.approx(sk.roc_auc_score(again, scores), abs=1e-5)
+        if again.any():
+            assert mean == pytest.approx(sk.average_precision_score(again, scores), abs=1e-5)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(2, 6), st.integers(1, 200), st.integers(0, 2**32 - 1))
+def test_calibration_error_and_macro_auc_are_those_of_torchmetrics(classes, count, seed):
+    random = np.random.default_rng(seed)
+    truth, shares = random.integers(0, classes, count), random.dirichlet(np.ones(classes), count)
+    table = table_of(truth, shares)
+    found = metrics.report(table, list(table.columns[3:])).scores
+    tensors = torch.tensor(shares), torch.tensor(truth)
+    error = MulticlassCalibrationError(classes, n_bins=curves.BINS, norm="l1")(*tensors)
+    assert found["ece"].value == pytest.approx(float(error), abs=1e-5)
+    if len(np.unique(truth)) == classes:
+        area = MulticlassAUROC(classes, average="macro", thresholds=None)(*tensors)
+        assert found["macro_auc"].value == pytest.approx(float(area), abs=1e-5)
+
+
+def test_one_image_and_perfect_answers():
+    one = table_of(np.array([0]), np.array([[0.25, 0.75]]))
+    found = metrics.evaluate(one, ["k0", "k1"])
+    assert found["accuracy"].value == 0 and found["ece"].value == pytest.approx(0.75)
+    assert np.isnan(found["macro_auc"].value) and "macro_auc" not in metrics.as_dict(found)
+    truth = np.arange(40) % 2
+    perfect = metrics.evaluate(table_of(truth, np.eye(2)[truth]), ["k0", "k1"])
+    assert perfect["accuracy"].value == perfect["macro_auc"].value == perfect["mcc"].value == 1
+    # forty cells without an error do not mean that there never is one
+    assert perfect["accuracy"].low == pytest.approx(stats.binomtest(40, 40).proportion_ci(method="wilson").low)
+    assert perfect["ece"].value == perfect["brier"].value == 0
+    with pytest.raises(ValueError, match="no predictions"):
+        metrics.evaluate(one.iloc[:0], ["k0", "k1"])
 
 
 def test_every_score_has_a_name_for_people():
-    assert set(FOUND) == set(metrics.SCORES)
+    full = metrics.evaluate(TABLE, LABELS, metrics.Scaling(1.5, 1.0))
+    assert list(full) == list(metrics.SCORES)
+    assert set(FOUND) == set(metrics.SCORES) - {"ece_calibrated"}
+    for name, interval in full.items():
+        assert interval.low < interval.value <= interval.high, name
 
 
 def test_confusion_has_truth_in_rows():
     counts = metrics.confusion(TRUTH, CALLED, 4)
     assert (counts == sk.confusion_matrix(TRUTH, CALLED, labels=range(4))).all()
     per_class = metrics.class_scores(counts)
-    precision, recall, f1, _ = sk.precision_recall_fscore_support(TRUTH, CALLED)
-    assert np.allclose(per_class["precision"], precision)
-    assert np.allclose(per_class["recall"], recall)
-    assert np.allclose(per_class["f1"], f1)
+    expected = sk.precision_recall_fscore_support(TRUTH, CALLED)
+    assert np.allclose([per_class[name] for name in ("precision", "recall", "f1")], expected[:3])
 
 
-def test_missing_classes_do_not_count():
-    counts = np.array([[5, 1, 0], [2, 2, 0], [0, 0, 0]])
-    found = metrics.scores(counts)
-    assert found["balanced_accuracy"] == pytest.approx((5 / 6 + 0.5) / 2)
-    assert found["macro_f1"] == pytest.approx(
-        sk.f1_score([0] * 6 + [1] * 4, [0] * 5 + [1] + [0, 0, 1, 1], average="macro")
-    )
+def test_class_by_class():
+    found = metrics.report(TABLE, LABELS).classes.set_index("label")
+    for k, label in enumerate(LABELS):
+        row = found.loc[label]
+        assert row["images"] == (k == TRUTH).sum()
+        assert row["auc"] == pytest.approx(sk.roc_auc_score(k == TRUTH, SHARES[:, k]), abs=1e-5)
+        assert row["average_precision"] == pytest.approx(sk.average_precision_score(k == TRUTH, SHARES[:, k]), abs=1e-5)
+        for name in ("precision", "recall", "f1", "auc", "average_precision"):
+            assert row[f"{name}_low"] <= row[name] <= row[f"{name}_high"]
 
 
 def test_copies_of_a_cell_narrow_no_interval():
@@ -64,31 +198,36 @@ def test_copies_of_a_cell_narrow_no_interval():
     assert narrow.high - narrow.low < 0.5 * (one.high - one.low)
 
 
-def test_the_interval_covers_the_truth_as_often_as_it_says():
-    covered = 0
-    for seed in range(60):
+def test_the_interval_covers_the_truth_where_that_of_images_does_not():
+    """150 cells of 1 to 15 copies that go right or wrong nearly together: what 95 % of intervals should hold is 0.8."""
+    runs, by_cell, by_image = 1500, 0, 0
+    weights, mean = bootstrap.resampled(150), 0.8
+    for seed in range(runs):
         random = np.random.default_rng(seed)
-        right = random.random(300) < 0.8
-        table = TABLE.iloc[:0].copy()
-        table = table.reindex(range(300)).assign(label=LABELS[0], cell=[f"c{n}" for n in range(300)])
-        table[LABELS] = 0.0
-        table[LABELS[0]], table[LABELS[1]] = right.astype(float), (~right).astype(float)
-        found = metrics.evaluate(table, LABELS)["accuracy"]
-        covered += found.low <= 0.8 <= found.high
-    assert covered >= 51  # 57 expected of 60; fewer than 51 has a chance of 0.4 %
+        sizes = random.integers(1, 16, 150)
+        chance = random.beta(0.8, 0.2, 150)  # a cell's own chance: 0.8 in the mean, mostly near 0 or 1
+        right = random.binomial(sizes, chance)
+        interval = bootstrap.ratio(right, sizes, weights).interval
+        by_cell += interval.low <= mean <= interval.high
+        share, images = right.sum() / sizes.sum(), sizes.sum()
+        half = 1.96 * np.sqrt(share * (1 - share) / images)
+        by_image += abs(share - mean) <= half
+    assert 0.93 <= by_cell / runs <= 0.97
+    assert by_image / runs < 0.7
 
 
 def test_cells_are_called_by_their_mean():
     expected = [LABELS[n] for n in TABLE.groupby("cell")[LABELS].mean().to_numpy().argmax(1)]
     truth = TABLE.groupby("cell")["label"].first()
-    assert FOUND["cell_accuracy"].value == pytest.approx((truth == expected).mean())
+    assert FOUND["accuracy_by_cell"].value == pytest.approx((truth == expected).mean())
 
 
 def test_cells_of_unknown_source_are_left_out_of_the_score_by_cell():
     odd = TABLE.assign(cell=["unknown-1", *TABLE["cell"].iloc[1:]])
-    assert metrics.cell_accuracy(odd, LABELS).value == pytest.approx(
-        metrics.cell_accuracy(TABLE.iloc[1:], LABELS).value
-    )
+    left = metrics.accuracy_by_cell(TABLE.iloc[1:], LABELS).value
+    assert metrics.accuracy_by_cell(odd, LABELS).value == pytest.approx(left)
+    nobody = TABLE.assign(cell=[f"unknown-{n}" for n in range(len(TABLE))])
+    assert "accuracy_by_cell" not in metrics.as_dict(metrics.evaluate(nobody, LABELS))
 
 
 def test_labels_are_joined_by_name():
@@ -97,22 +236,25 @@ def test_labels_are_joined_by_name():
     assert {name: other[name].value for name in other} == pytest.approx({name: FOUND[name].value for name in FOUND})
 
 
-def test_two_models_are_compared_on_the_same_images():
-    worse = make_predictions(8)
-    worse.loc[worse.index % 3 == 0, LABELS] = 0.25
-    gap = metrics.accuracy_difference(TABLE, worse.sample(frac=1, random_state=1), LABELS)
-    assert gap.value == pytest.approx(FOUND["accuracy"].value - metrics.evaluate(worse, LABELS)["accuracy"].value)
-    assert 0 < gap.low < gap.value < gap.high
-    same = metrics.accuracy_difference(TABLE, TABLE, LABELS)
-    assert (same.value, same.low, same.high) == (0, 0, 0)
+def test_calibration_error_of_known_confidence_before_and_after_scaling():
+    table = table_of(np.array([0] * 70 + [1] * 30), np.tile([0.9, 0.1], (100, 1)))
+    logit = np.log(0.7 / 0.3) / np.log(0.9 / 0.1)  # what makes 0.9 of 0.7
+    found = metrics.evaluate(table, ["k0", "k1"], metrics.Scaling(before=1.0, after=logit))
+    assert found["ece"].value == pytest.approx(0.2)
+    assert found["ece_calibrated"].value == pytest.approx(0, abs=1e-6)
+    bars = curves.reliability(*metrics.arrays(table, ["k0", "k1"]))
+    assert bars.images.sum() == bars.images[13] == 100
+    assert (bars.confidence[13], bars.accuracy[13]) == pytest.approx((0.9, 0.7))
+    assert np.isnan(bars.accuracy[0])
 
 
-def test_calibration_error_of_known_confidence():
-    table = TABLE.iloc[:100].copy()
-    table[LABELS] = 0.0
-    table["label"] = [LABELS[0]] * 70 + [LABELS[1]] * 30
-    table[LABELS[0]], table[LABELS[1]] = 0.9, 0.1
-    assert metrics.evaluate(table, LABELS)["expected_calibration_error"].value == pytest.approx(0.2)
+def test_an_applied_temperature_is_undone():
+    logits = np.random.default_rng(0).normal(0, 2, (50, 3))
+
+    def softmax(values):
+        return np.exp(values) / np.exp(values).sum(1, keepdims=True)
+
+    assert np.allclose(metrics.tempered(softmax(logits / 2), 2.0), softmax(logits), atol=1e-6)
 
 
 def test_temperature_is_found():
@@ -124,9 +266,69 @@ def test_temperature_is_found():
     assert metrics.fit_temperature(truth, logits * 12.0) == pytest.approx(12.0, rel=0.1)
 
 
+def test_the_surest_are_answered_first():
+    curve = curves.risk_coverage(np.array([0, 0, 1, 1]), np.array([[0.9, 0.1], [0.6, 0.4], [0.7, 0.3], [0.4, 0.6]]))
+    assert curve.x.tolist() == [0.25, 0.5, 1.0]  # two of them are equally sure
+    assert curve.y.tolist() == [1.0, 0.5, 0.75]
+    order = np.argsort(-SHARES.max(1))[: round(0.8 * len(TABLE))]
+    assert FOUND["selective_accuracy"].value == pytest.approx((CALLED == TRUTH)[order].mean(), abs=0.01)
+
+
 def test_differential_count():
     found = metrics.differential_count(["neutrophil"] * 6 + ["monocyte"] * 4, LABELS).set_index("label")
     assert found["count"].to_dict() == {"eosinophil": 0, "lymphocyte": 0, "monocyte": 4, "neutrophil": 6}
     # Wilson's interval of 6 in 10, as in Newcombe 1998
     assert found.loc["neutrophil", ["low", "high"]].tolist() == pytest.approx([0.3127, 0.8318], abs=1e-3)
     assert found["low"].min() == 0
+
+
+def test_two_models_are_compared_on_the_same_images():
+    worse = make_predictions(8)
+    worse.loc[worse.index % 3 == 0, LABELS] = 0.25
+    gap = significance.accuracy_difference(TABLE, worse.sample(frac=1, random_state=1), LABELS)
+    assert gap.value == pytest.approx(FOUND["accuracy"].value - metrics.evaluate(worse, LABELS)["accuracy"].value)
+    assert 0 < gap.low < gap.value < gap.high and gap.excludes_zero
+    same = significance.accuracy_difference(TABLE, TABLE, LABELS)
+    assert (same.value, same.low, same.high) == (0, 0, 0)
+    # the draws of two reports are paired as well
+    one, two = (metrics.report(table, LABELS).scores["accuracy"] for table in (TABLE, worse))
+    paired = one.minus(two)
+    assert (paired.value, paired.low, paired.high) == pytest.approx((gap.value, gap.low, gap.high), abs=1e-6)
+    with pytest.raises(ValueError, match="different pictures"):
+        significance.accuracy_difference(TABLE, TABLE.assign(file="other.png"), LABELS)
+
+
+def test_mcnemar_counts_cells():
+    truth = np.zeros(30, int)
+    cells = np.arange(30) // 3
+    sure, wrong = np.tile([0.9, 0.1], (30, 1)), np.tile([0.1, 0.9], (30, 1))
+    mixed = np.where((cells < 7)[:, None], wrong, sure)
+    test = significance.mcnemar(table_of(truth, sure, cells), table_of(truth, mixed, cells), ["k0", "k1"])
+    assert (test.first_only, test.second_only) == (7, 0)
+    assert test.p == pytest.approx(2 * 0.5**7)
+    assert significance.mcnemar(TABLE, TABLE, LABELS).p == 1
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
+def test_holm(given_p):
+    found = significance.holm(given_p)
+    assert (found >= np.array(given_p) - 1e-12).all() and (found <= 1).all()
+    assert found.min() == pytest.approx(min(1, len(given_p) * min(given_p)))
+    # what is rejected is what the step-down procedure rejects
+    order, rejected = np.argsort(given_p), set()
+    for rank, place in enumerate(order):
+        if given_p[place] * (len(given_p) - rank) >= significance.LEVEL:
+            break
+        rejected.add(int(place))
+    assert set(np.flatnonzero(found < significance.LEVEL)) == rejected
+
+
+def test_many_models_are_compared_in_one_table():
+    worse = TABLE.copy()
+    worse.loc[worse.index % 2 == 0, LABELS] = worse.loc[worse.index % 2 == 0, LABELS].to_numpy()[:, ::-1]
+    found = significance.pairs({"a": TABLE, "b": make_predictions(4), "c": worse}, LABELS)
+    assert list(zip(found["first"], found["second"], strict=True)) == [("a", "b"), ("a", "c"), ("b", "c")]
+    assert (found["p_holm"] >= found["p"]).all()
+    assert found["significant"].tolist() == (found["p_holm"] < 0.05).tolist()
+    assert significance.pairs({"a": TABLE}, LABELS).empty
