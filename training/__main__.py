@@ -1,4 +1,4 @@
-"""Command line of the training module: `python -m training audit|split|fetch|train|recipes`."""
+"""Command line of the training module: `python -m training audit|split|fetch|train|evaluate|…`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from training import fetch, results, sweep
+from training import evaluate, fetch, results, sweep
 from training.audit.report import look_for_copies, write
 from training.audit.report import run as run_audit
 from training.checkpoint import CheckpointError
@@ -31,13 +31,13 @@ from training.recipe import (
 )
 from training.run import EMBEDDER, Job, Ready, make_ready, overview, report, say, train, warn, with_labels
 from training.splits import SCHEMES, Split, make_manifest, split_by, table_of, write_manifest
-from zoo import runs
+from zoo import benchmarks, runs
 from zoo.cache import cache_folder
 from zoo.catalogue import BUILTIN, FolderSource, get_entry, list_entries
 from zoo.data import DataError, layouts, read_dataset
-from zoo.entry import ID, EntryError, summary
+from zoo.entry import CONFIG, ID, Entry, EntryError, read_entry, summary
 from zoo.reports import headlines
-from zoo.runtime import resolve_device
+from zoo.runtime import Runtime, resolve_device
 
 TRAIN_HELP = """\
 Fit a recipe, score its test split once and write a whole zoo entry, or none.
@@ -51,6 +51,14 @@ With pictures of your own, in one folder a class:
 
 It can be stopped at any moment and gone on with by the same command and --resume. On several
 devices or machines: accelerate launch -m training train … (see `accelerate config`)."""
+EVALUATE_HELP = """\
+Score entries on benchmarks and keep predictions and scores in them.
+
+  python -m training evaluate pbc8-efficientnet-lite0 --benchmark lisc bccd-crops --data ROOT
+  python -m training evaluate my-zoo/my-model --own my-cells --name my-lab
+
+An entry is never scored on pictures it may have been trained on. What is cut short is gone on
+with by the same command."""
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 RUNS = Path(os.environ.get(runs.VARIABLE) or runs.DEFAULT)  # where running states are kept; the app looks there
 
@@ -78,6 +86,7 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(required=True, metavar="COMMAND")
     _add_train(commands)
     _add_sweep(commands)
+    _add_evaluate(commands)
     _add_features(commands)
     _add_reproduce(commands)
     _add_audit(commands)
@@ -150,6 +159,26 @@ def _add_sweep(commands: argparse._SubParsersAction) -> None:
     sweep.add_argument("--device", default="auto", help="auto, cpu or cuda (default: %(default)s)")
     sweep.add_argument("--json", action="store_true", help="print all trials as JSON on stdout")
     sweep.set_defaults(run=_sweep, again="give the same command to go on")
+
+
+def _add_evaluate(commands: argparse._SubParsersAction) -> None:
+    judge = commands.add_parser(
+        "evaluate",
+        help="score entries on benchmarks",
+        description=EVALUATE_HELP,
+        epilog="Benchmarks: " + ", ".join(benchmarks.names()) + ".",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    judge.add_argument("entries", nargs="+", metavar="ENTRY", help="an entry's id in the zoo, or its folder")
+    judge.add_argument("--benchmark", nargs="+", action="extend", metavar="NAME", help="none: all that fit")
+    judge.add_argument("--data", type=Path, metavar="ROOT", help="folder that holds the data sets' folders")
+    judge.add_argument("--own", type=Path, metavar="DIR", help="a labelled folder of your own as the benchmark")
+    judge.add_argument("--name", default="own", help="what to call it (default: own)")
+    judge.add_argument("--again", action="store_true", help="score again what the entry holds already")
+    judge.add_argument("--rescore", action="store_true", help="only compute the figures of stored predictions again")
+    judge.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
+    judge.add_argument("--json", action="store_true", help="print the entries' summaries as JSON on stdout")
+    judge.set_defaults(run=_evaluate, again="give the command again to go on")
 
 
 def _add_features(commands: argparse._SubParsersAction) -> None:
@@ -412,6 +441,56 @@ def _sweep(options: argparse.Namespace) -> int:
     _say(f"Table and plot: {out / 'trials.csv'}, {out / 'trials.html'}", OK)
     if options.json:
         print(found.to_json(orient="records"))
+    return OK
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    named = [_entry(name) for name in options.entries]
+    if options.rescore:
+        for entry in named:
+            evaluate.rescore(entry)
+            _say(f"{entry.id}: {len(entry.evaluation.benchmarks)} benchmarks computed again.", OK)
+        return _summaries(named, options.json)
+    if options.own is None and options.data is None:
+        return _say("Name the data sets' folder with --data, or a labelled folder of your own with --own.", USAGE)
+    if options.own and not ID.match(options.name):
+        return _say(f"{options.name!r} is no benchmark name: use letters, digits, dots, dashes and underscores.", USAGE)
+    unknown = set(options.benchmark or []) - set(benchmarks.names())
+    if unknown or options.name in benchmarks.names():
+        known = ", ".join(benchmarks.names())
+        what = ", ".join(sorted(unknown)) or options.name
+        said = f"There is no benchmark {what}" if unknown else f"{what} is the name of a published benchmark"
+        return _say(f"{said}. Published: {known}.", USAGE)
+    if options.own:
+        chosen = [evaluate.own_benchmark(options.own, options.name, named)]
+    else:
+        found = [benchmarks.get_benchmark(name) for name in options.benchmark or benchmarks.names()]
+        chosen = [(one, one.pictures(options.data)) for one in found]
+    failed: dict[str, str] = {}
+    with Runtime(resolve_device(options.device)) as runtime:
+        for benchmark, pictures in chosen:
+            open_ones = [e for e in named if options.again or not evaluate.holds(e, benchmark)]
+            if not (options.benchmark or options.own):  # asked for what fits: the rest is no failure
+                open_ones = [e for e in open_ones if not evaluate.refused(e, benchmark)]
+            if open_ones:
+                failed |= evaluate.evaluate(open_ones, benchmark, pictures, runtime, say)
+    for reason in failed.values():
+        _say(reason, FAILED)
+    return _summaries(named, options.json) or (FAILED if failed else OK)
+
+
+def _entry(name: str) -> Entry:
+    """An entry by its folder, or by its id in the zoo. Raises EntryError."""
+    folder = Path(name)
+    if (folder / CONFIG).is_file():
+        place = folder.resolve()
+        return get_entry(place.name, list_entries([FolderSource(place.parent, str(place.parent))]))
+    return get_entry(name)
+
+
+def _summaries(entries: Sequence[Entry], as_json: bool) -> int:
+    if as_json:
+        print(json.dumps([summary(read_entry(entry.folder)) for entry in entries]))
     return OK
 
 

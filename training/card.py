@@ -2,28 +2,46 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from huggingface_hub import EvalResult, ModelCardData
 
 from training.recipe import PUBLISHED, SCRATCH, Recipe, Stage
 from training.splits import Split
 from zoo.architectures import is_own
-from zoo.entry import Benchmark, Entry
-from zoo.metrics import SCORES
+from zoo.entry import CARD, Benchmark, Entry, read_entry
+from zoo.files import write_text
+from zoo.scoring import NAMES
 
 LICENCE = "apache-2.0"
+SHOWN = (
+    "accuracy",
+    "balanced_accuracy",
+    "accuracy_by_cell",
+    "macro_f1",
+    "macro_auc",
+    "ece_calibrated",
+    "corruption_error",
+)
 
 
-def render_card(entry: Entry, recipe: Recipe, split: str) -> str:
-    """The card's Markdown with its model-index metadata; `split` tells what was trained and tested on."""
+def renew_card(folder: Path) -> None:
+    """Write an entry's card again from its files; one that was not made by a recipe keeps the card it has."""
+    entry = read_entry(folder)
+    if entry.config and entry.recipe:
+        write_text(folder / CARD, render_card(entry, Recipe.model_validate(entry.recipe)))
+
+
+def render_card(entry: Entry, recipe: Recipe) -> str:
+    """The card's Markdown with its model-index metadata."""
     tests = {name: b for name, b in entry.evaluation.benchmarks.items() if b.role == "test"}
     parts = [f"---\n{_metadata(entry, recipe, tests)}\n---", f"# {recipe.title}", recipe.summary]
     parts.append("**Not a medical device.** For research, teaching and engineering only; do not diagnose with it.")
-    for name, benchmark in tests.items():
-        parts.append(_scores(name, benchmark))
+    parts.append(_scores(tests))
     if recipe.reported:
         parts.append(_published(entry, recipe))
     parts.append(_use(entry))
-    parts.append(_training(entry, recipe, split))
+    parts.append(_training(entry, recipe, entry.config.zoo.split if entry.config else ""))
     parts.append(_limits(recipe))
     return "\n\n".join(parts) + "\n"
 
@@ -32,15 +50,15 @@ def _metadata(entry: Entry, recipe: Recipe, tests: dict[str, Benchmark]) -> str:
     results = [
         EvalResult(
             task_type="image-classification",
-            dataset_type=recipe.data.name,
+            dataset_type=name,
             dataset_name=benchmark.title,
             dataset_split="test",
             metric_type=metric,
             metric_name=title,
             metric_value=round(benchmark.metrics[metric].value, 4),
         )
-        for benchmark in tests.values()
-        for metric, title in SCORES.items()
+        for name, benchmark in tests.items()
+        for metric, title in NAMES.items()
         if metric in benchmark.metrics
     ]
     card = ModelCardData(
@@ -54,20 +72,27 @@ def _metadata(entry: Entry, recipe: Recipe, tests: dict[str, Benchmark]) -> str:
     return card.to_yaml().strip()
 
 
-def _scores(name: str, benchmark: Benchmark) -> str:
-    rows = ["| score | value | 95 % interval over source cells |", "|---|---|---|"]
-    for metric, title in SCORES.items():
-        if metric in benchmark.metrics:
-            found = benchmark.metrics[metric]
-            rows.append(f"| {title} | {found.value:.4f} | {found.low:.4f} to {found.high:.4f} |")
+def _scores(tests: dict[str, Benchmark]) -> str:
+    """A row a benchmark; every further score is in evaluation.json."""
+    rows = [f"| benchmark | images | cells | {' | '.join(NAMES[name] for name in SHOWN)} |"]
+    rows.append("|---" * (3 + len(SHOWN)) + "|")
+    for name, benchmark in tests.items():
+        cells = [_figure(benchmark, metric) for metric in SHOWN]
+        rows.append(f"| `{name}` | {benchmark.n_images:,} | {benchmark.n_cells:,} | {' | '.join(cells)} |")
+    notes = [f"- `{name}`: {b.title}. {' '.join(b.notes)}" for name, b in tests.items()]
     lines = [
-        f"## Scores on `{name}`",
-        f"{benchmark.n_images:,} images of {benchmark.n_cells:,} independent cells, scored once.",
+        "## Scores",
         "\n".join(rows),
-        f"Every figure recomputes from `predictions/{name}.parquet`.",
-        *benchmark.notes,
+        "In brackets: 95 % intervals, from a bootstrap over source cells. Each benchmark was scored once; every figure "
+        "recomputes from `predictions/`.",
+        "\n".join(notes),
     ]
     return "\n\n".join(lines)
+
+
+def _figure(benchmark: Benchmark, metric: str) -> str:
+    found = benchmark.metrics.get(metric)
+    return f"{found.value:.4f} ({found.low:.4f} to {found.high:.4f})" if found else "–"
 
 
 def _published(entry: Entry, recipe: Recipe) -> str:

@@ -22,16 +22,17 @@ from safetensors.torch import save_file
 from torch import nn
 from tqdm import tqdm
 
-from training.card import how_split, render_card
+from training.card import how_split, renew_card
 from training.data import TrainingDataError
 from training.engine import Fitted
 from training.recipe import Recipe, pretrained_cfg
 from training.splits import Split
-from zoo import metrics
+from zoo import metrics, scoring
 from zoo.batch import classify_files
+from zoo.bootstrap import UNKNOWN
+from zoo.calibration import scaling_of
 from zoo.data import Item
 from zoo.entry import (
-    CARD,
     CONFIG,
     EVALUATION,
     HEAD,
@@ -42,8 +43,9 @@ from zoo.entry import (
     read_entry,
     write_predictions,
 )
-from zoo.files import atomic_folder, atomic_path, write_json, write_text
+from zoo.files import atomic_folder, atomic_path, write_json
 from zoo.heads import Classifier, write_head
+from zoo.metrics import Scaling
 from zoo.runtime import Runtime, device_name
 
 STAMPED = ("torch", "timm", "numpy", "pillow")
@@ -124,7 +126,7 @@ def write_entry(
     labels = recipe.labels
     with place_of(out) as place:
         found = made.write(place)
-        content = config(recipe, labels, found, training)
+        content = config(recipe, labels, found, training, how_split(recipe, split))
         write_json(place / CONFIG, content)
         with Runtime(device, "fp32") as runtime:
             table = predict(runtime, read_entry(place), items, split, "val")
@@ -136,13 +138,15 @@ def write_entry(
         with Runtime(device) as runtime:
             for side, role in (("val", "validation"), ("test", "test")):
                 table = predict(runtime, read_entry(place), items, split, side)
-                record = judge(table, recipe, facts_of(split), role, device_name(runtime.device))
-                judged[benchmark_name(recipe, role, split.leaky)] = Judged(record, table)
+                found = judge(
+                    table, recipe, facts_of(split), role, device_name(runtime.device), scaling_of(read_entry(place))
+                )
+                judged[benchmark_name(recipe, role, split.leaky)] = Judged(found, table)
         write_judged(place, judged, labels)
         entry = read_entry(place)
         if not entry.usable:
             raise TrainingDataError(f"The entry that was made cannot be read back: {entry.reason}")
-        write_text(place / CARD, render_card(entry, recipe, how_split(recipe, split)))
+        renew_card(place)
     return read_entry(out)
 
 
@@ -175,9 +179,9 @@ def write_judged(place: Path, judged: Mapping[str, Judged], labels: list[str]) -
 
 
 def config(
-    recipe: Recipe, labels: list[str], network: Mapping[str, Any], training: Mapping[str, Any]
+    recipe: Recipe, labels: list[str], network: Mapping[str, Any], training: Mapping[str, Any], split: str
 ) -> dict[str, Any]:
-    """The entry's config.json: timm's hub layout of `network`, and ours under "zoo"."""
+    """The entry's config.json: timm's hub layout of `network`, and ours under "zoo"; the card tells `split`."""
     ours = {
         "schema_version": 1,
         "title": recipe.title,
@@ -189,6 +193,7 @@ def config(
         "gate_threshold": None,
         "crop": recipe.data.crop,
         **network.get("zoo", {}),
+        "split": split,
         "training": dict(training),
         "recipe": recipe.model_dump(mode="json"),
     }
@@ -246,31 +251,32 @@ def facts_of(split: Split) -> dict[str, Any]:
     return {"split_hash": split.hash, "leaky": split.leaky, "leak_share": split.leak_share}
 
 
-def judge(table: pd.DataFrame, recipe: Recipe, facts: Mapping[str, Any], role: str, device: str) -> dict[str, Any]:
-    """One benchmark's record: confusion counts, scores with intervals, and what was run where.
-
-    `facts` are those of the split (see `facts_of`).
-    """
-    labels = list(table.columns[3:])
-    truth, probabilities = metrics.arrays(table, labels)
-    cells = table["cell"][~table["cell"].str.startswith("unknown-")].nunique()
-    unknown = int(table["cell"].str.startswith("unknown-").sum())
+def judge(
+    table: pd.DataFrame, recipe: Recipe, facts: Mapping[str, Any], role: str, device: str, scaling: Scaling
+) -> dict[str, Any]:
+    """The record of one side of a recipe's split; `facts` are those of the split (see `facts_of`)."""
     share = 100 * facts["leak_share"]
     leaky = f" (LEAKY: {share:.0f} % of test images have a copy in training)" if facts["leaky"] else ""
-    notes = [f"{unknown} images have no known source cell; they count as cells of their own."] if unknown else []
+    told = {"title": f"{recipe.data.name}, {role} split{leaky}", "role": role, "data": recipe.data.credit}
+    return record(table, scaling, {**told, **facts, "seed": recipe.seed, "device": device})
+
+
+def record(table: pd.DataFrame, scaling: Scaling, told: Mapping[str, Any]) -> dict[str, Any]:
+    """One benchmark's record: confusion counts, scores with intervals, what is `told` of it, and what was run where."""
+    labels = list(table.columns[3:])
+    truth, probabilities = metrics.arrays(table, labels)
+    unknown = table["cell"].str.startswith(UNKNOWN)
+    notes = [*told.get("notes", [])]
+    if unknown.any():
+        notes.append(f"{unknown.sum()} images have no known source cell; they count as cells of their own.")
     return {
-        "title": f"{recipe.data.name}, {role} split{leaky}",
-        "role": role,
-        "data": recipe.data.credit,
+        **told,
         "labels": labels,
         "confusion": metrics.confusion(truth, probabilities.argmax(1), len(labels)).tolist(),
-        "metrics": metrics.as_dict(metrics.evaluate(table, labels)),
+        "metrics": metrics.as_dict(scoring.intervals(scoring.score(table, labels, scaling))),
         "n_images": len(table),
-        "n_cells": int(cells),
-        **facts,
+        "n_cells": int(table["cell"][~unknown].nunique()),
         "notes": notes,
-        "seed": recipe.seed,
-        "device": device,
         "versions": {"python": platform.python_version(), **{name: version(name) for name in STAMPED}},
         "git_commit": git_commit(),
     }

@@ -9,13 +9,13 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import minimize
 
-from training.card import render_card
+from training.card import renew_card
 from training.data import TrainingDataError
 from training.export import Judged, benchmark_name, config, judge, place_of, write_judged
 from training.recipe import Recipe
 from zoo import metrics
-from zoo.entry import CARD, CONFIG, Benchmark, Entry, read_entry, read_predictions
-from zoo.files import write_json, write_text
+from zoo.entry import CONFIG, Benchmark, Entry, read_entry, read_predictions
+from zoo.files import write_json
 
 
 def fit_weights(truth: np.ndarray, shares: np.ndarray) -> np.ndarray:
@@ -57,11 +57,14 @@ def write_ensemble(out: Path, recipe: Recipe, members: Sequence[Entry]) -> Entry
     fitted = recipe.ensemble is not None and recipe.ensemble.weights == "fitted"
     weights = fit_weights(truth, shares) if fitted else np.full(len(members), 1 / len(members))
     judged = {}
+    both = {role: mixed(tables[role], labels, weights) for role in names}
+    truth, shares = metrics.arrays(both["validation"], labels)
+    scaling = metrics.Scaling(1.0, 1 / metrics.fit_temperature(truth, np.log(np.clip(shares, metrics.TINY, 1))))
     for role, name in names.items():
-        table = mixed(tables[role], labels, weights)
+        table = both[role]
         first = records[role][0]
         facts = {"split_hash": first.split_hash, "leaky": first.leaky, "leak_share": first.leak_share}
-        judged[name] = Judged(judge(table, recipe, facts, role, "stored predictions of its members"), table)
+        judged[name] = Judged(judge(table, recipe, facts, role, "stored predictions of its members", scaling), table)
     first = members[0].config
     if first is None:
         raise TrainingDataError(f"{members[0].id} cannot be used: {members[0].reason}")
@@ -72,10 +75,10 @@ def write_ensemble(out: Path, recipe: Recipe, members: Sequence[Entry]) -> Entry
         "zoo": {"members": [member.id for member in members], "member_weights": weights.tolist()},
     }
     with place_of(out) as place:
-        write_json(place / CONFIG, config(recipe, labels, network, {"weights": weights.tolist()}))
-        write_judged(place, judged, labels)
         told = f"Trained, validated and tested on the split of its members: {', '.join(m.id for m in members)}."
-        write_text(place / CARD, render_card(read_entry(place), recipe, told))
+        write_json(place / CONFIG, config(recipe, labels, network, {"weights": weights.tolist()}, told))
+        write_judged(place, judged, labels)
+        renew_card(place)
     return read_entry(out)
 
 

@@ -36,7 +36,7 @@ class Reliability:
 
 
 def roc(positive: np.ndarray, score: np.ndarray) -> Curve:
-    """False positive rate against true positive rate of `positive` (n,) bool by `score` (n,); area nan for one class."""
+    """False against true positive rate of `positive` (n,) bool by `score` (n,); the area is nan for one class."""
     right, wrong, thresholds = _cumulative(positive, score)
     x, y = _share(wrong), _share(right)
     area = float(np.trapezoid(y, x)) if right[-1] and wrong[-1] else float("nan")

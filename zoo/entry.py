@@ -10,7 +10,7 @@ import json
 import math
 import re
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -82,6 +82,7 @@ class ZooPart(BaseModel):
         None, min_length=2, max_length=16, description="Ids of the entries whose probabilities are averaged"
     )
     member_weights: list[Annotated[float, Field(ge=0, le=1)]] | None = None
+    split: str = Field("", description="What was trained, validated and tested on, for the card")
     training: dict[str, Any] = Field({}, description="How the weights came about: seconds, images a second, device")
     head: Literal["head.skops"] | None = Field(None, description="A classical classifier in place of the last layer")
 
@@ -206,10 +207,22 @@ class Entry:
         return self.config.label_names if self.config else []
 
     @property
+    def recipe(self) -> dict[str, Any]:
+        """The recipe that the model was trained by, as its config keeps it; empty where it keeps none."""
+        recipe = (self.config.zoo.model_extra or {}).get("recipe") if self.config else None
+        return recipe if isinstance(recipe, dict) else {}
+
+    @property
     def system(self) -> str:
         """Letter of the published system that the model is an account of; empty for all others."""
-        recipe = (self.config.zoo.model_extra or {}).get("recipe") if self.config else None
-        found = recipe.get("system", "") if isinstance(recipe, dict) else ""
+        found = self.recipe.get("system", "")
+        return found if isinstance(found, str) else ""
+
+    @property
+    def data(self) -> str:
+        """Name of the data set that the model was trained on; empty where it is not told."""
+        data = self.recipe.get("data")
+        found = data.get("name", "") if isinstance(data, dict) else ""
         return found if isinstance(found, str) else ""
 
     def describe(self, label: str) -> str:
@@ -312,6 +325,11 @@ def read_predictions(entry: Entry, benchmark: str) -> pd.DataFrame:
     if unknown:
         raise EntryError(f"{path.name} of {entry.id} has labels the benchmark lacks: {', '.join(sorted(unknown))}.")
     return table.astype(dict.fromkeys(described.labels, np.float32))
+
+
+def as_stored(table: pd.DataFrame, labels: Sequence[str]) -> pd.DataFrame:
+    """A prediction table with its probabilities rounded as `write_predictions` keeps them, so that figures recompute."""
+    return table.astype(dict.fromkeys(labels, np.float16)).astype(dict.fromkeys(labels, np.float32))
 
 
 def write_predictions(path: Path, table: pd.DataFrame, labels: list[str]) -> None:

@@ -44,7 +44,7 @@ def accuracy_difference(first: pd.DataFrame, second: pd.DataFrame, labels: Seque
 
 
 def mcnemar(first: pd.DataFrame, second: pd.DataFrame, labels: Sequence[str]) -> McNemar:
-    """Exact McNemar test (McNemar 1947, doi:10.1007/BF02295996) of two models, each cell called by its mean probability.
+    """Exact McNemar test of two models, a cell called by its mean probability (McNemar 1947, doi:10.1007/BF02295996).
 
     Images of one cell are no independent trials, so that a test over images would be far too sure.
     """

@@ -2,6 +2,6 @@
 
 from zoo.data.packed import Packed, pack
 from zoo.data.readers import layouts, read_dataset
-from zoo.data.table import DataError, DataSet, Item, Source
+from zoo.data.table import DataError, DataSet, FileSource, Item, Source
 
-__all__ = ["DataError", "DataSet", "Item", "Packed", "Source", "layouts", "pack", "read_dataset"]
+__all__ = ["DataError", "DataSet", "FileSource", "Item", "Packed", "Source", "layouts", "pack", "read_dataset"]

@@ -1,0 +1,293 @@
+"""How good is an entry on a benchmark it was not trained for? Classified once, piece by piece, then kept in the entry.
+
+What was classified is kept in the cache after each piece, so that an evaluation cut short goes on where it was. Any
+number of entries share the decoding (and corrupting) of the pictures.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+from tqdm import tqdm
+
+from training.card import renew_card
+from training.data import TrainingDataError
+from training.export import record
+from training.together import mixed
+from zoo import metrics, scoring
+from zoo.batch import READERS, classify_files
+from zoo.benchmarks import BenchmarkSet, Definition, laboratory_of
+from zoo.cache import cache_folder
+from zoo.calibration import scaling_of
+from zoo.corruptions import split_name
+from zoo.data import DataError, Source, read_dataset
+from zoo.entry import (
+    EVALUATION,
+    HEAD,
+    PREDICTIONS,
+    WEIGHTS,
+    Entry,
+    EntryError,
+    as_stored,
+    read_entry,
+    read_predictions,
+    write_predictions,
+)
+from zoo.files import atomic_path, write_json
+from zoo.images import ImageError
+from zoo.runtime import Runtime, device_name
+
+PIECE = 256  # pictures decoded and kept in memory at a time
+
+Say = Callable[[object], None]
+Picture = tuple[str, str, str, Source]
+
+
+@dataclass(frozen=True)
+class Held:
+    """A decoded picture in memory, for several models to look at."""
+
+    picture: Image.Image
+
+    def content(self) -> bytes:
+        """Its samples."""
+        return self.picture.tobytes()
+
+    def image(self) -> Image.Image:
+        """The picture."""
+        return self.picture
+
+
+def own_benchmark(folder: Path, name: str, entries: Sequence[Entry]) -> tuple[BenchmarkSet, list[Picture]]:
+    """A folder of class folders (or any known layout) as a benchmark, and its pictures.
+
+    The entries must know its labels; those that differ in case only are taken for the same. Raises DataError.
+    """
+    data = read_dataset(folder)
+    known = {label.lower(): label for entry in entries for label in entry.labels}
+    items = [item for item in data.items if item.label is not None]
+    strange = sorted({item.label for item in items if item.label.lower() not in known})
+    if not items:
+        raise TrainingDataError(f"{folder} has no labelled pictures: make one folder a class.")
+    if strange:
+        raise TrainingDataError(
+            f"{folder} has classes that the models do not know: {', '.join(strange)}. "
+            f"Known are {', '.join(known.values())}."
+        )
+    rows = pd.DataFrame(
+        [(item.file, item.cell or item.file, known[item.label.lower()]) for item in items],
+        columns=["file", "cell", "label"],
+    )
+    labels = sorted(set(rows["label"]))
+    if len(labels) < 2:
+        raise TrainingDataError(f"{folder} has pictures of {labels[0]} only; two classes are needed at least.")
+    told = {"title": data.name, "place": ".", "laboratory": data.name, "credit": data.name}
+    benchmark = BenchmarkSet(name, Definition(version=1, labels=labels, **told), rows)
+    pictures = [(*row, item.source) for row, item in zip(rows.itertuples(index=False), items, strict=True)]
+    return benchmark, pictures
+
+
+def holds(entry: Entry, benchmark: BenchmarkSet) -> bool:
+    """Whether the entry keeps predictions for all of the benchmark's pictures already."""
+    with contextlib.suppress(EntryError):
+        files = set(read_predictions(entry, benchmark.name)["file"].map(lambda name: split_name(name)[0]))
+        return files == set(benchmark.rows["file"])
+    return False
+
+
+def refused(entry: Entry, benchmark: BenchmarkSet) -> str | None:
+    """Why the entry's score on the benchmark would not be worth having, as a sentence; None if nothing is against it.
+
+    Pictures of its own laboratory must be known not to be ones it was trained on.
+    """
+    if not benchmark.fits(entry):
+        missing = sorted(set(benchmark.labels) - set(benchmark.mapping(entry.labels).values()))
+        return f"{entry.id} cannot name {', '.join(missing)}, which {benchmark.name} asks for."
+    if entry.members:
+        return next((reason for member in entry.members if (reason := refused(member, benchmark))), None)
+    if laboratory_of(entry) != benchmark.definition.laboratory or _unseen(entry, benchmark):
+        return None
+    return f"{entry.id} was trained on another split of {entry.data}: it may have seen pictures of {benchmark.name}."
+
+
+def _unseen(entry: Entry, benchmark: BenchmarkSet) -> bool:
+    """Whether the benchmark's pictures are known to be none that an entry of the same laboratory was trained on."""
+    tests = {name: b for name, b in entry.evaluation.benchmarks.items() if b.role == "test"}
+    if any(b.leaky for b in tests.values()):
+        return False
+    if entry.data != benchmark.definition.place:
+        # another cut of the same frames: it leaves out those that the official TRAIN was made of
+        return entry.recipe.get("data", {}).get("split") == "official"
+    for name in tests:
+        with contextlib.suppress(EntryError):
+            if set(benchmark.rows["file"]) <= set(read_predictions(entry, name)["file"]):
+                return True
+    return False
+
+
+def evaluate(
+    entries: Sequence[Entry], benchmark: BenchmarkSet, pictures: Sequence[Picture], runtime: Runtime, say: Say
+) -> dict[str, str]:
+    """Score entries on a benchmark and write the scores into them; returns id → why an entry could not be scored.
+
+    Ensembles are computed from what their members answered. Raises DataError if a picture cannot be read: a benchmark
+    of other pictures would be another benchmark.
+    """
+    failed = {entry.id: reason for entry in entries if (reason := refused(entry, benchmark))}
+    wanted = [entry for entry in entries if entry.id not in failed]
+    single = {e.id: e for entry in wanted for e in (entry.members or (entry,))}
+    answers = classify(list(single.values()), benchmark, pictures, runtime, failed)
+    for entry in wanted:
+        parts = [answers.get(member.id) for member in entry.members or (entry,)]
+        if any(part is None for part in parts):
+            failed.setdefault(entry.id, f"{entry.id} could not be scored, for a member of it was not.")
+            continue
+        table = mixed(parts, entry.labels, np.array(entry.shares)) if entry.members else parts[0]
+        try:
+            add(entry, benchmark, benchmark.answers(table, entry.labels), device_name(runtime.device))
+        except OSError as error:
+            failed[entry.id] = f"{entry.folder} cannot be written to: {error.strerror}."
+            continue
+        say(f"{entry.id}: {headline(read_entry(entry.folder), benchmark.name)}")
+    return failed
+
+
+def classify(
+    entries: Sequence[Entry],
+    benchmark: BenchmarkSet,
+    pictures: Sequence[Picture],
+    runtime: Runtime,
+    failed: dict[str, str],
+) -> dict[str, pd.DataFrame]:
+    """Prediction tables of single models on a benchmark, in their own labels, by id; `failed` takes what went wrong."""
+    places = {entry.id: _place(entry, benchmark) for entry in entries}
+    done = {entry.id: _read(places[entry.id], pictures) for entry in entries}
+    left = {entry.id: entry for entry in entries if len(done[entry.id]) < len(pictures)}
+    first = min((len(done[name]) for name in left), default=len(pictures))
+    total = sum(len(pictures) - len(done[name]) for name in left)
+    with ThreadPoolExecutor(READERS) as pool, tqdm(total=total, desc=benchmark.name, unit="image") as bar:
+        for start in range(first - first % PIECE, len(pictures), PIECE):
+            piece = pictures[start : start + PIECE]
+            images = list(pool.map(_decoded, piece))
+            for name, entry in list(left.items()):
+                fresh = [n for n in range(len(piece)) if start + n >= len(done[name])]
+                if not fresh:
+                    continue
+                try:
+                    done[name] = _answer(entry, runtime, [(piece[n], images[n]) for n in fresh], done[name])
+                except EntryError as error:
+                    failed[name] = str(error)
+                    del left[name]
+                    continue
+                _keep(places[name], done[name])
+                bar.update(len(fresh))
+    return {name: table for name, table in done.items() if len(table) == len(pictures)}
+
+
+def add(entry: Entry, benchmark: BenchmarkSet, table: pd.DataFrame, device: str) -> None:
+    """Write predictions and their scores into an entry; the record last, so that there is never one without the other.
+
+    Raises OSError where the entry's folder cannot be written.
+    """
+    definition = benchmark.definition
+    told = {
+        "title": definition.title,
+        "role": "test",
+        "data": definition.credit,
+        "split_hash": benchmark.hash,
+        "version": definition.version,
+        "leaky": False,
+        "leak_share": 0.0,
+        "notes": [definition.note] if definition.note else [],
+        "seed": 0,
+        "device": device,
+    }
+    mapped = {label: name for label, name in benchmark.mapping(entry.labels).items() if label != name}
+    left_out = sorted(set(entry.labels) - set(benchmark.mapping(entry.labels)))
+    if mapped:
+        told["notes"].append("; ".join(f"{label} counts as {name}" for label, name in mapped.items()) + ".")
+    if left_out:
+        told["notes"].append(f"Asked among this benchmark's classes only; left out: {', '.join(left_out)}.")
+    write_predictions(entry.folder / PREDICTIONS / f"{benchmark.name}.parquet", table, benchmark.labels)
+    kept = as_stored(table, benchmark.labels)
+    put_record(entry, benchmark.name, record(kept, scaling_of(entry), told))
+
+
+def put_record(entry: Entry, name: str, found: dict) -> None:
+    """Add one benchmark's record to an entry's evaluation.json, and tell it in the card."""
+    written = read_entry(entry.folder).evaluation.model_dump(mode="json")
+    written["benchmarks"][name] = found
+    write_json(entry.folder / EVALUATION, written)
+    renew_card(entry.folder)
+
+
+def rescore(entry: Entry) -> None:
+    """Compute all of an entry's figures again from its stored predictions. Raises EntryError if some are damaged."""
+    scaling = scaling_of(entry)
+    written = entry.evaluation.model_dump(mode="json")
+    for name, benchmark in entry.evaluation.benchmarks.items():
+        table = read_predictions(entry, name)
+        report = scoring.score(table, benchmark.labels, scaling)
+        written["benchmarks"][name]["metrics"] = metrics.as_dict(scoring.intervals(report))
+    write_json(entry.folder / EVALUATION, written)
+    renew_card(entry.folder)
+
+
+def headline(entry: Entry, name: str) -> str:
+    """A benchmark's result in a line."""
+    found = entry.evaluation.benchmarks[name].metrics
+    shown = found.get("corruption_error", found["balanced_accuracy"])
+    what = "corruption error" if "corruption_error" in found else "balanced accuracy"
+    return f"{name}: {what} {100 * shown.value:.1f} % ({100 * shown.low:.1f} to {100 * shown.high:.1f})"
+
+
+def _answer(
+    entry: Entry, runtime: Runtime, pieces: Sequence[tuple[Picture, Image.Image]], before: pd.DataFrame
+) -> pd.DataFrame:
+    """`before` and the entry's answers to further pictures, in half precision as they are stored."""
+    results = classify_files(runtime, entry, ((row[0], Held(image)) for row, image in pieces))
+    found = pd.DataFrame([result.prediction.probabilities for result in results if result.prediction])
+    found = found.astype(np.float16).astype(np.float32)
+    for place, column in enumerate(("file", "cell", "label")):
+        found.insert(place, column, [row[place] for row, _ in pieces])
+    return pd.concat([before, found], ignore_index=True) if len(before) else found
+
+
+def _decoded(picture: Picture) -> Image.Image:
+    try:
+        return picture[3].image()
+    except ImageError as error:
+        raise DataError(f"{picture[0]} cannot be read: {error} The benchmark needs all of its pictures.") from error
+
+
+def _place(entry: Entry, benchmark: BenchmarkSet) -> Path:
+    """Where unfinished answers are kept: other weights, another version or another benchmark are another place."""
+    files = [entry.folder / name for name in (WEIGHTS, HEAD) if (entry.folder / name).exists()]
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in files))
+    digest.update(benchmark.hash.encode())
+    return cache_folder() / "evaluations" / f"{digest.hexdigest()[:24]}.parquet"
+
+
+def _read(place: Path, pictures: Sequence[Picture]) -> pd.DataFrame:
+    """What was answered before; nothing where it belongs to other pictures or cannot be read."""
+    try:
+        table = pq.read_table(place).to_pandas()
+    except (OSError, pa.ArrowException, ValueError):
+        return pd.DataFrame()
+    return table if table["file"].tolist() == [row[0] for row in pictures[: len(table)]] else pd.DataFrame()
+
+
+def _keep(place: Path, table: pd.DataFrame) -> None:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(place) as temporary:
+        pq.write_table(pa.Table.from_pandas(table, preserve_index=False), temporary)

@@ -1,0 +1,32 @@
+"""Which temperature does an entry's confidence follow? What is applied already, or what its validation set asks for."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from zoo import metrics
+from zoo.entry import Entry, EntryError, read_predictions
+from zoo.metrics import AS_STORED, Scaling
+
+
+def scaling_of(entry: Entry) -> Scaling:
+    """How stored probabilities become those before and after temperature scaling.
+
+    Temperature scaling is Guo et al. 2017, arXiv:1706.04599. Where labels were mapped, it is applied to the mapped
+    probabilities.
+    """
+    if entry.config is None:
+        return AS_STORED
+    ours = entry.config.zoo
+    if ours.fitted_temperature is not None or ours.temperature != 1:
+        return Scaling((ours.fitted_temperature or 1.0) * ours.temperature, 1.0)
+    for name, benchmark in entry.evaluation.benchmarks.items():
+        if benchmark.role == "validation":
+            try:
+                table = read_predictions(entry, name)
+            except EntryError:
+                continue
+            truth, shares = metrics.arrays(table, benchmark.labels)
+            logits = np.log(np.clip(shares, metrics.TINY, 1))
+            return Scaling(1.0, 1 / metrics.fit_temperature(truth, logits))
+    return AS_STORED

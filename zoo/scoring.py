@@ -1,0 +1,44 @@
+"""What are an entry's figures on a benchmark? The one place that computes them, for training, pages and reports."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import pandas as pd
+
+from zoo import metrics, robustness
+from zoo.bootstrap import Interval
+from zoo.corruptions import CLEAN
+from zoo.metrics import Report, Scaling
+
+NAMES = {**metrics.SCORES, **robustness.SCORES}  # of all scores, for people
+LOWER_IS_BETTER = metrics.LOWER_IS_BETTER | set(robustness.SCORES)
+
+
+def score(table: pd.DataFrame, labels: Sequence[str], scaling: Scaling, seed: int = 0) -> Report:
+    """Every score of a prediction table; of corrupted pictures, also how much worse they are than clean ones.
+
+    Raises ValueError where the table is empty.
+    """
+    found = metrics.report(table, labels, scaling, seed)
+    if not is_corrupted(table):
+        return found
+    more = robustness.summary(robustness.errors(table, labels, seed))
+    return Report({**found.scores, **more}, found.classes)
+
+
+def intervals(report: Report) -> dict[str, Interval]:
+    """Each score with its interval."""
+    return {name: estimate.interval for name, estimate in report.scores.items()}
+
+
+def is_corrupted(table: pd.DataFrame) -> bool:
+    """Whether the table's pictures are corrupted ones, by their names."""
+    return bool(robustness.parted(table.head(1000))["kind"].ne(CLEAN).any())
+
+
+def rows_hash(table: pd.DataFrame) -> str:
+    """SHA-256 of a table's files and labels, whatever their order: two models with one hash answered one question."""
+    rows = table.sort_values("file")[["file", "label"]]
+    return hashlib.sha256(rows.to_csv(index=False, lineterminator="\n").encode()).hexdigest()
