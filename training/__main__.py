@@ -174,7 +174,7 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
     judge.add_argument("--data", type=Path, metavar="ROOT", help="folder that holds the data sets' folders")
     judge.add_argument("--own", type=Path, metavar="DIR", help="a labelled folder of your own as the benchmark")
     judge.add_argument("--name", default="own", help="what to call it (default: own)")
-    judge.add_argument("--again", action="store_true", help="score again what the entry holds already")
+    judge.add_argument("--again", dest="anew", action="store_true", help="score again what the entry holds already")
     judge.add_argument("--rescore", action="store_true", help="only compute the figures of stored predictions again")
     judge.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
     judge.add_argument("--json", action="store_true", help="print the entries' summaries as JSON on stdout")
@@ -445,11 +445,11 @@ def _sweep(options: argparse.Namespace) -> int:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    named = [_entry(name) for name in options.entries]
+    named = [_entry(name, usable=not options.rescore) for name in options.entries]
     if options.rescore:
         for entry in named:
-            evaluate.rescore(entry)
-            _say(f"{entry.id}: {len(entry.evaluation.benchmarks)} benchmarks computed again.", OK)
+            more = "" if evaluate.rescore(entry) else " Its card stays as it is: its recipe is of another version."
+            _say(f"{entry.id}: {len(entry.evaluation.benchmarks)} benchmarks computed again.{more}", OK)
         return _summaries(named, options.json)
     if options.own is None and options.data is None:
         return _say("Name the data sets' folder with --data, or a labelled folder of your own with --own.", USAGE)
@@ -469,7 +469,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     failed: dict[str, str] = {}
     with Runtime(resolve_device(options.device)) as runtime:
         for benchmark, pictures in chosen:
-            open_ones = [e for e in named if options.again or not evaluate.holds(e, benchmark)]
+            open_ones = [e for e in named if options.anew or not evaluate.holds(e, benchmark)]
             if not (options.benchmark or options.own):  # asked for what fits: the rest is no failure
                 open_ones = [e for e in open_ones if not evaluate.refused(e, benchmark)]
             if open_ones:
@@ -479,13 +479,14 @@ def _evaluate(options: argparse.Namespace) -> int:
     return _summaries(named, options.json) or (FAILED if failed else OK)
 
 
-def _entry(name: str) -> Entry:
-    """An entry by its folder, or by its id in the zoo. Raises EntryError."""
-    folder = Path(name)
-    if (folder / CONFIG).is_file():
-        place = folder.resolve()
-        return get_entry(place.name, list_entries([FolderSource(place.parent, str(place.parent))]))
-    return get_entry(name)
+def _entry(name: str, usable: bool) -> Entry:
+    """An entry by its folder, or by its id in the zoo. Raises EntryError if there is none, or none that is usable."""
+    place = Path(name).resolve()
+    is_folder = (place / CONFIG).is_file()
+    entries = list_entries([FolderSource(place.parent, str(place.parent))] if is_folder else None)
+    found = {entry.id: entry for entry in entries if entry.ok}
+    name = place.name if is_folder else name
+    return found[name] if not usable and name in found else get_entry(name, entries)
 
 
 def _summaries(entries: Sequence[Entry], as_json: bool) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCardData
+from pydantic import ValidationError
 
 from training.recipe import PUBLISHED, SCRATCH, Recipe, Stage
 from training.splits import Split
@@ -20,16 +21,26 @@ SHOWN = (
     "accuracy_by_cell",
     "macro_f1",
     "macro_auc",
+    "ece",
     "ece_calibrated",
     "corruption_error",
 )
 
 
-def renew_card(folder: Path) -> None:
-    """Write an entry's card again from its files; one that was not made by a recipe keeps the card it has."""
+def renew_card(folder: Path) -> bool:
+    """Write an entry's card again from its files; False where its recipe is none of this version's.
+
+    An entry that was not made by a recipe keeps the card it has.
+    """
     entry = read_entry(folder)
-    if entry.config and entry.recipe:
-        write_text(folder / CARD, render_card(entry, Recipe.model_validate(entry.recipe)))
+    if not entry.recipe:
+        return True
+    try:
+        recipe = Recipe.model_validate(entry.recipe)
+    except ValidationError:
+        return False
+    write_text(folder / CARD, render_card(entry, recipe))
+    return True
 
 
 def render_card(entry: Entry, recipe: Recipe) -> str:

@@ -154,10 +154,12 @@ def evaluate(
             continue
         table = mixed(parts, entry.labels, np.array(entry.shares)) if entry.members else parts[0]
         try:
-            add(entry, benchmark, benchmark.answers(table, entry.labels), device_name(runtime.device))
+            renewed_card = add(entry, benchmark, benchmark.answers(table, entry.labels), device_name(runtime.device))
         except OSError as error:
             failed[entry.id] = f"{entry.folder} cannot be written to: {error.strerror}."
             continue
+        if not renewed_card:
+            say(f"{entry.id}: its card still has the old figures, for its recipe is of another version.")
         say(f"{entry.id}: {headline(read_entry(entry.folder), benchmark.name)}")
     return failed
 
@@ -194,10 +196,10 @@ def classify(
     return {name: table for name, table in done.items() if len(table) == len(pictures)}
 
 
-def add(entry: Entry, benchmark: BenchmarkSet, table: pd.DataFrame, device: str) -> None:
+def add(entry: Entry, benchmark: BenchmarkSet, table: pd.DataFrame, device: str) -> bool:
     """Write predictions and their scores into an entry; the record last, so that there is never one without the other.
 
-    Raises OSError where the entry's folder cannot be written.
+    Returns False where the card could not be renewed. Raises OSError where the entry's folder cannot be written.
     """
     definition = benchmark.definition
     told = {
@@ -220,27 +222,34 @@ def add(entry: Entry, benchmark: BenchmarkSet, table: pd.DataFrame, device: str)
         told["notes"].append(f"Asked among this benchmark's classes only; left out: {', '.join(left_out)}.")
     write_predictions(entry.folder / PREDICTIONS / f"{benchmark.name}.parquet", table, benchmark.labels)
     kept = as_stored(table, benchmark.labels)
-    put_record(entry, benchmark.name, record(kept, scaling_of(entry), told))
+    return put_record(entry, benchmark.name, record(kept, scaling_of(entry), told))
 
 
-def put_record(entry: Entry, name: str, found: dict) -> None:
-    """Add one benchmark's record to an entry's evaluation.json, and tell it in the card."""
+def put_record(entry: Entry, name: str, found: dict) -> bool:
+    """Add one benchmark's record to an entry's evaluation.json, and tell it in the card; False where that stays old."""
     written = read_entry(entry.folder).evaluation.model_dump(mode="json")
     written["benchmarks"][name] = found
-    write_json(entry.folder / EVALUATION, written)
-    renew_card(entry.folder)
+    return renewed(entry, written)
 
 
-def rescore(entry: Entry) -> None:
-    """Compute all of an entry's figures again from its stored predictions. Raises EntryError if some are damaged."""
+def renewed(entry: Entry, evaluation: dict) -> bool:
+    """Write an entry's evaluation.json, and its card with it; False where the card could not be made again."""
+    write_json(entry.folder / EVALUATION, evaluation)
+    return renew_card(entry.folder)
+
+
+def rescore(entry: Entry) -> bool:
+    """Compute all of an entry's figures again from its stored predictions; False where its card could not be renewed.
+
+    Raises EntryError if predictions are damaged.
+    """
     scaling = scaling_of(entry)
     written = entry.evaluation.model_dump(mode="json")
     for name, benchmark in entry.evaluation.benchmarks.items():
         table = read_predictions(entry, name)
         report = scoring.score(table, benchmark.labels, scaling)
         written["benchmarks"][name]["metrics"] = metrics.as_dict(scoring.intervals(report))
-    write_json(entry.folder / EVALUATION, written)
-    renew_card(entry.folder)
+    return renewed(entry, written)
 
 
 def headline(entry: Entry, name: str) -> str:

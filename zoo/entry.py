@@ -328,7 +328,7 @@ def read_predictions(entry: Entry, benchmark: str) -> pd.DataFrame:
 
 
 def as_stored(table: pd.DataFrame, labels: Sequence[str]) -> pd.DataFrame:
-    """A prediction table with its probabilities rounded as `write_predictions` keeps them, so that figures recompute."""
+    """A prediction table with its probabilities rounded as they are stored: figures recompute exactly."""
     return table.astype(dict.fromkeys(labels, np.float16)).astype(dict.fromkeys(labels, np.float32))
 
 

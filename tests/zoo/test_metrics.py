@@ -84,6 +84,10 @@ def test_scores_are_those_of_scikit_learn(made):
     found = metrics.report(table, list(table.columns[3:])).scores
     expected = by_scikit_learn(truth, shares)
     assert {name: found[name].value for name in expected} == pytest.approx(expected, abs=1e-5)
+    for name, estimate in found.items():
+        interval = estimate.interval
+        assert not np.isfinite(interval.value) or interval.low <= interval.value + 1e-6, name
+        assert not np.isfinite(interval.value) or interval.value - 1e-6 <= interval.high, name
     # each image is a cell of its own here
     assert found["accuracy_by_cell"].value == pytest.approx(expected["accuracy"])
 

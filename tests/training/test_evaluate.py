@@ -1,0 +1,189 @@
+"""`python -m training evaluate`: predictions and figures come into entries, once, whole, and never by a leak."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from tests.making import LABELS, draw_cell, make_entry
+from training import evaluate
+from training.__main__ import main
+from zoo import benchmarks, corruptions
+from zoo.entry import read_entry, read_predictions
+from zoo.files import write_json
+
+TOML = """
+version = 1
+title = "Drawn elsewhere"
+place = "elsewhere"
+laboratory = "elsewhere"
+credit = "drawn by a test"
+labels = ["eosinophil", "lymphocyte", "monocyte", "neutrophil"]
+"""
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    """A data root with one benchmark, and a cache of its own."""
+    monkeypatch.setenv("HEMAZOO_CACHE", str(tmp_path / "cache"))
+    place, made = tmp_path / "data" / "elsewhere", tmp_path / "benchmarks"
+    made.mkdir()
+    rows = ["file,cell,label"]
+    for label in LABELS:
+        (place / label).mkdir(parents=True)
+        for seed in range(5):
+            draw_cell(label, seed).save(place / label / f"{seed}.png")
+            rows.append(f"{label}/{seed}.png,{label}-{seed},{label}")
+    (made / "drawn-far.csv").write_text("\n".join(rows) + "\n")
+    (made / "drawn-far.toml").write_text(TOML)
+    (made / "drawn-far-corrupted.csv").write_text("\n".join(rows[::6]) + "\n")
+    (made / "drawn-far-corrupted.toml").write_text(TOML + 'corruptions = "blood"\n')
+    monkeypatch.setattr(benchmarks, "FOLDER", made)
+    monkeypatch.setattr(evaluate, "PIECE", 8)
+    for cached in (benchmarks.get_benchmark, benchmarks.get_definition):
+        cached.cache_clear()
+    yield tmp_path / "data"
+    for cached in (benchmarks.get_benchmark, benchmarks.get_definition):
+        cached.cache_clear()
+
+
+def run(*arguments: object) -> int:
+    return main(["evaluate", *map(str, arguments), "--device", "cpu"])
+
+
+def test_scores_come_into_any_number_of_entries(root, tmp_path, capsys):
+    entries = [make_entry(tmp_path / "zoo" / name, name) for name in ("cnn60", "test_resnet")]
+    assert run(*entries, "--benchmark", "drawn-far", "--data", root, "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert [one["id"] for one in told] == ["cnn60", "test_resnet"]
+    for folder, one in zip(entries, told, strict=True):
+        entry = read_entry(folder)
+        table = read_predictions(entry, "drawn-far")
+        record = entry.evaluation.benchmarks["drawn-far"]
+        assert len(table) == record.n_images == record.n_cells == 20
+        assert record.split_hash == benchmarks.get_benchmark("drawn-far").hash
+        right = np.array(LABELS)[table[LABELS].to_numpy().argmax(1)] == table["label"]
+        assert one["benchmarks"]["drawn-far"]["accuracy"]["value"] == pytest.approx(right.mean())
+    # what is there already is not computed again
+    before = (entries[0] / "evaluation.json").stat().st_mtime_ns
+    assert run(entries[0], "--benchmark", "drawn-far", "--data", root) == 0
+    assert (entries[0] / "evaluation.json").stat().st_mtime_ns == before
+
+
+def test_what_is_cut_short_is_gone_on_with(root, tmp_path, monkeypatch):
+    entry = make_entry(tmp_path / "zoo" / "tiny", "test_resnet")
+    whole = make_entry(tmp_path / "whole" / "tiny", "test_resnet")
+    asked, real = [], evaluate.classify_files
+
+    def counted(runtime, model, files):
+        files = list(files)
+        if len(asked) + len(files) > 10 and not asked_all:
+            raise KeyboardInterrupt
+        asked.extend(name for name, _ in files)
+        return real(runtime, model, files)
+
+    asked_all: list[bool] = []
+    monkeypatch.setattr(evaluate, "classify_files", counted)
+    assert run(entry, "--benchmark", "drawn-far", "--data", root) == 130
+    assert len(asked) == 8 and not (entry / "evaluation.json").exists()
+    asked_all.append(True)
+    assert run(entry, "--benchmark", "drawn-far", "--data", root) == 0
+    assert len(asked) == len(set(asked)) == 20  # none twice
+    shutil.rmtree(tmp_path / "cache")
+    assert run(whole, "--benchmark", "drawn-far", "--data", root) == 0
+    one, other = (read_predictions(read_entry(place), "drawn-far") for place in (entry, whole))
+    assert np.allclose(one[LABELS], other[LABELS], atol=2e-3)
+    assert one.drop(columns=LABELS).equals(other.drop(columns=LABELS))
+
+
+def test_corrupted_pictures_and_an_ensemble(root, tmp_path, capsys):
+    zoo = tmp_path / "zoo"
+    members = [make_entry(zoo / name, "test_resnet", seed) for seed, name in enumerate(("one", "two"))]
+    both = make_entry(zoo / "both", "test_resnet", members=["one", "two"], member_weights=[0.75, 0.25])
+    (both / "model.safetensors").unlink()
+    assert run(*members, both, "--benchmark", "drawn-far-corrupted", "--data", root) == 0
+    tables = [read_predictions(read_entry(place), "drawn-far-corrupted") for place in (*members, both)]
+    assert len(tables[0]) == 3 * len(corruptions.SETTINGS)
+    mixed = 0.75 * tables[0][LABELS] + 0.25 * tables[1][LABELS]
+    assert np.allclose(tables[2][LABELS], mixed, atol=2e-3)
+    record = read_entry(both).evaluation.benchmarks["drawn-far-corrupted"]
+    assert {"corruption_error", "corruption_error_alexnet", "ece"} <= set(record.metrics)
+    assert record.n_cells == 3
+    assert "corruption error" in capsys.readouterr().err
+
+
+def test_a_folder_of_ones_own_is_a_benchmark(root, tmp_path, capsys):
+    entry = make_entry(tmp_path / "zoo" / "tiny", "test_resnet")
+    own = tmp_path / "mine"
+    for label in LABELS[:2]:
+        (own / label.upper()).mkdir(parents=True)
+        draw_cell(label, 9).save(own / label.upper() / "cell.png")
+    assert run(entry, "--own", own, "--name", "my-lab") == 0
+    record = read_entry(entry).evaluation.benchmarks["my-lab"]
+    assert record.labels == LABELS[:2] and record.n_images == 2
+    (own / "blast").mkdir()
+    draw_cell(LABELS[0], 1).save(own / "blast" / "cell.png")
+    assert run(entry, "--own", own) == 1
+    assert "classes that the models do not know: blast" in capsys.readouterr().err
+    assert run(entry, "--own", own, "--name", "drawn-far") == 2
+    assert "published benchmark" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("data", "scheme", "leaky", "files", "allowed"),
+    [
+        ("far", "grouped", False, "same", True),  # another laboratory
+        ("elsewhere", "grouped", False, "same", True),  # its own test pictures
+        ("elsewhere", "grouped", False, "other", False),
+        ("elsewhere", "random", True, "same", False),
+    ],
+)
+def test_no_entry_is_scored_on_what_it_may_have_seen(root, tmp_path, capsys, data, scheme, leaky, files, allowed):
+    recipe = {"data": {"name": data, "split": scheme}}
+    entry = make_entry(tmp_path / "zoo" / "tiny", "test_resnet", recipe=recipe)
+    tested = benchmarks.get_benchmark("drawn-far").rows.copy()
+    if files == "other":
+        tested["file"] = "else/" + tested["file"]
+    evaluate.add(
+        read_entry(entry), benchmarks.get_benchmark("drawn-far"), tested.assign(**dict.fromkeys(LABELS, 0.25)), "cpu"
+    )
+    written = json.loads((entry / "evaluation.json").read_text())
+    record = written["benchmarks"].pop("drawn-far") | {"leaky": leaky}
+    write_json(entry / "evaluation.json", written | {"benchmarks": {"own-test": record}})
+    (entry / "predictions" / "drawn-far.parquet").rename(entry / "predictions" / "own-test.parquet")
+    assert run(entry, "--benchmark", "drawn-far", "--data", root) == (0 if allowed else 1)
+    assert ("drawn-far" in read_entry(entry).evaluation.benchmarks) == allowed
+    assert ("may have seen" in capsys.readouterr().err) != allowed
+
+
+def test_wrong_usage_is_told(root, tmp_path, capsys):
+    entry = make_entry(tmp_path / "zoo" / "tiny", "test_resnet", labels=LABELS[:3])
+    assert run(entry) == 2
+    assert "--data" in capsys.readouterr().err
+    assert run(entry, "--benchmark", "drawn-near", "--data", root) == 2
+    assert "no benchmark drawn-near" in capsys.readouterr().err
+    assert run(entry, "--benchmark", "drawn-far", "--data", root) == 1
+    assert "cannot name neutrophil" in capsys.readouterr().err
+    (root / "elsewhere" / "monocyte" / "3.png").unlink()
+    assert run(entry, "--data", root) == 1
+    assert "1 of 20 pictures" in capsys.readouterr().err
+    (root / "elsewhere" / "monocyte" / "3.png").write_bytes(b"no picture")
+    other = make_entry(tmp_path / "zoo" / "other", "test_resnet")
+    assert run(other, "--benchmark", "drawn-far", "--data", root) == 1
+    assert "monocyte/3.png cannot be read" in capsys.readouterr().err
+    assert not (other / "evaluation.json").exists()
+
+
+def test_figures_are_computed_again_from_what_is_stored(root, tmp_path):
+    entry = make_entry(tmp_path / "zoo" / "tiny", "test_resnet")
+    assert run(entry, "--benchmark", "drawn-far", "--data", root) == 0
+    before = json.loads((entry / "evaluation.json").read_text())
+    broken = json.loads((entry / "evaluation.json").read_text())
+    broken["benchmarks"]["drawn-far"]["metrics"] = {"accuracy": {"value": 0.5}}
+    write_json(entry / "evaluation.json", broken)
+    (entry / "model.safetensors").unlink()  # not needed for that
+    assert run(entry, "--rescore") == 0
+    assert json.loads((entry / "evaluation.json").read_text()) == before

@@ -1,0 +1,141 @@
+"""Benchmarks are what their files say, labels are joined by name, corruptions are the same everywhere."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from sklearn.metrics import balanced_accuracy_score
+
+from tests.making import LABELS, draw_cell
+from zoo import benchmarks, corruptions, robustness
+from zoo.benchmarks import BenchmarkSet, Definition, get_benchmark
+from zoo.data import DataError
+
+EIGHT = ["basophil", "eosinophil", "erythroblast", "ig", "lymphocyte", "monocyte", "neutrophil", "platelet"]
+
+
+@pytest.mark.parametrize("name", benchmarks.names())
+def test_every_benchmark_is_whole(name):
+    found = get_benchmark(name)
+    assert set(found.rows["label"]) == set(found.labels)
+    assert found.rows["file"].is_unique and found.rows["cell"].notna().all()
+    assert found.mapping(EIGHT) and set(found.mapping(EIGHT).values()) == set(found.labels)
+    assert found.rows.groupby("cell")["label"].nunique().max() == 1 or name.startswith("dataset2")
+    assert len(found.hash) == 64
+
+
+@pytest.mark.parametrize("name", [name for name in benchmarks.names() if name.endswith("-corrupted")])
+def test_corrupted_subsets_are_balanced_and_of_the_test_set(name):
+    found, whole = get_benchmark(name), get_benchmark(name.removesuffix("-corrupted"))
+    both = found.rows.merge(whole.rows, on=["file", "cell", "label"])
+    assert len(both) == len(found.rows)
+    assert found.rows["label"].value_counts().nunique() == 1
+
+
+def test_another_row_label_or_version_is_another_benchmark():
+    found = get_benchmark("lisc")
+    shuffled = BenchmarkSet("lisc", found.definition, found.rows.sample(frac=1, random_state=0))
+    assert shuffled.hash == found.hash
+    assert BenchmarkSet("lisc", found.definition, found.rows.iloc[1:]).hash != found.hash
+    newer = found.definition.model_copy(update={"version": 2})
+    assert BenchmarkSet("lisc", newer, found.rows).hash != found.hash
+
+
+def test_unknown_benchmark_and_missing_pictures_are_named(tmp_path):
+    with pytest.raises(DataError, match=r"no benchmark called lisk.*lisc"):
+        get_benchmark("lisk")
+    with pytest.raises(DataError, match=r"189 of 189 pictures of lisc are not in .*--data"):
+        get_benchmark("lisc").pictures(tmp_path)
+
+
+def made(same: dict[str, str]) -> BenchmarkSet:
+    told = {"title": "t", "place": "p", "laboratory": "l", "credit": "c"}
+    rows = pd.DataFrame({"file": ["a.png"], "cell": ["a"], "label": [LABELS[0]]})
+    return BenchmarkSet("made", Definition(version=1, labels=LABELS, same=same, **told), rows)
+
+
+def test_eight_classes_answer_a_question_of_four_by_name():
+    shares = np.random.default_rng(0).dirichlet(np.ones(8), 20)
+    table = pd.DataFrame(shares, columns=EIGHT).assign(file=[f"{n}.png" for n in range(20)], cell="c", label=LABELS[0])
+    found = made({"ig": "neutrophil"}).answers(table, EIGHT)
+    assert list(found.columns) == ["file", "cell", "label", *LABELS]
+    expected = table[LABELS].assign(neutrophil=table["neutrophil"] + table["ig"])
+    expected = expected.div(expected.sum(axis=1), axis=0)
+    assert np.allclose(found[LABELS], expected)
+    # the order of the model's outputs is nobody's business
+    turned = made({"ig": "neutrophil"}).answers(table[[*EIGHT[::-1], "file", "cell", "label"]], EIGHT[::-1])
+    assert np.allclose(turned[LABELS], expected)
+
+
+def test_a_model_sure_of_what_does_not_occur_knows_nothing_here():
+    table = pd.DataFrame({"file": ["a"], "cell": ["a"], "label": [LABELS[0]], **dict.fromkeys(EIGHT, 0.0)})
+    found = made({}).answers(table.assign(platelet=1.0), EIGHT)
+    assert found[LABELS].to_numpy().tolist() == [[0.25] * 4]
+
+
+@pytest.mark.parametrize("kind", corruptions.KINDS)
+def test_corruptions_are_reproducible_and_grow(kind):
+    image = draw_cell("neutrophil", 3, (120, 90))
+    clean = np.asarray(corruptions.corrupt(image, "a.png", corruptions.CLEAN, 0), float)
+    assert clean.shape == (224, 299, 3)
+    away = []
+    for severity in corruptions.SEVERITIES:
+        found = corruptions.corrupt(image, "a.png", kind, severity)
+        again = corruptions.corrupt(image, "a.png", kind, severity)
+        assert found.mode == "RGB" and found.tobytes() == again.tobytes()
+        away.append(np.abs(np.asarray(found, float) - clean).mean())
+    assert away[0] > 0
+    assert away[-1] > away[0]
+    with pytest.raises(IndexError, match="severity 6"):
+        corruptions.corrupt(image, "a.png", kind, 6)
+
+
+def test_random_corruptions_differ_between_pictures_only_by_their_names():
+    image = draw_cell("monocyte", 1)
+    one, other = (corruptions.corrupt(image, name, "bubble", 3) for name in ("a.png", "b.png"))
+    assert one.tobytes() != other.tobytes()
+
+
+def test_motion_blur_moves_no_light():
+    """A kernel that adds up to one: the mean of a picture far from its edges stays."""
+    dot = np.full((224, 224, 3), 100, np.uint8)
+    dot[100:124, 100:124] = 250
+    blurred = np.asarray(corruptions.motion(Image.fromarray(dot), (10, 9), np.random.default_rng(0)), float)
+    assert blurred.mean() == pytest.approx(dot.mean(), abs=0.6)
+    assert blurred.max() < 251
+
+
+def test_names_of_corrupted_pictures():
+    name = corruptions.corrupted_name("TEST/a_1.png", "jpeg_compression", 4)
+    assert corruptions.split_name(name) == ("TEST/a_1.png", "jpeg_compression", 4)
+    assert corruptions.split_name("a#2.png") == ("a#2.png", corruptions.CLEAN, 0)
+
+
+def test_corruption_errors_are_balanced_errors_against_those_of_alexnet():
+    random = np.random.default_rng(1)
+    rows = []
+    for kind, severity in corruptions.SETTINGS:
+        for n in range(40):
+            shares = random.dirichlet(np.ones(4)) + 0.4 * np.eye(4)[n % 4]
+            name = corruptions.corrupted_name(f"{n}.png", kind, severity)
+            rows.append([name, f"cell-{n}", LABELS[n % 4], *(shares / shares.sum())])
+    table = pd.DataFrame(rows, columns=["file", "cell", "label", *LABELS])
+    found = robustness.errors(table, LABELS)
+    parts = robustness.parted(table)
+    means = {}
+    for (kind, severity), estimate in found.items():
+        mine = parts[(parts["kind"] == kind) & (parts["severity"] == severity)]
+        called = [LABELS[n] for n in mine[LABELS].to_numpy().argmax(1)]
+        assert estimate.value == pytest.approx(1 - balanced_accuracy_score(mine["label"], called))
+        assert estimate.interval.low <= estimate.value <= estimate.interval.high
+        means.setdefault(kind, []).append(estimate.value)
+    clean = means.pop(corruptions.CLEAN)[0]
+    summary = robustness.summary(found)
+    by_alexnet = [np.mean(v) / corruptions.KINDS[kind].alexnet for kind, v in means.items()]
+    lost = [(np.mean(v) - clean) / (corruptions.KINDS[k].alexnet - corruptions.ALEXNET_CLEAN) for k, v in means.items()]
+    assert summary["corruption_error"].value == pytest.approx(np.mean([np.mean(v) for v in means.values()]))
+    assert summary["corruption_error_alexnet"].value == pytest.approx(np.mean(by_alexnet))
+    assert summary["relative_corruption_error_alexnet"].value == pytest.approx(np.mean(lost))
+    assert len(robustness.by_kind(found)) == 56
