@@ -1,6 +1,10 @@
-"""Which model is better, and where? Confusion matrices and scores side by side, all from stored predictions."""
+"""Which model should I use, and how sure is that? Models side by side, all from stored predictions."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -8,228 +12,563 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from pages import shared
-from zoo import metrics
-from zoo.entry import Entry, EntryError, Metric, read_predictions
-from zoo.metrics import SCORES
+from zoo import comparison_figures as figures
+from zoo import leaderboard, metrics, robustness, significance
+from zoo.api import default_runtime
+from zoo.benchmarks import find_source
+from zoo.bootstrap import Interval
+from zoo.calibration import scaling_of
+from zoo.datasets import places
+from zoo.entry import Benchmark, Entry, EntryError, read_history, read_predictions
+from zoo.images import ImageError
+from zoo.overlay import overlay
+from zoo.runtime import BusyError, ExplanationError
+from zoo.scoring import NAMES, intervals, is_corrupted, rows_hash, score
 
-ROW_PIXELS = 46
-LEAST_SHARE = 0.2  # of a row, at which the colour scale of a difference ends at the least
+FIRST = 3  # models shown before anybody chose
+PICTURES = 24  # shown of those behind a cell of a matrix
+TABS = (
+    "Class by class",
+    "ROC and PR",
+    "Calibration",
+    "Corruption",
+    "Agreement",
+    "Home and away",
+    "Training curves",
+    "All scores",
+)
+CURVES = ("val_accuracy", "val_loss", "train_accuracy", "train_loss", "learning_rate")
+BARS = ("accuracy", "macro_precision", "macro_recall", "macro_f1")
 
 
-@st.cache_data(max_entries=32, show_spinner=False)
-def load(_entry: Entry, benchmark: str, folder: str, changed: float) -> pd.DataFrame:
-    """Stored predictions of an entry; `folder` and `changed` are the cache's key."""
-    return read_predictions(_entry, benchmark)
+@dataclass(frozen=True)
+class Shown:
+    """A model on a benchmark: its predictions, their scores and what the entry says of the benchmark."""
+
+    entry: Entry
+    title: str
+    benchmark: Benchmark
+    table: pd.DataFrame
+    scores: Mapping[str, Interval]
+    classes: pd.DataFrame
+
+    @property
+    def counts(self) -> np.ndarray:
+        """Confusion counts (K, K)."""
+        truth, probabilities = metrics.arrays(self.table, self.benchmark.labels)
+        return metrics.confusion(truth, probabilities.argmax(1), len(self.benchmark.labels))
 
 
-@st.cache_data(max_entries=32, show_spinner="Resampling cells …")
-def scored(table: pd.DataFrame, labels: list[str]) -> tuple[dict[str, Metric], pd.DataFrame]:
-    """Scores and per-class scores of a prediction table, with intervals."""
-    found = {name: Metric(**value) for name, value in metrics.as_dict(metrics.evaluate(table, labels)).items()}
-    return found, metrics.per_class(table, labels)
+def stamp(entry: Entry) -> float:
+    """When the entry's evaluation was last written: part of every cache's key."""
+    return (entry.folder / "evaluation.json").stat().st_mtime
+
+
+@st.cache_data(max_entries=256, show_spinner=False)
+def load(_entry: Entry, benchmark: str, folder: str, changed: float) -> tuple[pd.DataFrame, str]:
+    """Stored predictions, and a hash of the question they answer; `folder` and `changed` are the cache's key."""
+    table = read_predictions(_entry, benchmark)
+    return table, rows_hash(table)
+
+
+@st.cache_data(max_entries=256, show_spinner="Resampling cells …")
+def scored(_entry: Entry, benchmark: str, folder: str, changed: float) -> tuple[dict[str, Interval], pd.DataFrame]:
+    """Scores and scores by class of an entry on a benchmark."""
+    table, _ = load(_entry, benchmark, folder, changed)
+    found = score(table, _entry.evaluation.benchmarks[benchmark].labels, scaling_of(_entry))
+    return intervals(found), found.classes
+
+
+@st.cache_data(max_entries=64, show_spinner="Comparing cell by cell …")
+def compared(_tables: Mapping[str, pd.DataFrame], labels: Sequence[str], key: tuple) -> pd.DataFrame:
+    """Every two models; `key` names the tables."""
+    return significance.pairs(_tables, labels)
 
 
 @st.cache_data(max_entries=64, show_spinner=False)
-def difference(first: pd.DataFrame, second: pd.DataFrame, labels: list[str]) -> metrics.Interval:
-    """Paired difference in accuracy."""
-    return metrics.accuracy_difference(first, second, labels)
+def corrupted(_table: pd.DataFrame, labels: Sequence[str], key: tuple) -> pd.DataFrame:
+    """Error by kind and severity; `key` names the table."""
+    return robustness.by_kind(robustness.errors(_table, labels))
 
 
-def shared_benchmarks(entries: list[Entry]) -> dict[str, list[Entry]]:
-    """Test benchmarks and the entries that hold predictions on them: honest ones first, then those with most."""
+@st.cache_data(max_entries=64, show_spinner="Asking which leads are significant …")
+def leaders(_entries: Sequence[Entry], key: tuple) -> dict[str, str | None]:
+    """Id of the leader of each column, None where there is none; `key` names the entries."""
+    return {name: leaderboard.best(_entries, name) for name in leaderboard.COLUMNS}
+
+
+def chart(figure: go.Figure, key: str, **more: object) -> object:
+    """A figure that downloads in the chosen format, under its own name."""
+    kind = st.session_state.get("figures") or "PNG"
+    config = shared.CHART | {
+        "displayModeBar": True,
+        "modeBarButtons": [["toImage"]],
+        "toImageButtonOptions": {"format": kind.lower(), "filename": key.replace(" ", "-"), "scale": 2},
+    }
+    return st.plotly_chart(figure, config=config, key=key, **more)
+
+
+def downloads(table: pd.DataFrame, stem: str) -> None:
+    """A table as CSV, and as Markdown to copy."""
+    left, right, _ = st.columns([1, 1, 3])
+    left.download_button(
+        "CSV", shared.csv(table), f"{stem}.csv", icon=":material/download:", key=f"csv {stem}", width="stretch"
+    )
+    with right.popover("Markdown", icon=":material/content_copy:", width="stretch"):
+        st.code(leaderboard.markdown(_rounded(table)), language="markdown")
+
+
+def _rounded(table: pd.DataFrame) -> pd.DataFrame:
+    return table.round(dict.fromkeys(table.select_dtypes("float").columns, 4))
+
+
+def with_tests(entries: Sequence[Entry]) -> dict[str, Entry]:
+    """Entries that keep predictions on some test set, by id."""
+    return {e.id: e for e in entries if any(b.role == "test" for b in e.evaluation.benchmarks.values())}
+
+
+def benchmarks_of(entries: Sequence[Entry]) -> dict[str, list[Entry]]:
+    """Test benchmarks and the entries that were scored on them: honest ones first, then those with most models."""
     found: dict[str, list[Entry]] = {}
     for entry in entries:
         for name, benchmark in entry.evaluation.benchmarks.items():
             if benchmark.role == "test":
                 found.setdefault(name, []).append(entry)
 
-    def rank(item: tuple[str, list[Entry]]) -> tuple[bool, int]:
+    def rank(item: tuple[str, list[Entry]]) -> tuple[bool, bool, int]:
         name, some = item
-        return any(entry.evaluation.benchmarks[name].leaky for entry in some), -len(some)
+        return any(e.evaluation.benchmarks[name].leaky for e in some), name.endswith("-corrupted"), -len(some)
 
     return dict(sorted(found.items(), key=rank))
 
 
-def counts(table: pd.DataFrame, labels: list[str]) -> np.ndarray:
-    """Confusion counts of a prediction table."""
-    truth, probabilities = metrics.arrays(table, labels)
-    return metrics.confusion(truth, probabilities.argmax(1), len(labels))
-
-
-def heatmap(values: np.ndarray, hover: np.ndarray, labels: list[str], top: float, normalised: bool) -> go.Figure:
-    """A confusion matrix; 0..`top` is the colour scale that all models share."""
-    text = np.vectorize(lambda v: f"{100 * v:.1f}" if normalised else f"{v:,.0f}")(values)
-    return _matrix(values, hover, labels, text, {"colorscale": "Purples", "zmin": 0, "zmax": top})
-
-
-def difference_map(values: np.ndarray, labels: list[str], normalised: bool) -> go.Figure:
-    """Difference of two matrices, red where the first has more, blue where the second has."""
-    text = np.vectorize(lambda v: f"{100 * v:+.1f}" if normalised else f"{v:+,.0f}")(values)
-    # differences of a few points should not look like abysses
-    top = max(float(np.abs(values).max()), LEAST_SHARE if normalised else 1.0)
-    return _matrix(values, text, labels, text, {"colorscale": "RdBu_r", "zmin": -top, "zmax": top, "zmid": 0})
-
-
-def _matrix(values: np.ndarray, hover: np.ndarray, labels: list[str], text: np.ndarray, scale: dict) -> go.Figure:
-    figure = go.Figure(
-        go.Heatmap(
-            z=values,
-            x=labels,
-            y=labels,
-            text=text,
-            texttemplate="%{text}",
-            customdata=hover,
-            hovertemplate="true %{y}<br>called %{x}<br>%{customdata}<extra></extra>",
-            showscale=False,
-            xgap=1,
-            ygap=1,
-            **scale,
-        )
+def show_leaderboard(entries: Sequence[Entry]) -> None:
+    """One row a model; numbers to sort by, each with its interval drawn beside it."""
+    key = tuple((entry.id, stamp(entry)) for entry in entries)
+    table, first = leaderboard.table(entries), leaders(entries, key)
+    columns: dict[str, object] = {"model": st.column_config.TextColumn("model", pinned=True, width=240)}
+    shown = table[["model"]].copy()
+    for name, column in leaderboard.COLUMNS.items():
+        if table[name].notna().any():
+            ends = figures.leaderboard_range(table, name)
+            shown[name] = table[name]
+            shown[f"{name} bar"] = [
+                figures.interval_bar(
+                    row[name], row[f"{name}_low"], row[f"{name}_high"], *ends, row["id"] == first[name]
+                )
+                for row in table.to_dict("records")
+            ]
+            columns[name] = st.column_config.NumberColumn(column.title, help=column.help, format="percent", width=110)
+            columns[f"{name} bar"] = st.column_config.ImageColumn("95 %", help="Interval over source cells.", width=130)
+    shown["megabytes"], shown["images_per_second"] = table["megabytes"], table["images_per_second"]
+    columns["megabytes"] = st.column_config.NumberColumn("MB", format="%.1f", help="Size of its weights.")
+    columns["images_per_second"] = st.column_config.NumberColumn(
+        "images/s", format="%.0f", help="Measured when it was evaluated, on the device its evaluation names."
     )
-    figure.update_layout(
-        height=130 + ROW_PIXELS * len(labels),
-        margin={"l": 0, "r": 0, "t": 10, "b": 0},
-        xaxis={"title": "called", "fixedrange": True, "tickangle": -40, "automargin": True},
-        yaxis={"title": "true", "autorange": "reversed", "fixedrange": True, "automargin": True},
+    st.dataframe(
+        shown.dropna(axis="columns", how="all"),
+        hide_index=True,
+        column_config=columns,
+        row_height=34,
+        height=min(38 + 34 * len(shown), 640),
     )
-    return figure
-
-
-def shares(matrix: np.ndarray) -> np.ndarray:
-    """Rows of a matrix divided by their sums; rows without images stay 0."""
-    total = matrix.sum(1, keepdims=True)
-    return np.divide(matrix, total, out=np.zeros(matrix.shape), where=total > 0)
-
-
-def matrix_csv(matrix: np.ndarray, labels: list[str]) -> bytes:
-    """A matrix of counts as CSV, true labels down, called ones across."""
-    return shared.csv(pd.DataFrame(matrix, index=labels, columns=labels).rename_axis("true").reset_index())
-
-
-def show_matrices(named: dict[str, pd.DataFrame], titles: dict[str, str], labels: list[str]) -> None:
-    """All matrices on one colour scale, and the difference of two."""
-    st.subheader("Confusion matrices")
-    normalised = st.segmented_control(
-        "Show", ["shares of each row", "counts"], default="shares of each row", label_visibility="collapsed"
+    named = table.set_index("id")["model"]
+    told = [f"**{named[i]}** {leaderboard.COLUMNS[c].title}" for c, i in first.items() if i in named]
+    st.caption(
+        "Click a column's head to sort. "
+        + (f"Significantly best (red): {'; '.join(told)}. " if told else "No lead is significant. ")
+        + "Bars are 95 % intervals over source cells; a lead counts where a paired bootstrap, adjusted after Holm, "
+        "finds it against every other model on the same pictures."
     )
-    normalised = normalised != "counts"
-    raw = {name: counts(table, labels) for name, table in named.items()}
-    drawn = {name: shares(matrix) if normalised else matrix for name, matrix in raw.items()}
-    top = 1.0 if normalised else float(max(matrix.max() for matrix in raw.values()))
-    for names in shared.chunks(list(named), 2):
-        for column, name in zip(st.columns(2, gap="large"), names, strict=False):
+    if table["leaky"].any():
+        some = ", ".join(table.loc[table["leaky"], "model"])
+        st.warning(f"**Leaky split** at home, only good for reproducing others: {some}.")
+    left, right, _ = st.columns([1, 1, 3])
+    left.download_button(
+        "CSV", shared.csv(table), "leaderboard.csv", icon=":material/download:", key="csv leaderboard", width="stretch"
+    )
+    with right.popover("Markdown", icon=":material/content_copy:", width="stretch"):
+        st.code(leaderboard.markdown(leaderboard.in_words(table, first)), language="markdown")
+
+
+def prepare(entries: Sequence[Entry], name: str, titles: Mapping[str, str]) -> list[Shown]:
+    """The models that can be shown on a benchmark; of the others is said why not."""
+    found, questions = [], {}
+    for entry in entries:
+        described = entry.evaluation.benchmarks[name]
+        try:
+            table, question = load(entry, name, str(entry.folder), stamp(entry))
+            scores, classes = scored(entry, name, str(entry.folder), stamp(entry))
+        except (EntryError, OSError, ValueError) as error:
+            st.error(f"{titles[entry.id]} is left out on {name}: {error}")
+            continue
+        if found and set(described.labels) != set(found[0].benchmark.labels):
+            st.error(f"{titles[entry.id]} is left out: it names other classes on {name} than {found[0].title}.")
+            continue
+        questions.setdefault(question, []).append(titles[entry.id])
+        found.append(Shown(entry, titles[entry.id], described, table, scores, classes))
+    if len(questions) > 1:
+        groups = "; ".join(", ".join(some) for some in questions.values())
+        st.warning(f"These models were scored on different versions of {name}; compare with care: {groups}.")
+    for one in found:
+        share = f"{100 * one.benchmark.leak_share:.1f} % of test images show a cell that training pictures show too"
+        if one.benchmark.leaky:
+            st.warning(f"**Leaky split**, {one.title}: {share}. These figures are only good for reproducing others.")
+        elif one.benchmark.leak_share:
+            st.caption(f":material/info: {one.title}: {share}; its card tells what that changes.")
+    return found
+
+
+def show_matrices(found: Sequence[Shown], labels: list[str], name: str) -> None:
+    """All matrices on one colour scale; a chosen cell shows the images behind it."""
+    way = st.segmented_control(
+        "Confusion matrices", figures.SHOWN, default=figures.SHOWN[1], required=True, key="matrix", bind="query-params"
+    )
+    counts = {one.title: _ordered(one, labels) for one in found}
+    top = 1.0 if way != figures.SHOWN[0] else float(max((c.max() for c in counts.values()), default=1))
+    behind: tuple[Shown, str, str] | None = None
+    for some in shared.chunks(list(found), 2):
+        for column, one in zip(st.columns(2, gap="large"), some, strict=False):
             with column:
-                hover = np.vectorize(lambda n, s: f"{n:,} images, {100 * s:.1f} % of the row")(
-                    raw[name], shares(raw[name])
+                st.markdown(f"**{shared.plain(one.title)}** · {'images' if way == figures.SHOWN[0] else '% ' + way}")
+                drawn = figures.confusion(counts[one.title], labels, way, top)
+                event = chart(drawn, f"confusion {one.entry.id}", on_select="rerun", selection_mode="points")
+                for point in event.selection.points[:1] if event else []:
+                    behind = (one, *point["customdata"])
+                downloads(
+                    pd.DataFrame(counts[one.title], index=labels, columns=labels).rename_axis("true").reset_index(),
+                    f"confusion-{one.entry.id}",
                 )
-                st.markdown(f"**{titles[name]}**" + (" · % of the true class" if normalised else " · images"))
-                figure = heatmap(drawn[name], hover, labels, top, normalised)
-                st.plotly_chart(figure, config=shared.CHART, key=f"matrix {name}")
-                st.download_button(
-                    "Counts as CSV", matrix_csv(raw[name], labels), f"confusion-{name}.csv", icon=":material/download:"
+    if behind:
+        show_behind(*behind, labels, name)
+    else:
+        st.caption("Choose a square to see the images behind it.")
+    if len(found) > 1:
+        show_difference(found, counts, labels, way)
+
+
+def _ordered(one: Shown, labels: list[str]) -> np.ndarray:
+    """Confusion counts in the order of `labels`: two entries may name theirs in another."""
+    place = [one.benchmark.labels.index(label) for label in labels]
+    return one.counts[np.ix_(place, place)]
+
+
+def show_behind(one: Shown, true: str, called: str, labels: list[str], name: str) -> None:
+    """The images behind a cell of a matrix."""
+    answers = np.array(labels)[one.table[labels].to_numpy().argmax(1)]
+    rows = one.table[(one.table["label"] == true) & (answers == called)]
+    rows = rows.sort_values(called, ascending=False)
+    st.markdown(f"**{len(rows):,} images** of {shared.plain(true)} that {shared.plain(one.title)} calls {called}")
+    show_pictures(rows.head(PICTURES), one, name, f"behind {true} {called}")
+    if len(rows) > PICTURES:
+        st.caption(f"The {PICTURES} surest are shown; the table holds all.")
+    downloads(rows, f"{one.entry.id}-{true}-called-{called}")
+
+
+def show_pictures(rows: pd.DataFrame, one: Shown, name: str, key: str) -> None:
+    """Pictures with what was said of them, where the data are at hand; a table where not."""
+    sources = {f: find_source(name, f, one.entry.data, places()) for f in rows["file"]}
+    if not any(sources.values()):
+        st.dataframe(rows, hide_index=True)
+        if len(rows):
+            st.caption("The pictures are not at hand: name the data sets' folders in HEMAZOO_DATASETS to see them.")
+        return
+    for some in shared.chunks(list(rows.to_dict("records")), 6):
+        for column, row in zip(st.columns(6), some, strict=False):
+            with column:
+                source = sources[row["file"]]
+                if source is not None:
+                    try:
+                        st.image(source.image(), width="stretch")
+                    except ImageError as error:
+                        st.caption(str(error))
+                best = max(one.benchmark.labels, key=lambda label: row[label])
+                st.caption(
+                    f"{shared.plain(Path(row['file']).name)}: {row['label']}, called {best} ({100 * row[best]:.0f} %)"
                 )
-    st.subheader("Difference of two")
+                if source and one.entry.usable and st.button("Why?", key=f"{key} {row['file']}", width="stretch"):
+                    why(one, row["file"], source)
+
+
+@st.dialog("Why?", width="large")
+def why(one: Shown, file: str, source: object) -> None:
+    """A picture with its Grad-CAM."""
+    try:
+        image = source.image()
+        found = default_runtime().explain(one.entry, image)
+    except (ImageError, EntryError, ExplanationError, BusyError) as error:
+        st.error(str(error))
+        return
+    left, right = st.columns(2)
+    left.image(image, width="stretch", caption=file)
+    said = found.prediction
+    right.image(
+        overlay(image, found.values),
+        width="stretch",
+        caption=f"Grad-CAM for {said.label} ({100 * said.confidence:.1f} %): red speaks for it",
+    )
+
+
+def show_difference(found: Sequence[Shown], counts: Mapping[str, np.ndarray], labels: list[str], way: str) -> None:
+    """Two models' matrices subtracted, and what tests say of the two."""
+    st.markdown("**Difference of two**")
     one, other = st.columns(2)
-    names = list(named)
-    first = one.selectbox("First", names, index=0, format_func=titles.get)
-    second = other.selectbox("minus second", names, index=1, format_func=titles.get)
-    gap = difference(named[first], named[second], labels)
-    sure = "the interval excludes zero" if gap.low > 0 or gap.high < 0 else "no clear difference: it includes zero"
+    by_id = {shown.entry.id: shown for shown in found}
+    first = by_id[one.selectbox("First", list(by_id), format_func=lambda i: by_id[i].title, key="first")]
+    second = by_id[other.selectbox("minus second", list(by_id), 1, format_func=lambda i: by_id[i].title, key="second")]
+    gap, test = _gap(first, second, labels)
+    if gap is None or test is None:
+        st.info("The two were scored on different pictures: there is nothing to subtract.")
+        return
+    sure = "the interval excludes zero" if gap.excludes_zero else "no clear difference: it includes zero"
     st.markdown(
-        f"Accuracy of **{titles[first]}** minus **{titles[second]}**: {100 * gap.value:+.1f} points "
-        f"({100 * gap.low:+.1f} to {100 * gap.high:+.1f}; {sure})."
+        f"Accuracy of **{shared.plain(first.title)}** minus **{shared.plain(second.title)}**: {100 * gap.value:+.1f} "
+        f"points ({100 * gap.low:+.1f} to {100 * gap.high:+.1f}; {sure}). Cells that only the first calls rightly: "
+        f"{test.first_only}, only the second: {test.second_only} (exact McNemar, p = {test.p:.2g})."
     )
-    figure = difference_map(drawn[first] - drawn[second], labels, normalised)
-    st.plotly_chart(figure, config=shared.CHART, key="difference")
+    left, _ = st.columns(2, gap="large")
+    with left:
+        chart(figures.difference(counts[first.title], counts[second.title], labels, way), "difference")
 
 
-def show_classes(found: dict[str, pd.DataFrame], titles: dict[str, str]) -> None:
-    """Precision, recall and F1 of each class, one chart a score, and the table."""
-    st.subheader("Class by class")
-    score = (
-        st.segmented_control("Score", ["f1", "precision", "recall"], default="f1", format_func=str.capitalize) or "f1"
-    )
-    figure = go.Figure()
-    for name, table in found.items():
-        up, down = table[f"{score}_high"] - table[score], table[score] - table[f"{score}_low"]
-        figure.add_bar(
-            name=titles[name],
-            x=table["label"],
-            y=table[score],
-            error_y={"type": "data", "array": up.clip(0), "arrayminus": down.clip(0), "color": "#888", "thickness": 1},
-            hovertemplate="%{x}: %{y:.1%}<extra>" + titles[name] + "</extra>",
+def _gap(first: Shown, second: Shown, labels: list[str]) -> tuple[Interval | None, significance.McNemar | None]:
+    try:
+        return (
+            significance.accuracy_difference(first.table, second.table, labels),
+            significance.mcnemar(first.table, second.table, labels),
         )
-    figure.update_layout(
-        height=340,
-        barmode="group",
-        margin={"l": 0, "r": 0, "t": 10, "b": 0},
-        yaxis={"range": [0, 1.02], "tickformat": ".0%", "fixedrange": True},
-        xaxis={"fixedrange": True},
-        legend={"orientation": "h", "y": -0.15},
+    except ValueError:
+        return None, None
+
+
+def show_classes(found: Sequence[Shown], labels: list[str]) -> None:
+    """Precision, recall, F1, AUC and average precision of each class."""
+    kinds = ["f1", "precision", "recall", "auc", "average_precision"]
+    names = {"f1": "F1", "auc": "AUC", "average_precision": "average precision"}
+    kind = st.segmented_control(
+        "Score", kinds, default="f1", required=True, format_func=lambda k: names.get(k, k), key="of class"
     )
-    st.plotly_chart(figure, config=shared.CHART, key="classes")
-    everything = pd.concat([table.assign(model=titles[name]) for name, table in found.items()])
-    order = ["model", "label", "images", "cells", "precision", "recall", "f1"]
-    intervals = [f"{name}_{end}" for name in ("precision", "recall", "f1") for end in ("low", "high")]
+    chart(figures.per_class({one.title: one.classes for one in found}, kind), "class by class")
+    everything = pd.concat([one.classes.assign(model=one.title) for one in found])
+    order = ["model", "label", "images", "cells", *kinds]
     share = st.column_config.NumberColumn(format="percent")
-    st.dataframe(everything[order], hide_index=True, column_config=dict.fromkeys(order[4:], share))
-    st.download_button(
-        "Class scores as CSV", shared.csv(everything[order + intervals]), "class-scores.csv", icon=":material/download:"
+    st.dataframe(everything[order], hide_index=True, column_config=dict.fromkeys(kinds, share))
+    ends = [f"{k}_{end}" for k in kinds for end in ("low", "high")]
+    downloads(everything[order + ends], "class-scores")
+
+
+def show_operating(found: Sequence[Shown], labels: list[str]) -> None:
+    """ROC and precision–recall curves of one class against the rest."""
+    label = st.selectbox("Class against the rest", labels, key="class")
+    tables = {one.title: one.table for one in found}
+    for column, kind in zip(st.columns(2, gap="large"), ("roc", "pr"), strict=True):
+        with column:
+            chart(figures.operating(tables, label, kind), f"{kind} {label}")
+
+
+def show_calibration(found: Sequence[Shown]) -> None:
+    """Reliability before or after temperature scaling, and accuracy of the surest."""
+    sides = {"as the app says it": None, "before scaling": "before", "after scaling": "after"}
+    way = st.segmented_control("Confidence", list(sides), default=next(iter(sides)), required=True, key="scaling")
+    drawn = {}
+    for one in found:
+        truth, shares = metrics.arrays(one.table, one.benchmark.labels)
+        exponent = getattr(scaling_of(one.entry), sides[way] or "", 1.0) or 1.0
+        drawn[one.title] = (truth, metrics.tempered(shares, exponent))
+    left, right = st.columns(2, gap="large")
+    with left:
+        st.markdown("**Reliability**: on the line, confidence is what it says")
+        chart(figures.reliability(drawn), "reliability")
+    with right:
+        st.markdown("**The surest first**: how right are they?")
+        chart(figures.risk_coverage(drawn), "risk and coverage")
+    names = ("ece", "ece_calibrated", "log_loss", "brier", "selective_accuracy")
+    table = _scores(found, names)
+    st.dataframe(table, hide_index=True)
+    downloads(table, "calibration")
+
+
+def show_corruption(entries: Sequence[Entry], name: str, titles: Mapping[str, str]) -> None:
+    """Error by kind and severity, of the models that were scored on corrupted pictures."""
+    wanted = name if name.endswith("-corrupted") else f"{name}-corrupted"
+    some = [entry for entry in entries if wanted in entry.evaluation.benchmarks]
+    if not some:
+        st.info(
+            f"None of these models was scored on {wanted}. "
+            f"`python -m training evaluate ENTRY --benchmark {wanted} --data ROOT` does it."
+        )
+        return
+    drawn = {}
+    for entry in some:
+        try:
+            table, _ = load(entry, wanted, str(entry.folder), stamp(entry))
+        except (EntryError, OSError) as error:
+            st.error(f"{titles[entry.id]} is left out: {error}")
+            continue
+        if is_corrupted(table):
+            key = (entry.id, wanted, stamp(entry))
+            drawn[titles[entry.id]] = corrupted(table, entry.evaluation.benchmarks[wanted].labels, key)
+    chart(figures.corruption(drawn), "corruption")
+    rows = []
+    for entry in some:
+        found = entry.evaluation.benchmarks[wanted].metrics
+        row: dict[str, object] = {"model": titles[entry.id]}
+        rows.append(row | {NAMES[k]: shared.score_text(k, found[k]) for k in robustness.SCORES if k in found})
+    table = pd.DataFrame(rows)
+    st.dataframe(table, hide_index=True)
+    st.caption(
+        "Against AlexNet: 1 is as bad as AlexNet in MedMNIST-C's blood pictures (arXiv:2406.17536), 0 is perfect."
     )
+    downloads(table, "corruption-scores")
+    if drawn:
+        downloads(pd.concat([table.assign(model=title) for title, table in drawn.items()]), "corruption-errors")
+
+
+def show_agreement(found: Sequence[Shown], labels: list[str], name: str) -> None:
+    """Every two models tested against each other; where one is right and the other wrong, with pictures."""
+    if len(found) < 2:
+        st.info("Choose two models above to see where they disagree.")
+        return
+    tables = {one.title: one.table for one in found}
+    try:
+        pairs = compared(tables, labels, tuple((one.entry.id, name, stamp(one.entry)) for one in found))
+    except ValueError as error:
+        st.info(str(error))
+        return
+    share = st.column_config.NumberColumn(format="percent")
+    st.dataframe(
+        pairs, hide_index=True, column_config=dict.fromkeys(("difference", "low", "high"), share), key="pairs table"
+    )
+    st.caption(
+        "Difference in accuracy with its paired 95 % interval; source cells that only one calls rightly, with the "
+        "exact McNemar test; p adjusted after Holm for the number of pairs."
+    )
+    downloads(pairs, "pairs")
+    by_id = {shown.entry.id: shown for shown in found}
+    left, right = st.columns(2)
+    one = by_id[left.selectbox("Right", list(by_id), format_func=lambda i: by_id[i].title, key="right")]
+    other = by_id[right.selectbox("while wrong", list(by_id), 1, format_func=lambda i: by_id[i].title, key="wrong")]
+    rows = disagreement(one, other, labels)
+    first, second = shared.plain(one.title), shared.plain(other.title)
+    st.markdown(f"**{len(rows):,} images** that {first} gets right and {second} not")
+    show_pictures(rows.head(PICTURES), other, name, "agreement")
+    if len(rows):
+        downloads(rows, f"{one.entry.id}-right-{other.entry.id}-wrong")
+
+
+def disagreement(one: Shown, other: Shown, labels: list[str]) -> pd.DataFrame:
+    """Rows of `other` that it gets wrong and `one` right, its surest errors first."""
+    try:
+        first, second = significance.shared_rows(one.table, other.table)
+    except ValueError:
+        return other.table.iloc[:0]
+    truth, shares = metrics.arrays(second, labels)
+    right = metrics.arrays(first, labels)[1].argmax(1) == truth
+    wrong = shares.argmax(1) != truth
+    order = np.argsort(-shares.max(1), kind="stable")
+    return second.iloc[[row for row in order if right[row] and wrong[row]]]
+
+
+def show_curves(entries: Sequence[Entry], titles: Mapping[str, str]) -> None:
+    """Training histories overlaid."""
+    histories = {titles[entry.id]: read_history(entry) for entry in entries}
+    histories = {title: history for title, history in histories.items() if "epoch" in history}
+    if not histories:
+        st.info("None of these models keeps a training history: classical heads and ensembles have none.")
+        return
+    columns = [c for c in CURVES if any(c in history for history in histories.values())]
+    kind = st.segmented_control(
+        "Curve", columns, default=columns[0], required=True, format_func=lambda c: c.replace("_", " "), key="curve"
+    )
+    chart(figures.training_curves(histories, kind), "training curves")
+    downloads(pd.concat([h.assign(model=title) for title, h in histories.items()]), "histories")
+
+
+def _scores(found: Sequence[Shown], names: Sequence[str]) -> pd.DataFrame:
+    """One row a score, one column a model, in words with intervals."""
+    rows = []
+    for key in names:
+        if any(key in one.scores for one in found):
+            texts = {one.title: shared.score_text(key, one.scores[key]) if key in one.scores else "–" for one in found}
+            rows.append({"score": NAMES[key], **texts})
+    return pd.DataFrame(rows)
+
+
+def show_scores(found: Sequence[Shown]) -> None:
+    """Accuracy, precision, recall and F1 as bars, and every score in a table."""
+    chart(figures.bars({one.title: one.scores for one in found}, BARS), "scores")
+    table = _scores(found, list(NAMES))
+    st.dataframe(table, hide_index=True)
+    downloads(table, "scores")
+
+
+def show_home_and_away(entries: Sequence[Entry]) -> None:
+    """Every model's figure at home against that in another laboratory."""
+    table = leaderboard.table(entries)
+    if table.dropna(subset=["home", "away"]).empty:
+        st.info("None of these models was scored both at home and in another laboratory.")
+        return
+    chart(figures.home_and_away(table), "home and away")
+    st.caption("Below the dotted line, a model is worse in a laboratory that it never saw. All models of the zoo.")
 
 
 shared.page("Compare models")
-benchmarks = shared_benchmarks([entry for entry in shared.entries() if entry.ok])
-if not benchmarks:
+everything = with_tests([entry for entry in shared.entries() if entry.ok])
+if not everything:
     st.info("No model in the zoo keeps test predictions. Train one with `python -m training train`.")
     st.stop()
-where, who = st.columns([1, 2], gap="large")
+titles = shared.titles(list(everything.values()))
+current = st.session_state.get(shared.MODEL)
+first = [current] if current in everything else []
+chosen = st.multiselect(
+    "Models",
+    list(everything),
+    default=list(dict.fromkeys([*first, *everything]))[:FIRST],
+    format_func=titles.get,
+    key="models",
+    bind="query-params",
+    help="The address in your browser keeps what you choose here: send it to show others the same view.",
+)
+if not chosen:
+    st.info("Choose at least one model.")
+    st.stop()
+entries = [everything[identity] for identity in chosen]
+show_leaderboard(entries)
+some = benchmarks_of(entries)
+where, how = st.columns([3, 1], gap="large", vertical_alignment="bottom")
 name = where.selectbox(
     "Benchmark",
-    list(benchmarks),
-    format_func=lambda key: f"{benchmarks[key][0].evaluation.benchmarks[key].title} ({len(benchmarks[key])} models)",
+    list(some),
+    format_func=lambda key: (
+        f"{key}: {some[key][0].evaluation.benchmarks[key].title} ({len(some[key])} of {len(entries)})"
+    ),
+    key="benchmark",
+    bind="query-params",
 )
-candidates = {entry.id: entry for entry in benchmarks[name]}
-if len(candidates) < 2:
-    st.info(f"Only {benchmarks[name][0].title} has been scored on this benchmark. Two are needed to compare.")
+how.segmented_control("Figures download as", ["PNG", "SVG"], default="PNG", required=True, key="figures")
+found = prepare(some[name], name, titles)
+if not found:
     st.stop()
-titles = shared.titles(list(candidates.values()))
-current = st.session_state.get(shared.MODEL)
-first = [current] if current in candidates else []
-default = list(dict.fromkeys([*first, *candidates]))[:2]
-chosen = who.multiselect("Models", list(candidates), default=default, format_func=titles.get, key=f"models {name}")
-if len(chosen) < 2:
-    st.info("Choose at least two models.")
-    st.stop()
-described = {key: candidates[key].evaluation.benchmarks[name] for key in chosen}
-labels = described[chosen[0]].labels
-if any(set(benchmark.labels) != set(labels) for benchmark in described.values()):
-    st.error("These models name different classes on this benchmark. Choose models with the same classes.")
-    st.stop()
-if len({benchmark.split_hash for benchmark in described.values()}) > 1:
-    st.warning("These models were scored on different versions of this benchmark; compare with care.")
-try:
-    tables = {
-        key: load(entry, name, str(entry.folder), (entry.folder / "evaluation.json").stat().st_mtime)
-        for key, entry in ((key, candidates[key]) for key in chosen)
-    }
-except (EntryError, OSError) as error:
-    st.error(str(error))
-    st.stop()
-found = {key: scored(table, labels) for key, table in tables.items()}
-benchmark = described[chosen[0]]
+labels = found[0].benchmark.labels
+about = found[0].benchmark
+missing = [titles[e.id] for e in entries if name not in e.evaluation.benchmarks]
 st.caption(
-    f"{benchmark.n_images:,} images of {benchmark.n_cells:,} independent cells. Intervals: 95 %, bootstrap over source "
-    "cells. Everything here is computed from the stored predictions."
+    f"{about.n_images:,} images of {about.n_cells:,} independent cells. {' '.join(about.notes)} Everything is computed "
+    "from stored predictions." + (f" Not scored here: {', '.join(missing)}." if missing else "")
 )
-for key, scored_on in described.items():
-    share = f"{100 * scored_on.leak_share:.1f} % of test images show a cell that training pictures show too"
-    if scored_on.leaky:
-        st.warning(f"**Leaky split**, {titles[key]}: {share}. These figures are only good for reproducing others.")
-    elif scored_on.leak_share:
-        st.caption(f":material/info: {titles[key]}: {share}; its card tells what that changes.")
-scores = shared.scores_table({titles[key]: found[key][0] for key in chosen}, SCORES)
-st.dataframe(scores, hide_index=True)
-st.download_button("Scores as CSV", shared.csv(scores), "scores.csv", icon=":material/download:")
-show_matrices(tables, titles, labels)
-show_classes({key: found[key][1] for key in chosen}, titles)
+show_matrices(found, labels, name)
+tabs = st.tabs(list(TABS), key="tab", on_change="rerun", bind="query-params")
+draw = [
+    lambda: show_classes(found, labels),
+    lambda: show_operating(found, labels),
+    lambda: show_calibration(found),
+    lambda: show_corruption(entries, name, titles),
+    lambda: show_agreement(found, labels, name),
+    lambda: show_home_and_away(list(everything.values())),
+    lambda: show_curves(entries, titles),
+    lambda: show_scores(found),
+]
+for tab, show in zip(tabs, draw, strict=True):
+    if tab.open:
+        with tab:
+            show()

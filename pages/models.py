@@ -8,8 +8,8 @@ import streamlit as st
 
 from pages import shared
 from zoo.entry import Entry, read_card, read_history
-from zoo.metrics import SCORES
 from zoo.runs import list_runs
+from zoo.scoring import NAMES
 
 REFRESH = 3  # seconds between two looks at what is in training
 
@@ -66,7 +66,7 @@ def show(entry: Entry) -> None:
     with scored:
         named = {b.title: b.metrics for b in entry.evaluation.benchmarks.values()}
         if named:
-            table = shared.scores_table(named, SCORES)
+            table = shared.scores_table(named, NAMES)
             st.dataframe(table, hide_index=True)
             st.download_button("Scores as CSV", shared.csv(table), f"{entry.id}-scores.csv", icon=":material/download:")
         else:

@@ -16,9 +16,11 @@ from PIL import Image
 from streamlit.runtime.pages_manager import PagesManager
 
 from zoo.api import default_runtime
+from zoo.bootstrap import Interval
 from zoo.catalogue import list_entries
 from zoo.entry import Entry, Metric
 from zoo.images import SUFFIXES, ImageError, decode
+from zoo.metrics import NO_SHARES
 from zoo.runtime import Prediction, device_name
 
 MODEL, PICTURES = "model", "pictures"  # keys of what a session keeps from page to page
@@ -80,7 +82,7 @@ def plain(text: object) -> str:
     return "".join(f"\\{c}" if c in "\\`*_{}[]()#+-.!|~<>$:" else c for c in str(text))
 
 
-def percent(metric: Metric) -> str:
+def percent(metric: Metric | Interval) -> str:
     """A metric in percent with its interval."""
     if metric.low is None or metric.high is None:
         return f"{100 * metric.value:.1f} %"
@@ -243,12 +245,13 @@ def scores_table(named: Mapping[str, Mapping[str, Metric]], metrics: Mapping[str
     """One row a score, one column a model, cells in words with intervals."""
     rows = []
     for metric, title in metrics.items():
-        cells = {name: _score(metric, found[metric]) if metric in found else "–" for name, found in named.items()}
+        cells = {name: score_text(metric, found[metric]) if metric in found else "–" for name, found in named.items()}
         rows.append({"score": title, **cells})
     return pd.DataFrame(rows)
 
 
-def _score(name: str, metric: Metric) -> str:
-    if name in ("log_loss", "brier"):
+def score_text(name: str, metric: Metric | Interval) -> str:
+    """A score in words, with its interval: shares in percent, others (log loss, AUC, kappa) as numbers."""
+    if name in NO_SHARES or name.endswith("_alexnet"):
         return f"{metric.value:.3f} ({metric.low:.3f} to {metric.high:.3f})"
     return percent(metric)

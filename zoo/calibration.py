@@ -9,6 +9,12 @@ from zoo.entry import Entry, EntryError, read_predictions
 from zoo.metrics import AS_STORED, Scaling
 
 
+def is_scaled(entry: Entry) -> bool:
+    """Whether the entry's stored probabilities are temperature-scaled already."""
+    ours = entry.config.zoo if entry.config else None
+    return ours is not None and (ours.fitted_temperature is not None or ours.temperature != 1)
+
+
 def scaling_of(entry: Entry) -> Scaling:
     """How stored probabilities become those before and after temperature scaling.
 
@@ -18,7 +24,7 @@ def scaling_of(entry: Entry) -> Scaling:
     if entry.config is None:
         return AS_STORED
     ours = entry.config.zoo
-    if ours.fitted_temperature is not None or ours.temperature != 1:
+    if is_scaled(entry):
         return Scaling((ours.fitted_temperature or 1.0) * ours.temperature, 1.0)
     for name, benchmark in entry.evaluation.benchmarks.items():
         if benchmark.role == "validation":

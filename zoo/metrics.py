@@ -40,7 +40,9 @@ SCORES = {
     "brier": "Brier score",
 }
 LOWER_IS_BETTER = frozenset({"ece", "ece_calibrated", "log_loss", "brier"})
-NO_SHARES = frozenset({"cohen_kappa", "mcc", "log_loss", "brier", "macro_auc", "macro_average_precision"})
+NO_SHARES = frozenset(
+    {"cohen_kappa", "mcc", "log_loss", "brier", "macro_auc", "macro_average_precision", "corruption_error_alexnet"}
+)
 
 
 @dataclass(frozen=True)

@@ -117,8 +117,38 @@ class BenchmarkSet:
 
 def laboratory_of(entry: Entry) -> str:
     """Where the pictures were taken that the entry was trained on; its data set's name if no benchmark tells more."""
-    places = {get_definition(name).place: get_definition(name).laboratory for name in names()}
+    places = {definition.place: definition.laboratory for definition in published().values()}
     return places.get(entry.data, entry.data)
+
+
+def find_source(benchmark: str, name: str, data: str, folders: Sequence[Path]) -> Source | None:
+    """Where the picture called `name` in a prediction table lies, if one of the data `folders` holds it; else None.
+
+    `data` is the data set's name where the benchmark is none of the published ones. A name that leads out of its folder
+    (an entry from elsewhere may say anything) is never followed.
+    """
+    file, kind, severity = corruptions.split_name(name)
+    known = published().get(benchmark)
+    place = known.place if known else data
+    for folder in folders:
+        path = folder / file
+        if folder.name == place and path.resolve().is_relative_to(folder.resolve()) and path.is_file():
+            source: Source = FileSource(path, _box(benchmark, file) if known else None)
+            return corruptions.CorruptedSource(source, file, kind, severity) if severity else source
+    return None
+
+
+def _box(benchmark: str, file: str) -> tuple[int, int, int, int] | None:
+    rows = get_benchmark(benchmark).rows
+    if "left" not in rows:
+        return None
+    found = rows.loc[rows["file"] == file, ["left", "top", "right", "bottom"]]
+    return tuple(int(v) for v in found.iloc[0]) if len(found) else None
+
+
+def published() -> dict[str, Definition]:
+    """Every benchmark's definition by its name."""
+    return {name: get_definition(name) for name in names()}
 
 
 def names() -> list[str]:

@@ -1,0 +1,182 @@
+"""Which model should I use? One row a model: at home, elsewhere, under corruption, calibration, size and speed.
+
+Values are those that evaluation.json keeps. What is best is marked only where its lead over every other model is
+significant: paired bootstrap over source cells, p-values adjusted after Holm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from zoo import significance
+from zoo.benchmarks import laboratory_of, published
+from zoo.bootstrap import Estimate
+from zoo.calibration import is_scaled, scaling_of
+from zoo.entry import Entry, EntryError, Metric, read_predictions
+from zoo.scoring import rows_hash, score
+
+AWAY = ("lisc",)  # other laboratories, the first that was scored counts
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the leaderboard, its values shares of one."""
+
+    title: str
+    help: str
+    lower_is_better: bool = False
+
+
+COLUMNS = {
+    "home": Column("at home", "Balanced accuracy on test pictures of the laboratory that the model was trained on."),
+    "away": Column("elsewhere", "Balanced accuracy in a laboratory that it was never trained on (LISC)."),
+    "corrupted": Column("corrupted", "Balanced accuracy in the mean over 11 corruptions at 5 severities, at home."),
+    "calibration": Column(
+        "calibration error", "Expected calibration error at home: how far its confidence is off.", lower_is_better=True
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A value of the leaderboard, the benchmark it was measured on and the stored metric it comes from."""
+
+    value: float
+    low: float
+    high: float
+    benchmark: str
+    metric: str
+
+
+def home_benchmark(entry: Entry) -> str | None:
+    """The entry's test set in its own laboratory: a published benchmark, else the first it was tested on."""
+    tests = [name for name, b in entry.evaluation.benchmarks.items() if b.role == "test"]
+    laboratory, known = laboratory_of(entry), published()
+    mine = [n for n in tests if n in known and known[n].laboratory == laboratory and not known[n].corruptions]
+    mine.sort(key=lambda name: known[name].place != entry.data)  # its own data set before another cut of it
+    strange = [name for name in tests if name not in known]
+    return next(iter([*mine, *strange]), None)
+
+
+def cells(entry: Entry) -> dict[str, Cell]:
+    """The entry's values by column; what was not measured is left out."""
+    found: dict[str, Cell] = {}
+    home = home_benchmark(entry)
+    if home:
+        _put(found, "home", entry, home, "balanced_accuracy")
+        _put(found, "calibration", entry, home, "ece_calibrated" if is_scaled(entry) else "ece")
+        _put(found, "corrupted", entry, f"{home}-corrupted", "corruption_error")
+    for name in AWAY:
+        if name != home and "away" not in found:
+            _put(found, "away", entry, name, "balanced_accuracy")
+    return found
+
+
+def images_per_second(entry: Entry) -> float | None:
+    """Measured speed of classification, None where it was not measured."""
+    speed = (entry.evaluation.model_extra or {}).get("speed")
+    value = speed.get("images_per_second") if isinstance(speed, dict) else None
+    return float(value) if isinstance(value, int | float) else None
+
+
+def table(entries: Sequence[Entry]) -> pd.DataFrame:
+    """One row a model: id, model, COLUMNS with _low and _high, megabytes, parameters, images_per_second, leaky."""
+    rows = []
+    for entry in entries:
+        row: dict[str, object] = {"id": entry.id, "model": entry.title}
+        found = cells(entry)
+        for name in COLUMNS:
+            cell = found.get(name)
+            for end in ("", "_low", "_high"):
+                row[name + end] = getattr(cell, end.removeprefix("_") or "value") if cell else np.nan
+            row[f"{name}_benchmark"] = cell.benchmark if cell else ""
+        home = entry.evaluation.benchmarks.get(home_benchmark(entry) or "")
+        rows.append(
+            row
+            | {
+                "megabytes": entry.weights.bytes / 1e6 if entry.weights else np.nan,
+                "parameters": entry.weights.parameters if entry.weights else np.nan,
+                "images_per_second": images_per_second(entry) or np.nan,
+                "leaky": bool(home and home.leaky),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def best(entries: Sequence[Entry], column: str) -> str | None:
+    """Id of the entry that leads in a column; None where the lead is not significant or the questions were not one.
+
+    Only models scored on the same pictures, and on no leaky split, are ranked.
+    """
+    found = {entry.id: (entry, cell) for entry in entries if (cell := cells(entry).get(column))}
+    honest = {k: v for k, v in found.items() if not v[0].evaluation.benchmarks[v[1].benchmark].leaky}
+    if len(honest) < 2 or len({cell.benchmark for _, cell in honest.values()}) > 1:
+        return None
+    sign = -1 if COLUMNS[column].lower_is_better else 1
+    ranked = sorted(honest.values(), key=lambda item: -sign * item[1].value)
+    try:
+        lead = _estimate(*ranked[0])
+        chances = []
+        for entry, cell in ranked[1:]:
+            other = _estimate(entry, cell)
+            if other[1] != lead[1]:
+                return None
+            chances.append(_chance(lead[0], other[0]))
+            if chances[-1] >= significance.LEVEL:
+                return None  # whatever the others say; most columns end here
+    except (EntryError, ValueError):
+        return None
+    return ranked[0][0].id if (significance.holm(chances) < significance.LEVEL).all() else None
+
+
+def _estimate(entry: Entry, cell: Cell) -> tuple[Estimate, str]:
+    """What the bootstrap draws of a stored value, and which pictures it is about."""
+    predictions = read_predictions(entry, cell.benchmark).sort_values("file", ignore_index=True)
+    labels = sorted(entry.evaluation.benchmarks[cell.benchmark].labels)
+    return score(predictions, labels, scaling_of(entry)).scores[cell.metric], rows_hash(predictions)
+
+
+def _chance(first: Estimate, second: Estimate) -> float:
+    """Two-sided bootstrap p-value of a paired difference (Efron & Tibshirani 1993, chapter 16)."""
+    gap = first.draws - second.draws
+    return float(min(1.0, 2 * max(min((gap <= 0).mean(), (gap >= 0).mean()), 1 / len(gap))))
+
+
+def _put(found: dict[str, Cell], column: str, entry: Entry, benchmark: str, metric: str) -> None:
+    record = entry.evaluation.benchmarks.get(benchmark)
+    value: Metric | None = record.metrics.get(metric) if record else None
+    if value is None:
+        return
+    low = value.low if value.low is not None else value.value
+    high = value.high if value.high is not None else value.value
+    if column == "corrupted":  # an error is kept, what is right is shown
+        found[column] = Cell(1 - value.value, 1 - high, 1 - low, benchmark, metric)
+    else:
+        found[column] = Cell(value.value, low, high, benchmark, metric)
+
+
+def markdown(rows: pd.DataFrame) -> str:
+    """A table of texts and numbers as Markdown."""
+    texts = rows.map(lambda v: "–" if isinstance(v, float) and np.isnan(v) else str(v).replace("|", "\\|"))
+    lines = ["| " + " | ".join(map(str, texts.columns)) + " |", "|" + "---|" * len(texts.columns)]
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in texts.itertuples(index=False))])
+
+
+def in_words(rows: pd.DataFrame, leaders: Mapping[str, str | None]) -> pd.DataFrame:
+    """The leaderboard in words: percent with intervals, the leaders in bold."""
+    made = pd.DataFrame({"model": rows["model"]})
+    for name, column in COLUMNS.items():
+        texts = [
+            "–" if np.isnan(v) else f"{100 * v:.1f} % ({100 * low:.1f} to {100 * high:.1f})"
+            for v, low, high in zip(rows[name], rows[f"{name}_low"], rows[f"{name}_high"], strict=True)
+        ]
+        made[column.title] = [
+            f"**{t}**" if i == leaders.get(name) else t for t, i in zip(texts, rows["id"], strict=True)
+        ]
+    made["MB"] = [f"{v:.1f}" if np.isfinite(v) else "–" for v in rows["megabytes"]]
+    made["images a second"] = [f"{v:,.0f}" if np.isfinite(v) else "–" for v in rows["images_per_second"]]
+    return made
