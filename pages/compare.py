@@ -18,6 +18,7 @@ from zoo.api import default_runtime
 from zoo.benchmarks import find_source
 from zoo.bootstrap import Interval
 from zoo.calibration import scaling_of
+from zoo.catalogue import distinct_titles
 from zoo.datasets import places
 from zoo.entry import Benchmark, Entry, EntryError, read_history, read_predictions
 from zoo.images import ImageError
@@ -38,7 +39,6 @@ TABS = (
     "All scores",
 )
 CURVES = ("val_accuracy", "val_loss", "train_accuracy", "train_loss", "learning_rate")
-BARS = ("accuracy", "macro_precision", "macro_recall", "macro_f1")
 
 
 @dataclass(frozen=True)
@@ -51,12 +51,6 @@ class Shown:
     table: pd.DataFrame
     scores: Mapping[str, Interval]
     classes: pd.DataFrame
-
-    @property
-    def counts(self) -> np.ndarray:
-        """Confusion counts (K, K)."""
-        truth, probabilities = metrics.arrays(self.table, self.benchmark.labels)
-        return metrics.confusion(truth, probabilities.argmax(1), len(self.benchmark.labels))
 
 
 def stamp(entry: Entry) -> float:
@@ -125,6 +119,12 @@ def _rounded(table: pd.DataFrame) -> pd.DataFrame:
 def with_tests(entries: Sequence[Entry]) -> dict[str, Entry]:
     """Entries that keep predictions on some test set, by id."""
     return {e.id: e for e in entries if any(b.role == "test" for b in e.evaluation.benchmarks.values())}
+
+
+def leading(entries: Sequence[Entry]) -> list[str]:
+    """Ids, best at home first; leaky ones last."""
+    table = leaderboard.table(entries)
+    return table.sort_values(["leaky", "home"], ascending=[True, False])["id"].tolist()
 
 
 def benchmarks_of(entries: Sequence[Entry]) -> dict[str, list[Entry]]:
@@ -224,7 +224,7 @@ def show_matrices(found: Sequence[Shown], labels: list[str], name: str) -> None:
     way = st.segmented_control(
         "Confusion matrices", figures.SHOWN, default=figures.SHOWN[1], required=True, key="matrix", bind="query-params"
     )
-    counts = {one.title: _ordered(one, labels) for one in found}
+    counts = {one.title: metrics.confusion_of(one.table, labels) for one in found}
     top = 1.0 if way != figures.SHOWN[0] else float(max((c.max() for c in counts.values()), default=1))
     behind: tuple[Shown, str, str] | None = None
     for some in shared.chunks(list(found), 2):
@@ -245,12 +245,6 @@ def show_matrices(found: Sequence[Shown], labels: list[str], name: str) -> None:
         st.caption("Choose a square to see the images behind it.")
     if len(found) > 1:
         show_difference(found, counts, labels, way)
-
-
-def _ordered(one: Shown, labels: list[str]) -> np.ndarray:
-    """Confusion counts in the order of `labels`: two entries may name theirs in another."""
-    place = [one.benchmark.labels.index(label) for label in labels]
-    return one.counts[np.ix_(place, place)]
 
 
 def show_behind(one: Shown, true: str, called: str, labels: list[str], name: str) -> None:
@@ -496,7 +490,7 @@ def _scores(found: Sequence[Shown], names: Sequence[str]) -> pd.DataFrame:
 
 def show_scores(found: Sequence[Shown]) -> None:
     """Accuracy, precision, recall and F1 as bars, and every score in a table."""
-    chart(figures.bars({one.title: one.scores for one in found}, BARS), "scores")
+    chart(figures.bars({one.title: one.scores for one in found}), "scores")
     table = _scores(found, list(NAMES))
     st.dataframe(table, hide_index=True)
     downloads(table, "scores")
@@ -517,34 +511,37 @@ everything = with_tests([entry for entry in shared.entries() if entry.ok])
 if not everything:
     st.info("No model in the zoo keeps test predictions. Train one with `python -m training train`.")
     st.stop()
-titles = shared.titles(list(everything.values()))
+titles = distinct_titles(list(everything.values()))
 current = st.session_state.get(shared.MODEL)
 first = [current] if current in everything else []
+asked = [identity for identity in st.query_params.get_all("models") if identity in everything]
 chosen = st.multiselect(
     "Models",
     list(everything),
-    default=list(dict.fromkeys([*first, *everything]))[:FIRST],
+    default=asked or list(dict.fromkeys([*first, *leading(list(everything.values()))]))[:FIRST],
     format_func=titles.get,
     key="models",
-    bind="query-params",
     help="The address in your browser keeps what you choose here: send it to show others the same view.",
 )
 if not chosen:
     st.info("Choose at least one model.")
     st.stop()
+st.query_params["models"] = chosen  # ids, not titles: a link must live longer than a title
 entries = [everything[identity] for identity in chosen]
 show_leaderboard(entries)
 some = benchmarks_of(entries)
 where, how = st.columns([3, 1], gap="large", vertical_alignment="bottom")
+wanted = st.query_params.get("benchmark")
 name = where.selectbox(
     "Benchmark",
     list(some),
+    index=list(some).index(wanted) if wanted in some else 0,
     format_func=lambda key: (
         f"{key}: {some[key][0].evaluation.benchmarks[key].title} ({len(some[key])} of {len(entries)})"
     ),
     key="benchmark",
-    bind="query-params",
 )
+st.query_params["benchmark"] = name
 how.segmented_control("Figures download as", ["PNG", "SVG"], default="PNG", required=True, key="figures")
 found = prepare(some[name], name, titles)
 if not found:

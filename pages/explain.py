@@ -7,6 +7,7 @@ from PIL import Image
 
 from pages import shared
 from zoo.api import default_runtime
+from zoo.catalogue import distinct_titles
 from zoo.entry import Entry, EntryError
 from zoo.gradcam import ExplanationError
 from zoo.overlay import overlay, scale_bar
@@ -32,7 +33,7 @@ def explanation(entry: Entry, picture: shared.Picture, image: Image.Image, label
 def pick_second(first: Entry) -> Entry | None:
     """Another model to put beside the first."""
     others = {entry.id: entry for entry in shared.usable_entries() if entry.id != first.id}
-    named = shared.titles(shared.usable_entries())
+    named = distinct_titles(shared.usable_entries())
     picked = st.selectbox(
         "Second model, side by side",
         [None, *others],

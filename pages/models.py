@@ -7,6 +7,7 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from pages import shared
+from zoo.catalogue import distinct_titles
 from zoo.entry import Entry, read_card, read_history
 from zoo.runs import list_runs
 from zoo.scoring import NAMES
@@ -120,7 +121,7 @@ else:
         "Look at",
         list(good),
         index=list(good).index(current) if current in good else 0,
-        format_func=shared.titles(list(good.values())).get,
+        format_func=distinct_titles(list(good.values())).get,
     )
     entry = good[picked]
     if entry.usable:

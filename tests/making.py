@@ -110,9 +110,15 @@ def make_predictions(seed: int, labels: list[str] = LABELS, images: int = 240, c
     return table
 
 
-def add_evaluation(folder: Path, seed: int, name: str = "drawn-test", labels: list[str] = LABELS) -> None:
+def add_evaluation(
+    folder: Path,
+    seed: int,
+    name: str = "drawn-test",
+    labels: list[str] = LABELS,
+    table: pd.DataFrame | None = None,
+) -> None:
     """Give an entry an evaluation and the predictions it follows from."""
-    table = make_predictions(seed, labels)
+    table = make_predictions(seed, labels) if table is None else table
     truth, shares = metrics.arrays(table, labels)
     write_predictions(folder / "predictions" / f"{name}.parquet", table, labels)
     record = {

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from training import evaluate, fetch, results, sweep
+from training import comparison, evaluate, fetch, results, sweep
 from training.audit.report import look_for_copies, write
 from training.audit.report import run as run_audit
 from training.checkpoint import CheckpointError
@@ -33,9 +33,10 @@ from training.run import EMBEDDER, Job, Ready, make_ready, overview, report, say
 from training.splits import SCHEMES, Split, make_manifest, split_by, table_of, write_manifest
 from zoo import benchmarks, runs
 from zoo.cache import cache_folder
-from zoo.catalogue import BUILTIN, FolderSource, get_entry, list_entries
+from zoo.catalogue import BUILTIN, FolderSource, distinct_titles, get_entry, list_entries
 from zoo.data import DataError, layouts, read_dataset
 from zoo.entry import CONFIG, ID, Entry, EntryError, read_entry, summary
+from zoo.files import write_text
 from zoo.reports import headlines
 from zoo.runtime import Runtime, resolve_device
 
@@ -87,6 +88,7 @@ def parser() -> argparse.ArgumentParser:
     _add_train(commands)
     _add_sweep(commands)
     _add_evaluate(commands)
+    _add_report(commands)
     _add_features(commands)
     _add_reproduce(commands)
     _add_audit(commands)
@@ -179,6 +181,17 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
     judge.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
     judge.add_argument("--json", action="store_true", help="print the entries' summaries as JSON on stdout")
     judge.set_defaults(run=_evaluate, again="give the command again to go on")
+
+
+def _add_report(commands: argparse._SubParsersAction) -> None:
+    told = commands.add_parser(
+        "report",
+        help="compare entries in one HTML page",
+        description="Write one self-contained HTML page that compares entries on every benchmark they were scored on.",
+    )
+    told.add_argument("entries", nargs="+", metavar="ENTRY", help="an entry's id in the zoo, or its folder")
+    told.add_argument("--out", type=Path, required=True, metavar="FILE", help="the page, for instance report.html")
+    told.set_defaults(run=_report, again="give the command again")
 
 
 def _add_features(commands: argparse._SubParsersAction) -> None:
@@ -477,6 +490,16 @@ def _evaluate(options: argparse.Namespace) -> int:
     for reason in failed.values():
         _say(reason, FAILED)
     return _summaries(named, options.json) or (FAILED if failed else OK)
+
+
+def _report(options: argparse.Namespace) -> int:
+    named = [_entry(name, usable=False) for name in options.entries]
+    silent = [entry.id for entry in named if not entry.evaluation.benchmarks]
+    if silent:
+        return _say(f"{', '.join(silent)}: no predictions to compare. Score it first: `evaluate`.", FAILED)
+    write_text(options.out, comparison.render(named, distinct_titles(named)))
+    _say(f"{options.out}: {len(named)} models.", OK)
+    return OK
 
 
 def _entry(name: str, usable: bool) -> Entry:

@@ -264,7 +264,6 @@ def judge(
 def record(table: pd.DataFrame, scaling: Scaling, told: Mapping[str, Any]) -> dict[str, Any]:
     """One benchmark's record: confusion counts, scores with intervals, what is `told` of it, and what was run where."""
     labels = list(table.columns[3:])
-    truth, probabilities = metrics.arrays(table, labels)
     unknown = table["cell"].str.startswith(UNKNOWN)
     notes = [*told.get("notes", [])]
     if unknown.any():
@@ -272,7 +271,7 @@ def record(table: pd.DataFrame, scaling: Scaling, told: Mapping[str, Any]) -> di
     return {
         **told,
         "labels": labels,
-        "confusion": metrics.confusion(truth, probabilities.argmax(1), len(labels)).tolist(),
+        "confusion": metrics.confusion_of(table, labels).tolist(),
         "metrics": metrics.as_dict(scoring.intervals(scoring.score(table, labels, scaling))),
         "n_images": len(table),
         "n_cells": int(table["cell"][~unknown].nunique()),

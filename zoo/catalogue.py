@@ -6,6 +6,7 @@ A source is anything that lists entries, so that a Hub namespace can stand besid
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,3 +79,9 @@ def get_entry(name: str, entries: Sequence[Entry] | None = None) -> Entry:
             return entry
     names = ", ".join(entry.id for entry in entries if entry.usable) or "none"
     raise EntryError(f"There is no model {name!r}. Models here: {names}.")
+
+
+def distinct_titles(entries: Sequence[Entry]) -> dict[str, str]:
+    """Titles by id; where two entries share a title, each gets its id behind it."""
+    count = Counter(entry.title for entry in entries)
+    return {entry.id: f"{entry.title} ({entry.id})" if count[entry.title] > 1 else entry.title for entry in entries}

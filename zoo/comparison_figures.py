@@ -19,6 +19,7 @@ GREY = "#8a8f98"
 CELL = 46  # pixels of a matrix row
 LEAST_SHARE = 0.2  # at which the colour scale of a difference ends at the least
 MARGIN = {"l": 0, "r": 0, "t": 10, "b": 0}
+BARS = ("accuracy", "macro_precision", "macro_recall", "macro_f1")  # of system E
 SHOWN = ("counts", "of the true class", "of the called class")  # ways to show a confusion matrix
 
 
@@ -91,7 +92,7 @@ def per_class(found: Mapping[str, pd.DataFrame], score: str) -> go.Figure:
     return _shares(figure, 340, barmode="group")
 
 
-def bars(found: Mapping[str, Mapping[str, metrics.Interval]], names: Sequence[str]) -> go.Figure:
+def bars(found: Mapping[str, Mapping[str, metrics.Interval]], names: Sequence[str] = BARS) -> go.Figure:
     """Several scores, models side by side, with intervals (system E's chart)."""
     figure = go.Figure()
     for number, (title, scores) in enumerate(found.items()):
@@ -120,7 +121,7 @@ def operating(found: Mapping[str, pd.DataFrame], label: str, kind: str) -> go.Fi
             y=y,
             mode="lines",
             name=f"{title} ({'AUC' if kind == 'roc' else 'AP'} {curve.area:.3f})",
-            line={"color": colour(number), "shape": "linear" if kind == "roc" else "hv"},
+            line={"color": colour(number), "shape": "linear" if kind == "roc" else "vh"},
             customdata=thresholds,
             hovertemplate="%{x:.1%}, %{y:.1%} at %{customdata:.3f}<extra>" + title + "</extra>",
         )

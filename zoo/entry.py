@@ -36,6 +36,7 @@ MAX_HEADER_BYTES = 10_000_000
 MAX_PARAMETERS = 1_000_000_000
 MAX_SIDE = 2048
 WEIGHT_TYPES = {"F16": 2, "BF16": 2, "F32": 4, "F64": 8, "I64": 8, "I32": 4, "U8": 1, "I8": 1, "BOOL": 1, "I16": 2}
+SLACK = 0.02  # by which stored probabilities may miss adding up to 1
 BUFFERS = ("running_mean", "running_var", "num_batches_tracked")  # of batch norm: state, not parameters
 
 Label = Annotated[str, Field(min_length=1, max_length=80, pattern=r"^[^\x00-\x1f<>]+$")]
@@ -324,7 +325,26 @@ def read_predictions(entry: Entry, benchmark: str) -> pd.DataFrame:
     unknown = set(table["label"]) - set(described.labels)
     if unknown:
         raise EntryError(f"{path.name} of {entry.id} has labels the benchmark lacks: {', '.join(sorted(unknown))}.")
-    return table.astype(dict.fromkeys(described.labels, np.float32))
+    table = table.astype(dict.fromkeys(described.labels, np.float32))
+    wrong = _not_predictions(table, described.labels)
+    if wrong:
+        raise EntryError(f"{path.name} of {entry.id} {wrong}.")
+    return table
+
+
+def _not_predictions(table: pd.DataFrame, labels: Sequence[str]) -> str | None:
+    """What is wrong with a prediction table, to follow its name in a sentence."""
+    shares = table[list(labels)].to_numpy()
+    if table.empty:
+        return "has no rows"
+    if table[["file", "cell", "label"]].isna().to_numpy().any() or not np.isfinite(shares).all():
+        return "has values that are missing or not numbers"
+    if table["file"].duplicated().any():
+        return f"names a picture more than once: {table['file'][table['file'].duplicated()].iloc[0]}"
+    # half precision rounds each share by up to 0.0005
+    if shares.min() < 0 or np.abs(shares.sum(1) - 1).max() > SLACK:
+        return "has shares that are not probabilities: they do not add up to 1"
+    return None
 
 
 def as_stored(table: pd.DataFrame, labels: Sequence[str]) -> pd.DataFrame:

@@ -73,6 +73,12 @@ def confusion(truth: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndar
     return np.bincount(truth * classes + predicted, minlength=classes * classes).reshape(classes, classes)
 
 
+def confusion_of(table: pd.DataFrame, labels: Sequence[str]) -> np.ndarray:
+    """Confusion counts (K, K) of a prediction table, in the order of `labels`."""
+    truth, probabilities = arrays(table, labels)
+    return confusion(truth, probabilities.argmax(1), len(labels))
+
+
 def scores(counts: np.ndarray) -> dict[str, np.ndarray]:
     """Scalar scores of confusion counts (..., K, K), each of shape (...).
 

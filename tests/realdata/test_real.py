@@ -41,7 +41,7 @@ def test_the_71_cells_of_test(real_data, capsys):
     assert len(found) == 71
     right = np.mean([Path(line["file"]).parent.name.lower() == line["label"] for line in found])
     entry = get_entry("wbc4-efficientnet-lite0")
-    stated = entry.evaluation.benchmarks["dataset2-test"].metrics["cell_accuracy"]
+    stated = entry.evaluation.benchmarks["dataset2-test"].metrics["accuracy_by_cell"]
     assert stated.low - 0.05 <= right <= stated.high + 0.05
 
 

@@ -20,8 +20,9 @@ from safetensors.torch import load_file
 
 from tests.making import LABELS, draw_cell, draw_folder, draw_smears
 from training.__main__ import main
-from zoo import metrics
+from zoo import metrics, scoring
 from zoo.batch import classify_files
+from zoo.calibration import scaling_of
 from zoo.entry import read_entry, read_history, read_predictions
 from zoo.runtime import Runtime
 
@@ -127,10 +128,11 @@ def test_every_figure_recomputes_from_the_predictions(trained):
         table = read_predictions(entry, name)
         truth, shares = metrics.arrays(table, LABELS)
         assert metrics.confusion(truth, shares.argmax(1), 4).tolist() == benchmark.confusion
-        found = metrics.as_dict(metrics.evaluate(table, LABELS))
+        found = metrics.as_dict(scoring.intervals(scoring.score(table, LABELS, scaling_of(entry))))
         assert found == {metric: value.model_dump() for metric, value in benchmark.metrics.items()}
         if benchmark.role == "test":
-            assert f"| accuracy | {found['accuracy']['value']:.4f} |" in card
+            value, low, high = (found["accuracy"][key] for key in ("value", "low", "high"))
+            assert f"| {value:.4f} ({low:.4f} to {high:.4f}) |" in card
             assert f"value: {round(found['accuracy']['value'], 4)}" in card
 
 

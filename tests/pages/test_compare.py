@@ -1,0 +1,213 @@
+"""The Compare page, as a session sees it: figures true to the predictions, bad files told apart, views by address."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+import streamlit as st
+from streamlit.testing.v1 import AppTest
+
+from tests.making import LABELS, add_evaluation, draw_cell, make_entry, make_predictions
+from tests.pages.test_pages import ROOT, go, picker, said
+from zoo.catalogue import get_entry
+from zoo.entry import read_entry, read_predictions, write_predictions
+from zoo.files import write_json
+
+TABS = [
+    "Class by class",
+    "ROC and PR",
+    "Calibration",
+    "Corruption",
+    "Agreement",
+    "Home and away",
+    "Training curves",
+    "All scores",
+]
+
+
+@pytest.fixture
+def opened(zoo_environment):
+    """Opens the page at an address."""
+
+    def visit(**query: object) -> AppTest:
+        st.cache_resource.clear()
+        st.cache_data.clear()
+        app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=90).run()
+        for key, value in query.items():
+            app.query_params[key] = value
+        return go(app, "compare")
+
+    return visit
+
+
+def tables(app: AppTest) -> list[pd.DataFrame]:
+    return [table.value for table in app.dataframe]
+
+
+def test_an_address_is_a_view(opened):
+    app = opened(models=["tiny-cnn60", "tiny-test-vit"], benchmark="drawn-test", tab="All scores")
+    assert app.multiselect[0].value == ["tiny-cnn60", "tiny-test-vit"]
+    scores = next(table for table in tables(app) if "score" in table).set_index("score")
+    for name in ("tiny-cnn60", "tiny-test-vit"):
+        entry = get_entry(name)
+        table = read_predictions(entry, "drawn-test")
+        share = (table[LABELS].to_numpy().argmax(1) == [LABELS.index(label) for label in table["label"]]).mean()
+        found = entry.evaluation.benchmarks["drawn-test"].metrics["accuracy"]
+        assert found.value == share
+        assert (
+            scores.loc["accuracy", entry.title]
+            == f"{100 * share:.1f} % ({100 * found.low:.1f} to {100 * found.high:.1f})"
+        )
+    # and what is chosen comes into the address
+    app.multiselect[0].set_value(["tiny-cnn60"]).run()
+    assert app.query_params["models"] == ["tiny-cnn60"]
+
+
+@pytest.mark.parametrize("tab", TABS)
+def test_every_tab_with_one_model_and_with_three(opened, tab):
+    for models in (["tiny-cnn60"], ["tiny-cnn60", "tiny-test-vit", "tiny-test-resnet"]):
+        app = opened(models=models, benchmark="drawn-test", tab=tab)
+        assert not app.exception and not app.error
+        leaders = tables(app)[0]
+        assert leaders["model"].tolist() == [get_entry(name).title for name in models]
+        assert leaders["home"].between(0, 1).all()
+
+
+def test_the_page_says_what_evaluation_and_card_say(opened):
+    models = ["cnn60", "wbc4-efficientnet-lite0"]
+    app = opened(models=models, benchmark="dataset2-test", tab="All scores")
+    scores = next(table for table in tables(app) if "score" in table).set_index("score")
+    for name in models:
+        entry = get_entry(name)
+        found = entry.evaluation.benchmarks["dataset2-test"].metrics
+        card = (entry.folder / "README.md").read_text(encoding="utf-8")
+        for key, title in (
+            ("accuracy", "accuracy"),
+            ("macro_f1", "macro F1"),
+            ("accuracy_by_cell", "accuracy by source cell"),
+        ):
+            value, low, high = found[key].value, found[key].low, found[key].high
+            assert scores.loc[title, entry.title] == f"{100 * value:.1f} % ({100 * low:.1f} to {100 * high:.1f})"
+            assert f"| {value:.4f} ({low:.4f} to {high:.4f}) |" in card
+
+
+def test_models_of_one_title_are_told_apart(zoo_environment, tmp_path, monkeypatch, opened):
+    for name in ("one", "two"):
+        shutil.copytree(zoo_environment / "tiny-cnn60", tmp_path / "twins" / name)
+    monkeypatch.setenv("HEMAZOO_ZOO", str(tmp_path / "twins"))
+    app = opened(models=["one", "two"], tab="All scores")
+    assert {"Tiny cnn60 (one)", "Tiny cnn60 (two)"} <= set(next(t for t in tables(app) if "score" in t).columns)
+
+
+def test_nothing_chosen_says_what_to_do(opened):
+    app = opened(models=["tiny-cnn60"])
+    app.multiselect[0].set_value([]).run()
+    assert "Choose at least one model" in app.info[0].value
+
+
+def broken(folder, change):
+    """Spoil an entry's stored predictions, or what evaluation.json says of them."""
+    path = folder / "predictions" / "drawn-test.parquet"
+    table = read_predictions(read_entry(folder), "drawn-test")
+    written = json.loads((folder / "evaluation.json").read_text())
+    record = written["benchmarks"]["drawn-test"]
+    if change == "no file":
+        path.unlink()
+    elif change == "no parquet":
+        path.write_bytes(b"PAR1 not")
+    elif change == "a label too few":
+        pd.read_parquet(path).drop(columns=f"p:{LABELS[0]}").to_parquet(path)
+    elif change == "nan":
+        write_predictions(path, table.assign(**{LABELS[1]: np.nan}), LABELS)
+    elif change == "twice":
+        write_predictions(path, pd.concat([table, table.head(3)]), LABELS)
+    elif change == "none":
+        write_predictions(path, table.head(0), LABELS)
+    elif change == "over one":
+        write_predictions(path, table.assign(**{LABELS[1]: 3.0}), LABELS)
+    elif change == "strange label":
+        write_predictions(path, table.assign(label="blast"), LABELS)
+    elif change == "other labels":
+        record["labels"] = [*LABELS[:3], "blast"]
+        write_predictions(
+            path, table.rename(columns={LABELS[3]: "blast"}).query("label != @LABELS[3]"), record["labels"]
+        )
+    write_json(folder / "evaluation.json", written)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ("no file", "keeps no predictions for drawn-test"),
+        ("no parquet", "not a readable parquet file"),
+        ("a label too few", "has no column p:eosinophil"),
+        ("nan", "not numbers"),
+        ("twice", "more than once"),
+        ("none", "has no rows"),
+        ("over one", "not probabilities"),
+        ("strange label", "labels the benchmark lacks: blast"),
+        ("other labels", "names other classes"),
+    ],
+)
+def test_bad_predictions_are_told_and_the_others_stay(zoo_environment, tmp_path, monkeypatch, opened, change, sentence):
+    mixed = tmp_path / "mixed"
+    shutil.copytree(zoo_environment, mixed)
+    broken(mixed / "tiny-cnn60", change)
+    monkeypatch.setenv("HEMAZOO_ZOO", str(mixed))
+    app = opened(models=["tiny-test-vit", "tiny-cnn60"], benchmark="drawn-test", tab="All scores")
+    assert sentence in app.error[0].value
+    assert "cnn60" in app.error[0].value and "drawn-test" in app.error[0].value
+    assert list(next(t for t in tables(app) if "score" in t).columns) == ["score", "Tiny test_vit"]
+
+
+def test_other_pictures_under_one_name_are_told(zoo_environment, tmp_path, monkeypatch, opened):
+    mixed = tmp_path / "mixed"
+    shutil.copytree(zoo_environment, mixed)
+    path = mixed / "tiny-cnn60" / "predictions" / "drawn-test.parquet"
+    table = read_predictions(read_entry(mixed / "tiny-cnn60"), "drawn-test")
+    write_predictions(path, table.iloc[10:], LABELS)
+    monkeypatch.setenv("HEMAZOO_ZOO", str(mixed))
+    app = opened(models=["tiny-test-vit", "tiny-cnn60"], benchmark="drawn-test")
+    assert any("different versions of drawn-test" in warning.value for warning in app.warning)
+
+
+def test_pictures_behind_a_disagreement_with_their_map(zoo_environment, tmp_path, monkeypatch, opened):
+    """The data folder is at hand: thumbnails; its pictures come with a button that explains."""
+    zoo, data = tmp_path / "zoo", tmp_path / "drawn"
+    data.mkdir()
+    table = make_predictions(1)
+    for file, label in zip(table["file"], table["label"], strict=True):
+        draw_cell(label, 1, (48, 48)).save(data / file)
+    for seed, name in enumerate(("one", "two")):
+        entry = make_entry(zoo / name, "test_resnet", seed, recipe={"data": {"name": "drawn"}})
+        add_evaluation(entry, seed)
+    monkeypatch.setenv("HEMAZOO_ZOO", str(zoo))
+    monkeypatch.setenv("HEMAZOO_DATASETS", str(data))
+    app = opened(models=["one", "two"], benchmark="drawn-test", tab="Agreement")
+    why = [button for button in app.button if button.label == "Why?"]
+    assert why
+    why[0].click().run()
+    assert not app.exception and not app.error
+    assert "gets right" in said(app)
+
+
+def test_a_leader_is_marked_only_where_it_is_significant(zoo_environment, tmp_path, monkeypatch, opened):
+    zoo = tmp_path / "zoo"
+    for seed, name in enumerate(("good", "same", "bad")):
+        entry = make_entry(zoo / name, "test_resnet", 0, title=name)
+        table = make_predictions(3)
+        if name == "bad":
+            table[LABELS] = table[LABELS].to_numpy()[:, ::-1]
+        elif name == "same":
+            table.loc[:1, LABELS] = table.loc[:1, LABELS].to_numpy()[:, ::-1]
+        add_evaluation(entry, seed, table=table)
+    monkeypatch.setenv("HEMAZOO_ZOO", str(zoo))
+    app = opened(models=["good", "bad"], benchmark="drawn-test")
+    assert "Significantly best (red): **good** at home" in said(app)
+    app = opened(models=["good", "same"], benchmark="drawn-test")
+    assert "No lead is significant" in said(app)
+    assert picker(app, "Benchmark").value == "drawn-test"
