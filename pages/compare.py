@@ -47,10 +47,23 @@ class Shown:
 
     entry: Entry
     title: str
+    name: str
     benchmark: Benchmark
     table: pd.DataFrame
-    scores: Mapping[str, Interval]
-    classes: pd.DataFrame
+
+    @property
+    def scores(self) -> Mapping[str, Interval]:
+        """Every score, computed when first asked for, then kept for all sessions."""
+        return self._scored[0]
+
+    @property
+    def classes(self) -> pd.DataFrame:
+        """Scores by class, one row a label."""
+        return self._scored[1]
+
+    @property
+    def _scored(self) -> tuple[dict[str, Interval], pd.DataFrame]:
+        return scored(self.entry, self.name, str(self.entry.folder), stamp(self.entry))
 
 
 def stamp(entry: Entry) -> float:
@@ -198,15 +211,14 @@ def prepare(entries: Sequence[Entry], name: str, titles: Mapping[str, str]) -> l
         described = entry.evaluation.benchmarks[name]
         try:
             table, question = load(entry, name, str(entry.folder), stamp(entry))
-            scores, classes = scored(entry, name, str(entry.folder), stamp(entry))
-        except (EntryError, OSError, ValueError) as error:
+        except (EntryError, OSError) as error:
             st.error(f"{titles[entry.id]} is left out on {name}: {error}")
             continue
         if found and set(described.labels) != set(found[0].benchmark.labels):
             st.error(f"{titles[entry.id]} is left out: it names other classes on {name} than {found[0].title}.")
             continue
         questions.setdefault(question, []).append(titles[entry.id])
-        found.append(Shown(entry, titles[entry.id], described, table, scores, classes))
+        found.append(Shown(entry, titles[entry.id], name, described, table))
     if len(questions) > 1:
         groups = "; ".join(", ".join(some) for some in questions.values())
         st.warning(f"These models were scored on different versions of {name}; compare with care: {groups}.")

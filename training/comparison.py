@@ -52,7 +52,8 @@ def render(entries: Sequence[Entry], titles: Mapping[str, str]) -> str:
     script = f"<script>{get_plotlyjs()}</script>"
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Comparison</title><style>{STYLE}'
-        f".row {{ display: flex; flex-wrap: wrap; gap: 24px; }} .row > div {{ flex: 1 1 420px; min-width: 0; overflow: hidden; }} "
+        ".row { display: flex; flex-wrap: wrap; gap: 24px; } "
+        ".row > div { flex: 1 1 420px; min-width: 0; overflow: hidden; } "
         f".wide {{ overflow-x: auto; }}</style>{script}<body>{''.join(parts)}</body></html>\n"
     )
 

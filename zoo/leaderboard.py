@@ -17,7 +17,7 @@ from zoo.benchmarks import laboratory_of, published
 from zoo.bootstrap import Estimate
 from zoo.calibration import is_scaled, scaling_of
 from zoo.entry import Entry, EntryError, Metric, read_predictions
-from zoo.scoring import rows_hash, score
+from zoo.scoring import estimate, rows_hash
 
 AWAY = ("lisc",)  # other laboratories, the first that was scored counts
 
@@ -137,7 +137,7 @@ def _estimate(entry: Entry, cell: Cell) -> tuple[Estimate, str]:
     """What the bootstrap draws of a stored value, and which pictures it is about."""
     predictions = read_predictions(entry, cell.benchmark).sort_values("file", ignore_index=True)
     labels = sorted(entry.evaluation.benchmarks[cell.benchmark].labels)
-    return score(predictions, labels, scaling_of(entry)).scores[cell.metric], rows_hash(predictions)
+    return estimate(predictions, labels, scaling_of(entry), cell.metric), rows_hash(predictions)
 
 
 def _chance(first: Estimate, second: Estimate) -> float:

@@ -129,14 +129,11 @@ def report(table: pd.DataFrame, labels: Sequence[str], scaling: Scaling = AS_STO
     truth, probabilities = arrays(table, labels)
     cells, n_cells = cell_numbers(table["cell"])
     weights = resampled(n_cells, seed)
-    counts = cell_confusions(truth, probabilities.argmax(1), cells, len(labels), n_cells)
-    drawn = (weights @ counts.reshape(n_cells, -1)).reshape(-1, len(labels), len(labels))
+    counts, drawn = resampled_confusions(table, labels, seed)
     curves = [areas(truth == k, probabilities[:, k], cells, weights) for k in range(len(labels))]
     sizes = np.bincount(cells, minlength=n_cells)
 
-    value, draws = scores(counts.sum(0)), scores(drawn)
-    found = {name: Estimate(float(value[name]), draws[name]) for name in value}
-    found["accuracy"] = _never_certain(found["accuracy"], n_cells)
+    found = count_scores(counts, drawn, n_cells)
     whole = [_whole_areas(truth == k, probabilities[:, k]) for k in range(len(labels))]
     for place, name in enumerate(("macro_auc", "macro_average_precision")):
         parts = np.stack([curve[place] for curve in curves])
@@ -145,12 +142,12 @@ def report(table: pd.DataFrame, labels: Sequence[str], scaling: Scaling = AS_STO
     for name, losses in (("log_loss", log_losses(truth, probabilities)), ("brier", briers(truth, probabilities))):
         found[name] = ratio(np.bincount(cells, losses, n_cells), sizes, weights)
     found["selective_accuracy"] = _selective(truth, probabilities, cells, weights)
-    found["ece"] = _calibration(truth, tempered(probabilities, scaling.before), cells, weights)
+    found["ece"] = calibration_error(table, labels, scaling.before, seed)
     if scaling.after is not None:
-        found["ece_calibrated"] = _calibration(truth, tempered(probabilities, scaling.after), cells, weights)
+        found["ece_calibrated"] = calibration_error(table, labels, scaling.after, seed)
     found["accuracy_by_cell"] = accuracy_by_cell(table, labels, seed)
 
-    per_class = {name: (array, class_scores(drawn)[name]) for name, array in class_scores(counts.sum(0)).items()}
+    per_class = {name: (array, class_scores(drawn)[name]) for name, array in class_scores(counts).items()}
     per_class["auc"] = (np.array([area[0] for area in whole]), np.stack([curve[0] for curve in curves], 1))
     per_class["average_precision"] = (np.array([area[1] for area in whole]), np.stack([c[1] for c in curves], 1))
     ordered = {name: found[name] for name in SCORES if name in found}
@@ -162,6 +159,39 @@ def evaluate(
 ) -> dict[str, Interval]:
     """The scores of `report`, with intervals."""
     return {name: estimate.interval for name, estimate in report(table, labels, scaling, seed).scores.items()}
+
+
+def resampled_confusions(table: pd.DataFrame, labels: Sequence[str], seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Confusion counts (K, K) of a prediction table, and those of each resample (RESAMPLES, K, K)."""
+    truth, probabilities = arrays(table, labels)
+    cells, n_cells = cell_numbers(table["cell"])
+    counts = cell_confusions(truth, probabilities.argmax(1), cells, len(labels), n_cells)
+    drawn = resampled(n_cells, seed) @ counts.reshape(n_cells, -1)
+    return counts.sum(0), drawn.reshape(-1, len(labels), len(labels))
+
+
+def count_scores(counts: np.ndarray, drawn: np.ndarray, n_cells: int) -> dict[str, Estimate]:
+    """`scores` of what `resampled_confusions` gives for `n_cells` cells."""
+    value, draws = scores(counts), scores(drawn)
+    found = {name: Estimate(float(value[name]), draws[name]) for name in value}
+    return found | {"accuracy": _never_certain(found["accuracy"], n_cells)}
+
+
+def calibration_error(table: pd.DataFrame, labels: Sequence[str], exponent: float = 1.0, seed: int = 0) -> Estimate:
+    """Expected calibration error of probabilities raised to `exponent`; what resampling adds is taken off its draws.
+
+    An absolute difference grows with noise, so that a resample's error lies above the sample's own (bias-corrected
+    bootstrap, Efron & Tibshirani 1993, chapter 10).
+    """
+    truth, probabilities = arrays(table, labels)
+    cells, n_cells = cell_numbers(table["cell"])
+    weights = resampled(n_cells, seed)
+    bins, gaps = calibration_bins(truth, tempered(probabilities, exponent))
+    sums = np.bincount(cells * BINS + bins, gaps, n_cells * BINS).reshape(n_cells, BINS)
+    sizes = np.bincount(cells, minlength=n_cells).astype(np.float32)
+    drawn = np.abs(weights @ sums.astype(np.float32)).sum(1) / (weights @ sizes)
+    value = float(np.abs(sums.sum(0)).sum() / len(truth))
+    return Estimate(value, (drawn - drawn.mean() + value).clip(0, 1))
 
 
 def accuracy_by_cell(table: pd.DataFrame, labels: Sequence[str], seed: int = 0) -> Estimate:
@@ -256,21 +286,6 @@ def _selective(truth: np.ndarray, probabilities: np.ndarray, cells: np.ndarray, 
     n_cells = weights.shape[1]
     estimate = ratio(np.bincount(cells, right, n_cells), np.bincount(cells, answered, n_cells), weights)
     return _never_certain(estimate, len(np.unique(cells[answered])))
-
-
-def _calibration(truth: np.ndarray, probabilities: np.ndarray, cells: np.ndarray, weights: np.ndarray) -> Estimate:
-    """Expected calibration error; what resampling adds to it in the mean is taken off its draws.
-
-    An absolute difference grows with noise, so that a resample's error lies above the sample's own (bias-corrected
-    bootstrap, Efron & Tibshirani 1993, chapter 10).
-    """
-    bins, gaps = calibration_bins(truth, probabilities)
-    n_cells = weights.shape[1]
-    sums = np.bincount(cells * BINS + bins, gaps, n_cells * BINS).reshape(n_cells, BINS)
-    sizes = np.bincount(cells, minlength=n_cells).astype(np.float32)
-    drawn = np.abs(weights @ sums.astype(np.float32)).sum(1) / (weights @ sizes)
-    value = float(np.abs(sums.sum(0)).sum() / len(truth))
-    return Estimate(value, (drawn - drawn.mean() + value).clip(0, 1))
 
 
 def _whole_areas(positive: np.ndarray, score: np.ndarray) -> tuple[float, float]:

@@ -15,8 +15,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
+from tests.browser.conftest import DESK, PATIENCE, PHONE
 from tests.making import LABELS, draw_cell, draw_folder, make_report
 from zoo.catalogue import get_entry
 from zoo.runtime import Runtime
@@ -24,9 +25,7 @@ from zoo.runtime import Runtime
 pytestmark = pytest.mark.browser
 
 ROOT = Path(__file__).parents[2]
-DESK, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
 PAGES = ["", "explain", "compare", "models", "data", "examples"]
-PATIENCE = 60_000  # milliseconds; two test processes share two cores
 
 
 def free_port() -> int:
@@ -42,8 +41,8 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @contextmanager
-def serving(place: Path) -> Iterator[str]:
-    """The app as `make demo` starts it, with the built-in zoo and a folder of drawn examples."""
+def serving(place: Path, **more: str) -> Iterator[str]:
+    """The app as `make demo` starts it, with the built-in zoo and a folder of drawn examples; `more` is environment."""
     port = free_port()
     environment = {
         **os.environ,
@@ -51,7 +50,7 @@ def serving(place: Path) -> Iterator[str]:
         "HEMAZOO_CACHE": str(place / "cache"),
         "HEMAZOO_REPORTS": str(make_report(place / "report", 17_000)),
     }
-    environment.pop("HEMAZOO_ZOO", None)
+    environment = {k: v for k, v in environment.items() if k != "HEMAZOO_ZOO"} | more
     command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(port)]
     with (place / "log").open("w") as log:
         server = subprocess.Popen(
@@ -79,22 +78,6 @@ def wait_until_healthy(address: str, server: subprocess.Popen) -> None:
         except (urllib.error.URLError, ConnectionError, TimeoutError):
             time.sleep(0.2)
     raise AssertionError("the app did not start")
-
-
-@pytest.fixture(scope="module")
-def browser(browser_path: str) -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=browser_path, args=["--no-sandbox"])
-        yield running
-        running.close()
-
-
-@pytest.fixture
-def page(browser: Browser) -> Iterator[Page]:
-    context = browser.new_context(viewport=DESK)
-    context.set_default_timeout(PATIENCE)
-    yield context.new_page()
-    context.close()
 
 
 @pytest.fixture(scope="module")
