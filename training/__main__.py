@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from training import comparison, evaluate, fetch, results, sweep
+from training import comparison, crossval, evaluate, fetch, results, sweep
 from training.audit.report import look_for_copies, write
 from training.audit.report import run as run_audit
 from training.checkpoint import CheckpointError
@@ -29,16 +29,17 @@ from training.recipe import (
     load_recipe,
     recipe_ids,
 )
-from training.run import EMBEDDER, Job, Ready, make_ready, overview, report, say, train, warn, with_labels
+from training.run import EMBEDDER, Job, Ready, make_ready, originals_of, overview, report, say, train, warn, with_labels
 from training.splits import SCHEMES, Split, make_manifest, split_by, table_of, write_manifest
-from zoo import benchmarks, runs
+from zoo import benchmarks, runs, scoring
 from zoo.cache import cache_folder
 from zoo.catalogue import BUILTIN, FolderSource, distinct_titles, get_entry, list_entries
 from zoo.data import DataError, layouts, read_dataset
 from zoo.entry import CONFIG, ID, Entry, EntryError, read_entry, summary
 from zoo.files import write_text
+from zoo.metrics import AS_STORED, as_dict
 from zoo.reports import headlines
-from zoo.runtime import Runtime, resolve_device
+from zoo.runtime import Runtime, device_name, resolve_device
 
 TRAIN_HELP = """\
 Fit a recipe, score its test split once and write a whole zoo entry, or none.
@@ -88,6 +89,7 @@ def parser() -> argparse.ArgumentParser:
     _add_train(commands)
     _add_sweep(commands)
     _add_evaluate(commands)
+    _add_crossval(commands)
     _add_report(commands)
     _add_features(commands)
     _add_reproduce(commands)
@@ -177,10 +179,30 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
     judge.add_argument("--own", type=Path, metavar="DIR", help="a labelled folder of your own as the benchmark")
     judge.add_argument("--name", default="own", help="what to call it (default: own)")
     judge.add_argument("--again", dest="anew", action="store_true", help="score again what the entry holds already")
+    judge.add_argument("--speed", action="store_true", help="also measure how many images a second it classifies")
     judge.add_argument("--rescore", action="store_true", help="only compute the figures of stored predictions again")
     judge.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
     judge.add_argument("--json", action="store_true", help="print the entries' summaries as JSON on stdout")
     judge.set_defaults(run=_evaluate, again="give the command again to go on")
+
+
+def _add_crossval(commands: argparse._SubParsersAction) -> None:
+    cross = commands.add_parser(
+        "crossval",
+        help="train a recipe on grouped folds",
+        description="Train a recipe once a fold, whole cells apart, and keep what each fold answers for cells it "
+        "never saw. Cut short, it goes on where it was.",
+    )
+    cross.add_argument("recipe", help="a recipe's id, or a .toml file; classical heads train their network with them")
+    cross.add_argument("--data", type=Path, required=True, help="the data set's folder")
+    cross.add_argument("--into", metavar="ENTRY", help="entry of the same recipe that keeps the answers")
+    cross.add_argument("--folds", type=int, default=5, help="(default: 5)")
+    cross.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a key of the recipe")
+    cross.add_argument("--originals", type=Path, metavar="DIR", help="original frames of an augmented data set")
+    cross.add_argument("--place", type=Path, metavar="DIR", help="where the folds are kept (default: runs/crossval/ID)")
+    cross.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
+    cross.add_argument("--json", action="store_true", help="print the scores as JSON on stdout")
+    cross.set_defaults(run=_crossval, again="give the command again to go on")
 
 
 def _add_report(commands: argparse._SubParsersAction) -> None:
@@ -487,9 +509,35 @@ def _evaluate(options: argparse.Namespace) -> int:
                 open_ones = [e for e in open_ones if not evaluate.refused(e, benchmark)]
             if open_ones:
                 failed |= evaluate.evaluate(open_ones, benchmark, pictures, runtime, say)
+        for entry in named if options.speed else ():
+            rate = evaluate.put_speed(entry, runtime)
+            _say(f"{entry.id}: {rate:,.0f} images a second", OK)
     for reason in failed.values():
         _say(reason, FAILED)
     return _summaries(named, options.json) or (FAILED if failed else OK)
+
+
+def _crossval(options: argparse.Namespace) -> int:
+    recipe = with_labels(load_recipe(options.recipe, options.set), options.data)
+    if recipe.ensemble:
+        return _say(f"{recipe.id} is an ensemble: cross-validate its members.", USAGE)
+    if options.folds < 2:
+        return _say("At least 2 folds are needed.", USAGE)
+    place = options.place or RUNS / "crossval" / recipe.id
+    accelerator = make_accelerator(resolve_device(options.device))
+    originals = originals_of(recipe, options.data, options.originals)
+    plan = crossval.Plan(recipe, options.data, place.resolve(), options.folds, originals)
+    table = crossval.crossval(plan, accelerator, say)
+    found = scoring.intervals(scoring.score(table, list(table.columns[3:]), AS_STORED))
+    for name in ("accuracy", "balanced_accuracy", "accuracy_by_cell"):
+        i = found[name]
+        _say(f"{scoring.NAMES[name]} {100 * i.value:.1f} % ({100 * i.low:.1f} to {100 * i.high:.1f})", OK)
+    if options.into:
+        entry = _entry(options.into, usable=False)
+        _say(f"{entry.id} keeps it as {crossval.add(entry, plan, table, device_name(accelerator.device))}.", OK)
+    if options.json:
+        print(json.dumps(as_dict(found)))
+    return OK
 
 
 def _report(options: argparse.Namespace) -> int:

@@ -198,7 +198,7 @@ def make_split(job: Job, prepared: Prepared) -> Split:
         labels = [item.label for item in data.items]
         table = Table.plain(item_names(data.items), labels, prepared.pixels, parts_of(data))
     else:
-        found = run_audit(data, get_entry(EMBEDDER), cache_folder(), _originals(job))
+        found = run_audit(data, get_entry(EMBEDDER), cache_folder(), originals_of(recipe, job.data, job.originals))
         table = table_of(data, found.measured, found.cells)
     if job.split is not None and job.data is not None:
         manifest = read_manifest(job.split, read_dataset(job.data))
@@ -209,13 +209,17 @@ def make_split(job: Job, prepared: Prepared) -> Split:
     return clean(split, recipe.clean, split.cells, table.pixels, found and _suspects(found, table))
 
 
-def _originals(job: Job) -> Path | None:
-    if not job.recipe.data.originals or job.data is None:
-        return job.originals
-    originals = job.originals or job.data.parent / "bccd" / "JPEGImages"
+def originals_of(recipe: Recipe, data: Path | None, named: Path | None) -> Path | None:
+    """Folder of the frames that augmented pictures were made from, where the recipe needs it.
+
+    Raises TrainingDataError if it is not there.
+    """
+    if not recipe.data.originals or data is None:
+        return named
+    originals = named or data.parent / "bccd" / "JPEGImages"
     if not originals.is_dir():
         raise TrainingDataError(
-            f"{job.recipe.data.name} holds augmented copies, and {originals} with the original frames is not there. "
+            f"{recipe.data.name} holds augmented copies, and {originals} with the original frames is not there. "
             "Fetch BCCD_Dataset and name its JPEGImages folder with --originals: without it validation would leak."
         )
     return originals
