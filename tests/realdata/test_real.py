@@ -18,7 +18,9 @@ from tests.zoo.test_images import png_header
 from training.__main__ import main as training
 from training.audit.copies import find_copies
 from training.audit.measure import measure
+from training.rows import rows_of
 from zoo.__main__ import main
+from zoo.benchmarks import get_benchmark, names
 from zoo.catalogue import get_entry
 from zoo.data import DataSet, read_dataset
 from zoo.data.readers import voc
@@ -51,6 +53,7 @@ def test_the_71_cells_of_test(real_data, capsys):
         ("pbc8-efficientnet-lite0", "pbc-test", "pbc"),
         ("wbc4-efficientnet-lite0", "dataset2-test", "dataset2"),
         ("cnn60", "dataset2-test", "dataset2"),
+        ("wbc4-efficientnet-lite0", "lisc", "lisc"),
     ],
 )
 def test_stored_predictions_are_what_the_model_says_today(real_data, capsys, model, benchmark, folder):
@@ -189,3 +192,16 @@ def test_the_cell_of_a_cut_out_picture_is_found(real_data):
         )
     assert len(held) >= 199
     assert np.mean(held) >= 0.95
+
+
+@pytest.mark.parametrize("name", ["lisc", "lisc-5", "dataset2-test-corrupted", "pbc-test-corrupted"])
+def test_benchmarks_are_made_by_their_rules(real_data, name):
+    assert rows_of(name, real_data).equals(get_benchmark(name).rows)
+
+
+def test_the_boxes_of_bccd_crops_are_on_their_pictures(real_data):
+    """And every picture of every benchmark is there."""
+    for name in names():
+        assert get_benchmark(name).pictures(real_data)
+    for _, _, _, source in get_benchmark("bccd-crops").pictures(real_data)[:5]:
+        assert find_cell(source.image()).confidence > 0.3
