@@ -15,7 +15,7 @@ from pages import shared
 from zoo import comparison_figures as figures
 from zoo import leaderboard, metrics, robustness, significance
 from zoo.api import default_runtime
-from zoo.benchmarks import find_source
+from zoo.benchmarks import find_source, published
 from zoo.bootstrap import Interval
 from zoo.calibration import scaling_of
 from zoo.catalogue import distinct_titles
@@ -115,14 +115,12 @@ def chart(figure: go.Figure, key: str, **more: object) -> object:
     return st.plotly_chart(figure, config=config, key=key, **more)
 
 
-def downloads(table: pd.DataFrame, stem: str) -> None:
-    """A table as CSV, and as Markdown to copy."""
-    left, right, _ = st.columns([1, 1, 3])
-    left.download_button(
-        "CSV", shared.csv(table), f"{stem}.csv", icon=":material/download:", key=f"csv {stem}", width="stretch"
-    )
-    with right.popover("Markdown", icon=":material/content_copy:", width="stretch"):
-        st.code(leaderboard.markdown(_rounded(table)), language="markdown")
+def downloads(table: pd.DataFrame, stem: str, words: pd.DataFrame | None = None) -> None:
+    """A table as CSV, and as Markdown to copy; `words` is what the Markdown shows where it is not the same."""
+    with st.container(horizontal=True):
+        st.download_button("CSV", shared.csv(table), f"{stem}.csv", icon=":material/download:", key=f"csv {stem}")
+        with st.popover("Markdown", icon=":material/content_copy:"):
+            st.code(leaderboard.markdown(_rounded(table) if words is None else words), language="markdown")
 
 
 def _rounded(table: pd.DataFrame) -> pd.DataFrame:
@@ -159,7 +157,7 @@ def show_leaderboard(entries: Sequence[Entry]) -> None:
     """One row a model; numbers to sort by, each with its interval drawn beside it."""
     key = tuple((entry.id, stamp(entry)) for entry in entries)
     table, first = leaderboard.table(entries), leaders(entries, key)
-    columns: dict[str, object] = {"model": st.column_config.TextColumn("model", pinned=True, width=240)}
+    columns: dict[str, object] = {"model": st.column_config.TextColumn("model", pinned=True, width=190)}
     shown = table[["model"]].copy()
     for name, column in leaderboard.COLUMNS.items():
         if table[name].notna().any():
@@ -196,12 +194,7 @@ def show_leaderboard(entries: Sequence[Entry]) -> None:
     if table["leaky"].any():
         some = ", ".join(table.loc[table["leaky"], "model"])
         st.warning(f"**Leaky split** at home, only good for reproducing others: {some}.")
-    left, right, _ = st.columns([1, 1, 3])
-    left.download_button(
-        "CSV", shared.csv(table), "leaderboard.csv", icon=":material/download:", key="csv leaderboard", width="stretch"
-    )
-    with right.popover("Markdown", icon=":material/content_copy:", width="stretch"):
-        st.code(leaderboard.markdown(leaderboard.in_words(table, first)), language="markdown")
+    downloads(table, "leaderboard", leaderboard.in_words(table, first))
 
 
 def prepare(entries: Sequence[Entry], name: str, titles: Mapping[str, str]) -> list[Shown]:
@@ -561,8 +554,10 @@ if not found:
 labels = found[0].benchmark.labels
 about = found[0].benchmark
 missing = [titles[e.id] for e in entries if name not in e.evaluation.benchmarks]
+known = published().get(name)
+notes = " ".join(about.notes) or (known.note if known else "")
 st.caption(
-    f"{about.n_images:,} images of {about.n_cells:,} independent cells. {' '.join(about.notes)} Everything is computed "
+    f"{about.n_images:,} images of {about.n_cells:,} independent cells. {notes} Everything is computed "
     "from stored predictions." + (f" Not scored here: {', '.join(missing)}." if missing else "")
 )
 show_matrices(found, labels, name)

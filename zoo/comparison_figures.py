@@ -18,7 +18,7 @@ COLOURS = ("#b5123e", "#1f77b4", "#2ca02c", "#ff7f0e", "#9467bd", "#17becf", "#8
 GREY = "#8a8f98"
 CELL = 46  # pixels of a matrix row
 LEAST_SHARE = 0.2  # at which the colour scale of a difference ends at the least
-MARGIN = {"l": 0, "r": 0, "t": 10, "b": 0}
+MARGIN = {"l": 0, "r": 0, "t": 32, "b": 0}  # above: room for the button that downloads
 BARS = ("accuracy", "macro_precision", "macro_recall", "macro_f1")  # of system E
 SHOWN = ("counts", "of the true class", "of the called class")  # ways to show a confusion matrix
 
@@ -182,7 +182,7 @@ def corruption(found: Mapping[str, pd.DataFrame]) -> go.Figure:
     across = 4
     down = max(1, -(-len(kinds) // across))
     titles = [KINDS[kind].title for kind in kinds]
-    figure = make_subplots(down, across, shared_yaxes=True, subplot_titles=titles, vertical_spacing=0.24 / down)
+    figure = make_subplots(down, across, shared_yaxes=True, subplot_titles=titles, vertical_spacing=0.36 / down)
     for number, (title, table) in enumerate(found.items()):
         clean = table[table["kind"] == CLEAN]
         for place, kind in enumerate(kinds):
@@ -203,7 +203,7 @@ def corruption(found: Mapping[str, pd.DataFrame]) -> go.Figure:
     figure.update_xaxes(dtick=1, fixedrange=True)
     figure.update_yaxes(tickformat=".0%", rangemode="tozero", fixedrange=True)
     figure.update_annotations(font_size=12)
-    return figure.update_layout(height=90 + 170 * down, margin={**MARGIN, "t": 30}, legend=_legend(-0.1))
+    return figure.update_layout(height=110 + 190 * down, margin={**MARGIN, "t": 44}, legend=_legend(-0.1))
 
 
 def home_and_away(table: pd.DataFrame) -> go.Figure:
@@ -281,7 +281,7 @@ def _matrix(values: np.ndarray, labels: Sequence[str], text: list[list[str]], sc
         **scale,
     )
     return go.Figure(heat).update_layout(
-        height=130 + CELL * len(labels),
+        height=150 + CELL * len(labels),
         margin=MARGIN,
         xaxis={"title": "called", "fixedrange": True, "tickangle": -40, "automargin": True},
         yaxis={"title": "true", "autorange": "reversed", "fixedrange": True, "automargin": True},
