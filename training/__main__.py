@@ -29,6 +29,7 @@ from training.recipe import (
     load_recipe,
     recipe_ids,
 )
+from training.rows import rows_of
 from training.run import EMBEDDER, Job, Ready, make_ready, originals_of, overview, report, say, train, warn, with_labels
 from training.splits import SCHEMES, Split, make_manifest, split_by, table_of, write_manifest
 from zoo import benchmarks, runs, scoring
@@ -90,6 +91,7 @@ def parser() -> argparse.ArgumentParser:
     _add_sweep(commands)
     _add_evaluate(commands)
     _add_crossval(commands)
+    _add_rows(commands)
     _add_report(commands)
     _add_features(commands)
     _add_reproduce(commands)
@@ -203,6 +205,19 @@ def _add_crossval(commands: argparse._SubParsersAction) -> None:
     cross.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
     cross.add_argument("--json", action="store_true", help="print the scores as JSON on stdout")
     cross.set_defaults(run=_crossval, again="give the command again to go on")
+
+
+def _add_rows(commands: argparse._SubParsersAction) -> None:
+    made = commands.add_parser(
+        "rows",
+        help="make a benchmark's rows again",
+        description="Print a published benchmark's rows as CSV, made again by its rule from the data sets.",
+    )
+    made.add_argument("benchmark", choices=benchmarks.names(), metavar="NAME", help=", ".join(benchmarks.names()))
+    made.add_argument(
+        "--data", type=Path, required=True, metavar="ROOT", help="folder that holds the data sets' folders"
+    )
+    made.set_defaults(run=_rows, again="give the command again")
 
 
 def _add_report(commands: argparse._SubParsersAction) -> None:
@@ -538,6 +553,14 @@ def _crossval(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(as_dict(found)))
     return OK
+
+
+def _rows(options: argparse.Namespace) -> int:
+    made = rows_of(options.benchmark, options.data)
+    print(made.to_csv(index=False, lineterminator="\n"), end="")
+    same = made.equals(benchmarks.get_benchmark(options.benchmark).rows)
+    _say(f"{len(made):,} rows, {'as published' if same else 'not those that are published'}.", OK)
+    return OK if same else FAILED
 
 
 def _report(options: argparse.Namespace) -> int:

@@ -46,10 +46,6 @@ class Estimate:
         """The 95 % percentile interval."""
         return self.exact or percentiles(self.value, self.draws)
 
-    def minus(self, other: Estimate) -> Interval:
-        """Paired difference; the two must come from tables with the same cells."""
-        return percentiles(self.value - other.value, self.draws - other.draws)
-
 
 def percentiles(value: float, draws: np.ndarray) -> Interval:
     """A value with the 2.5 and 97.5 % points of its draws, those left out that are not numbers."""

@@ -85,40 +85,68 @@ def risk_coverage(truth: np.ndarray, probabilities: np.ndarray) -> Curve:
     return Curve(answered, accuracy, confidence[order][ends], area)
 
 
-def areas(
-    positive: np.ndarray, score: np.ndarray, cells: np.ndarray, weights: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Area under the ROC curve and average precision, in each resample, both (RESAMPLES,); nan where undefined.
+@dataclass(frozen=True)
+class _Marks:
+    """The distinct scores of a class's positives, from the top down, as places to count at; each (marks, n_cells).
 
-    `positive` and `score` are (n,), `cells` the images' cell numbers (n,), `weights` (RESAMPLES, n_cells).
+    `hits` positives at each mark, `false` negatives at it or between it and the mark above, `ties` those at it.
     """
-    n_cells = weights.shape[1]
-    marks, group = np.unique(-score[positive], return_inverse=True)  # the positives' scores, from the top down
-    if not len(marks) or positive.all():
-        nothing = np.full(len(weights), np.nan)
-        return nothing, nothing if not len(marks) else np.ones(len(weights))
-    others = -score[~positive]
-    place = np.searchsorted(marks, others)  # first mark that is not above the negative
-    seen = place < len(marks)
-    tied = seen.copy()
-    tied[seen] = marks[place[seen]] == others[seen]
-    mine = _sums(group, cells[positive], len(marks), n_cells)
-    above = _sums((place + tied)[seen & ~tied], cells[~positive][seen & ~tied], len(marks), n_cells)
-    equal = _sums(place[tied], cells[~positive][tied], len(marks), n_cells)
-    negatives = np.bincount(cells[~positive], minlength=n_cells).astype(np.float32)
-    roc_area, precision_area = np.empty(len(weights)), np.empty(len(weights))
+
+    hits: sparse.csr_array
+    false: sparse.csr_array
+    ties: sparse.csr_array
+    negatives: np.ndarray  # of each cell
+
+
+def areas(
+    positives: np.ndarray, scores: np.ndarray, cells: np.ndarray, weights: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Area under the ROC curve and average precision of K classes in each resample, both (K, RESAMPLES).
+
+    `positives` is bool (K, n), `scores` (K, n), `cells` the images' cell numbers (n,), `weights` (RESAMPLES, n_cells).
+    Where a resample has no positive or no negative, an area is nan.
+    """
+    marks = [
+        _marks(positive, score, cells, weights.shape[1]) for positive, score in zip(positives, scores, strict=True)
+    ]
+    roc_area, precision_area = np.empty((2, len(marks), len(weights)))
     for start in range(0, len(weights), CHUNK):
         part = slice(start, start + CHUNK)
         drawn = np.ascontiguousarray(weights[part].T)
-        hits, ties = mine @ drawn, equal @ drawn
-        false = (above @ drawn).cumsum(0) + ties.cumsum(0)  # at or above each mark
-        true = hits.cumsum(0)
-        total, rest = true[-1], negatives @ drawn
-        with np.errstate(invalid="ignore", divide="ignore"):
-            beaten = rest - false + ties / 2
-            roc_area[part] = (hits * beaten).sum(0) / (total * rest)
-            precision_area[part] = np.nansum(hits * true / (true + false), 0) / total
+        for k, mark in enumerate(marks):
+            roc_area[k, part], precision_area[k, part] = _areas(mark, drawn)
     return roc_area, precision_area
+
+
+def _marks(positive: np.ndarray, score: np.ndarray, cells: np.ndarray, n_cells: int) -> _Marks:
+    marks, group = np.unique(-score[positive], return_inverse=True)
+    others, whose = -score[~positive], cells[~positive]
+    place = np.searchsorted(marks, others)  # first mark that is not above the negative
+    seen = place < len(marks)  # the rest lie below every positive: they are beaten by all
+    tied = seen.copy()
+    tied[seen] = marks[place[seen]] == others[seen]
+    return _Marks(
+        _sums(group, cells[positive], len(marks), n_cells),
+        _sums(place[seen], whose[seen], len(marks), n_cells),
+        _sums(place[tied], whose[tied], len(marks), n_cells),
+        np.bincount(whose, minlength=n_cells).astype(np.float32),
+    )
+
+
+def _areas(marks: _Marks, drawn: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both areas for weights (n_cells, resamples)."""
+    if not marks.hits.shape[0]:
+        nothing = np.full(drawn.shape[1], np.nan)
+        return nothing, nothing
+    hits = marks.hits @ drawn
+    true, false = hits.cumsum(0), (marks.false @ drawn).cumsum(0)
+    total, rest = true[-1], marks.negatives @ drawn
+    beaten = (hits * (rest - false)).sum(0)
+    if marks.ties.nnz:
+        beaten += (hits * (marks.ties @ drawn)).sum(0) / 2
+    with np.errstate(invalid="ignore", divide="ignore"):
+        precision = np.divide(true, true + false, out=np.zeros_like(true), where=true > 0)
+        return beaten / (total * rest), (hits * precision).sum(0) / total
 
 
 def _sums(groups: np.ndarray, cells: np.ndarray, n_groups: int, n_cells: int) -> sparse.csr_array:

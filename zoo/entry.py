@@ -445,6 +445,7 @@ def summary(entry: Entry) -> Mapping[str, Any]:
         "architecture": config.architecture if config else "",
         "parameters": entry.weights.parameters if entry.weights else None,
         "weights": entry.weights is not None,
+        "speed": (entry.evaluation.model_extra or {}).get("speed"),
         "members": list(config.zoo.members or []) if config else [],
         "status": "ok" if entry.ok else "broken",
         "reason": entry.reason,

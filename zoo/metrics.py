@@ -15,6 +15,7 @@ from zoo import bootstrap
 from zoo.bootstrap import UNKNOWN, Estimate, Interval, cell_numbers, percentiles, ratio, resampled
 from zoo.curves import BINS, areas, calibration_bins
 
+AREAS = ("auc", "average_precision")
 TINY = 1e-7  # below half precision's smallest number: a stored zero is not certain
 COVERAGE = 0.8
 
@@ -130,15 +131,14 @@ def report(table: pd.DataFrame, labels: Sequence[str], scaling: Scaling = AS_STO
     cells, n_cells = cell_numbers(table["cell"])
     weights = resampled(n_cells, seed)
     counts, drawn = resampled_confusions(table, labels, seed)
-    curves = [areas(truth == k, probabilities[:, k], cells, weights) for k in range(len(labels))]
+    positives, shares = truth == np.arange(len(labels))[:, None], probabilities.T
+    curves = areas(positives, shares, cells, weights)
+    whole = areas(positives, shares, np.arange(len(truth)), np.ones((1, len(truth)), np.float32))
     sizes = np.bincount(cells, minlength=n_cells)
 
     found = count_scores(counts, drawn, n_cells)
-    whole = [_whole_areas(truth == k, probabilities[:, k]) for k in range(len(labels))]
-    for place, name in enumerate(("macro_auc", "macro_average_precision")):
-        parts = np.stack([curve[place] for curve in curves])
-        mean = _known_mean(np.array([[area[place]] for area in whole]))
-        found[name] = Estimate(float(mean[0]), _known_mean(parts))
+    for name, area, draws in zip((f"macro_{name}" for name in AREAS), whole, curves, strict=True):
+        found[name] = Estimate(float(_known_mean(area)[0]), _known_mean(draws))
     for name, losses in (("log_loss", log_losses(truth, probabilities)), ("brier", briers(truth, probabilities))):
         found[name] = ratio(np.bincount(cells, losses, n_cells), sizes, weights)
     found["selective_accuracy"] = _selective(truth, probabilities, cells, weights)
@@ -148,8 +148,7 @@ def report(table: pd.DataFrame, labels: Sequence[str], scaling: Scaling = AS_STO
     found["accuracy_by_cell"] = accuracy_by_cell(table, labels, seed)
 
     per_class = {name: (array, class_scores(drawn)[name]) for name, array in class_scores(counts).items()}
-    per_class["auc"] = (np.array([area[0] for area in whole]), np.stack([curve[0] for curve in curves], 1))
-    per_class["average_precision"] = (np.array([area[1] for area in whole]), np.stack([c[1] for c in curves], 1))
+    per_class |= {n: (area[:, 0], draws.T) for n, area, draws in zip(AREAS, whole, curves, strict=True)}
     ordered = {name: found[name] for name in SCORES if name in found}
     return Report(ordered, _class_table(table, labels, per_class))
 
@@ -286,13 +285,6 @@ def _selective(truth: np.ndarray, probabilities: np.ndarray, cells: np.ndarray, 
     n_cells = weights.shape[1]
     estimate = ratio(np.bincount(cells, right, n_cells), np.bincount(cells, answered, n_cells), weights)
     return _never_certain(estimate, len(np.unique(cells[answered])))
-
-
-def _whole_areas(positive: np.ndarray, score: np.ndarray) -> tuple[float, float]:
-    """Area under the ROC curve and average precision of all images, each counted once."""
-    once = np.ones((1, len(positive)), np.float32)
-    first, second = areas(positive, score, np.arange(len(positive)), once)
-    return float(first[0]), float(second[0])
 
 
 def _class_table(

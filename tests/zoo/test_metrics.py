@@ -99,7 +99,9 @@ def test_curves_and_areas_are_those_of_scikit_learn(made):
     once = np.ones((1, len(truth)), np.float32)
     for k in range(shares.shape[1]):
         positive, score = truth == k, shares[:, k]
-        area, precision = (float(a[0]) for a in curves.areas(positive, score, np.arange(len(truth)), once))
+        area, precision = (
+            float(a[0, 0]) for a in curves.areas(positive[None], score[None], np.arange(len(truth)), once)
+        )
         if positive.any():
             curve = curves.precision_recall(positive, score)
             expected = sk.average_precision_score(positive, score)
@@ -125,8 +127,8 @@ def test_areas_in_a_resample_are_those_of_the_images_repeated(made):
     truth, shares = made
     drawn = np.random.default_rng(0).integers(0, 3, (3, len(truth)))
     positive, score = truth == 0, shares[:, 0]
-    roc, precision = curves.areas(positive, score, np.arange(len(truth)), drawn.astype(np.float32))
-    for row, area, mean in zip(drawn, roc, precision, strict=True):
+    roc, precision = curves.areas(positive[None], score[None], np.arange(len(truth)), drawn.astype(np.float32))
+    for row, area, mean in zip(drawn, roc[0], precision[0], strict=True):
         again, scores = np.repeat(positive, row), np.repeat(score, row)
         if again.any() and not again.all():
             assert area == pytest.approx(sk.roc_auc_score(again, scores), abs=1e-5)
@@ -296,7 +298,7 @@ def test_two_models_are_compared_on_the_same_images():
     assert (same.value, same.low, same.high) == (0, 0, 0)
     # the draws of two reports are paired as well
     one, two = (metrics.report(table, LABELS).scores["accuracy"] for table in (TABLE, worse))
-    paired = one.minus(two)
+    paired = bootstrap.percentiles(one.value - two.value, one.draws - two.draws)
     assert (paired.value, paired.low, paired.high) == pytest.approx((gap.value, gap.low, gap.high), abs=1e-6)
     with pytest.raises(ValueError, match="different pictures"):
         significance.accuracy_difference(TABLE, TABLE.assign(file="other.png"), LABELS)

@@ -1,0 +1,56 @@
+"""How long do all scores with their intervals take? 2,000 resamples, each score, and one image's share beside it.
+
+PYTHONPATH=. python benchmarks/metrics.py
+"""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pandas as pd
+
+from zoo import bootstrap, metrics
+from zoo.metrics import Scaling
+
+LABELS = list("abcdefgh")
+
+
+def table_of(images: int, cells: int, skill: float, seed: int = 0) -> pd.DataFrame:
+    """A prediction table of a model that is right the oftener the higher `skill` is."""
+    random = np.random.default_rng(seed)
+    truth = random.integers(0, len(LABELS), cells)[np.arange(images) % cells]
+    logits = 2 * random.normal(0, 1, (images, len(LABELS))) + skill * np.eye(len(LABELS))[truth]
+    shares = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    table = pd.DataFrame(shares.astype(np.float16).astype(np.float32), columns=LABELS)
+    table.insert(0, "file", [f"{n}.png" for n in range(images)])
+    table.insert(1, "cell", [f"cell-{n % cells}" for n in range(images)])
+    table.insert(2, "label", [LABELS[n] for n in truth])
+    return table
+
+
+def main() -> None:
+    """Print a row a case: all scores, with and without drawing the resamples, and the confusion counts alone."""
+    print(f"{bootstrap.RESAMPLES:,} resamples, {len(LABELS)} classes, seconds (best of three)")
+    print(f"{'images':>7} {'cells':>7} {'accuracy':>9} {'first':>7} {'again':>7} {'counts only':>12}")
+    for images, cells, skill in ((12_000, 12_000, 9), (12_000, 12_000, 3), (12_000, 350, 3), (2_500, 71, 3)):
+        table = table_of(images, cells, skill)
+        first, again, counts = [], [], []
+        for _ in range(3):
+            bootstrap.resampled.cache_clear()
+            first.append(timed(lambda table=table: metrics.report(table, LABELS, Scaling(1.5, 1.0))))
+            again.append(timed(lambda table=table: metrics.report(table, LABELS, Scaling(1.5, 1.0))))
+            counts.append(timed(lambda table=table: metrics.resampled_confusions(table, LABELS)))
+        accuracy = metrics.evaluate(table, LABELS)["accuracy"].value
+        print(f"{images:7,} {cells:7,} {accuracy:9.1%} {min(first):7.2f} {min(again):7.2f} {min(counts):12.2f}")
+
+
+def timed(do: object) -> float:
+    """Seconds that a call takes."""
+    start = time.perf_counter()
+    do()
+    return time.perf_counter() - start
+
+
+if __name__ == "__main__":
+    main()
