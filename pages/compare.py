@@ -146,9 +146,11 @@ def benchmarks_of(entries: Sequence[Entry]) -> dict[str, list[Entry]]:
             if benchmark.role == "test":
                 found.setdefault(name, []).append(entry)
 
-    def rank(item: tuple[str, list[Entry]]) -> tuple[bool, bool, int]:
+    def rank(item: tuple[str, list[Entry]]) -> tuple[bool, bool, int, int]:
         name, some = item
-        return any(e.evaluation.benchmarks[name].leaky for e in some), name.endswith("-corrupted"), -len(some)
+        at_home = sum(leaderboard.home_benchmark(entry) == name for entry in some)
+        leaky = any(entry.evaluation.benchmarks[name].leaky for entry in some)
+        return leaky, name.endswith("-corrupted"), -len(some), -at_home
 
     return dict(sorted(found.items(), key=rank))
 
@@ -226,8 +228,15 @@ def prepare(entries: Sequence[Entry], name: str, titles: Mapping[str, str]) -> l
 
 def show_matrices(found: Sequence[Shown], labels: list[str], name: str) -> None:
     """All matrices on one colour scale; a chosen cell shows the images behind it."""
+    st.subheader("Confusion matrices")
     way = st.segmented_control(
-        "Confusion matrices", figures.SHOWN, default=figures.SHOWN[1], required=True, key="matrix", bind="query-params"
+        "Shown",
+        figures.SHOWN,
+        default=figures.SHOWN[1],
+        required=True,
+        key="matrix",
+        bind="query-params",
+        label_visibility="collapsed",
     )
     counts = {one.title: metrics.confusion_of(one.table, labels) for one in found}
     top = 1.0 if way != figures.SHOWN[0] else float(max((c.max() for c in counts.values()), default=1))
@@ -310,7 +319,7 @@ def why(one: Shown, file: str, source: object) -> None:
 
 def show_difference(found: Sequence[Shown], counts: Mapping[str, np.ndarray], labels: list[str], way: str) -> None:
     """Two models' matrices subtracted, and what tests say of the two."""
-    st.markdown("**Difference of two**")
+    st.subheader("Difference of two")
     one, other = st.columns(2)
     by_id = {shown.entry.id: shown for shown in found}
     first = by_id[one.selectbox("First", list(by_id), format_func=lambda i: by_id[i].title, key="first")]

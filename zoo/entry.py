@@ -445,7 +445,6 @@ def summary(entry: Entry) -> Mapping[str, Any]:
         "architecture": config.architecture if config else "",
         "parameters": entry.weights.parameters if entry.weights else None,
         "weights": entry.weights is not None,
-        "speed": (entry.evaluation.model_extra or {}).get("speed"),
         "members": list(config.zoo.members or []) if config else [],
         "status": "ok" if entry.ok else "broken",
         "reason": entry.reason,
@@ -453,4 +452,5 @@ def summary(entry: Entry) -> Mapping[str, Any]:
             name: {metric: value.model_dump() for metric, value in benchmark.metrics.items()}
             for name, benchmark in entry.evaluation.benchmarks.items()
         },
+        "speed": (entry.evaluation.model_extra or {}).get("speed"),
     }

@@ -56,9 +56,10 @@ def run(*arguments: object) -> int:
 
 def test_scores_come_into_any_number_of_entries(root, tmp_path, capsys):
     entries = [make_entry(tmp_path / "zoo" / name, name) for name in ("cnn60", "test_resnet")]
-    assert run(*entries, "--benchmark", "drawn-far", "--data", root, "--json") == 0
+    assert run(*entries, "--benchmark", "drawn-far", "--data", root, "--speed", "--json") == 0
     told = json.loads(capsys.readouterr().out)
     assert [one["id"] for one in told] == ["cnn60", "test_resnet"]
+    assert all(one["speed"]["images_per_second"] > 0 and one["speed"]["device"] for one in told)
     for folder, one in zip(entries, told, strict=True):
         entry = read_entry(folder)
         table = read_predictions(entry, "drawn-far")

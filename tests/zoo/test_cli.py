@@ -55,6 +55,7 @@ def test_list(run):
         "status",
         "reason",
         "benchmarks",
+        "speed",
     ]
     assert list(found[MODEL]) == keys
     assert found[MODEL]["labels"] == LABELS
