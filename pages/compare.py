@@ -456,25 +456,12 @@ def show_agreement(found: Sequence[Shown], labels: list[str], name: str) -> None
     left, right = st.columns(2)
     one = by_id[left.selectbox("Right", list(by_id), format_func=lambda i: by_id[i].title, key="right")]
     other = by_id[right.selectbox("while wrong", list(by_id), 1, format_func=lambda i: by_id[i].title, key="wrong")]
-    rows = disagreement(one, other, labels)
+    rows = significance.only_first_right(one.table, other.table, labels)
     first, second = shared.plain(one.title), shared.plain(other.title)
     st.markdown(f"**{len(rows):,} images** that {first} gets right and {second} not")
     show_pictures(rows.head(PICTURES), other, name, "agreement")
     if len(rows):
         downloads(rows, f"{one.entry.id}-right-{other.entry.id}-wrong")
-
-
-def disagreement(one: Shown, other: Shown, labels: list[str]) -> pd.DataFrame:
-    """Rows of `other` that it gets wrong and `one` right, its surest errors first."""
-    try:
-        first, second = significance.shared_rows(one.table, other.table)
-    except ValueError:
-        return other.table.iloc[:0]
-    truth, shares = metrics.arrays(second, labels)
-    right = metrics.arrays(first, labels)[1].argmax(1) == truth
-    wrong = shares.argmax(1) != truth
-    order = np.argsort(-shares.max(1), kind="stable")
-    return second.iloc[[row for row in order if right[row] and wrong[row]]]
 
 
 def show_curves(entries: Sequence[Entry], titles: Mapping[str, str]) -> None:

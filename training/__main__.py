@@ -36,6 +36,7 @@ from zoo import benchmarks, runs, scoring
 from zoo.cache import cache_folder
 from zoo.catalogue import BUILTIN, FolderSource, distinct_titles, get_entry, list_entries
 from zoo.data import DataError, layouts, read_dataset
+from zoo.datasets import places
 from zoo.entry import CONFIG, ID, Entry, EntryError, read_entry, summary
 from zoo.files import write_text
 from zoo.leaderboard import home_benchmark
@@ -225,10 +226,12 @@ def _add_report(commands: argparse._SubParsersAction) -> None:
     told = commands.add_parser(
         "report",
         help="compare entries in one HTML page",
-        description="Write one self-contained HTML page that compares entries on every benchmark they were scored on.",
+        description="Write one self-contained HTML page that compares entries on every benchmark they were scored on. "
+        "Pictures are shown of the data sets whose folders HEMAZOO_DATASETS names.",
     )
     told.add_argument("entries", nargs="+", metavar="ENTRY", help="an entry's id in the zoo, or its folder")
     told.add_argument("--out", type=Path, required=True, metavar="FILE", help="the page, for instance report.html")
+    told.add_argument("--no-thumbnails", action="store_true", help="keep pictures out of the page, to pass it on")
     told.set_defaults(run=_report, again="give the command again")
 
 
@@ -571,7 +574,8 @@ def _report(options: argparse.Namespace) -> int:
     silent = [entry.id for entry in named if not entry.evaluation.benchmarks]
     if silent:
         return _say(f"{', '.join(silent)}: no predictions to compare. Score it first: `evaluate`.", FAILED)
-    write_text(options.out, comparison.render(named, distinct_titles(named)))
+    folders = [] if options.no_thumbnails else places()
+    write_text(options.out, comparison.render(named, distinct_titles(named), folders))
     _say(f"{options.out}: {len(named)} models.", OK)
     return OK
 

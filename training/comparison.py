@@ -5,8 +5,14 @@ The same figures and tables as on the Compare page, from the same functions.
 
 from __future__ import annotations
 
+import base64
+import io
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
+from itertools import permutations
+from pathlib import Path
+from urllib.parse import quote
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -16,114 +22,271 @@ from plotly.offline import get_plotlyjs
 from training.audit.page import STYLE
 from zoo import comparison_figures as figures
 from zoo import leaderboard, metrics, robustness, significance
+from zoo.benchmarks import find_source
 from zoo.calibration import scaling_of
 from zoo.entry import Entry, EntryError, read_history, read_predictions
-from zoo.metrics import Report
+from zoo.images import ImageError
+from zoo.metrics import Report, Scaling
 from zoo.scoring import NAMES, intervals, is_corrupted, rows_hash, score
 
 CONFIG = {
     "displaylogo": False,
     "responsive": True,
+    "displayModeBar": True,
     "modeBarButtons": [["toImage"]],
     "toImageButtonOptions": {"format": "svg"},
 }
+SHEET = 12  # pictures of a sheet
+MOST_PAIRS = 6  # ordered pairs of models whose disagreements are shown in pictures
+SIDE = 96  # pixels of a thumbnail's longer side
+CLASS_SCORES = {"f1": "F1", "precision": "Precision", "recall": "Recall"}
+HISTORY = ("val_accuracy", "val_loss", "train_accuracy", "train_loss", "learning_rate")
+MORE_STYLE = """
+.row { display: flex; flex-wrap: wrap; gap: 24px; } .row > div { flex: 1 1 420px; min-width: 0; overflow: hidden; }
+.wide { overflow-x: auto; } .wide td, .wide th { white-space: nowrap; }
+nav a { margin-right: 1em; } .csv { font-size: 13px; }
+"""
 
 
-def render(entries: Sequence[Entry], titles: Mapping[str, str]) -> str:
-    """The page. Everything that comes from an entry is escaped. Raises EntryError if predictions are damaged."""
+@dataclass(frozen=True)
+class _Model:
+    """A model on a benchmark."""
+
+    entry: Entry
+    title: str
+    table: pd.DataFrame
+    report: Report
+
+    @property
+    def scaling(self) -> Scaling:
+        return scaling_of(self.entry)
+
+
+def render(entries: Sequence[Entry], titles: Mapping[str, str], folders: Sequence[Path] = ()) -> str:
+    """The page. Everything that comes from an entry is escaped. Raises EntryError if predictions are damaged.
+
+    Pictures are shown of the data sets among `folders` (their names are the data sets' names).
+    """
     table = leaderboard.table(entries)
     leaders = {name: leaderboard.best(entries, name) for name in leaderboard.COLUMNS}
+    names = list(
+        dict.fromkeys(name for e in entries for name, b in e.evaluation.benchmarks.items() if b.role == "test")
+    )
+    links = "".join(f'<a href="#{escape(name)}">{escape(name)}</a>' for name in [*names, "training"])
     parts = [
         "<h1>Comparison of models of blood cells</h1>",
         f'<p class="muted">{len(entries)} models. In brackets, and as bars: 95 % intervals by bootstrap over source '
         "cells. Bold: a significant lead over every other model (paired bootstrap, adjusted after Holm). Not a medical "
-        "device.</p>",
+        f"device.</p><nav>{links}</nav>",
         "<h2>Leaderboard</h2>",
-        _table(_bold(leaderboard.in_words(table, leaders))),
+        _table(_bold(leaderboard.in_words(table, leaders)), "leaderboard", table),
         _figure(figures.home_and_away(table)) if not table.dropna(subset=["home", "away"]).empty else "",
     ]
-    named = dict.fromkeys(name for e in entries for name, b in e.evaluation.benchmarks.items() if b.role == "test")
-    for name in named:
-        parts += _benchmark(name, [e for e in entries if name in e.evaluation.benchmarks], titles)
-    histories = {titles[e.id]: read_history(e) for e in entries}
-    for column in ("val_accuracy", "val_loss"):
-        if any(column in history for history in histories.values()):
-            parts += [f"<h2>{column.replace('_', ' ')}</h2>", _figure(figures.training_curves(histories, column))]
-    script = f"<script>{get_plotlyjs()}</script>"
+    for name in names:
+        parts += _benchmark(name, [e for e in entries if name in e.evaluation.benchmarks], titles, folders)
+    parts += _histories({titles[e.id]: read_history(e) for e in entries})
     return (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Comparison</title><style>{STYLE}'
-        ".row { display: flex; flex-wrap: wrap; gap: 24px; } "
-        ".row > div { flex: 1 1 420px; min-width: 0; overflow: hidden; } "
-        f".wide {{ overflow-x: auto; }}</style>{script}<body>{''.join(parts)}</body></html>\n"
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1"><title>Comparison of models</title>'
+        f"<style>{STYLE}{MORE_STYLE}</style><script>{get_plotlyjs()}</script></head>"
+        f"<body>{''.join(parts)}</body></html>\n"
     )
 
 
-def _benchmark(name: str, entries: Sequence[Entry], titles: Mapping[str, str]) -> list[str]:
-    """Everything of one benchmark: matrices, scores, classes, curves, calibration, corruption and tests."""
-    described = entries[0].evaluation.benchmarks[name]
-    labels = described.labels
-    tables = {titles[e.id]: read_predictions(e, name) for e in entries if _same(e, name, labels)}
-    by_title = {titles[e.id]: e for e in entries}
-    reports = {title: score(table, labels, scaling_of(by_title[title])) for title, table in tables.items()}
+def _benchmark(name: str, entries: Sequence[Entry], titles: Mapping[str, str], folders: Sequence[Path]) -> list[str]:
+    """Everything of one benchmark: scores, matrices, classes, curves, calibration, corruption, tests and pictures."""
+    about = entries[0].evaluation.benchmarks[name]
+    labels = about.labels
+    found = [_load(entry, titles[entry.id], name, labels) for entry in entries]
+    tables = {one.title: one.table for one in found}
     parts = [
-        f"<h2>{escape(name)}: {escape(described.title)}</h2>",
-        f'<p class="muted">{described.n_images:,} images of {described.n_cells:,} independent cells. '
-        f"{escape(' '.join(described.notes))}</p>",
+        f'<h2 id="{escape(name)}">{escape(name)}: {escape(about.title)}</h2>',
+        f'<p class="muted">{about.n_images:,} images of {about.n_cells:,} independent cells. '
+        f"{escape(' '.join(about.notes))}</p>",
     ]
-    parts += [
-        f'<p class="alarm">Leaky split, {escape(titles[e.id])}: only good for reproducing others.</p>'
-        for e in entries
-        if e.evaluation.benchmarks[name].leaky
-    ]
+    for one in found:
+        told = one.entry.evaluation.benchmarks[name]
+        if told.leaky:
+            parts.append(
+                f'<p class="alarm">Leaky split, {escape(one.title)}: {100 * told.leak_share:.1f} % of test images show '
+                "a cell that training pictures show too. Only good for reproducing others.</p>"
+            )
     if len({rows_hash(table) for table in tables.values()}) > 1:
         parts.append('<p class="alarm">Not all models were scored on the same pictures; compare with care.</p>')
-    parts.append(_table(_scores(reports)))
-    parts.append(_figure(figures.bars({title: intervals(r) for title, r in reports.items()})))
-    counts = {title: metrics.confusion_of(table, labels) for title, table in tables.items()}
-    for shown in figures.SHOWN[:2]:
-        top = max(float(c.max()) for c in counts.values()) if shown == figures.SHOWN[0] else 1.0
-        drawn = [_titled(title, figures.confusion(c, labels, shown, top)) for title, c in counts.items()]
-        parts += [f"<h3>Confusion, {shown}</h3>", f'<div class="row">{"".join(drawn)}</div>']
-    parts += ["<h3>F1 of each class</h3>", _figure(figures.per_class({t: r.classes for t, r in reports.items()}, "f1"))]
-    answers = {title: metrics.arrays(table, labels) for title, table in tables.items()}
-    both = _titled("Reliability", figures.reliability(answers)) + _titled(
-        "The surest first", figures.risk_coverage(answers)
-    )
-    parts.append(f'<div class="row">{both}</div>')
-    for label in labels:
-        pair = "".join(
-            _titled(f"{title}, {label} against the rest", figures.operating(tables, label, kind))
-            for kind, title in (("roc", "ROC"), ("pr", "Precision and recall"))
-        )
-        parts.append(f'<div class="row">{pair}</div>')
-    corrupted = {
-        t: robustness.by_kind(robustness.errors(table, labels)) for t, table in tables.items() if is_corrupted(table)
-    }
-    if corrupted:
-        parts += ["<h3>Balanced error by corruption and severity</h3>", _figure(figures.corruption(corrupted))]
-    if len(tables) > 1:
-        try:
-            parts += ["<h3>Every two models</h3>", _table(significance.pairs(tables, labels).round(4))]
-        except ValueError as error:
-            parts.append(f"<p>{escape(str(error))}</p>")
-    return parts
+    parts += [
+        _table(_scores(found), f"{name}-scores"),
+        _figure(figures.bars({one.title: intervals(one.report) for one in found})),
+        *_matrices(found, labels, name),
+        *_classes(found, name),
+        *_curves(found, labels),
+        *_calibration(found, labels),
+        *_corruption(found, labels, name),
+        *_pairs(tables, labels, name),
+    ]
+    return parts + _pictures(found, labels, name, folders)
 
 
-def _same(entry: Entry, name: str, labels: Sequence[str]) -> bool:
+def _load(entry: Entry, title: str, name: str, labels: Sequence[str]) -> _Model:
     found = entry.evaluation.benchmarks[name].labels
     if set(found) != set(labels):
         raise EntryError(f"{entry.id} names other classes on {name} than the other models: {', '.join(found)}.")
-    return True
+    table = read_predictions(entry, name)
+    return _Model(entry, title, table, score(table, labels, scaling_of(entry)))
 
 
-def _scores(reports: Mapping[str, Report]) -> pd.DataFrame:
+def _matrices(found: Sequence[_Model], labels: Sequence[str], name: str) -> list[str]:
+    counts = {one.title: metrics.confusion_of(one.table, labels) for one in found}
+    parts = []
+    for shown in figures.SHOWN:
+        top = max(float(c.max()) for c in counts.values()) if shown == figures.SHOWN[0] else 1.0
+        drawn = [_titled(title, figures.confusion(c, labels, shown, top)) for title, c in counts.items()]
+        parts += [f"<h3>Confusion, {shown}</h3>", f'<div class="row">{"".join(drawn)}</div>']
+    for one, (title, c) in zip(found, counts.items(), strict=True):
+        table = pd.DataFrame(c, index=labels, columns=labels).rename_axis("true").reset_index()
+        parts.append(_csv(table, f"{name}-confusion-{one.entry.id}", f"Counts of {title}, CSV"))
+    first, *others = counts
+    drawn = [
+        _titled(f"{first} minus {other}", figures.difference(counts[first], counts[other], labels, figures.SHOWN[1]))
+        for other in others
+    ]
+    if drawn:
+        parts += [f"<h3>Difference, {figures.SHOWN[1]}, in points</h3>", f'<div class="row">{"".join(drawn)}</div>']
+    return parts
+
+
+def _classes(found: Sequence[_Model], name: str) -> list[str]:
+    by_title = {one.title: one.report.classes for one in found}
+    drawn = [_titled(title, figures.per_class(by_title, key)) for key, title in CLASS_SCORES.items()]
+    whole = pd.concat([table.assign(model=title) for title, table in by_title.items()])
+    words = whole[["model", "label", "images", "cells"]].copy()
+    for key in (*CLASS_SCORES, "auc", "average_precision"):
+        words[{"auc": "AUC", "average_precision": "average precision"}.get(key, key)] = [
+            f"{row[key]:.3f} ({row[f'{key}_low']:.3f} to {row[f'{key}_high']:.3f})" for row in whole.to_dict("records")
+        ]
+    return ["<h3>Class by class</h3>", *drawn, _table(words, f"{name}-classes", whole)]
+
+
+def _curves(found: Sequence[_Model], labels: Sequence[str]) -> list[str]:
+    tables = {one.title: one.table for one in found}
+    parts = ["<h3>Each class against the rest</h3>"]
+    for label in labels:
+        pair = "".join(
+            _titled(f"{title}, {label}", figures.operating(tables, label, kind))
+            for kind, title in (("roc", "ROC"), ("pr", "Precision and recall"))
+        )
+        parts.append(f'<div class="row">{pair}</div>')
+    return parts
+
+
+def _calibration(found: Sequence[_Model], labels: Sequence[str]) -> list[str]:
+    drawn = []
+    for way, side in (("before", "before temperature scaling"), ("after", "after temperature scaling")):
+        answers = {}
+        for one in found:
+            truth, shares = metrics.arrays(one.table, labels)
+            answers[one.title] = (truth, metrics.tempered(shares, getattr(one.scaling, way) or 1.0))
+        drawn.append(_titled(f"Reliability, {side}", figures.reliability(answers)))
+    answers = {one.title: metrics.arrays(one.table, labels) for one in found}
+    drawn.append(_titled("The surest first: how right are they?", figures.risk_coverage(answers)))
+    return ["<h3>Calibration</h3>", f'<div class="row">{"".join(drawn)}</div>']
+
+
+def _corruption(found: Sequence[_Model], labels: Sequence[str], name: str) -> list[str]:
+    by_title = {
+        one.title: robustness.by_kind(robustness.errors(one.table, labels)) for one in found if is_corrupted(one.table)
+    }
+    if not by_title:
+        return []
+    whole = pd.concat([table.assign(model=title) for title, table in by_title.items()])
+    return [
+        "<h3>Balanced error by corruption and severity</h3>",
+        _figure(figures.corruption(by_title)),
+        _csv(whole, f"{name}-errors", "Errors by kind and severity, CSV"),
+    ]
+
+
+def _pairs(tables: Mapping[str, pd.DataFrame], labels: Sequence[str], name: str) -> list[str]:
+    if len(tables) < 2:
+        return []
+    try:
+        found = significance.pairs(tables, labels)
+    except ValueError as error:
+        return [f"<p>{escape(str(error))}</p>"]
+    words = found.round(4).rename(
+        columns={"first_only": "only first", "second_only": "only second", "p_holm": "p (Holm)"}
+    )
+    told = (
+        "Difference in accuracy with its paired 95 % interval; source cells that only one calls rightly, with the "
+        "exact McNemar test; p adjusted after Holm for the number of pairs."
+    )
+    return ["<h3>Every two models</h3>", f'<p class="muted">{told}</p>', _table(words, f"{name}-pairs", found)]
+
+
+def _pictures(found: Sequence[_Model], labels: Sequence[str], name: str, folders: Sequence[Path]) -> list[str]:
+    """Each model's surest errors, and where one is right and another wrong; names where pictures are not at hand."""
+    parts = ["<h3>The surest errors of each model</h3>"]
+    for one in found:
+        rows = significance.errors(one.table, labels)
+        parts.append(_sheet(f"{one.title}: {len(rows):,} wrong", rows, one, labels, name, folders))
+    pairs = list(permutations(found, 2))
+    if pairs:
+        parts.append("<h3>One right, the other wrong</h3>")
+    for right, wrong in pairs[:MOST_PAIRS]:
+        try:
+            rows = significance.only_first_right(right.table, wrong.table, labels)
+        except ValueError:
+            continue
+        title = f"{right.title} right, {wrong.title} wrong: {len(rows):,} images"
+        parts.append(_sheet(title, rows, wrong, labels, name, folders))
+    if len(pairs) > MOST_PAIRS:
+        parts.append('<p class="muted">The app\'s Compare page shows the other pairs.</p>')
+    return parts
+
+
+def _sheet(
+    title: str, rows: pd.DataFrame, one: _Model, labels: Sequence[str], name: str, folders: Sequence[Path]
+) -> str:
+    shown = []
+    # copies of one cell go wrong together: each cell is shown once
+    for row in rows.drop_duplicates("cell").head(SHEET).to_dict("records"):
+        called = max(labels, key=lambda label: row[label])
+        told = f"{row['label']} → {called} ({100 * row[called]:.0f} %)"
+        data = _thumbnail(name, row["file"], one.entry.data, folders)
+        image = f'<img alt="" src="data:image/jpeg;base64,{data}">' if data else ""
+        shown.append(f"<figure>{image}<b>{escape(told)}</b><br>{escape(row['file'])}</figure>")
+    return f'<p>{escape(title)}, of {rows["cell"].nunique():,} cells</p><div class="sheet">{"".join(shown)}</div>'
+
+
+def _thumbnail(benchmark: str, file: str, data: str, folders: Sequence[Path]) -> str:
+    """A picture as base64 of a small JPEG, empty if no folder holds it or it cannot be read."""
+    source = find_source(benchmark, file, data, folders)
+    try:
+        image = source.image() if source else None
+    except ImageError:
+        return ""
+    if image is None:
+        return ""
+    image.thumbnail((SIDE, SIDE))
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=85)
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def _histories(histories: Mapping[str, pd.DataFrame]) -> list[str]:
+    columns = [name for name in HISTORY if any(name in history for history in histories.values())]
+    drawn = [_titled(name.replace("_", " "), figures.training_curves(histories, name)) for name in columns]
+    none = '<p class="muted">None of these models keeps a training history.</p>'
+    return ['<h2 id="training">Training curves</h2>', f'<div class="row">{"".join(drawn)}</div>' if drawn else none]
+
+
+def _scores(found: Sequence[_Model]) -> pd.DataFrame:
     rows = []
     for key, title in NAMES.items():
-        if any(key in report.scores for report in reports.values()):
+        if any(key in one.report.scores for one in found):
             row = {"score": title}
-            for model, report in reports.items():
-                found = report.scores[key].interval if key in report.scores else None
-                row[model] = f"{found.value:.4f} ({found.low:.4f} to {found.high:.4f})" if found else "–"
+            for one in found:
+                got = one.report.scores[key].interval if key in one.report.scores else None
+                row[one.title] = f"{got.value:.4f} ({got.low:.4f} to {got.high:.4f})" if got else "–"
             rows.append(row)
     return pd.DataFrame(rows)
 
@@ -132,10 +295,20 @@ def _bold(table: pd.DataFrame) -> pd.DataFrame:
     return table.map(lambda v: f"\0{v[2:-2]}" if isinstance(v, str) and v.startswith("**") else v)
 
 
-def _table(table: pd.DataFrame) -> str:
+def _table(table: pd.DataFrame, stem: str, whole: pd.DataFrame | None = None) -> str:
+    """A table with a link to itself as CSV (to `whole`, where that has more than is shown)."""
     head = "".join(f"<th>{escape(str(name))}</th>" for name in table.columns)
     rows = "".join("<tr>" + "".join(_cell(v) for v in row) + "</tr>" for row in table.itertuples(index=False))
-    return f'<div class="wide"><table><tr>{head}</tr>{rows}</table></div>'
+    link = _csv(table if whole is None else whole, stem, "CSV")
+    return f'<div class="wide"><table><tr>{head}</tr>{rows}</table></div>{link}'
+
+
+def _csv(table: pd.DataFrame, stem: str, title: str) -> str:
+    data = quote(table.to_csv(index=False, lineterminator="\n"))
+    return (
+        f'<p class="csv"><a download="{escape(stem)}.csv" href="data:text/csv;charset=utf-8,{data}">'
+        f"{escape(title)}</a></p>"
+    )
 
 
 def _cell(value: object) -> str:
@@ -149,10 +322,4 @@ def _titled(title: str, figure: go.Figure) -> str:
 
 def _figure(figure: go.Figure) -> str:
     figure.update_layout(template="plotly_white")
-    config = {
-        "displaylogo": False,
-        "responsive": True,
-        "modeBarButtons": [["toImage"]],
-        "toImageButtonOptions": {"format": "svg"},
-    }
-    return plotly.io.to_html(figure, include_plotlyjs=False, full_html=False, config=config)
+    return plotly.io.to_html(figure, include_plotlyjs=False, full_html=False, config=CONFIG)

@@ -78,6 +78,22 @@ def pairs(tables: Mapping[str, pd.DataFrame], labels: Sequence[str], seed: int =
     return found.assign(significant=found["p_holm"] < LEVEL)
 
 
+def errors(table: pd.DataFrame, labels: Sequence[str]) -> pd.DataFrame:
+    """The rows that are called wrongly, the surest first."""
+    _, probabilities = metrics.arrays(table, labels)
+    order = np.argsort(-probabilities.max(1), kind="stable")
+    return table.iloc[order[~_right(table, labels)[order]]]
+
+
+def only_first_right(first: pd.DataFrame, second: pd.DataFrame, labels: Sequence[str]) -> pd.DataFrame:
+    """The rows of `second` that it calls wrongly and `first` rightly, the surest errors first.
+
+    Raises ValueError if the two share no file.
+    """
+    one, two = shared_rows(first, second)
+    return errors(two[_right(one, labels)], labels)
+
+
 def _right(table: pd.DataFrame, labels: Sequence[str]) -> np.ndarray:
     truth, probabilities = metrics.arrays(table, labels)
     return probabilities.argmax(1) == truth

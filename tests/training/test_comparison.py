@@ -1,0 +1,101 @@
+"""`python -m training report`: one page with the figures of the entries, whole without a network, safe to open."""
+
+from __future__ import annotations
+
+import re
+from html import escape
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tests.making import LABELS, add_evaluation, draw_cell, make_entry, make_predictions
+from training.__main__ import main
+from zoo import significance
+from zoo.entry import read_entry, read_predictions, write_predictions
+
+DATA = "drawn"
+
+
+@pytest.fixture
+def entries(tmp_path):
+    """Two entries scored on the same drawn pictures, which lie in a folder that bears the data set's name."""
+    made = []
+    for number, name in enumerate(("cnn60", "test_resnet")):
+        title = "<script>alert(1)</script>" if number else "Plain"
+        folder = make_entry(tmp_path / "zoo" / name, name, title=title, recipe={"data": {"name": DATA}})
+        add_evaluation(folder, number + 1)
+        made.append(folder)
+    return made
+
+
+def page(tmp_path, *arguments: object) -> str:
+    out = tmp_path / "out" / "report.html"
+    assert main(["report", *map(str, arguments), "--out", str(out)]) == 0
+    return out.read_text(encoding="utf-8")
+
+
+def test_the_page_holds_the_figures_of_evaluation_and_of_predictions(entries, tmp_path):
+    text = page(tmp_path, *entries)
+    for folder in entries:
+        entry = read_entry(folder)
+        found = entry.evaluation.benchmarks["drawn-test"].metrics
+        for name in ("accuracy", "balanced_accuracy", "macro_f1", "macro_auc", "log_loss", "accuracy_by_cell"):
+            score = found[name]
+            assert f"<td>{score.value:.4f} ({score.low:.4f} to {score.high:.4f})</td>" in text
+        table = read_predictions(entry, "drawn-test")
+        wrong = (table[LABELS].to_numpy().argmax(1) != [LABELS.index(label) for label in table["label"]]).sum()
+        assert f"{escape(entry.title)}: {wrong:,} wrong" in text
+    assert "Every two models" in text and "Class by class" in text and "Difference" in text
+
+
+def test_the_page_needs_nothing_else(entries, tmp_path):
+    text = page(tmp_path, *entries)
+    outside = re.sub(r"<script>.*?</script>", "", text, flags=re.DOTALL)  # plotly's own code names its home
+    assert not re.search(r'(src|href)="(?!data:|#)', outside)
+    assert outside.count('download="') >= 4  # every table as CSV
+
+
+def test_what_an_entry_says_is_never_run(entries, tmp_path):
+    report = tmp_path / "report.html"
+    report.write_text(page(tmp_path, *entries), encoding="utf-8")
+    text = report.read_text(encoding="utf-8")
+    assert "&lt;script&gt;alert(1)" in text
+    # plotly's data are JSON in which the brackets of tags are written as escapes
+    assert "<script>alert(1)" not in text
+
+
+def test_pictures_are_shown_where_they_are_at_hand_and_left_out_on_request(entries, tmp_path, monkeypatch):
+    place = tmp_path / DATA
+    place.mkdir()
+    table = make_predictions(1)
+    for file, label in zip(table["file"], table["label"], strict=True):
+        draw_cell(label, 1, (48, 48)).save(place / file)
+    monkeypatch.setenv("HEMAZOO_DATASETS", str(place))
+    assert "data:image/jpeg;base64," in page(tmp_path, *entries)
+    assert "data:image/jpeg;base64," not in page(tmp_path, *entries, "--no-thumbnails")
+
+
+def test_what_cannot_be_compared_is_a_sentence(entries, tmp_path, capsys):
+    bare = make_entry(tmp_path / "zoo" / "bare", "cnn60")
+    out = tmp_path / "none.html"
+    assert main(["report", str(bare), "--out", str(out)]) == 1
+    assert "Score it first" in capsys.readouterr().err
+    table = read_predictions(read_entry(entries[0]), "drawn-test")
+    write_predictions(entries[0] / "predictions" / "drawn-test.parquet", table.assign(**{LABELS[0]: np.nan}), LABELS)
+    assert main(["report", *map(str, entries), "--out", str(out)]) == 1
+    said = capsys.readouterr().err
+    assert "drawn-test" in said and "cnn60" in said
+    assert not out.exists()
+
+
+def test_errors_come_surest_first_and_only_where_the_first_is_right():
+    def table(shares: list[list[float]]) -> pd.DataFrame:
+        made = pd.DataFrame(shares, columns=["a", "b"])
+        return made.assign(file=[f"{i}.png" for i in range(len(made))], cell=["1", "2", "3"], label="a")
+
+    right, wrong = table([[0.9, 0.1], [0.9, 0.1], [0.2, 0.8]]), table([[0.4, 0.6], [0.1, 0.9], [0.3, 0.7]])
+    assert significance.errors(wrong, ["a", "b"])["file"].tolist() == ["1.png", "2.png", "0.png"]
+    assert significance.only_first_right(right, wrong, ["a", "b"])["file"].tolist() == ["1.png", "0.png"]
+    with pytest.raises(ValueError, match="different pictures"):
+        significance.only_first_right(right, wrong.assign(file=["x", "y", "z"]), ["a", "b"])
