@@ -2,6 +2,8 @@
 
 It is a scikit-learn pipeline on the features of a network, or on raw pixels, kept in `head.skops`: a file of which
 nothing is unpickled, and which is loaded only if it holds nothing but scikit-learn's and numpy's own types.
+
+skops and scikit-learn are imported where they are used: they are a third of a start, and most models need neither.
 """
 
 from __future__ import annotations
@@ -11,10 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-import skops.io
 import torch
-from sklearn.pipeline import Pipeline
-from skops.io.exceptions import UntrustedTypesFoundException
 from threadpoolctl import threadpool_limits
 from torch import nn
 
@@ -71,6 +70,8 @@ class Headed(nn.Module):
 
 def write_head(path: Path, head: Classifier) -> None:
     """Write a fitted scikit-learn classifier, compressed, whole or not at all."""
+    import skops.io  # noqa: PLC0415
+
     with atomic_path(path) as temporary:
         skops.io.dump(head, temporary, compression=zipfile.ZIP_DEFLATED, compresslevel=9)
 
@@ -81,6 +82,9 @@ def read_head(path: Path, classes: int) -> Classifier:
     Raises EntryError if it is missing, damaged, too large, holds types that are not scikit-learn's or numpy's, or does
     not fit the labels.
     """
+    import skops.io  # noqa: PLC0415
+    from skops.io.exceptions import UntrustedTypesFoundException  # noqa: PLC0415
+
     try:
         with zipfile.ZipFile(path) as file:
             size = sum(item.file_size for item in file.infolist())
@@ -107,6 +111,8 @@ def read_head(path: Path, classes: int) -> Classifier:
 
 def _check_trees(name: str, head: Classifier) -> None:
     """Raises EntryError if a tree points outside of itself: scikit-learn follows its numbers without looking."""
+    from sklearn.pipeline import Pipeline  # noqa: PLC0415
+
     forest = head[-1] if isinstance(head, Pipeline) else head
     for estimator in getattr(forest, "estimators_", []):
         tree = estimator.tree_
