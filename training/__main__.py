@@ -279,6 +279,12 @@ def _add_audit(commands: argparse._SubParsersAction) -> None:
         epilog=_layouts(),
     )
     _add_data(audit)
+    audit.add_argument(
+        "--embedder",
+        default=EMBEDDER,
+        metavar="ENTRY",
+        help="the zoo's model that tells what looks alike (default: %(default)s)",
+    )
     audit.add_argument("--out", type=Path, required=True, metavar="REPORT", help="folder of the report to write")
     audit.add_argument("--no-thumbnails", action="store_true", help="keep pictures out of the report, to pass it on")
     audit.add_argument("--restart", action="store_true", help="replace a report in --out")
@@ -329,12 +335,6 @@ def _add_data(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--originals", type=Path, metavar="DIR", help="folder of the frames that an augmented data set was made from"
     )
-    command.add_argument(
-        "--embedder",
-        default=EMBEDDER,
-        metavar="ENTRY",
-        help="the zoo's model that pictures are compared by (default: %(default)s)",
-    )
 
 
 def _layouts() -> str:
@@ -382,7 +382,7 @@ def _split(options: argparse.Namespace) -> int:
     data = whole.where(lambda item: item.label is not None)
     if len(data.labels) < 2:
         return _say(f"{options.data} has pictures of fewer than two classes; there is nothing to split by.", FAILED)
-    measured, _, cells = look_for_copies(data, get_entry(options.embedder), cache_folder(), options.originals)
+    measured, _, cells = look_for_copies(data, cache_folder(), options.originals)
     table = table_of(data, measured, cells)
     warn(len(whole) - len(table.files), "pictures without a label or that cannot be read")
     told = []

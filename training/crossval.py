@@ -19,12 +19,11 @@ from training.engine import CHECKPOINT
 from training.evaluate import put_record
 from training.export import record
 from training.recipe import Recipe, load_recipe
-from training.run import EMBEDDER, Job, train
+from training.run import Job, train
 from training.splits import Table, kfold_split, make_manifest, parts_of, table_of, write_manifest
 from zoo.benchmarks import CROSS_VALIDATION
 from zoo.cache import cache_folder
 from zoo.calibration import scaling_of
-from zoo.catalogue import get_entry
 from zoo.data import DataSet, read_dataset
 from zoo.entry import EVALUATION, PREDICTIONS, Entry, read_entry, read_predictions, write_predictions
 
@@ -70,7 +69,7 @@ def write_folds(plan: Plan) -> list[Path]:
     whole = read_dataset(plan.data)
     wanted = set(plan.recipe.labels) | set(plan.recipe.data.labels)
     data = _official(whole.where(lambda item: item.label in wanted))
-    measured, _, cells = look_for_copies(data, get_entry(EMBEDDER), cache_folder(), plan.originals)
+    measured, _, cells = look_for_copies(data, cache_folder(), plan.originals)
     table: Table = table_of(data, measured, cells)
     val, seed = plan.recipe.data.val_fraction, plan.recipe.seed
     shares = (1 - val - 1 / plan.folds, val, 1 / plan.folds)

@@ -12,7 +12,7 @@ import timm
 import torch
 from accelerate import Accelerator
 
-from training.audit.report import Findings
+from training.audit.report import Findings, look_for_copies
 from training.audit.report import run as run_audit
 from training.classical import fit_head, hidden_vectors
 from training.cleaning import Suspects, clean, resample, row_weights
@@ -198,8 +198,11 @@ def make_split(job: Job, prepared: Prepared) -> Split:
         labels = [item.label for item in data.items]
         table = Table.plain(item_names(data.items), labels, prepared.pixels, parts_of(data))
     else:
-        found = run_audit(data, get_entry(EMBEDDER), cache_folder(), originals_of(recipe, job.data, job.originals))
-        table = table_of(data, found.measured, found.cells)
+        originals = originals_of(recipe, job.data, job.originals)
+        measured, _, cells = look_for_copies(data, cache_folder(), originals)
+        table = table_of(data, measured, cells)
+        if recipe.clean.needs_audit:  # which finds in the cache what was just looked for
+            found = run_audit(data, get_entry(EMBEDDER), cache_folder(), originals)
     if job.split is not None and job.data is not None:
         manifest = read_manifest(job.split, read_dataset(job.data))
         split = split_of_manifest(manifest, table.files, set(recipe.labels) | set(wanted.labels))

@@ -147,7 +147,7 @@ def test_identical_pictures_of_pbc(real_data, tmp_path):
     pairs = [rows for rows in hashes.values() if len(rows) > 1]
     kept = sorted({row for rows in pairs for row in rows} | set(range(0, len(data), 50)))
     some = DataSet(data.name, data.place, data.layout, tuple(data.items[row] for row in kept))
-    copies = find_copies(measure(some, get_entry("pbc8-efficientnet-lite0"), tmp_path))
+    copies = find_copies(measure(some, tmp_path))
     found = {frozenset(kept[row] for row in group) for group in copies.identical}
     assert found >= {frozenset(rows) for rows in pairs}
     assert len(pairs) > 10

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from tests.making import LABELS, draw_smear, draw_smears
+from tests.making import LABELS, draw_smear, draw_smears, make_entry
 from training.__main__ import main
+from training.audit import embedding
 from training.audit import measure as measuring
 from training.audit.copies import find_copies
 from training.audit.measure import measure
@@ -18,6 +19,7 @@ from training.audit.shortcuts import alarms
 from training.matching import FrameIndex, compare, detect, scaled_grey
 from zoo.catalogue import get_entry
 from zoo.data import read_dataset
+from zoo.entry import read_entry
 from zoo.reports import read_report
 
 FLIP = Image.Transpose.FLIP_LEFT_RIGHT
@@ -201,9 +203,9 @@ def test_what_cannot_be_audited_leaves_nothing_behind(tmp_path, monkeypatch, cap
 
 
 def test_an_interrupted_audit_goes_on(tmp_path, monkeypatch):
-    data, embedder = read_dataset(draw_smears(tmp_path / "set", 3)), get_entry("pbc8-efficientnet-lite0")
+    data = read_dataset(draw_smears(tmp_path / "set", 3))
     monkeypatch.setattr(measuring, "CHUNK", 4)
-    whole = measure(data, embedder, tmp_path / "whole")
+    whole = measure(data, tmp_path / "whole")
     seen = []
     real = measuring._one
 
@@ -215,13 +217,43 @@ def test_an_interrupted_audit_goes_on(tmp_path, monkeypatch):
 
     monkeypatch.setattr(measuring, "_one", counting)
     with pytest.raises(KeyboardInterrupt):
-        measure(data, embedder, tmp_path / "cut")
+        measure(data, tmp_path / "cut")
     seen.clear()
     seen += [""] * 8  # from here on nothing interrupts
-    again = measure(data, embedder, tmp_path / "cut")
+    again = measure(data, tmp_path / "cut")
     assert len(seen) == 8 + 8  # the first chunk of four was kept
     for name, column in whole.columns.items():
         assert (np.asarray(again[name]) == np.asarray(column)).all(), name
+
+
+def test_another_model_embeds_without_measuring_again_and_goes_on_where_it_was_cut(tmp_path, monkeypatch):
+    data = read_dataset(draw_smears(tmp_path / "set", 3))
+    (tmp_path / "set" / LABELS[0] / "000.png").write_bytes(b"no picture")
+    measured = measure(data, tmp_path / "cache")
+    monkeypatch.setattr(embedding, "CHUNK", 4)
+    monkeypatch.setattr(measuring, "_one", pytest.fail)
+    first = embedding.with_embedding(measure(data, tmp_path / "cache"), data.items, get_entry("cnn60"))
+    assert len(first["embedding"]) == 12
+    assert not np.asarray(first["embedding"][0]).any()
+    assert np.asarray(first["embedding"]).any()
+    seen = []
+    real = embedding.close
+
+    def counting(image, box):
+        seen.append(1)
+        if len(seen) == 6:
+            raise KeyboardInterrupt
+        return real(image, box)
+
+    monkeypatch.setattr(embedding, "close", counting)
+    other = read_entry(make_entry(tmp_path / "other", "test_resnet"))
+    with pytest.raises(KeyboardInterrupt):
+        embedding.with_embedding(measured, data.items, other)
+    seen += [1] * 10  # from here on nothing interrupts
+    cut = embedding.with_embedding(measured, data.items, other)
+    assert len(seen) == 6 + 10 + 8  # the first chunk of four, one of them unreadable, was kept
+    assert np.asarray(cut["embedding"][1:]).any(1).all()
+    assert not list((tmp_path / "cache").rglob("*.part"))
 
 
 @pytest.fixture(scope="module")
@@ -264,7 +296,7 @@ def test_copies_find_their_originals(augmented, tmp_path, monkeypatch, capsys):
 
 def test_without_originals_copies_find_each_other(augmented, tmp_path):
     data = read_dataset(augmented[0])
-    measured = measure(data, get_entry("pbc8-efficientnet-lite0"), tmp_path)
+    measured = measure(data, tmp_path)
     copies = find_copies(measured)
     names = [Path(item.file).name.split("-")[0].replace("twin0", "frame0") for item in data.items]
     for number in set(copies.same_thing.tolist()):

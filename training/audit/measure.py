@@ -12,22 +12,17 @@ from typing import Any
 
 import cv2
 import numpy as np
-import torch
 from PIL import Image, UnidentifiedImageError
 
 from training.matching import KEYPOINTS, Features, detect, scaled_grey
 from training.parallel import spread
 from zoo.data import DataSet, Item
 from zoo.data.packed import pixel_hash
-from zoo.embedding import embed
-from zoo.entry import WEIGHTS, Entry
 from zoo.files import atomic_folder, atomic_path
 from zoo.images import FORMATS, ImageError
 from zoo.localise import Cell, find_cell
-from zoo.preprocess import preprocessor
-from zoo.runtime import autocast, bf16_is_faster, load_model
 
-VERSION = 2  # part of the cache's key: raise when a measurement changes
+VERSION = 3  # part of the cache's key: raise when a measurement changes
 CHUNK = 128  # pictures a file of the cache
 FEW = 300  # pictures below which no process is started
 THUMBNAIL = 72  # pixels
@@ -35,8 +30,6 @@ TILE = 72  # pixels of the square around the nucleus that copies are recognised 
 TILE_REACH = 1.45  # nucleus extents from its centre to the tile's edge
 RADII, ANGLES, WAVES = 24, 64, 12  # of the polar signature
 BINS = 16  # a colour channel, of the histogram
-FIELD = 240  # pixels of the longer side from which a picture may be a field with a cell somewhere in it
-AROUND = 2.4  # cell boxes that the embedding model sees of a field
 BORDER = 0.06  # of the shorter side
 
 
@@ -69,21 +62,19 @@ def features(columns: dict[str, np.ndarray], row: int) -> Features:
     )
 
 
-def measure(data: DataSet, embedder: Entry, cache: Path) -> Measured:
-    """Measure every picture of `data`, embedding it by the zoo's model `embedder`; columns are memory-mapped.
+def measure(data: DataSet, cache: Path) -> Measured:
+    """Measure every picture of `data`; columns are memory-mapped.
 
     Raises OSError where the cache cannot be written.
     """
-    key = hashlib.sha256(
-        json.dumps([VERSION, _weights(embedder), [i.file for i in data.items], data.digests]).encode()
-    ).hexdigest()[:24]
+    key = hashlib.sha256(json.dumps([VERSION, [i.file for i in data.items], data.digests]).encode()).hexdigest()[:24]
     folder = cache / "audit" / key
     whole = folder / "columns"
     if not (whole / "problems.json").exists():
         parts = [range(start, min(start + CHUNK, len(data))) for start in range(0, len(data), CHUNK)]
         todo = [(folder / f"chunk-{number:05}.npz", [data.items[i] for i in rows]) for number, rows in enumerate(parts)]
         missing = [job for job in todo if not _is_whole(*job)]
-        for _ in spread(_chunk, missing, "looking", "image", _start, (embedder,), FEW, weight=lambda job: len(job[1])):
+        for _ in spread(_chunk, missing, "looking", "image", _nothing, (), FEW, weight=lambda job: len(job[1])):
             pass
         _join([path for path, _ in todo], whole, len(data))
         for path, _ in todo:
@@ -101,10 +92,6 @@ def open_columns(folder: Path) -> Measured:
 def folder_of(measured: Measured) -> Path:
     """Where the columns lie, for worker processes."""
     return Path(measured["width"].filename).parent
-
-
-def _weights(entry: Entry) -> str:
-    return hashlib.sha256((entry.folder / WEIGHTS).read_bytes()).hexdigest()
 
 
 def _is_whole(path: Path, items: Sequence[Item]) -> bool:
@@ -137,33 +124,17 @@ def _join(paths: Sequence[Path], whole: Path, count: int) -> None:
         (temporary / "problems.json").write_text(json.dumps(problems), encoding="utf-8")
 
 
-_network: Any = None
-
-
-def _start(entry: Entry) -> None:
-    global _network
-    model = load_model(entry).eval()
-    cfg = entry.config.pretrained_cfg.model_dump()
-    device = torch.device("cpu")
-    fast = bf16_is_faster(model, device, tuple(cfg["input_size"]), 0.0)
-    _network = (model.to(memory_format=torch.channels_last), preprocessor(cfg), fast)
+def _nothing() -> None:
+    """What a worker process must do before it measures."""
 
 
 def _chunk(job: tuple[Path, list[Item]]) -> int:
     path, items = job
     rows = [_one(item) for item in items]
-    model, prepare, fast = _network
-    seen = [i for i, (_, pixels) in enumerate(rows) if pixels is not None]
-    embedded = np.zeros((len(items), model.num_features), np.float16)
-    if seen:
-        batch = prepare.normalise(torch.from_numpy(np.stack([np.asarray(rows[i][1]) for i in seen])))
-        batch = batch.contiguous(memory_format=torch.channels_last)
-        with torch.inference_mode(), autocast(torch.device("cpu"), fast):
-            embedded[seen] = embed(model, batch).numpy()
-    columns = {name: np.stack([row[name] for row, _ in rows]) for name in rows[0][0] if name != "problem"}
-    problems = np.array([row["problem"] for row, _ in rows])
+    columns = {name: np.stack([row[name] for row in rows]) for name in rows[0] if name != "problem"}
+    problems = np.array([row["problem"] for row in rows])
     with atomic_path(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, **columns, embedding=embedded, problem=problems)
+        np.savez(file, **columns, problem=problems)
     return len(items)
 
 
@@ -199,15 +170,15 @@ def _empty() -> dict[str, Any]:
     }
 
 
-def _one(item: Item) -> tuple[dict[str, Any], torch.Tensor | None]:
-    """A picture's row and what the embedding model sees of it (None if it cannot be read)."""
+def _one(item: Item) -> dict[str, Any]:
+    """A picture's row."""
     row = _empty()
     try:
         content = item.source.content()
         image = item.source.image()
     except ImageError as error:
         row["problem"] = str(error)
-        return row, None
+        return row
     pixels = np.asarray(image)
     row |= _facts(content, image) | _colours(pixels) | _cell(pixels, find_cell(image))
     row["pixels"] = np.array(pixel_hash(image), "<U64")
@@ -216,18 +187,7 @@ def _one(item: Item) -> tuple[dict[str, Any], torch.Tensor | None]:
     row["keypoints"] = np.int16(len(found.positions))
     row["positions"][: len(found.positions)] = found.positions
     row["descriptors"][: len(found.positions)] = found.descriptors
-    return row, _network[1].pixels(_close(image, row["box"]))
-
-
-def _close(image: Image.Image, box: np.ndarray) -> Image.Image:
-    """The picture, or of a whole field the square around its cell: models of cut-out cells know no fields."""
-    if max(image.size) < FIELD or not box.any():
-        return image
-    shorter = min(image.size)
-    side = float(np.clip(AROUND * max(box[2] - box[0], box[3] - box[1]), 0.3 * shorter, shorter))
-    left = float(np.clip((box[0] + box[2] - side) / 2, 0, image.width - side))
-    top = float(np.clip((box[1] + box[3] - side) / 2, 0, image.height - side))
-    return image.crop(tuple(round(edge) for edge in (left, top, left + side, top + side)))
+    return row
 
 
 def _facts(content: bytes, image: Image.Image) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from PIL import Image
 
 from training.audit import page
 from training.audit.copies import Copies, find_copies
+from training.audit.embedding import with_embedding
 from training.audit.label_errors import LabelErrors, find_label_errors
 from training.audit.measure import Measured, measure
 from training.audit.originals import Cells, cells_of_copies, cells_of_originals
@@ -45,14 +46,12 @@ class Findings:
     shortcuts: dict[str, float]
 
 
-def look_for_copies(
-    data: DataSet, embedder: Entry, cache: Path, originals: Path | None
-) -> tuple[Measured, Copies, Cells]:
+def look_for_copies(data: DataSet, cache: Path, originals: Path | None) -> tuple[Measured, Copies, Cells]:
     """Measure `data` and find its source cells, against `originals` if they are there; all that a split needs.
 
     Raises DataError if no picture can be read, or no original.
     """
-    measured = measure(data, embedder, cache)
+    measured = measure(data, cache)
     if not measured.readable.any():
         reasons = [f"{i.file}: {why}" for i, why in zip(data.items, measured.problems, strict=True) if why]
         raise DataError(f"None of the {len(data):,} pictures can be read. {named(reasons, 2)}")
@@ -62,8 +61,9 @@ def look_for_copies(
 
 
 def run(data: DataSet, embedder: Entry, cache: Path, originals: Path | None) -> Findings:
-    """The whole audit. Raises DataError as `look_for_copies` does."""
-    measured, copies, cells = look_for_copies(data, embedder, cache, originals)
+    """The whole audit; the zoo's model `embedder` tells what is alike. Raises DataError as `look_for_copies` does."""
+    measured, copies, cells = look_for_copies(data, cache, originals)
+    measured = with_embedding(measured, data.items, embedder)
     labels = [item.label for item in data.items]
     subject = np.unique(np.array(cells.subject), return_inverse=True)[1]
     outliers = find_outliers(measured, subject)

@@ -1,0 +1,95 @@
+"""What does a model of the zoo see in every picture? A pass of its own: copies and splits are found without it.
+
+So a split never changes, and is never found anew, because the zoo's model did.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from training.audit import measure
+from training.audit.measure import Measured
+from training.parallel import spread
+from zoo.data import Item
+from zoo.embedding import embed
+from zoo.entry import WEIGHTS, Entry
+from zoo.files import atomic_path
+from zoo.preprocess import preprocessor
+from zoo.runtime import autocast, bf16_is_faster, load_model
+
+VERSION = 1  # part of the cache's key: raise when what is embedded changes
+CHUNK = 128  # pictures a file of the cache
+FEW = 300  # pictures below which no process is started
+FIELD = 240  # pixels of the longer side from which a picture may be a field with a cell somewhere in it
+AROUND = 2.4  # cell boxes that the embedding model sees of a field
+
+
+def with_embedding(measured: Measured, items: Sequence[Item], embedder: Entry) -> Measured:
+    """The same with the column `embedding` (n, d) float16, zero where a picture cannot be read; kept and resumable."""
+    weights = hashlib.sha256((embedder.folder / WEIGHTS).read_bytes()).hexdigest()[:24]
+    folder = measure.folder_of(measured).parent
+    whole = folder / f"embedding-{VERSION}-{weights}.npy"
+    if not whole.exists():
+        rows = [range(start, min(start + CHUNK, len(items))) for start in range(0, len(items), CHUNK)]
+        paths = [folder / f"{whole.stem}-{number:05}.part" for number in range(len(rows))]
+        readable, boxes = measured.readable, np.asarray(measured["box"])
+        jobs = [
+            (path, [(items[i], boxes[i]) if readable[i] else None for i in some])
+            for path, some in zip(paths, rows, strict=True)
+            if not path.exists()
+        ]
+        for _ in spread(_chunk, jobs, "embedding", "image", _start, (embedder,), FEW, weight=lambda job: len(job[1])):
+            pass
+        with atomic_path(whole) as temporary, temporary.open("wb") as file:
+            np.save(file, np.concatenate([np.load(path, allow_pickle=False) for path in paths]))
+        for path in paths:
+            path.unlink()
+    return replace(
+        measured, columns={**measured.columns, "embedding": np.load(whole, mmap_mode="r", allow_pickle=False)}
+    )
+
+
+_network: Any = None
+
+
+def _start(entry: Entry) -> None:
+    global _network
+    model = load_model(entry).eval()
+    cfg = entry.config.pretrained_cfg.model_dump()
+    fast = bf16_is_faster(model, torch.device("cpu"), tuple(cfg["input_size"]), 0.0)
+    _network = (model.to(memory_format=torch.channels_last), preprocessor(cfg), fast)
+
+
+def _chunk(job: tuple[Path, list[tuple[Item, np.ndarray] | None]]) -> int:
+    path, asked = job
+    model, prepare, fast = _network
+    found = np.zeros((len(asked), model.num_features), np.float16)
+    seen = [i for i, one in enumerate(asked) if one is not None]
+    if seen:
+        views = [np.asarray(prepare.pixels(close(item.source.image(), box))) for item, box in filter(None, asked)]
+        batch = prepare.normalise(torch.from_numpy(np.stack(views)))
+        batch = batch.contiguous(memory_format=torch.channels_last)
+        with torch.inference_mode(), autocast(torch.device("cpu"), fast):
+            found[seen] = embed(model, batch).numpy()
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.save(file, found)
+    return len(asked)
+
+
+def close(image: Image.Image, box: np.ndarray) -> Image.Image:
+    """The picture, or of a whole field the square around its cell: models of cut-out cells know no fields."""
+    if max(image.size) < FIELD or not box.any():
+        return image
+    shorter = min(image.size)
+    side = float(np.clip(AROUND * max(box[2] - box[0], box[3] - box[1]), 0.3 * shorter, shorter))
+    left = float(np.clip((box[0] + box[2] - side) / 2, 0, image.width - side))
+    top = float(np.clip((box[1] + box[3] - side) / 2, 0, image.height - side))
+    return image.crop(tuple(round(edge) for edge in (left, top, left + side, top + side)))
