@@ -33,7 +33,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from zoo.batch import classify_files
 from zoo.catalogue import get_entry
 from zoo.entry import Entry
-from zoo.gradcam import find_layer
+from zoo.explain.features import find_layer
 from zoo.runtime import BATCH_SIZE, Runtime, autocast, load_model
 
 SIZE = (320, 240)  # of a picture, pixels

@@ -9,7 +9,7 @@ from pages import shared
 from zoo.api import default_runtime
 from zoo.catalogue import distinct_titles
 from zoo.entry import Entry, EntryError
-from zoo.gradcam import ExplanationError
+from zoo.explain import ExplanationError
 from zoo.overlay import overlay, scale_bar
 from zoo.runtime import BusyError, Explanation
 

@@ -4,7 +4,7 @@ from zoo.api import classify, default_runtime, explain
 from zoo.batch import classify_files
 from zoo.catalogue import get_entry, list_entries
 from zoo.entry import EntryError, read_predictions
-from zoo.gradcam import ExplanationError
+from zoo.explain import ExplanationError
 from zoo.images import ImageError, decode
 from zoo.overlay import overlay
 from zoo.runtime import BusyError, Runtime

@@ -17,8 +17,8 @@ from tqdm import tqdm
 from zoo.batch import Result, classify_files, find_files
 from zoo.catalogue import get_entry, list_entries
 from zoo.entry import Entry, EntryError, summary
+from zoo.explain import ExplanationError
 from zoo.files import atomic_path
-from zoo.gradcam import ExplanationError
 from zoo.images import ImageError, decode
 from zoo.overlay import overlay
 from zoo.runtime import BATCH_SIZE, PRECISIONS, BusyError, Runtime, device_name

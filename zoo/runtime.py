@@ -26,7 +26,8 @@ from torch import nn
 
 import zoo.architectures  # noqa: F401 (registers our own networks with timm)
 from zoo.entry import HEAD, WEIGHTS, Entry, EntryError, read_predictions
-from zoo.gradcam import PREDICTED, Cams, ExplanationError, gradcam, split_forward
+from zoo.explain import PREDICTED, Cams, ExplanationError, explain_batch
+from zoo.explain.features import split_forward
 from zoo.heads import Headed, read_head
 from zoo.preprocess import Preprocessor, place_map, preprocessor, region_of
 
@@ -253,7 +254,7 @@ class Worker:
                 f"{self.entry.id} decides by a classical classifier, which has no gradients: Grad-CAM cannot "
                 "explain it. Look at the network that gives its features instead."
             )
-        return gradcam(self._model, batch, torch.tensor(targets, device=self.device), self.layer)
+        return explain_batch(self._model, batch, torch.tensor(targets, device=self.device), layer=self.layer)
 
     def _settle(self, batch: torch.Tensor, logits: torch.Tensor) -> np.ndarray:
         """Probabilities (B, classes) float64; answers that bf16 leaves unclear are computed again in fp32."""

@@ -11,7 +11,7 @@ import torch
 import zoo.architectures
 from zoo.architectures import is_own
 from zoo.architectures.transfer import build_head
-from zoo.gradcam import gradcam
+from zoo.explain import PREDICTED, explain_batch
 
 # with four classes; the first two as published, of the others no figure was
 PARAMETERS = {
@@ -56,7 +56,7 @@ def test_it_splits_into_features_and_head(model):
     assert features.shape[1] == model.num_features
     assert torch.equal(model(batch), model.forward_head(features))
     assert model.forward_head(features, pre_logits=True).shape == (2, model.head_hidden_size)
-    assert gradcam(model, batch, None).maps.shape == (2, *features.shape[2:])
+    assert explain_batch(model, batch, torch.full((2,), PREDICTED)).maps.shape == (2, *features.shape[2:])
 
 
 def test_its_classifier_can_be_replaced(model):
@@ -83,7 +83,7 @@ def test_any_backbone_takes_a_head(backbone, head):
     assert features.ndim == 4
     assert features.shape[1] == model.num_features
     assert torch.allclose(model(batch), model.forward_rest(model.forward_fixed(batch)), atol=1e-5)
-    assert gradcam(model, batch, None).maps.any()
+    assert explain_batch(model, batch, torch.full((2,), PREDICTED)).maps.any()
 
 
 def test_a_published_head_has_its_published_size():

@@ -21,8 +21,8 @@ from training.recipe import Head
 from zoo.__main__ import main
 from zoo.catalogue import FolderSource, get_entry, list_entries
 from zoo.entry import EntryError, read_entry
+from zoo.explain import ExplanationError
 from zoo.files import write_json
-from zoo.gradcam import ExplanationError
 from zoo.heads import read_head, write_head
 from zoo.runtime import Runtime
 

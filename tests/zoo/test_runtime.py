@@ -19,7 +19,8 @@ import zoo
 import zoo.runtime
 from tests.making import ARCHITECTURES, LABELS, make_entry
 from zoo.entry import EntryError, read_entry, read_predictions
-from zoo.gradcam import Cams, ExplanationError, find_layer, gradcam
+from zoo.explain import PREDICTED, Cams, ExplanationError, explain_batch
+from zoo.explain.features import find_layer
 from zoo.preprocess import preprocessor
 from zoo.runtime import BusyError, Runtime, Worker, bf16_is_faster, load_model, resolve_device, unclear_share
 
@@ -139,7 +140,7 @@ def test_maps_agree_with_pytorch_grad_cam(entry, cells, label):
     layer = find_layer(library, LAST[entry.config.architecture])
     with GradCAM(library, [layer], reshape_transform=reshape if hasattr(model, "patch_embed") else None) as cam:
         theirs = cam(batch, [ClassifierOutputTarget(label)] * len(cells))
-    ours = gradcam(model, batch, torch.full((len(cells),), label)).maps.numpy()
+    ours = explain_batch(model, batch, torch.full((len(cells),), label)).maps.numpy()
     for mine, other in zip(ours, theirs, strict=True):
         large = np.asarray(Image.fromarray(mine).resize(other.shape[::-1], Image.Resampling.BILINEAR))
         # a class nothing speaks for has an empty map in both
@@ -156,9 +157,9 @@ def test_no_hook_and_no_gradient_stay_behind(entry, cells):
     model = load_model(entry)
     prepare = preprocessor(entry.config.pretrained_cfg.model_dump())
     batch = prepare(cells[0])[None]
-    gradcam(model, batch, None)
+    explain_batch(model, batch, torch.tensor([PREDICTED]))
     with pytest.raises((RuntimeError, IndexError)):
-        gradcam(model, batch, torch.tensor([99]))
+        explain_batch(model, batch, torch.tensor([99]))
     assert all(not module._forward_hooks and not module._backward_hooks for module in model.modules())
     assert all(parameter.grad is None for parameter in model.parameters())
 
