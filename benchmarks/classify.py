@@ -34,7 +34,8 @@ from zoo.batch import classify_files
 from zoo.catalogue import get_entry
 from zoo.entry import Entry
 from zoo.explain.features import find_layer
-from zoo.runtime import BATCH_SIZE, Runtime, autocast, load_model
+from zoo.loaded import Wish, autocast, load_model
+from zoo.runtime import BATCH_SIZE, Runtime
 
 SIZE = (320, 240)  # of a picture, pixels
 
@@ -87,9 +88,8 @@ def library_maps(model: torch.nn.Module, layer: torch.nn.Module, tensors: torch.
 
 
 def ask(runtime: Runtime, entry: Entry, images: list[Image.Image], explain: bool) -> None:
-    """All pictures through the entry's worker, answers with or without a map."""
-    worker = runtime.worker(entry)
-    for future in [worker.submit(image, explain, 0 if explain else None) for image in images]:
+    """All pictures through the engine, answers with or without a map."""
+    for future in [runtime.submit(entry, image, Wish(0) if explain else None) for image in images]:
         future.result()
 
 
@@ -99,7 +99,7 @@ def measure(entry: Entry, count: int, rounds: int) -> dict[str, float]:
     images = [Image.open(io.BytesIO(file)).convert("RGB") for file in files]
     found: dict[str, list[float]] = {}
     with Runtime() as runtime:
-        bf16 = runtime.worker(entry).bf16
+        bf16 = runtime.model(entry).bf16
         device = runtime.device
         model = load_model(entry).to(device, memory_format=torch.channels_last)
         config = timm.data.resolve_data_config(pretrained_cfg=entry.config.pretrained_cfg.model_dump())

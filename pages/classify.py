@@ -29,11 +29,11 @@ def classify(entry: Entry, pictures: list[shared.Picture]) -> dict[str, Result]:
         return known
     place = st.container()
     progress, live = place.progress(0.0, f"Classifying {len(new)} pictures …"), place.empty()
-    waiting = default_runtime().waiting(entry)
-    if waiting:
-        progress.progress(0.0, f"{waiting} pictures of others are ahead …")
+    others = default_runtime().waiting()
+    if others:
+        progress.progress(0.0, f"Classifying {len(new)} pictures, in turn with {others} of others …")
     drawn = time.monotonic()
-    found = classify_files(default_runtime(), entry, ((p.name, p.data) for p in new))
+    found = classify_files(default_runtime(), entry, ((p.name, p.data) for p in new), caller=shared.caller())
     for done, (picture, result) in enumerate(zip(new, found, strict=True), 1):
         known[picture.id] = result
         if time.monotonic() - drawn > REDRAW_SECONDS:

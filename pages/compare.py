@@ -21,9 +21,10 @@ from zoo.calibration import scaling_of
 from zoo.catalogue import distinct_titles
 from zoo.datasets import places
 from zoo.entry import Benchmark, Entry, EntryError, read_history, read_predictions
+from zoo.explain import ExplanationError
 from zoo.images import ImageError
 from zoo.overlay import overlay
-from zoo.runtime import BusyError, ExplanationError
+from zoo.runtime import BusyError
 from zoo.scoring import NAMES, intervals, is_corrupted, rows_hash, score
 
 FIRST = 3  # models shown before anybody chose

@@ -12,16 +12,20 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 from PIL import Image
+from streamlit import runtime
 from streamlit.runtime.pages_manager import PagesManager
+from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from zoo.api import default_runtime
 from zoo.bootstrap import Interval
 from zoo.catalogue import distinct_titles, list_entries
+from zoo.engine import Caller
 from zoo.entry import Entry, Metric
 from zoo.images import SUFFIXES, ImageError, decode
 from zoo.leaderboard import cells
+from zoo.loaded import device_name
 from zoo.metrics import NO_SHARES
-from zoo.runtime import Prediction, device_name
+from zoo.runtime import Prediction
 
 MODEL, PICTURES = "model", "pictures"  # keys of what a session keeps from page to page
 INSIDE = "inside app.py"  # set by app.py
@@ -90,6 +94,15 @@ def percent(metric: Metric | Interval) -> str:
     if metric.low is None or metric.high is None:
         return f"{100 * metric.value:.1f} %"
     return f"{100 * metric.value:.1f} % ({100 * metric.low:.1f} to {100 * metric.high:.1f})"
+
+
+def caller() -> Caller:
+    """This session, as the engine knows it: it takes turns with others, and what it leaves behind is dropped."""
+    context = get_script_run_ctx()
+    if context is None or not runtime.exists():
+        return Caller("no session")
+    session, app = context.session_id, runtime.get_instance()
+    return Caller(session, lambda: app.is_active_session(session))
 
 
 def pick_model() -> Entry:

@@ -40,9 +40,10 @@ from zoo.datasets import places
 from zoo.entry import CONFIG, ID, Entry, EntryError, read_entry, summary
 from zoo.files import write_text
 from zoo.leaderboard import home_benchmark
+from zoo.loaded import device_name, resolve_device
 from zoo.metrics import AS_STORED, as_dict
 from zoo.reports import headlines
-from zoo.runtime import Runtime, device_name, resolve_device
+from zoo.runtime import Runtime
 
 TRAIN_HELP = """\
 Fit a recipe, score its test split once and write a whole zoo entry, or none.

@@ -46,7 +46,8 @@ from zoo.entry import (
 )
 from zoo.files import atomic_path, write_json
 from zoo.images import ImageError
-from zoo.runtime import Runtime, device_name
+from zoo.loaded import device_name
+from zoo.runtime import Runtime
 
 SPEED_IMAGES = 128
 PIECE = 256  # pictures decoded and kept in memory at a time

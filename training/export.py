@@ -45,8 +45,9 @@ from zoo.entry import (
 )
 from zoo.files import atomic_folder, atomic_path, write_json
 from zoo.heads import Classifier, write_head
+from zoo.loaded import device_name
 from zoo.metrics import Scaling
-from zoo.runtime import Runtime, device_name
+from zoo.runtime import Runtime
 
 STAMPED = ("torch", "timm", "numpy", "pillow")
 

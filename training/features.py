@@ -15,8 +15,8 @@ from zoo.data import DataSet
 from zoo.entry import Entry, EntryError
 from zoo.files import atomic_path
 from zoo.heads import Headed
+from zoo.loaded import load_model
 from zoo.preprocess import preprocessor
-from zoo.runtime import load_model
 
 SUFFIXES = (".csv", ".parquet")
 

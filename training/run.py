@@ -36,8 +36,8 @@ from zoo.cache import cache_folder
 from zoo.catalogue import FolderSource, get_entry, list_entries, sources
 from zoo.data import read_dataset
 from zoo.entry import Entry, read_entry
+from zoo.loaded import device_name, load_model
 from zoo.preprocess import preprocessor
-from zoo.runtime import device_name, load_model
 
 EMBEDDER = "pbc8-efficientnet-lite0"  # the zoo's model whose features an audit compares
 

@@ -17,11 +17,12 @@ from tqdm import tqdm
 from zoo.batch import Result, classify_files, find_files
 from zoo.catalogue import get_entry, list_entries
 from zoo.entry import Entry, EntryError, summary
-from zoo.explain import ExplanationError
+from zoo.explain import DEFAULT, METHODS, MODEL_FREE, ExplanationError
 from zoo.files import atomic_path
 from zoo.images import ImageError, decode
+from zoo.loaded import PRECISIONS, device_name
 from zoo.overlay import overlay
-from zoo.runtime import BATCH_SIZE, PRECISIONS, BusyError, Runtime, device_name
+from zoo.runtime import BATCH_SIZE, BusyError, Runtime
 
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
@@ -66,11 +67,17 @@ def parser() -> argparse.ArgumentParser:
     explain = commands.add_parser(
         "explain",
         help="show where in a picture the evidence for a class is",
-        description="Write the Grad-CAM of a picture: FILE.CLASS.overlay.png and the raw map FILE.CLASS.npy.",
+        description="Write where the evidence is: FILE.CLASS.overlay.png and the raw map FILE.CLASS.npy.",
+        epilog="Methods: " + "; ".join(f"{name} ({method.about})" for name, method in METHODS.items()),
     )
     explain.add_argument("path", type=Path, metavar="PATH", help="a picture")
     _common(explain)
     explain.add_argument("--class", dest="label", metavar="LABEL", help="class to explain (default: the predicted one)")
+    explain.add_argument(
+        "--method", choices=METHODS, help=f"(default: {DEFAULT}, or {MODEL_FREE} where that cannot be)", metavar="M"
+    )
+    explain.add_argument("--against", metavar="LABEL", help="show what sets the class off from this one")
+    explain.add_argument("--layer", metavar="PATH", help="layer to look at (default: the entry's)")
     explain.add_argument("--out", type=Path, default=Path(), metavar="DIR", help="folder to write to (default: here)")
     explain.add_argument("--opacity", type=_fraction, default=0.5, metavar="0..1", help="(default: %(default)s)")
     explain.add_argument("--json", action="store_true", help="print a JSON object on stdout")
@@ -194,8 +201,19 @@ def _explain(options: argparse.Namespace) -> int:
         if options.json:
             print(json.dumps({"file": str(options.path), "error": str(error)}, ensure_ascii=False))
         return _say(f"{options.path}: {error}", FAILED)
-    with Runtime(options.device, options.precision) as runtime:
-        found = runtime.explain(entry, image, options.label)
+    with (
+        Runtime(options.device, options.precision) as runtime,
+        tqdm(total=100, unit="%", desc=entry.id, file=sys.stderr, leave=False, delay=1) as bar,
+    ):
+        found = runtime.explain(
+            entry,
+            image,
+            options.label,
+            options.method,
+            options.against,
+            options.layer,
+            watch=lambda ticket: bar.update(round(100 * ticket.progress) - bar.n),
+        )
     stem = f"{options.path.stem}.{_safe(found.label)}"
     drawn, raw = options.out / f"{stem}.overlay.png", options.out / f"{stem}.npy"
     with atomic_path(drawn) as temporary:
@@ -203,7 +221,13 @@ def _explain(options: argparse.Namespace) -> int:
     with atomic_path(raw) as temporary, temporary.open("wb") as file:
         _save_array(file, found.values)
     if options.json:
-        record = {"file": str(options.path), "label": found.label, "map": str(raw), "overlay": str(drawn)}
+        record = {
+            "file": str(options.path),
+            "label": found.label,
+            "map": str(raw),
+            "overlay": str(drawn),
+            "method": found.method,
+        }
         print(json.dumps(record, ensure_ascii=False))
     else:
         print(f"{found.label}\t{found.prediction.probabilities[found.label]:.4f}\t{drawn}\t{raw}")

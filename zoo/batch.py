@@ -12,9 +12,10 @@ from pathlib import Path
 from PIL import Image
 
 from zoo.data import Source
+from zoo.engine import Caller, Ticket
 from zoo.entry import Entry
 from zoo.images import SUFFIXES, ImageError, decode
-from zoo.runtime import Answer, Prediction, Runtime
+from zoo.runtime import Prediction, Runtime
 
 READERS = min(8, 2 * (os.cpu_count() or 1))
 IN_FLIGHT = 3  # batches read ahead of the one the model works on
@@ -47,7 +48,11 @@ def find_files(paths: Sequence[Path]) -> list[Path]:
 
 
 def classify_files(
-    runtime: Runtime, entry: Entry, files: Iterable[tuple[str, bytes | Path | Source]], keep_images: bool = False
+    runtime: Runtime,
+    entry: Entry,
+    files: Iterable[tuple[str, bytes | Path | Source]],
+    keep_images: bool = False,
+    caller: Caller | None = None,
 ) -> Iterator[Result]:
     """Classify (name, content or path or source) pairs, yielding a Result each, in order, as they come.
 
@@ -57,12 +62,12 @@ def classify_files(
     runtime.load(entry)
     ahead = IN_FLIGHT * runtime.batch_size
 
-    def prepare(content: bytes | Path | Source) -> tuple[Image.Image | None, Future[Answer]]:
+    def prepare(content: bytes | Path | Source) -> tuple[Image.Image | None, Ticket]:
         image = decode(content) if isinstance(content, bytes | Path) else content.image()
-        return (image if keep_images else None), runtime.submit(entry, image)
+        return (image if keep_images else None), runtime.submit(entry, image, caller=caller)
 
     with ThreadPoolExecutor(READERS) as pool:
-        waiting: deque[tuple[str, Future[tuple[Image.Image | None, Future[Answer]]]]] = deque()
+        waiting: deque[tuple[str, Future[tuple[Image.Image | None, Ticket]]]] = deque()
         try:
             for name, content in files:
                 waiting.append((name, pool.submit(prepare, content)))
@@ -76,9 +81,7 @@ def classify_files(
                 future.cancel()
 
 
-def _result(
-    runtime: Runtime, entry: Entry, name: str, future: Future[tuple[Image.Image | None, Future[Answer]]]
-) -> Result:
+def _result(runtime: Runtime, entry: Entry, name: str, future: Future[tuple[Image.Image | None, Ticket]]) -> Result:
     try:
         image, answer = future.result()
     except ImageError as error:

@@ -125,7 +125,7 @@ def test_explain_writes_map_and_overlay(run, folder, tmp_path):
     status, out, _ = run("explain", picture, "--model", MODEL, "--class", "neutrophil", "--out", out_folder, "--json")
     assert status == 0
     found = json.loads(out)
-    assert list(found) == ["file", "label", "map", "overlay"]
+    assert list(found) == ["file", "label", "map", "overlay", "method"]
     assert found["label"] == "neutrophil"
     values = np.load(found["map"], allow_pickle=False)
     assert values.dtype == np.float32

@@ -25,7 +25,7 @@ from torch import nn
 
 from tests.making import LABELS, draw_cell
 from zoo.explain import METHODS, PREDICTED, ExplanationError, explain_batch, method_of, steps, stepwise
-from zoo.explain.concepts import factorise
+from zoo.explain.concepts import factorise, judge
 from zoo.explain.features import find_layer, layers_of, look
 
 # the smallest of each family, and its last layer where pytorch-grad-cam must be told
@@ -321,14 +321,18 @@ def test_what_has_no_gradient_says_so():
 
 
 def test_concepts_part_a_picture(small):
-    found = factorise(small, pictures(small, 1))
-    assert found.maps.shape[0] == found.probabilities.shape[0] == 4
-    assert found.maps.min() >= 0
-    assert found.maps.max() == 1
-    assert np.allclose(found.probabilities.sum(1), 1, atol=1e-4)
-    early = factorise(small, pictures(small, 1), "blocks.2")
-    assert early.maps.shape[1] > found.maps.shape[1]
-    assert early.probabilities.shape == (4, 0)  # only the last layer can be judged
+    last, early = (look(small, pictures(small, 1), None, layer) for layer in (None, "blocks.2"))
+    maps, vectors = factorise(last.features)
+    assert maps.shape == (4, *last.features.shape[2:])
+    assert maps.min() >= 0
+    assert maps.max() == 1
+    # the parts add up to what the network saw, but for its smallest values
+    offset = last.features[0].flatten(1).amin(1)
+    assert vectors.shape == (4, len(offset))
+    shares = judge(small, last.native, vectors, None)
+    assert np.allclose(shares.sum(1), 1, atol=1e-4)
+    assert shares.shape == (4, len(LABELS))
+    assert judge(small, early.native, factorise(early.features)[1], "blocks.2").shape == (4, 0)
     assert clean(small)
 
 

@@ -39,16 +39,17 @@ def blobs(count=120, width=128):
     return (random.normal(0, 1, (count, width)) + 2 * labels[:, None]).astype(np.float32), labels
 
 
+def make_headed(folder, kind):
+    """A cnn60 whose last layer is a classical classifier."""
+    make_entry(folder, "cnn60", head="head.skops")
+    vectors, labels = blobs()
+    write_head(folder / "head.skops", fit_head(Head(kind=kind, features=5, options=KINDS[kind]), vectors, labels, 0))
+    return folder
+
+
 @pytest.fixture(params=KINDS)
 def headed(request, tmp_path):
-    """A cnn60 whose last layer is a classical classifier."""
-    folder = make_entry(tmp_path / f"tiny-{request.param}", "cnn60", head="head.skops")
-    vectors, labels = blobs()
-    write_head(
-        folder / "head.skops",
-        fit_head(Head(kind=request.param, features=5, options=KINDS[request.param]), vectors, labels, 0),
-    )
-    return read_entry(folder)
+    return read_entry(make_headed(tmp_path / f"tiny-{request.param}", request.param))
 
 
 def test_it_classifies_and_says_why_it_cannot_explain(headed):
@@ -58,7 +59,8 @@ def test_it_classifies_and_says_why_it_cannot_explain(headed):
         assert set(found.probabilities) == set(LABELS)
         assert sum(found.probabilities.values()) == pytest.approx(1)
         with pytest.raises(ExplanationError, match="no gradients"):
-            runtime.explain(headed, draw_cell("monocyte", 1))
+            runtime.explain(headed, draw_cell("monocyte", 1), method="grad-cam")
+        assert runtime.explain(headed, draw_cell("monocyte", 1)).method == "occlusion"
         # and goes on working
         assert runtime.classify(headed, draw_cell("monocyte", 1)).probabilities == found.probabilities
 
@@ -74,13 +76,16 @@ def test_a_written_head_judges_as_the_fitted_one(tmp_path):
         assert fitted.score(vectors, labels) > 0.8
 
 
-def test_the_command_line_classifies_and_refuses_to_explain(headed, tmp_path, monkeypatch, capsys):
+def test_the_command_line_classifies_and_explains_as_it_can(headed, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("HEMAZOO_ZOO", str(headed.folder))
     draw_cell("monocyte", 1).save(tmp_path / "cell.png")
     assert main(["classify", str(tmp_path / "cell.png"), "--model", headed.id, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["label"] in LABELS
-    assert main(["explain", str(tmp_path / "cell.png"), "--model", headed.id, "--out", str(tmp_path / "x")]) == 1
+    command = ["explain", str(tmp_path / "cell.png"), "--model", headed.id, "--out", str(tmp_path / "x")]
+    assert main([*command, "--method", "grad-cam"]) == 1
     assert "no gradients" in capsys.readouterr().err
+    assert main([*command, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["method"] == "occlusion"
 
 
 def forest():
@@ -192,8 +197,8 @@ def test_its_members_queues_are_shared(together):
             others = [pool.submit(runtime.classify, entry.members[n % 2], cell) for n, cell in enumerate(cells)]
             together = list(pool.map(lambda cell: runtime.classify(entry, cell).probabilities, cells))
             assert all(other.result() for other in others)
-        assert len(runtime._workers) == 2  # the members', and none of its own
-        assert runtime.waiting(entry) == 0
+        assert len(runtime._models) == 2  # the members', and none of its own
+        assert runtime.waiting() == 0
     for one, many in zip(alone, together, strict=True):
         assert one == pytest.approx(many, abs=1e-5)
 

@@ -16,13 +16,15 @@ from pytorch_grad_cam import GradCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
 import zoo
-import zoo.runtime
+import zoo.engine
+import zoo.loaded
 from tests.making import ARCHITECTURES, LABELS, make_entry
-from zoo.entry import EntryError, read_entry, read_predictions
+from zoo.entry import Entry, EntryError, read_entry, read_predictions
 from zoo.explain import PREDICTED, Cams, ExplanationError, explain_batch
 from zoo.explain.features import find_layer
+from zoo.loaded import Wish, bf16_is_faster, load_model, resolve_device, unclear_share
 from zoo.preprocess import preprocessor
-from zoo.runtime import BusyError, Runtime, Worker, bf16_is_faster, load_model, resolve_device, unclear_share
+from zoo.runtime import BusyError, Runtime
 
 NAMES = [name.replace("_", "-") for name in ARCHITECTURES]
 
@@ -86,13 +88,13 @@ def test_eight_threads_get_what_one_gets(entry, cells):
 
 def test_requests_of_several_callers_share_batches(small, cells, monkeypatch):
     sizes = []
-    real = zoo.runtime.split_forward
+    real = zoo.loaded.split_forward
 
     def counted(model, batch):
         sizes.append(len(batch))
         return real(model, batch)
 
-    monkeypatch.setattr(zoo.runtime, "split_forward", counted)
+    monkeypatch.setattr(zoo.loaded, "split_forward", counted)
     with Runtime("cpu", "fp32", batch_size=8) as runtime, ThreadPoolExecutor(8) as pool:
         futures = list(pool.map(lambda cell: runtime.submit(small, cell), cells * 4))
         assert all(future.result() for future in futures)
@@ -180,21 +182,21 @@ def test_a_class_that_is_not_there(small, runtime, cells):
         runtime.explain(small, cells[0], "unicorn")
 
 
-def hold(worker: Worker) -> threading.Event:
-    """Keep the worker from answering until the event is set, 30 seconds at most."""
+def hold(runtime: Runtime, entry: Entry) -> threading.Event:
+    """Keep the engine from answering until the event is set, 30 seconds at most."""
     blocker = threading.Event()
-    real = worker._run
-    worker._run = lambda requests: (blocker.wait(30), real(requests))[1]
+    model = runtime.model(entry)
+    real = model.run
+    model.run = lambda *asked: (blocker.wait(30), real(*asked))[1]
     return blocker
 
 
 def test_one_bad_request_harms_no_other(small, cells):
     with Runtime("cpu", "fp32", batch_size=8) as runtime:
-        worker = runtime.worker(small)
-        blocker = hold(worker)
-        good = [worker.submit(cell) for cell in cells[:3]]
-        bad = worker.submit(cells[0], True, 99)
-        more = [worker.submit(cell) for cell in cells[:3]]
+        blocker = hold(runtime, small)
+        good = [runtime.submit(small, cell) for cell in cells[:3]]
+        bad = runtime.submit(small, cells[0], Wish(99))
+        more = [runtime.submit(small, cell) for cell in cells[:3]]
         blocker.set()
         assert all(future.result(30) for future in good + more)
         with pytest.raises((RuntimeError, IndexError)):
@@ -203,9 +205,8 @@ def test_one_bad_request_harms_no_other(small, cells):
 
 def test_a_caller_that_gave_up_harms_no_other(small, cells):
     with Runtime("cpu", "fp32", batch_size=1) as runtime:
-        worker = runtime.worker(small)
-        blocker = hold(worker)
-        futures = [worker.submit(cell) for cell in cells[:4]]
+        blocker = hold(runtime, small)
+        futures = [runtime.submit(small, cell) for cell in cells[:4]]
         assert futures[2].cancel()
         blocker.set()
         assert futures[3].result(30)
@@ -213,17 +214,17 @@ def test_a_caller_that_gave_up_harms_no_other(small, cells):
 
 def test_the_map_is_that_of_the_label_shown(tiny_zoo, cells, monkeypatch):
     """Where full precision changes the answer that bf16 gave, the map follows."""
-    monkeypatch.setattr(zoo.runtime, "bf16_is_faster", lambda *_: True)
+    monkeypatch.setattr(zoo.loaded, "bf16_is_faster", lambda *_: True)
     entry = read_entry(tiny_zoo / "tiny-test-resnet")
     with Runtime("cpu", "auto") as fast, Runtime("cpu", "fp32") as exact:
-        worker = fast.worker(entry)
-        real = worker._explain
+        model = fast.model(entry)
+        real = model.explain
 
-        def wrong_first(batch, targets):
-            found = real(batch, targets)
-            return Cams(-found.logits, found.maps * 0 + 1) if targets == [-1] else found
+        def wrong_first(batch, wishes):
+            found = real(batch, wishes)
+            return Cams(-found.logits, found.maps * 0 + 1) if wishes[0].target == PREDICTED else found
 
-        monkeypatch.setattr(worker, "_explain", wrong_first)
+        monkeypatch.setattr(model, "explain", wrong_first)
         for cell in cells[:6]:
             one, other = fast.explain(entry, cell), exact.explain(entry, cell)
             assert one.label == other.label
@@ -231,16 +232,15 @@ def test_the_map_is_that_of_the_label_shown(tiny_zoo, cells, monkeypatch):
 
 
 def test_a_full_queue_says_so(small, cells, monkeypatch):
-    monkeypatch.setattr(zoo.runtime, "PATIENCE", 0.1)
-    monkeypatch.setattr(zoo.runtime, "QUEUE_SIZE", 2)
+    monkeypatch.setattr(zoo.engine, "PATIENCE", 0.1)
+    monkeypatch.setattr(zoo.engine, "LANE", 2)
     with Runtime("cpu", "fp32", batch_size=1) as runtime:
-        worker = runtime.worker(small)
-        blocker = hold(worker)
+        blocker = hold(runtime, small)
         futures = []
         with pytest.raises(BusyError, match="2 requests are waiting"):
             futures += [runtime.submit(small, cell) for cell in cells[:1]]
             futures += [runtime.submit(small, cell) for cell in cells[:9]]
-        assert runtime.waiting(small) == 2
+        assert runtime.waiting() == 2
         blocker.set()
         assert all(future.result(30) for future in futures)
 
@@ -248,14 +248,13 @@ def test_a_full_queue_says_so(small, cells, monkeypatch):
 def test_models_are_released_when_others_need_the_room(tiny_zoo, cells):
     entries = [read_entry(tiny_zoo / f"tiny-{name}") for name in NAMES[:3]]
     with Runtime("cpu", "fp32", max_bytes=1) as runtime:
-        first = runtime.worker(entries[0])
-        gone = weakref.ref(first._model)
-        pending = [first.submit(cell) for cell in cells]
+        gone = weakref.ref(runtime.model(entries[0]).model)
+        pending = [runtime.submit(entries[0], cell) for cell in cells]
         for entry in entries[1:]:
             runtime.classify(entry, cells[0])
         # what was queued is answered all the same
         assert all(future.result(30) for future in pending)
-        first.join()
+        del pending
         gc.collect()
         assert gone() is None
         assert runtime.classify(entries[0], cells[0]).label in LABELS
@@ -263,26 +262,26 @@ def test_models_are_released_when_others_need_the_room(tiny_zoo, cells):
 
 def test_sessions_that_ask_at_once_load_once(small, monkeypatch):
     loaded = []
-    real = zoo.runtime.load_model
-    monkeypatch.setattr(zoo.runtime, "load_model", lambda entry: loaded.append(entry.id) or real(entry))
+    real = zoo.loaded.load_model
+    monkeypatch.setattr(zoo.loaded, "load_model", lambda entry: loaded.append(entry.id) or real(entry))
     with Runtime("cpu", "fp32") as runtime, ThreadPoolExecutor(8) as pool:
-        workers = list(pool.map(lambda _: runtime.worker(small), range(8)))
+        models = list(pool.map(lambda _: runtime.model(small), range(8)))
     assert loaded == ["tiny-cnn60"]
-    assert len({id(worker) for worker in workers}) == 1
+    assert len({id(model) for model in models}) == 1
 
 
 def test_a_failed_loading_is_tried_again(small, monkeypatch):
-    real = zoo.runtime.load_model
+    real = zoo.loaded.load_model
 
     def fail(entry):
         raise EntryError("not now.")
 
     with Runtime("cpu", "fp32") as runtime:
-        monkeypatch.setattr(zoo.runtime, "load_model", fail)
+        monkeypatch.setattr(zoo.loaded, "load_model", fail)
         with pytest.raises(EntryError, match="not now"):
-            runtime.worker(small)
-        monkeypatch.setattr(zoo.runtime, "load_model", real)
-        assert runtime.worker(small).labels == LABELS
+            runtime.model(small)
+        monkeypatch.setattr(zoo.loaded, "load_model", real)
+        assert runtime.model(small).labels == LABELS
 
 
 def test_an_entry_trained_again_is_loaded_again(tmp_path, cells):
@@ -321,10 +320,10 @@ def test_devices():
 
 def test_half_precision_is_settled_in_full(tiny_zoo, cells, monkeypatch):
     """With bf16 on, answers stay within 1e-2 of fp32, since unclear ones are computed again."""
-    monkeypatch.setattr(zoo.runtime, "bf16_is_faster", lambda *_: True)
+    monkeypatch.setattr(zoo.loaded, "bf16_is_faster", lambda *_: True)
     entry = read_entry(tiny_zoo / "tiny-test-resnet")
     with Runtime("cpu", "auto") as fast, Runtime("cpu", "fp32") as exact:
-        assert fast.worker(entry).bf16
+        assert fast.model(entry).bf16
         for cell in cells:
             one, other = fast.classify(entry, cell), exact.classify(entry, cell)
             assert one.probabilities == pytest.approx(other.probabilities, abs=1e-2)
@@ -336,12 +335,11 @@ def test_bf16_is_not_used_where_every_answer_is_computed_twice(small):
     assert unclear_share(small) == (table[LABELS].max(axis=1) < 0.98).mean() > 0
 
 
-def test_a_worker_that_ended_takes_nothing_more(small, cells):
-    worker = Worker(small, torch.device("cpu"), "fp32")
-    worker.close()
-    worker.join()
-    with pytest.raises(BusyError, match="put away"):
-        worker.submit(cells[0])
+def test_a_runtime_that_was_closed_takes_nothing_more(small, cells):
+    runtime = Runtime("cpu", "fp32")
+    runtime.close()
+    with pytest.raises(BusyError, match="being closed"):
+        runtime.submit(small, cells[0])
 
 
 def test_the_short_way_gives_the_same(zoo_environment, cells, tmp_path):

@@ -5,13 +5,12 @@ Non-negative factors of the feature map by pytorch-grad-cam; each is judged by t
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import nn
-
-from zoo.explain.features import look
 
 PARTS = 4
 
@@ -24,27 +23,31 @@ class Concepts:
     probabilities: np.ndarray
 
 
-def factorise(model: nn.Module, picture: torch.Tensor, layer: str | None = None, parts: int = PARTS) -> Concepts:
-    """Parts of one picture (1, 3, H, W). Raises ExplanationError if the layer gives no feature map."""
+def factorise(features: torch.Tensor, parts: int = PARTS) -> tuple[np.ndarray, np.ndarray]:
+    """Non-negative factors of one picture's feature map (1, C, h, w): maps (k, h, w) in 0..1 and vectors (k, C)."""
     # imported where it is used: it brings scikit-learn and matplotlib, seconds that nobody else should wait
     from pytorch_grad_cam.feature_factorization.deep_feature_factorization import dff  # noqa: PLC0415
+    from sklearn.exceptions import ConvergenceWarning  # noqa: PLC0415
 
-    seen = look(model, picture, None, layer)
-    count = min(parts, seen.features.shape[1], seen.features[0, 0].numel())
-    concepts, maps = dff(seen.features.cpu().numpy().copy(), count)
-    maps = maps[0] / np.maximum(maps[0].max((1, 2), keepdims=True), 1e-9)
-    return Concepts(maps.astype(np.float32), _judged(model, seen.native, concepts, layer))
+    count = min(parts, features.shape[1], features[0, 0].numel())
+    with warnings.catch_warnings():
+        # the factors are looked at: their last decimals do not matter
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        vectors, maps = dff(features.cpu().numpy().copy(), count)
+    return (maps[0] / np.maximum(maps[0].max((1, 2), keepdims=True), 1e-9)).astype(np.float32), np.float32(vectors.T)
 
 
-def _judged(model: nn.Module, native: torch.Tensor, concepts: np.ndarray, layer: str | None) -> np.ndarray:
-    """What the head says of feature maps that hold nothing but one concept; nan where the layer is not the last."""
-    count = concepts.shape[1]
+def judge(model: nn.Module, native: torch.Tensor, vectors: np.ndarray, layer: str | None) -> np.ndarray:
+    """What the head says of feature maps that hold nothing but one vector: probabilities (k, classes).
+
+    (k, 0) where the layer is not the last, for which there is no head.
+    """
+    count, channels = vectors.shape
     if layer is not None or native.ndim != 4:
-        return np.full((count, 0), np.nan)
-    vectors = torch.from_numpy(np.float32(concepts.T)).to(native.device, native.dtype)
-    axis = 1 if native.shape[1] == vectors.shape[1] else 3
-    shape = [count, *[1] * 3]
-    shape[axis] = vectors.shape[1]
+        return np.zeros((count, 0), np.float32)
+    values = torch.from_numpy(vectors).to(native.device, native.dtype)
+    shape = [count, 1, 1, 1]
+    shape[1 if native.shape[1] == channels else 3] = channels
     with torch.no_grad():
-        spread = vectors.reshape(shape).expand(count, *native.shape[1:])
+        spread = values.reshape(shape).expand(count, *native.shape[1:])
         return model.forward_head(spread.contiguous()).float().softmax(1).cpu().numpy()

@@ -148,10 +148,11 @@ def _at_layer(model: nn.Module, batch: torch.Tensor, objective: Objective | None
         if not kept:
             raise ExplanationError("The layer to explain takes no part in this model's answer.")
         if objective is not None:
-            try:
-                (gradient,) = torch.autograd.grad(objective(logits).sum(), kept[-1])
-            except RuntimeError as error:
-                raise ExplanationError("The layer to explain takes no part in this model's answer.") from error
+            total = objective(logits).sum()
+            if total.requires_grad:
+                (gradient,) = torch.autograd.grad(total, kept[-1], allow_unused=True)
+            if gradient is None:
+                raise ExplanationError("The layer to explain takes no part in this model's answer.")
     return _seen(model, logits.detach(), kept[-1].detach(), gradient)
 
 

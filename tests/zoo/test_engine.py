@@ -1,0 +1,318 @@
+"""Many callers, one device: turns, batches, memory, deaths and departures; and the slow methods between the batches."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import time
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import torch
+
+import zoo.engine
+import zoo.runtime
+from tests.making import ARCHITECTURES, LABELS, make_entry
+from tests.zoo.test_heads import ensemble, make_headed
+from tests.zoo.test_runtime import hold
+from zoo.catalogue import FolderSource, list_entries
+from zoo.engine import Caller, StoppedError
+from zoo.entry import read_entry
+from zoo.explain import METHODS, ExplanationError
+from zoo.loaded import Wish
+from zoo.runtime import BusyError, Runtime, methods_for
+
+NAMES = [name.replace("_", "-") for name in ARCHITECTURES]
+
+
+@pytest.fixture
+def small(tiny_zoo: Path):
+    return read_entry(tiny_zoo / "tiny-test-resnet")
+
+
+@pytest.fixture
+def runtime():
+    with Runtime("cpu", "fp32", batch_size=4) as running:
+        yield running
+
+
+def test_one_callers_many_do_not_hold_up_anothers_one(small, cells, runtime):
+    order = []
+    blocker = hold(runtime, small)
+    many, one = Caller("many"), Caller("one")
+    first = runtime.submit(small, cells[0], caller=many)
+    time.sleep(0.1)  # it is being worked on now, and everything else waits
+    crowd = [runtime.submit(small, cell, caller=many) for cell in (cells * 4)[:40]]
+    late = runtime.submit(small, cells[1], caller=one)
+    assert runtime.engine.ahead(late) == 1
+    assert runtime.engine.ahead(crowd[-1]) == 40
+    for name, ticket in [("first", first), *(("many", t) for t in crowd), ("one", late)]:
+        ticket.add_done_callback(lambda _, name=name: order.append(name))
+    blocker.set()
+    assert all(ticket.result(30) for ticket in [first, late, *crowd])
+    assert order.index("one") <= 4
+    assert runtime.engine.ahead(late) == 0
+
+
+def test_who_has_gone_is_not_worked_for(small, cells, runtime):
+    here, done = [True], []
+    model = runtime.model(small)
+    real = model.run
+    blocker = threading.Event()
+    model.run = lambda pictures, wishes: (blocker.wait(30), done.append(len(pictures)), real(pictures, wishes))[2]
+    mine = Caller("mine", lambda: here[0])
+    first = runtime.submit(small, cells[0], caller=mine)
+    time.sleep(0.1)
+    gone = [runtime.submit(small, cell, caller=mine) for cell in cells]
+    other = runtime.submit(small, cells[0], caller=Caller("other"))
+    here[0] = False
+    blocker.set()
+    assert other.result(30)
+    assert first.result(30)  # was under way
+    for ticket in gone:
+        with pytest.raises(CancelledError):
+            ticket.result(30)
+    assert sum(done) == 2
+    assert runtime.waiting() == 0
+
+
+def test_a_batch_waits_a_moment_for_company(small, cells):
+    sizes = []
+    with Runtime("cpu", "fp32", batch_size=8, linger=0.5) as runtime:
+        model = runtime.model(small)
+        real = model.run
+        model.run = lambda pictures, wishes: (sizes.append(len(pictures)), real(pictures, wishes))[1]
+        tickets = []
+        for cell in cells[:8]:
+            tickets.append(runtime.submit(small, cell))
+            time.sleep(0.01)
+        assert all(ticket.result(30) for ticket in tickets)
+    assert sizes == [8]
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("no memory"), MemoryError(), RuntimeError("can't allocate memory")]
+)
+def test_what_does_not_fit_is_tried_in_halves(small, cells, error):
+    sizes = []
+    with Runtime("cpu", "fp32", batch_size=8, linger=0.3) as runtime:
+        model = runtime.model(small)
+        real = model.run
+
+        def little(pictures, wishes):
+            sizes.append(len(pictures))
+            if len(pictures) > 3:
+                raise error
+            return real(pictures, wishes)
+
+        model.run = little
+        tickets = [runtime.submit(small, cell) for cell in cells[:8]]
+        assert all(ticket.result(30) for ticket in tickets)
+        assert sizes == [8, 4, 2, 2, 4, 2, 2]
+        # what was learnt is kept: nothing is tried in vain again
+        sizes.clear()
+        assert all(ticket.result(30) for ticket in [runtime.submit(small, cell) for cell in cells[:8]])
+        assert max(sizes) == 2
+
+
+def test_what_does_not_fit_alone_is_a_sentence(small, cells, runtime):
+    def none(pictures, wishes):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    runtime.model(small).run = none
+    with pytest.raises(BusyError, match="Choose a smaller model"):
+        runtime.classify(small, cells[0])
+
+
+def test_a_worker_that_dies_is_replaced(small, tiny_zoo, cells, runtime):
+    other = read_entry(tiny_zoo / "tiny-cnn60")
+    model = runtime.model(small)
+    runtime.model(other)
+    real, blocker = model.run, threading.Event()
+
+    def die(pictures, wishes):
+        blocker.wait(30)
+        raise SystemExit("killed by a test")
+
+    model.run = die
+    hit = runtime.submit(small, cells[0], caller=Caller("a"))
+    time.sleep(0.1)
+    waiting = runtime.submit(other, cells[0], caller=Caller("b"))
+    blocker.set()
+    with pytest.raises(BusyError, match="a new one took its place"):
+        hit.result(30)
+    assert waiting.result(30)
+    model.run = real
+    assert runtime.classify(small, cells[0]).label in LABELS
+    assert runtime.load_now().restarts == 1
+
+
+def test_the_engine_tells_how_it_is(small, cells, runtime):
+    assert runtime.load_now().images_per_second == 0
+    for cell in cells:
+        runtime.classify(small, cell)
+    load = runtime.load_now()
+    assert load.waiting == load.slow == 0
+    assert load.batch_size == 1
+    assert 0 < load.p50 <= load.p95
+    assert load.images_per_second > 0
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_through_the_runtime(small, cells, runtime, method):
+    found = runtime.explain(small, cells[0], method=method)
+    assert found.method == method
+    assert found.label == found.prediction.label == runtime.classify(small, cells[0]).label
+    assert found.values.shape == (96, 96)
+    assert 0 <= found.values.min() <= found.values.max() <= 1
+    assert found.values.std() > 0
+
+
+def test_all_methods_of_many_callers_at_once_are_those_of_one(small, cells, runtime):
+    """Quick and slow, with and without a class, from eight threads: each map is the one that a single caller gets."""
+    jobs = [(method, cell, label) for method in METHODS for cell in cells[:3] for label in (None, LABELS[1])]
+
+    def ask(job):
+        method, cell, label = job
+        return runtime.explain(small, cell, label, method, caller=Caller(str(threading.get_ident()))).values
+
+    alone = [ask(job) for job in jobs]
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(ask, jobs))
+    for job, one, other in zip(jobs, alone, together, strict=True):
+        assert np.allclose(one, other, atol=1e-3), job[0]
+
+
+def test_slow_work_is_watched_and_ended_by_whoever_watches(small, cells, runtime, monkeypatch):
+    monkeypatch.setattr(zoo.runtime, "POLL", 0.002)
+    shares = []
+    runtime.explain(small, cells[0], method="score-cam", watch=lambda ticket: shares.append(ticket.progress))
+    assert shares == sorted(shares)
+    assert len(set(shares)) > 1
+
+    def leave(ticket):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        runtime.explain(small, cells[0], method="score-cam", watch=leave)
+    assert runtime.classify(small, cells[0]).label in LABELS
+    assert nothing_slow(runtime)
+
+
+def nothing_slow(runtime: Runtime) -> bool:
+    """Whether slow work ends soon: what was stopped is dropped at its next step."""
+    deadline = time.monotonic() + 10
+    while runtime.load_now().slow and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return runtime.load_now().slow == 0
+
+
+def test_slow_ones_let_others_pass_and_can_be_stopped(small, cells, runtime):
+    slow = runtime.submit(small, cells[0], Wish(method="score-cam"), Caller("slow"))
+    deadline = time.monotonic() + 30
+    while not 0 < slow.progress < 1 and time.monotonic() < deadline:
+        time.sleep(0.001)
+    assert runtime.submit(small, cells[1], caller=Caller("quick")).result(30)
+    before = slow.progress
+    slow.stop()
+    with pytest.raises((StoppedError, CancelledError)):
+        slow.result(30)
+    assert before <= 1
+    assert runtime.classify(small, cells[2]).label in LABELS
+    assert nothing_slow(runtime)
+
+
+def test_a_session_that_ends_ends_its_slow_work(small, cells, runtime):
+    here = [True]
+    ticket = runtime.submit(small, cells[0], Wish(method="occlusion"), Caller("mine", lambda: here[0]))
+    here[0] = False
+    with pytest.raises((StoppedError, CancelledError)):
+        ticket.result(30)
+
+
+def test_why_this_and_not_that(small, cells, runtime):
+    one = runtime.explain(small, cells[0], LABELS[0], against=LABELS[1])
+    other = runtime.explain(small, cells[0], LABELS[1], against=LABELS[0])
+    assert one.against == LABELS[1]
+    assert not np.allclose(one.values, other.values)
+    for method in ("eigen-cam", "score-cam", "occlusion"):
+        with pytest.raises(ExplanationError, match="choose Grad-CAM"):
+            runtime.explain(small, cells[0], LABELS[0], method, LABELS[1])
+
+
+def test_layers_may_be_chosen(small, cells, runtime):
+    names = runtime.layers(small)
+    assert len(names) >= 2
+    found = [runtime.explain(small, cells[0], LABELS[0], layer=name).values for name in names]
+    assert not np.allclose(found[0], found[-1])
+    with pytest.raises(ExplanationError, match="no layer"):
+        runtime.explain(small, cells[0], layer="nowhere")
+
+
+def test_concepts_of_a_picture(small, cells, runtime):
+    found = runtime.concepts(small, cells[0].resize((120, 80)))
+    assert found.maps.shape == (4, 80, 120)
+    assert found.probabilities.shape == (4, len(LABELS))
+
+
+def test_a_classical_head_is_explained_by_what_it_answers(tmp_path, cells, runtime):
+    entry = read_entry(make_headed(tmp_path / "forest", "forest"))
+    assert methods_for(entry) == ["occlusion"]
+    found = runtime.explain(entry, cells[0])
+    assert found.method == "occlusion"
+    assert found.values.shape == (96, 96)
+    for method in ("grad-cam", "score-cam"):
+        with pytest.raises(ExplanationError, match="Choose Occlusion"):
+            runtime.explain(entry, cells[0], method=method)
+    with pytest.raises(ExplanationError, match="Choose a network"):
+        runtime.concepts(entry, cells[0])
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_of_an_ensemble_maps_are_the_members_together(tmp_path, cells, runtime, method):
+    for seed, name in enumerate(("one", "two")):
+        make_entry(tmp_path / name, "test_resnet", seed, LABELS if seed else LABELS[::-1])
+    ensemble(tmp_path / "both", ["one", "two"], member_weights=[0.3, 0.7])
+    both = next(entry for entry in list_entries([FolderSource(tmp_path, "here")]) if entry.id == "both")
+    seen = 0
+    for label in LABELS[:2]:
+        found = runtime.explain(both, cells[0], label, method)
+        parts = [runtime.explain(member, cells[0], label, method).values for member in both.members]
+        mixed = 0.3 * parts[0] + 0.7 * parts[1]
+        assert np.allclose(found.values, mixed / max(mixed.max(), 1e-9), atol=1e-3)
+        seen += bool(mixed.any())
+    assert seen
+    assert runtime.explain(both, cells[0], method=method).label == runtime.classify(both, cells[0]).label
+
+
+def test_memory_does_not_grow_over_switches(tiny_zoo, cells):
+    """200 times another model than before, with room for one: memory, threads and files stay as they are."""
+    entries = [read_entry(tiny_zoo / f"tiny-{name}") for name in NAMES]
+    process = psutil.Process()
+    with Runtime("cpu", "fp32", max_bytes=1) as runtime:
+        for number in range(240):
+            runtime.classify(entries[number % len(entries)], cells[0])
+            if number == 39:
+                gc.collect()
+                before = process.memory_info().rss, process.num_threads(), process.num_fds()
+        gc.collect()
+        after = process.memory_info().rss, process.num_threads(), process.num_fds()
+        assert runtime.loaded_bytes <= max(runtime.model(entry).bytes for entry in entries)
+    assert after[0] < before[0] + 60_000_000
+    assert after[1] <= before[1] + 1
+    assert after[2] <= before[2] + 1
+
+
+def test_a_caller_that_waits_is_told_how_many_are_ahead(small, cells, runtime, monkeypatch):
+    monkeypatch.setattr(zoo.engine, "PATIENCE", 0.05)
+    monkeypatch.setattr(zoo.engine, "LANE", 3)
+    blocker = hold(runtime, small)
+    with pytest.raises(BusyError, match="requests are waiting"):
+        for cell in cells:
+            runtime.submit(small, cell, caller=Caller("greedy"))
+    # another caller's lane is not full
+    assert not runtime.submit(small, cells[0], caller=Caller("modest")).done()
+    blocker.set()

@@ -1,0 +1,249 @@
+"""How is one entry's network run? Batches in, probabilities and maps out; only one thread may ever use it."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import timm
+import torch
+from PIL import Image
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+
+import zoo.architectures  # noqa: F401 (registers our own networks with timm)
+from zoo.entry import HEAD, WEIGHTS, Entry, EntryError, read_predictions
+from zoo.explain import DEFAULT, MODEL_FREE, PREDICTED, Cams, ExplanationError, explain_batch, method_of, steps
+from zoo.explain.features import Seen, layers_of, look, split_forward
+from zoo.heads import Headed, read_head
+from zoo.preprocess import Preprocessor, preprocessor
+
+PRECISIONS = ("auto", "bf16", "fp32")
+BF16_GAIN = 1.15  # how much faster than fp32 bf16 must be to be used
+# bf16 moves a logit by about 1 %: no matter where the answer is clear, up to some hundredths where it is not.
+# Answers between these bounds are computed again in fp32.
+CLEAR = 0.98
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is to be explained: a label number (or PREDICTED), set against another or not, by a method at a layer."""
+
+    target: int = PREDICTED
+    method: str = DEFAULT
+    against: int | None = None
+    layer: str | None = None
+
+    @property
+    def quick(self) -> bool:
+        """Whether whole batches of such wishes are computed at once."""
+        return method_of(self.method).quick
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What was computed for one picture: probabilities (classes,), map (h, w) or None, seconds of its batch."""
+
+    probabilities: np.ndarray
+    cam: np.ndarray | None
+    seconds: float
+
+
+class Loaded:
+    """One entry's network on a device, with all that is needed to ask it. `most` pictures fit into its memory at once.
+
+    Raises EntryError if the entry cannot be loaded.
+    """
+
+    def __init__(self, entry: Entry, device: torch.device, precision: str = "auto") -> None:
+        model = load_model(entry).to(device, memory_format=torch.channels_last)
+        config = entry.config
+        if config is None:
+            raise EntryError(f"{entry.id} cannot be used: {entry.reason}")
+        self.entry, self.device, self.model, self.most = entry, device, model, 4096
+        self.labels = config.label_names
+        self.layer, self.temperature = config.zoo.explanation_layer, config.zoo.temperature
+        self.prepare: Preprocessor = preprocessor(config.pretrained_cfg.model_dump(), config.zoo.crop)
+        self.bytes = sum(p.numel() * p.element_size() for p in model.parameters())
+        self.headed = isinstance(model, Headed)
+        size = config.pretrained_cfg.input_size
+        self.bf16 = not self.headed and (
+            precision == "bf16" or (precision == "auto" and bf16_is_faster(model, device, size, unclear_share(entry)))
+        )
+        self.check = precision == "auto"
+
+    def pixels(self, image: Image.Image) -> torch.Tensor:
+        """A picture as the network's input, uint8 (3, H, W); safe in any thread."""
+        return self.prepare.pixels(image)
+
+    def run(self, pictures: Sequence[torch.Tensor], wishes: Sequence[Wish | None]) -> list[Answer]:
+        """Answers to pictures (see `pixels`), with maps where a quick wish asks for one."""
+        start = time.perf_counter()
+        batch = self._batch(pictures)
+        logits = torch.empty(len(pictures), len(self.labels), device=self.device)
+        maps: dict[int, np.ndarray] = {}
+        groups: dict[tuple | None, list[int]] = {}
+        for i, wish in enumerate(wishes):
+            quick = wish is not None and wish.quick
+            key = (wish.method, wish.layer, wish.against is None) if wish is not None and quick else None
+            groups.setdefault(key, []).append(i)
+        with autocast(self.device, self.bf16):
+            for key, rows in groups.items():
+                part = batch if len(rows) == len(batch) else batch[rows]
+                if key is None:
+                    logits[rows] = split_forward(self.model, part)[1].float()
+                else:
+                    found = self.explain(part, [w for i in rows if (w := wishes[i]) is not None])
+                    logits[rows] = found.logits
+                    maps |= zip(rows, found.maps.cpu().numpy(), strict=True)
+        probabilities = self._settle(batch, logits)
+        for i in maps:
+            wish, best = wishes[i], int(probabilities[i].argmax())
+            if wish is not None and wish.target == PREDICTED and best != int(logits[i].argmax()):
+                # full precision changed its mind: the map must be that of the label which is shown
+                again = self.explain(batch[i : i + 1], [replace(wish, target=best)])
+                maps[i] = again.maps[0].cpu().numpy()
+        seconds = time.perf_counter() - start
+        return [Answer(row, maps.get(i), seconds) for i, row in enumerate(probabilities)]
+
+    def explain(self, batch: torch.Tensor, wishes: Sequence[Wish]) -> Cams:
+        """Maps of a normalised batch by quick wishes of one method and layer. Raises ExplanationError."""
+        first = wishes[0]
+        if self.headed:
+            raise ExplanationError(
+                f"{self.entry.id} decides by a classical classifier, which has no gradients: "
+                f"{method_of(first.method).title} cannot explain it. Choose {method_of(MODEL_FREE).title}."
+            )
+        targets = torch.tensor([wish.target for wish in wishes], device=self.device)
+        against = None if first.against is None else torch.tensor([w.against for w in wishes], device=self.device)
+        return explain_batch(self.model, batch, targets, first.method, first.layer or self.layer, against)
+
+    def steps(self, picture: torch.Tensor, wish: Wish) -> Generator[float, None, np.ndarray]:
+        """A slow wish on one picture, step by step in full precision: yields the share done, returns the map (h, w)."""
+        method = method_of(wish.method)
+        if self.headed and not method.any_model:
+            self.explain(picture[None], [wish])  # says why not
+        if wish.against is not None:
+            raise ExplanationError(f"{method.title} cannot set one class against another; choose Grad-CAM.")
+        layer = wish.layer or self.layer
+        found = yield from steps(self.model, self._batch([picture]), wish.target, wish.method, layer)
+        return found.float().cpu().numpy()
+
+    def look(self, picture: torch.Tensor, layer: str | None) -> Seen:
+        """The feature map of one picture (see `pixels`), in full precision. Raises ExplanationError."""
+        return look(self.model, self._batch([picture]), None, layer or self.layer)
+
+    def layers(self) -> list[str]:
+        """Layers that may be explained instead of the last, from the input on; none for classical classifiers."""
+        config = self.entry.config
+        return [] if self.headed or config is None else layers_of(self.model, config.pretrained_cfg.input_size)
+
+    def _batch(self, pictures: Sequence[torch.Tensor]) -> torch.Tensor:
+        pixels = torch.stack(list(pictures)).to(self.device, non_blocking=True)
+        return self.prepare.normalise(pixels).contiguous(memory_format=torch.channels_last)
+
+    def _settle(self, batch: torch.Tensor, logits: torch.Tensor) -> np.ndarray:
+        """Probabilities (B, classes) float64; answers that bf16 leaves unclear are computed again in fp32."""
+        probabilities = (logits / self.temperature).softmax(1)
+        if self.bf16 and self.check:
+            unclear = probabilities.amax(1) < CLEAR
+            if unclear.any():
+                again = split_forward(self.model, batch[unclear])[1].float()
+                probabilities[unclear] = (again / self.temperature).softmax(1)
+        if not torch.isfinite(probabilities).all():
+            raise EntryError(f"{self.entry.id} gave no number for this picture; its weights may be damaged.")
+        return probabilities.double().cpu().numpy()
+
+
+def resolve_device(name: str = "auto") -> torch.device:
+    """The device called `name`; auto is the GPU where there is one. Raises EntryError if it is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise EntryError(f"There is no device {name!r}. Use auto, cpu or cuda.") from error
+    if device.type == "cuda" and not (torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count()):
+        raise EntryError(f"There is no device {name} here. Use --device cpu, or auto.")
+    if device.type not in ("cpu", "cuda"):
+        raise EntryError(f"The device {name} is not supported. Use auto, cpu or cuda.")
+    return device
+
+
+def device_name(device: torch.device) -> str:
+    """The device for people: the GPU's name, or CPU with its number of threads."""
+    if device.type == "cuda":
+        return f"GPU ({torch.cuda.get_device_name(device)})"
+    return f"CPU ({torch.get_num_threads()} threads)"
+
+
+def load_model(entry: Entry) -> nn.Module:
+    """The entry's network in evaluation mode, float32, on the CPU, needing no gradients.
+
+    Raises EntryError if the architecture is unknown here or the weights do not fit it.
+    """
+    config = entry.config
+    if config is None or entry.weights is None:
+        raise EntryError(f"{entry.id} cannot be used: {entry.reason}")
+    if config.zoo.members:
+        raise EntryError(f"{entry.id} is an ensemble: its members are loaded, each for itself.")
+    if not timm.is_model(config.architecture.split(".")[0]):
+        raise EntryError(f"{entry.id} needs the architecture {config.architecture}, which is not known here.")
+    try:
+        model = timm.create_model(
+            config.architecture, pretrained=False, num_classes=config.num_classes, **config.model_args
+        )
+        tensors = load_file(str(entry.folder / WEIGHTS))
+        if config.zoo.head:
+            # what a classical head takes the place of may be missing
+            left = model.state_dict()
+            tensors = {key: left[key] for key in left if key.startswith("classifier.")} | tensors
+        model.load_state_dict(tensors)
+    except (RuntimeError, TypeError, ValueError, AttributeError, OSError, SafetensorError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise EntryError(
+            f"{entry.id} cannot be loaded: its weights do not fit {config.architecture} ({reason})"
+        ) from error
+    if config.zoo.head:
+        model = Headed(model, read_head(entry.folder / HEAD, config.num_classes), config.num_classes)
+    return model.eval().requires_grad_(False)
+
+
+def autocast(device: torch.device, bf16: bool) -> contextlib.AbstractContextManager:
+    """bf16 autocast on `device`, or nothing."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=bf16)
+
+
+def unclear_share(entry: Entry) -> float:
+    """Share of the entry's stored predictions that bf16 would have to compute again; 0 where it keeps none."""
+    for name in entry.evaluation.benchmarks:
+        with contextlib.suppress(EntryError):
+            table = read_predictions(entry, name)
+            return float((table[entry.evaluation.benchmarks[name].labels].max(axis=1) < CLEAR).mean())
+    return 0.0
+
+
+def bf16_is_faster(model: nn.Module, device: torch.device, size: tuple[int, int, int], again: float) -> bool:
+    """Whether pictures of `size` (3, H, W) run at least BF16_GAIN times faster in bf16, measured in under a second.
+
+    `again` is the share of pictures whose answer then has to be computed in fp32 as well.
+    """
+    if device.type == "cuda" and not torch.cuda.is_bf16_supported():
+        return False
+    batch = torch.zeros(8, *size, device=device).contiguous(memory_format=torch.channels_last)
+    times = {False: float("inf"), True: float("inf")}
+    with torch.no_grad():
+        for turn in range(4):
+            for bf16 in (False, True):
+                start = time.perf_counter()
+                with autocast(device, bf16):
+                    model(batch)
+                if device.type == "cuda":
+                    torch.cuda.synchronize(device)
+                # the first turn warms up
+                times[bf16] = min(times[bf16], time.perf_counter() - start) if turn else float("inf")
+    return (times[True] + again * times[False]) * BF16_GAIN < times[False]
