@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from training import comparison, crossval, evaluate, fetch, results, sweep
+from training import comparison, crossval, evaluate, fetch, gate, results, sweep
 from training.audit.report import look_for_copies, write
 from training.audit.report import run as run_audit
 from training.checkpoint import CheckpointError
@@ -96,6 +96,7 @@ def parser() -> argparse.ArgumentParser:
     _add_crossval(commands)
     _add_rows(commands)
     _add_report(commands)
+    _add_gate(commands)
     _add_features(commands)
     _add_reproduce(commands)
     _add_audit(commands)
@@ -234,6 +235,22 @@ def _add_report(commands: argparse._SubParsersAction) -> None:
     told.add_argument("--out", type=Path, required=True, metavar="FILE", help="the page, for instance report.html")
     told.add_argument("--no-thumbnails", action="store_true", help="keep pictures out of the page, to pass it on")
     told.set_defaults(run=_report, again="give the command again")
+
+
+def _add_gate(commands: argparse._SubParsersAction) -> None:
+    gate = commands.add_parser(
+        "gate",
+        help="teach entries which pictures they know nothing about",
+        description="Fit each entry's gate on the cells it was trained on, and measure it: false alarms on its own "
+        "test cells, and what it does with photographs, tissue, text, noise, empty smears and cells of other "
+        "laboratories. Both come into the entry.",
+    )
+    gate.add_argument("entries", nargs="+", metavar="ENTRY", help="an entry's id in the zoo, or its folder")
+    gate.add_argument("--data", type=Path, required=True, metavar="ROOT", help="folder that holds the data sets")
+    gate.add_argument("--judge-only", action="store_true", help="measure the gates that are there")
+    gate.add_argument("--device", default="auto", metavar="D", help="auto, cpu or cuda (default: %(default)s)")
+    gate.add_argument("--json", action="store_true", help="print what was measured as JSON on stdout")
+    gate.set_defaults(run=_gate, again="give the command again")
 
 
 def _add_features(commands: argparse._SubParsersAction) -> None:
@@ -578,6 +595,21 @@ def _report(options: argparse.Namespace) -> int:
     folders = [] if options.no_thumbnails else places()
     write_text(options.out, comparison.render(named, distinct_titles(named), folders))
     _say(f"{options.out}: {len(named)} models.", OK)
+    return OK
+
+
+def _gate(options: argparse.Namespace) -> int:
+    named = [_entry(name, usable=True) for name in options.entries]
+    found = {}
+    for entry in named:
+        if not options.judge_only:
+            with Runtime(options.device) as runtime:
+                gate.fit(entry, options.data, runtime)
+        # the gate is loaded with its model: a new runtime sees it
+        with Runtime(options.device) as runtime:
+            found[entry.id] = gate.measure(entry, options.data, runtime, say)
+    if options.json:
+        print(json.dumps(found))
     return OK
 
 

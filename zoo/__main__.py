@@ -170,6 +170,8 @@ def _record(result: Result) -> dict[str, Any]:
         "label": found.label,
         "confidence": found.confidence,
         "probabilities": found.probabilities,
+        "distance": found.distance,
+        "unfamiliar": found.unfamiliar,
     }
 
 

@@ -19,6 +19,7 @@ import zoo.architectures  # noqa: F401 (registers our own networks with timm)
 from zoo.entry import HEAD, WEIGHTS, Entry, EntryError, read_predictions
 from zoo.explain import DEFAULT, MODEL_FREE, PREDICTED, Cams, ExplanationError, explain_batch, method_of, steps
 from zoo.explain.features import Seen, layers_of, look, split_forward
+from zoo.gate import Gate, read_gate
 from zoo.heads import Headed, read_head
 from zoo.preprocess import Preprocessor, preprocessor
 
@@ -46,11 +47,15 @@ class Wish:
 
 @dataclass(frozen=True)
 class Answer:
-    """What was computed for one picture: probabilities (classes,), map (h, w) or None, seconds of its batch."""
+    """What was computed for one picture: probabilities (classes,), map (h, w) or None, seconds of its batch.
+
+    `distance` from what the model knows: above 1 the picture is unfamiliar; None where the entry has no gate.
+    """
 
     probabilities: np.ndarray
     cam: np.ndarray | None
     seconds: float
+    distance: float | None = None
 
 
 class Loaded:
@@ -68,6 +73,8 @@ class Loaded:
         self.labels = config.label_names
         self.layer, self.temperature = config.zoo.explanation_layer, config.zoo.temperature
         self.prepare: Preprocessor = preprocessor(config.pretrained_cfg.model_dump(), config.zoo.crop)
+        gate = read_gate(entry.folder, len(self.labels))
+        self.gate: Gate | None = gate and gate.to(device)
         self.bytes = sum(p.numel() * p.element_size() for p in model.parameters())
         self.headed = isinstance(model, Headed)
         size = config.pretrained_cfg.input_size
@@ -86,6 +93,7 @@ class Loaded:
         batch = self._batch(pictures)
         logits = torch.empty(len(pictures), len(self.labels), device=self.device)
         maps: dict[int, np.ndarray] = {}
+        distances: dict[int, float] = {}
         groups: dict[tuple | None, list[int]] = {}
         for i, wish in enumerate(wishes):
             quick = wish is not None and wish.quick
@@ -95,11 +103,14 @@ class Loaded:
             for key, rows in groups.items():
                 part = batch if len(rows) == len(batch) else batch[rows]
                 if key is None:
-                    logits[rows] = split_forward(self.model, part)[1].float()
+                    features, found = split_forward(self.model, part)
+                    logits[rows] = found.float()
                 else:
-                    found = self.explain(part, [w for i in rows if (w := wishes[i]) is not None])
-                    logits[rows] = found.logits
-                    maps |= zip(rows, found.maps.cpu().numpy(), strict=True)
+                    cams = self.explain(part, [w for i in rows if (w := wishes[i]) is not None])
+                    logits[rows], features = cams.logits, cams.features
+                    maps |= zip(rows, cams.maps.cpu().numpy(), strict=True)
+                if self.gate is not None:
+                    distances |= zip(rows, self._distances(part, features), strict=True)
         probabilities = self._settle(batch, logits)
         for i in maps:
             wish, best = wishes[i], int(probabilities[i].argmax())
@@ -108,7 +119,7 @@ class Loaded:
                 again = self.explain(batch[i : i + 1], [replace(wish, target=best)])
                 maps[i] = again.maps[0].cpu().numpy()
         seconds = time.perf_counter() - start
-        return [Answer(row, maps.get(i), seconds) for i, row in enumerate(probabilities)]
+        return [Answer(row, maps.get(i), seconds, distances.get(i)) for i, row in enumerate(probabilities)]
 
     def explain(self, batch: torch.Tensor, wishes: Sequence[Wish]) -> Cams:
         """Maps of a normalised batch by quick wishes of one method and layer. Raises ExplanationError."""
@@ -132,6 +143,24 @@ class Loaded:
         layer = wish.layer or self.layer
         found = yield from steps(self.model, self._batch([picture]), wish.target, wish.method, layer)
         return found.float().cpu().numpy()
+
+    def embed(self, pictures: Sequence[torch.Tensor]) -> np.ndarray:
+        """The vectors before the last layer (n, d) float32 of pictures (see `pixels`)."""
+        with autocast(self.device, self.bf16):
+            return self._vectors(split_forward(self.model, self._batch(pictures))[0]).cpu().numpy()
+
+    def _vectors(self, features: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            return self.model.forward_head(features, pre_logits=True).float()
+
+    def _distances(self, batch: torch.Tensor, features: torch.Tensor | None) -> list[float]:
+        """Of a normalised batch; `features` is what the backbone gave, None where it was not kept."""
+        if self.gate is None:
+            return []
+        if features is None:
+            features = split_forward(self.model, batch)[0]
+        with torch.autocast(self.device.type, enabled=False):
+            return self.gate.distances(self._vectors(features.float())).tolist()
 
     def look(self, picture: torch.Tensor, layer: str | None) -> Seen:
         """The feature map of one picture (see `pixels`), in full precision. Raises ExplanationError."""

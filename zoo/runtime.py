@@ -6,7 +6,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -28,12 +28,21 @@ POLL = 0.2  # seconds between two looks at work that is watched
 
 @dataclass(frozen=True)
 class Prediction:
-    """The answer for one picture: label, its probability, one probability a label, and the seconds its batch took."""
+    """The answer for one picture: label, its probability, one probability a label, and the seconds its batch took.
+
+    `distance` from what the model knows, in units of its gate's limit; None where it has no gate.
+    """
 
     label: str
     confidence: float
     probabilities: dict[str, float]
     seconds: float
+    distance: float | None = None
+
+    @property
+    def unfamiliar(self) -> bool:
+        """Whether the picture is unlike anything the model knows, so that its label means nothing."""
+        return self.distance is not None and self.distance > 1
 
 
 @dataclass(frozen=True)
@@ -136,7 +145,7 @@ class Runtime:
         labels = entry.labels
         best = int(answer.probabilities.argmax())
         shares = {label: float(p) for label, p in zip(labels, answer.probabilities, strict=True)}
-        return Prediction(labels[best], shares[labels[best]], shares, answer.seconds)
+        return Prediction(labels[best], shares[labels[best]], shares, answer.seconds, answer.distance)
 
     def classify(self, entry: Entry, image: Image.Image) -> Prediction:
         """Classify one RGB picture. Raises EntryError (model unusable) or BusyError (queue full)."""
@@ -267,7 +276,7 @@ class Runtime:
         answers = [part.result() for part in parts]
         maps = [_scaled(self._placed(m, image, a.cam)) for m, a in zip(entry.members, answers, strict=True)]
         values = sum((share * found for share, found in zip(entry.shares, maps, strict=True)), np.zeros_like(maps[0]))
-        return Answer(answer.probabilities, values, answer.seconds + sum(a.seconds for a in answers))
+        return replace(answer, cam=values, seconds=answer.seconds + sum(a.seconds for a in answers))
 
     def _placed(self, entry: Entry, image: Image.Image, cam: np.ndarray | None) -> np.ndarray:
         """A network's map (h, w) laid over the picture it was given: (H, W)."""
@@ -309,7 +318,9 @@ def _joined(entry: Entry, tickets: Sequence[Ticket]) -> Ticket:
         answers = [ticket.result() for ticket in tickets]
         places = [[member.labels.index(label) for label in entry.labels] for member in entry.members]
         parts = [answer.probabilities[place] for answer, place in zip(answers, places, strict=True)]
-        return Answer(np.average(parts, axis=0, weights=entry.shares), None, max(a.seconds for a in answers))
+        known = [answer.distance for answer in answers]
+        distance = None if None in known else float(np.average(known, weights=entry.shares))
+        return Answer(np.average(parts, axis=0, weights=entry.shares), None, max(a.seconds for a in answers), distance)
 
     _when_all(tickets, mean, joined)
     return joined

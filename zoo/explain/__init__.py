@@ -52,10 +52,14 @@ class Method:
 
 @dataclass(frozen=True)
 class Cams:
-    """Logits (B, classes) and maps (B, h, w), both float32; maps are ≥ 0 and not scaled."""
+    """Logits (B, classes) and maps (B, h, w), both float32; maps are ≥ 0 and not scaled.
+
+    `features` is what the backbone gave, where that is what was explained.
+    """
 
     logits: torch.Tensor
     maps: torch.Tensor
+    features: torch.Tensor | None = None
 
 
 METHODS = {
@@ -115,7 +119,7 @@ def explain_batch(
     if against is not None and (found.compares or not found.gradient):
         raise ExplanationError(f"{found.title} cannot set one class against another; choose Grad-CAM.")
     seen = look(model, batch, objective, layer)
-    return Cams(seen.logits, found.formula(seen))
+    return Cams(seen.logits, found.formula(seen), seen.native if layer is None and seen.native.ndim == 4 else None)
 
 
 def steps(model: nn.Module, picture: torch.Tensor, target: int, method: str, layer: str | None = None) -> Steps:

@@ -1,0 +1,129 @@
+"""The gate: what a model knows passes, what is no cell does not; and a gate that is damaged is told of."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from tests.making import LABELS, draw_cell, make_entry
+from zoo.__main__ import main
+from zoo.engine import Caller
+from zoo.entry import EntryError, read_entry
+from zoo.gate import FILE, fit_gate, read_gate, write_gate
+from zoo.runtime import Runtime
+
+
+def cloud(count: int, seed: int, width: int = 40) -> tuple[np.ndarray, np.ndarray]:
+    """Four classes in a few of many directions."""
+    random = np.random.default_rng(seed)
+    labels = np.arange(count) % 4
+    centres = 12 * np.eye(4, width)
+    return (centres[labels] + random.normal(0, np.linspace(1, 0.1, width), (count, width))).astype(np.float32), labels
+
+
+@pytest.fixture(scope="module")
+def gate():
+    vectors, labels = cloud(2000, 1)
+    return fit_gate(vectors, labels, cloud(1000, 2)[0])
+
+
+def test_one_in_a_hundred_of_what_is_known_is_held_back(gate):
+    share = (gate.distances(torch.from_numpy(cloud(4000, 3)[0])) > 1).float().mean().item()
+    assert 0.003 < share < 0.02
+
+
+@pytest.mark.parametrize("where", ["between the classes", "off their plane", "far away"])
+def test_what_is_unlike_every_class_is_held_back(gate, where):
+    vectors, _ = cloud(400, 4)
+    if where == "between the classes":
+        vectors[:, :4] = 3
+    elif where == "off their plane":
+        vectors[:, 30:] += 2
+    else:
+        vectors *= 10
+    assert (gate.distances(torch.from_numpy(vectors)) > 1).float().mean() > 0.95
+
+
+def test_distance_is_mahalanobis_where_all_directions_are_kept():
+    """Against the textbook, with as many directions as there are dimensions."""
+    vectors, labels = cloud(3000, 5, 12)
+    gate = fit_gate(vectors, labels, vectors)
+    means = np.stack([vectors[labels == k].mean(0) for k in range(4)])
+    within = vectors - means[labels]
+    inverse = np.linalg.inv(within.T @ within / len(within))
+    away = vectors[:200, None] - means
+    expected = np.sqrt(np.einsum("nkd,de,nke->nk", away, inverse, away).min(1) / 12)
+    found = gate.distances(torch.from_numpy(vectors[:200])).numpy() * gate.limit.item()
+    assert np.allclose(found, expected, rtol=0.02)
+
+
+def test_a_gate_is_kept_with_the_entry(tmp_path, cells):
+    folder = make_entry(tmp_path / "gated", "test_resnet")
+    entry = read_entry(folder)
+    drawn = [(draw_cell(label, seed), number) for seed in range(60) for number, label in enumerate(LABELS)]
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (96, 96, 3), np.uint8))
+    with Runtime("cpu", "fp32") as runtime:
+        assert runtime.classify(entry, cells[0]).distance is None
+        assert not runtime.classify(entry, cells[0]).unfamiliar
+        model = runtime.model(entry)
+        vectors = runtime.engine.work(
+            model, lambda: model.embed([model.pixels(c) for c, _ in drawn]), Caller()
+        ).result()
+    numbers = np.array([number for _, number in drawn])
+    write_gate(folder, fit_gate(vectors[:160], numbers[:160], vectors[160:]))
+    with Runtime("cpu", "fp32", batch_size=4) as runtime:
+        found = [runtime.classify(entry, draw_cell(label, 200 + seed)) for seed in range(10) for label in LABELS]
+        assert np.mean([one.unfamiliar for one in found]) < 0.4  # of so few cells a gate knows little
+        alone = runtime.classify(entry, noise)
+        assert alone.unfamiliar
+        assert alone.distance > 2
+        # with a map, and by every way to one, it is the same
+        for method in ("grad-cam", "occlusion"):
+            assert runtime.explain(entry, noise, method=method).prediction.distance == pytest.approx(
+                alone.distance, rel=1e-3
+            )
+        early = runtime.explain(entry, noise, layer="layer2").prediction
+        assert early.distance == pytest.approx(alone.distance, rel=1e-3)
+
+
+def test_the_command_line_tells(tmp_path, monkeypatch, capsys):
+    folder = make_entry(tmp_path / "zoo" / "gated", "cnn60")
+    vectors, labels = cloud(400, 1, 128)
+    write_gate(folder, fit_gate(vectors, labels, vectors))
+    monkeypatch.setenv("HEMAZOO_ZOO", str(folder))
+    draw_cell("monocyte", 1).save(tmp_path / "cell.png")
+    assert main(["classify", str(tmp_path / "cell.png"), "--model", "gated", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["distance"] > 0
+    assert told["unfamiliar"] == (told["distance"] > 1)
+
+
+@pytest.mark.parametrize("damage", ["cut", "foreign", "other classes", "not finite", "missing"])
+def test_a_damaged_gate_is_a_sentence(tmp_path, gate, damage):
+    write_gate(tmp_path, gate)
+    path = tmp_path / FILE
+    classes = 4
+    if damage == "cut":
+        path.write_bytes(path.read_bytes()[:-10])
+    elif damage == "foreign":
+        path.write_bytes(b"no gate")
+    elif damage == "other classes":
+        classes = 5
+    elif damage == "not finite":
+        write_gate(tmp_path, type(gate)(*(getattr(gate, n) * float("nan") for n in gate.__dataclass_fields__)))
+    else:
+        save_file({"mean": torch.zeros(3)}, path)
+    with pytest.raises(EntryError, match="training gate"):
+        read_gate(tmp_path, classes)
+
+
+def test_a_kept_gate_is_the_fitted_one(tmp_path, gate):
+    write_gate(tmp_path, gate)
+    vectors = torch.from_numpy(cloud(50, 9)[0])
+    assert torch.allclose(read_gate(tmp_path, 4).distances(vectors), gate.distances(vectors), rtol=1e-2)
+    assert read_gate(tmp_path / "nowhere", 4) is None

@@ -1,0 +1,249 @@
+"""How does an entry come to know what it does not know? Its gate, from its training cells, and how good that is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import skimage.data
+import torch
+from PIL import Image, ImageDraw
+from sklearn.datasets import load_sample_images
+from sklearn.metrics import roc_auc_score
+from tqdm import tqdm
+
+from training.data import TrainingDataError, prepare, read_labelled
+from training.recipe import Recipe
+from training.run import Job, make_split
+from training.splits import Split
+from zoo.benchmarks import get_benchmark, get_definition, published
+from zoo.data import FileSource, Item, Source, read_dataset
+from zoo.engine import Caller
+from zoo.entry import EVALUATION, Entry
+from zoo.files import write_json
+from zoo.gate import Gate, fit_gate, write_gate
+from zoo.images import from_array
+from zoo.leaderboard import home_benchmark
+from zoo.loaded import Loaded
+from zoo.runtime import Runtime
+
+BATCH = 32
+MOST = 6000  # training pictures that a gate is fitted on
+PHOTOGRAPHS = (
+    "astronaut",
+    "camera",
+    "chelsea",
+    "coffee",
+    "rocket",
+    "coins",
+    "clock",
+    "moon",
+    "brick",
+    "grass",
+    "gravel",
+    "page",
+    "text",
+    "horse",
+    "logo",
+    "colorwheel",
+)
+OTHER_MEDICINE = ("retina", "microaneurysms", "cell")
+
+
+def make_gate(runtime: Runtime, entry: Entry, items: Sequence[Item], split: Split) -> Gate:
+    """The gate of an entry from its own training and validation cells; one picture a cell sets the limit."""
+    labels = entry.labels
+    random = np.random.default_rng(0)
+    rows = split.rows["train"]
+    rows = np.sort(random.choice(rows, MOST, replace=False)) if len(rows) > MOST else rows
+    held = _one_a_cell(split.rows["val"], split.cells, random)
+    vectors = embed(runtime, entry, (items[i].source.image() for i in rows), len(rows))
+    limits = embed(runtime, entry, (items[i].source.image() for i in held), len(held))
+    numbers = np.array([labels.index(str(items[i].label)) for i in rows])
+    if len(set(numbers.tolist())) < len(labels):
+        raise TrainingDataError(f"{entry.id}: some class has no training picture; a gate needs all.")
+    return fit_gate(vectors, numbers, limits)
+
+
+def embed(runtime: Runtime, entry: Entry, images: Iterator[Image.Image], count: int) -> np.ndarray:
+    """The vectors (n, d) that the entry's network sees in pictures, as it is run for users."""
+    model, caller, found = runtime.model(entry), Caller("gate"), []
+    part: list[torch.Tensor] = []
+    with tqdm(total=count, desc=f"looking, {entry.id}", unit="image") as progress:
+        for image in images:
+            part.append(model.pixels(image))
+            if len(part) == BATCH:
+                found.append(_ask(runtime, model, part, caller))
+                progress.update(len(part))
+                part = []
+        if part:
+            found.append(_ask(runtime, model, part, caller))
+            progress.update(len(part))
+    return np.concatenate(found)
+
+
+def _ask(runtime: Runtime, model: Loaded, part: list[torch.Tensor], caller: Caller) -> np.ndarray:
+    return runtime.engine.work(model, lambda: model.embed(part), caller).result()
+
+
+def _one_a_cell(rows: np.ndarray, cells: Sequence[str], random: np.random.Generator) -> list[int]:
+    """A picture of every cell, by chance: copies would make the limit depend on how many there are."""
+    first: dict[str, int] = {}
+    for row in random.permutation(rows).tolist():
+        first.setdefault(cells[row], row)
+    return sorted(first.values())
+
+
+def strangers(root: Path | None, size: int = 256) -> dict[str, list[Image.Image]]:
+    """Pictures that are no blood cell, by kind; empty regions of smears where `root` holds the frames of `bccd`."""
+    random = np.random.default_rng(0)
+    tissue = _crops(_shipped("immunohistochemistry"), random, size, 40)
+    made = {
+        "photographs": [crop for name in PHOTOGRAPHS for crop in _crops(_shipped(name), random, size)]
+        + [crop for image in load_sample_images().images for crop in _crops(from_array(image), random, size)],
+        "histology": tissue,
+        "other medicine": [crop for name in OTHER_MEDICINE for crop in _crops(_shipped(name), random, size, 12)],
+        "text": [_text(random, size) for _ in range(40)],
+        "noise": [from_array(random.integers(0, 256, (size, size, 3), np.uint8)) for _ in range(20)],
+        "smooth noise": [_clouds(random, size) for _ in range(20)],
+        "plain colours": [
+            Image.new("RGB", (size, size), tuple(random.integers(0, 256, 3).tolist())) for _ in range(40)
+        ],
+    }
+    if root is not None and (root / "bccd").is_dir():
+        made["empty smear"] = _empty(root, random)
+    return made
+
+
+def _shipped(name: str) -> Image.Image:
+    """A picture that comes with scikit-image, as RGB."""
+    pixels = np.asarray(getattr(skimage.data, name)())
+    if pixels.dtype == bool:
+        pixels = pixels.astype(np.uint8) * 255
+    return from_array(pixels[..., :3] if pixels.ndim == 3 else pixels)
+
+
+def _crops(image: Image.Image, random: np.random.Generator, size: int, count: int = 5) -> list[Image.Image]:
+    """The whole picture, and squares of it."""
+    made = [image]
+    for _ in range(count - 1):
+        side = int(min(image.size) * random.uniform(0.3, 0.9))
+        left, top = (int(random.integers(0, length - side + 1)) for length in image.size)
+        made.append(image.crop((left, top, left + side, top + side)).resize((size, size)))
+    return made
+
+
+def _text(random: np.random.Generator, size: int) -> Image.Image:
+    page = Image.new("RGB", (size, size), tuple(random.integers(200, 256, 3).tolist()))
+    draw = ImageDraw.Draw(page)
+    letters = np.array(list("abcdefghijklmnopqrstuvwxyz 0123456789"))
+    for line in range(4, size - 12, int(random.integers(11, 24))):
+        draw.text((6, line), "".join(random.choice(letters, 40)), fill=tuple(random.integers(0, 120, 3).tolist()))
+    return page
+
+
+def _clouds(random: np.random.Generator, size: int) -> Image.Image:
+    """Smooth noise in the colours of a smear: without a cell in it."""
+    coarse = random.uniform(120, 255, (int(random.integers(4, 24)),) * 2 + (3,)).astype(np.uint8)
+    return from_array(coarse).resize((size, size), Image.Resampling.BICUBIC)
+
+
+def _empty(root: Path, random: np.random.Generator, count: int = 120) -> list[Image.Image]:
+    """Squares of BCCD's frames that touch no white cell's box, red cells and all."""
+    boxes: dict[Path, list[tuple[int, int, int, int]]] = {}
+    for item in read_dataset(root / "bccd").items:
+        if isinstance(item.source, FileSource) and item.source.box:
+            boxes.setdefault(item.source.path, []).append(item.source.box)
+    found = []
+    for path in sorted(boxes):
+        with Image.open(path) as opened:
+            frame = opened.convert("RGB")
+        for _ in range(8):
+            side = int(random.integers(140, 240))
+            left, top = (int(random.integers(0, length - side + 1)) for length in frame.size)
+            clear = all(b[0] >= left + side or b[2] <= left or b[1] >= top + side or b[3] <= top for b in boxes[path])
+            if clear:
+                found.append(frame.crop((left, top, left + side, top + side)))
+                break
+        if len(found) == count:
+            break
+    return found
+
+
+def fit(entry: Entry, root: Path, runtime: Runtime) -> None:
+    """Fit the entry's gate on the cells that its own recipe trains and validates on, and write it into the entry.
+
+    Raises TrainingDataError where the entry keeps no recipe, or its data are not among the folders of `root`.
+    """
+    if not entry.recipe or entry.members:
+        raise TrainingDataError(f"{entry.id} keeps no recipe of its own: its gate cannot be fitted.")
+    recipe = Recipe.model_validate(entry.recipe)
+    data = root / recipe.data.name
+    if not data.is_dir():
+        raise TrainingDataError(f"{entry.id} was trained on {recipe.data.name}, which is not in {root}.")
+    prepared = prepare(read_labelled(data, recipe.data.labels or None), recipe.data.packed, recipe.data.crop)
+    split = make_split(Job(recipe, data, Path(), Path()), prepared)
+    write_gate(entry.folder, make_gate(runtime, entry, prepared.data.items, split))
+
+
+def measure(entry: Entry, root: Path, runtime: Runtime, say: Callable[[object], None]) -> dict[str, Any]:
+    """How good the entry's gate is, also written into its evaluation.json under `gate`.
+
+    `false_alarms`: share of cells of its own test set that are held back (with the number of images). `strangers`: of
+    each kind of picture that is no blood cell, the AUROC against these cells, and the share held back. `cells
+    elsewhere`: the same of blood cells of other laboratories, which should mostly pass.
+    """
+    home = home_benchmark(entry)
+    if home not in published():
+        raise TrainingDataError(f"{entry.id} was scored on no benchmark of its own data; its gate cannot be judged.")
+    known = _of_benchmark(entry, home, root, runtime)
+    kinds = {kind: _distances(entry, images, runtime) for kind, images in strangers(root).items()}
+    elsewhere = {
+        name: _of_benchmark(entry, name, root, runtime)
+        for name in published()
+        if name != home and not name.endswith("-corrupted") and (root / get_definition(name).place).is_dir()
+    }
+    every = np.concatenate(list(kinds.values()))
+    found = {
+        "false_alarms": {"benchmark": home, "share": float((known > 1).mean()), "images": len(known)},
+        "strangers": _against(known, {"all": every, **kinds}),
+        "cells_elsewhere": {
+            name: {"held_back": float((d > 1).mean()), "images": len(d)} for name, d in elsewhere.items()
+        },
+    }
+    path = entry.folder / EVALUATION
+    write_json(path, {**json.loads(path.read_text(encoding="utf-8")), "gate": found})
+    say(f"{entry.id}: {100 * found['false_alarms']['share']:.1f} % of {len(known)} cells at home held back")
+    for kind, told in found["strangers"].items():
+        say(f"  {kind}: AUROC {told['auroc']:.4f}, {100 * told['held_back']:.1f} % of {told['images']} held back")
+    for name, told in found["cells_elsewhere"].items():
+        say(f"  {name}: {100 * told['held_back']:.1f} % of {told['images']} held back")
+    return found
+
+
+def _of_benchmark(entry: Entry, name: str, root: Path, runtime: Runtime) -> np.ndarray:
+    """Distances of a benchmark's pictures; of every cell the first, where copies were made."""
+    first: dict[str, Source] = {}
+    for _, cell, _, source in get_benchmark(name).pictures(root):
+        first.setdefault(cell, source)
+    images = tqdm((source.image() for source in first.values()), f"{entry.id}, {name}", len(first), unit="image")
+    return _distances(entry, images, runtime)
+
+
+def _distances(entry: Entry, images: Iterable[Image.Image], runtime: Runtime) -> np.ndarray:
+    # submitted ahead, so that they are answered in batches; the engine's own bound keeps the memory small
+    return np.array([ticket.result().distance for ticket in [runtime.submit(entry, image) for image in images]])
+
+
+def _against(known: np.ndarray, unknown: Mapping[str, np.ndarray]) -> dict[str, dict[str, float]]:
+    return {
+        kind: {
+            "auroc": float(roc_auc_score(np.r_[np.zeros(len(known)), np.ones(len(d))], np.r_[known, d])),
+            "held_back": float((d > 1).mean()),
+            "images": len(d),
+        }
+        for kind, d in unknown.items()
+    }

@@ -1,0 +1,107 @@
+"""Is this a picture that the model knows anything about? Its own embedding, held against that of its training cells.
+
+Distance of an embedding from the nearest class's mean, in the covariance within classes (Mahalanobis; Lee et al. 2018,
+arXiv:1807.03888), the covariance being that of probabilistic principal components (Tipping & Bishop 1999): some
+directions with a variance each, and one variance for all that is left. Far from every class, the answer is no guess
+about a cell, whatever its probability says.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from zoo.entry import EntryError
+from zoo.files import atomic_path
+
+FILE = "gate.safetensors"
+DIRECTIONS = 64
+MOST_BYTES = 1_000_000  # of the directions that are kept
+FALSE_ALARMS = 0.01  # share of validation cells that are held back
+NAMES = ("mean", "means", "axes", "variances", "rest", "limit")
+
+
+@dataclass(frozen=True)
+class Gate:
+    """`mean` (d,), class `means` (classes, k) along `axes` (d, k), `variances` (k,) there and `rest` in every other.
+
+    A picture whose distance (per dimension) is above `limit` is unfamiliar.
+    """
+
+    mean: torch.Tensor
+    means: torch.Tensor
+    axes: torch.Tensor
+    variances: torch.Tensor
+    rest: torch.Tensor
+    limit: torch.Tensor
+
+    def distances(self, vectors: torch.Tensor) -> torch.Tensor:
+        """Distances (n,) of embeddings (n, d) from the nearest class, in units of `limit`: above 1 is unfamiliar."""
+        centred = vectors.float() - self.mean
+        along = centred @ self.axes
+        outside = (centred.square().sum(1) - along.square().sum(1)).clamp(min=0) / self.rest
+        inside = ((along[:, None] - self.means).square() / self.variances).sum(2).amin(1)
+        return ((inside + outside) / vectors.shape[1]).sqrt() / self.limit
+
+    def to(self, device: torch.device) -> Gate:
+        """The same on a device."""
+        return Gate(*(getattr(self, name).to(device) for name in NAMES))
+
+
+def fit_gate(vectors: np.ndarray, labels: np.ndarray, held: np.ndarray, seed: int = 0) -> Gate:
+    """A gate of training embeddings (n, d) with label numbers (n,), and of `held`-back ones (m, d) for its limit."""
+    values = torch.from_numpy(np.ascontiguousarray(vectors, np.float32))
+    numbers = torch.from_numpy(np.asarray(labels, np.int64))
+    mean = values.mean(0)
+    classes = torch.stack([values[numbers == number].mean(0) for number in numbers.unique()])
+    within = values - classes[torch.searchsorted(numbers.unique(), numbers)]
+    count, width = within.shape
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        kept = min(DIRECTIONS, width, count, max(8, MOST_BYTES // (4 * width)))
+        axes = torch.svd_lowrank(within, kept, niter=4)[2]
+    # what tells the classes apart must lie among the directions too
+    axes = torch.linalg.qr(torch.cat([axes, (classes - mean).T], 1)).Q
+    along = within @ axes
+    variances, turn = torch.linalg.eigh(along.T @ along / count)
+    axes, along = axes @ turn, along @ turn
+    floor = 1e-4 * within.square().mean()
+    left = width - axes.shape[1]
+    outside = (within.square().sum(1) - along.square().sum(1)).mean() / max(left, 1)
+    # where nothing is left, what is left over is rounding
+    rest = outside if left else torch.tensor(1e12)
+    made = Gate(
+        mean, (classes - mean) @ axes, axes, variances.clamp(min=floor), rest.clamp(min=floor), torch.tensor(1.0)
+    )
+    found = made.distances(torch.from_numpy(np.ascontiguousarray(held, np.float32)))
+    return Gate(*(getattr(made, name) for name in NAMES[:-1]), torch.quantile(found, 1 - FALSE_ALARMS))
+
+
+def write_gate(folder: Path, gate: Gate) -> None:
+    """Write the gate into an entry's folder."""
+    tensors = {name: getattr(gate, name).contiguous() for name in NAMES}
+    with atomic_path(folder / FILE) as temporary:
+        save_file(tensors, temporary)
+
+
+def read_gate(folder: Path, classes: int) -> Gate | None:
+    """The gate of an entry's folder; None if it has none. Raises EntryError if it is damaged or does not fit."""
+    path = folder / FILE
+    if not path.exists():
+        return None
+    try:
+        found = load_file(str(path))
+        gate = Gate(*(found[name].float() for name in NAMES))
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise EntryError(f"{FILE} of {folder.name} is damaged; fit it again (`python -m training gate`).") from error
+    width, directions = gate.axes.shape if gate.axes.ndim == 2 else (0, 0)
+    shapes = [(width,), (classes, directions), (width, directions), (directions,), (), ()]
+    fits = all(tuple(getattr(gate, name).shape) == shape for name, shape in zip(NAMES, shapes, strict=True))
+    if not fits or not all(torch.isfinite(getattr(gate, name)).all() for name in NAMES) or gate.limit <= 0:
+        raise EntryError(f"{FILE} of {folder.name} does not fit its model; fit it again (`python -m training gate`).")
+    return gate
