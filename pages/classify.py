@@ -52,8 +52,10 @@ def table(entry: Entry, pictures: list[shared.Picture], results: dict[str, Resul
         prediction = results[picture.id].prediction
         if prediction:
             first = {"file": picture.name, "label": prediction.label, "confidence": prediction.confidence}
-            rows.append(first | prediction.probabilities)
-    return pd.DataFrame(rows, columns=["file", "label", "confidence", *entry.labels])
+            gate = {} if prediction.distance is None else {"unfamiliar": prediction.unfamiliar}
+            rows.append(first | gate | prediction.probabilities)
+    gated = ["unfamiliar"] if any("unfamiliar" in row for row in rows) else []
+    return pd.DataFrame(rows, columns=["file", "label", "confidence", *gated, *entry.labels])
 
 
 def count_chart(count: pd.DataFrame) -> go.Figure:
@@ -111,6 +113,7 @@ def show_one(entry: Entry, picture: shared.Picture, result: Result) -> None:
     if result.prediction is None or not isinstance(image, Image.Image):
         return
     prediction = result.prediction
+    shared.warn_of_strangers(prediction)
     st.markdown(f"#### {entry.describe(prediction.label)} · {100 * prediction.confidence:.1f} %")
     left, right = st.columns([2, 3])
     left.image(
@@ -149,6 +152,7 @@ def show_table(entry: Entry, pictures: list[shared.Picture], results: dict[str, 
         column_config={
             "picture": st.column_config.ImageColumn(width="small"),
             "confidence": share,
+            "unfamiliar": st.column_config.CheckboxColumn(help="Unlike any cell that this model was trained on."),
             **dict.fromkeys(entry.labels, share),
         },
     )
@@ -192,6 +196,14 @@ elif good:
     st.caption("Click a column's name to sort, a row's left edge to see that picture.")
     chosen = show_table(entry, good, results)
     show_one(entry, chosen, results[chosen.id])
-    show_count([results[picture.id].prediction.label for picture in good], entry)
+    answers = [results[picture.id].prediction for picture in good]
+    familiar = [answer.label for answer in answers if not answer.unfamiliar]
+    if len(familiar) < len(answers):
+        st.warning(
+            f"{len(answers) - len(familiar)} of {len(answers)} pictures are unlike any cell that this model was "
+            "trained on: their classes are not to be believed, and they are not counted."
+        )
+    if familiar:
+        show_count(familiar, entry)
 if good:
     st.page_link("pages/explain.py", label="See why", icon=":material/center_focus_strong:")

@@ -21,7 +21,7 @@ from zoo.calibration import scaling_of
 from zoo.catalogue import distinct_titles
 from zoo.datasets import places
 from zoo.entry import Benchmark, Entry, EntryError, read_history, read_predictions
-from zoo.explain import ExplanationError
+from zoo.explain import METHODS, ExplanationError
 from zoo.images import ImageError
 from zoo.overlay import overlay
 from zoo.runtime import BusyError
@@ -314,7 +314,7 @@ def why(one: Shown, file: str, source: object) -> None:
     right.image(
         overlay(image, found.values),
         width="stretch",
-        caption=f"Grad-CAM for {said.label} ({100 * said.confidence:.1f} %): red speaks for it",
+        caption=f"{METHODS[found.method].title} for {said.label} ({100 * said.confidence:.1f} %): bright speaks for it",
     )
 
 

@@ -251,6 +251,21 @@ def png(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
+def png_url(image: Image.Image) -> str:
+    """The picture as a data URL."""
+    return "data:image/png;base64," + base64.b64encode(png(image)).decode()
+
+
+def warn_of_strangers(prediction: Prediction) -> None:
+    """Say so where a picture is unlike anything that the model knows."""
+    if prediction.unfamiliar:
+        st.warning(
+            f"**Unlike any cell that this model was trained on** (distance {prediction.distance:.1f}, 1 at most): do "
+            "not believe its class. Show it one stained cell, in focus, about as large as in its training pictures.",
+            icon=":material/help:",
+        )
+
+
 def chunks(items: Sequence, size: int) -> Iterator[Sequence]:
     """Consecutive parts of at most `size` items."""
     for start in range(0, len(items), size):

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from training import comparison, crossval, evaluate, fetch, gate, results, sweep
+from training import comparison, crossval, evaluate, explain_quality, fetch, gate, results, sweep
 from training.audit.report import look_for_copies, write
 from training.audit.report import run as run_audit
 from training.checkpoint import CheckpointError
@@ -38,12 +38,13 @@ from zoo.catalogue import BUILTIN, FolderSource, distinct_titles, get_entry, lis
 from zoo.data import DataError, layouts, read_dataset
 from zoo.datasets import places
 from zoo.entry import CONFIG, ID, Entry, EntryError, read_entry, summary
+from zoo.explain import METHODS, ExplanationError
 from zoo.files import write_text
 from zoo.leaderboard import home_benchmark
 from zoo.loaded import device_name, resolve_device
 from zoo.metrics import AS_STORED, as_dict
 from zoo.reports import headlines
-from zoo.runtime import Runtime
+from zoo.runtime import BusyError, Runtime, methods_for
 
 TRAIN_HELP = """\
 Fit a recipe, score its test split once and write a whole zoo entry, or none.
@@ -69,6 +70,18 @@ OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 RUNS = Path(os.environ.get(runs.VARIABLE) or runs.DEFAULT)  # where running states are kept; the app looks there
 
 
+FAILURES = (
+    DataError,
+    CheckpointError,
+    FitError,
+    WeightsError,
+    EntryError,
+    ExplanationError,
+    BusyError,
+    fetch.FetchError,
+)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status: 0 done, 1 failed, 2 wrong usage, 130 stopped by Ctrl-C."""
     options = parser().parse_args(arguments)
@@ -76,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return options.run(options)
     except (RecipeError, sweep.SweepError) as error:
         return _say(error, USAGE)
-    except (DataError, CheckpointError, FitError, WeightsError, EntryError, fetch.FetchError) as error:
+    except FAILURES as error:
         return _say(error, FAILED)
     except TrainingStopped as error:
         return _say(error, INTERRUPTED)
@@ -97,6 +110,7 @@ def parser() -> argparse.ArgumentParser:
     _add_rows(commands)
     _add_report(commands)
     _add_gate(commands)
+    _add_quality(commands)
     _add_features(commands)
     _add_reproduce(commands)
     _add_audit(commands)
@@ -251,6 +265,21 @@ def _add_gate(commands: argparse._SubParsersAction) -> None:
     gate.add_argument("--device", default="auto", metavar="D", help="auto, cpu or cuda (default: %(default)s)")
     gate.add_argument("--json", action="store_true", help="print what was measured as JSON on stdout")
     gate.set_defaults(run=_gate, again="give the command again")
+
+
+def _add_quality(commands: argparse._SubParsersAction) -> None:
+    told = commands.add_parser(
+        "explain-quality",
+        help="measure whether an entry's maps are to be believed",
+        description="Measure maps on many pictures: whether they lie on the cell, whether the model loses its class "
+        "without what they mark, and whether they depend on its weights. What is found comes into the entry.",
+    )
+    told.add_argument("entries", nargs="+", metavar="ENTRY", help="an entry's id in the zoo, or its folder")
+    told.add_argument("--data", type=Path, required=True, metavar="ROOT", help="folder that holds the data sets")
+    told.add_argument("--method", choices=METHODS, metavar="M", action="append", help=f"one of {', '.join(METHODS)}")
+    told.add_argument("--device", default="auto", metavar="D", help="auto, cpu or cuda (default: %(default)s)")
+    told.add_argument("--json", action="store_true", help="print what was measured as JSON on stdout")
+    told.set_defaults(run=_quality, again="give the command again")
 
 
 def _add_features(commands: argparse._SubParsersAction) -> None:
@@ -608,6 +637,21 @@ def _gate(options: argparse.Namespace) -> int:
         # the gate is loaded with its model: a new runtime sees it
         with Runtime(options.device) as runtime:
             found[entry.id] = gate.measure(entry, options.data, runtime, say)
+    if options.json:
+        print(json.dumps(found))
+    return OK
+
+
+def _quality(options: argparse.Namespace) -> int:
+    named = [_entry(name, usable=True) for name in options.entries]
+    with Runtime(options.device) as runtime:
+        found = {
+            entry.id: {
+                method: explain_quality.quality(entry, options.data, runtime, method, say)
+                for method in options.method or methods_for(entry)[:1]
+            }
+            for entry in named
+        }
     if options.json:
         print(json.dumps(found))
     return OK

@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 
 from zoo.explain import PREDICTED
 from zoo.loaded import Answer, Loaded, Wish
@@ -127,9 +126,14 @@ class Engine:
         self._sizes: deque[int] = deque(maxlen=REMEMBERED // 4)
         self._thread = self._begin()
 
-    def submit(self, model: Loaded, image: Image.Image, wish: Wish | None, caller: Caller, wait: bool = True) -> Ticket:
-        """Queue an RGB picture. Raises BusyError if the caller's lane stays full; without `wait` it never is."""
-        request = _Request(model, model.pixels(image), wish, Ticket(), caller, time.monotonic())
+    def submit(
+        self, model: Loaded, pixels: torch.Tensor, wish: Wish | None, caller: Caller, wait: bool = True
+    ) -> Ticket:
+        """Queue a picture as `model.pixels` gives it. Raises BusyError if the caller's lane stays full.
+
+        Without `wait` a lane takes any number.
+        """
+        request = _Request(model, pixels, wish, Ticket(), caller, time.monotonic())
         key = (caller.name, id(model))
         deadline = request.born + PATIENCE
         with self._changed:

@@ -17,6 +17,7 @@ from zoo.engine import BATCH_SIZE, LINGER, BusyError, Caller, Engine, Load, Stop
 from zoo.entry import WEIGHTS, Entry, EntryError
 from zoo.explain import DEFAULT, METHODS, PREDICTED, ExplanationError
 from zoo.explain.concepts import Concepts, factorise, judge
+from zoo.faithfulness import Ask, Faithfulness, faithfulness
 from zoo.loaded import PRECISIONS, Answer, Loaded, Wish, resolve_device
 from zoo.preprocess import place_map, region_of
 
@@ -50,7 +51,8 @@ class Explanation:
     """The evidence in one picture for `label`: `values` is H×W float32 in 0..1 at the picture's own resolution.
 
     Each map is divided by its own maximum: strengths of two maps cannot be compared. `against` is the class that the
-    evidence sets `label` off from, None for all.
+    evidence sets `label` off from, None for all. `cam` is the map at the network's own resolution and input; None for
+    ensembles, whose members see different parts.
     """
 
     prediction: Prediction
@@ -58,6 +60,7 @@ class Explanation:
     values: np.ndarray
     method: str = DEFAULT
     against: str | None = None
+    cam: np.ndarray | None = None
 
 
 class Runtime:
@@ -186,7 +189,31 @@ class Runtime:
         if answer.cam is None:
             raise EntryError(f"{entry.id} gave no map.")
         values = answer.cam if entry.members else self._placed(entry, image, answer.cam)
-        return Explanation(prediction, label or prediction.label, _scaled(values), method, against)
+        cam = None if entry.members else answer.cam
+        return Explanation(prediction, label or prediction.label, _scaled(values), method, against, cam)
+
+    def judge(
+        self, entry: Entry, image: Image.Image, explanation: Explanation, caller: Caller | None = None
+    ) -> Faithfulness:
+        """How faithful an explanation of a picture is to the model, by asking it about changed pictures.
+
+        Raises ExplanationError for ensembles, and as `explain`.
+        """
+        if explanation.cam is None:
+            raise ExplanationError(f"{entry.id} is an ensemble: judge the maps of its members.")
+        model = self.model(entry)
+        label = entry.labels.index(explanation.label)
+        return faithfulness(self.asker(entry, caller), model.pixels(image), explanation.cam, label)
+
+    def asker(self, entry: Entry, caller: Caller | None = None) -> Ask:
+        """A function from pictures as the entry's network sees them, uint8 (3, H, W), to probabilities (n, classes)."""
+        model, who = self.model(entry), caller or Caller()
+
+        def ask(pictures: Sequence[torch.Tensor]) -> np.ndarray:
+            tickets = [self.engine.submit(model, picture, None, who) for picture in pictures]
+            return np.stack([ticket.result().probabilities for ticket in tickets])
+
+        return ask
 
     def concepts(
         self, entry: Entry, image: Image.Image, layer: str | None = None, caller: Caller | None = None
@@ -234,7 +261,8 @@ class Runtime:
 
     def _submit(self, entry: Entry, image: Image.Image, wish: Wish | None, caller: Caller, wait: bool = True) -> Ticket:
         if not entry.members:
-            return self.engine.submit(self.model(entry), image, wish, caller, wait)
+            model = self.model(entry)
+            return self.engine.submit(model, model.pixels(image), wish, caller, wait)
         if wish is None:
             return _joined(entry, [self._submit(member, image, None, caller, wait) for member in entry.members])
         return self._explain_together(entry, image, wish, caller)

@@ -150,7 +150,7 @@ def test_upload_class_map_and_comparison(page: Page, address: str, files: list[s
     images = page.get_by_test_id("stImage").locator("img")
     assert images.count() >= 3  # the picture, its overlay, the scale
     with page.expect_download() as download:
-        page.get_by_role("button", name="Overlay as PNG").first.click()
+        page.get_by_role("button", name="Map as PNG").first.click()
     assert Path(download.value.path()).read_bytes().startswith(b"\x89PNG")
     follow(page, "Compare", "Compare models")
     page.get_by_role("heading", name="Confusion matrices").wait_for()

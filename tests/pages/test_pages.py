@@ -154,7 +154,7 @@ def test_explain_shows_chosen_class_and_second_model(app):
     assert len(verdicts) == 2
     assert verdicts[1].startswith("Tiny cnn60")
     assert "cannot be compared" in said(app)
-    assert len([button for button in app.get("download_button") if "PNG" in button.proto.label]) == 2
+    assert len([button for button in app.get("download_button") if "Map as PNG" in button.proto.label]) == 2
 
 
 def test_models_shows_every_entry_and_the_broken_ones_with_their_reason(zoo_environment, tmp_path, monkeypatch):

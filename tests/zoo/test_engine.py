@@ -171,6 +171,14 @@ def test_every_method_through_the_runtime(small, cells, runtime, method):
     assert found.values.std() > 0
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_in_half_precision_maps_are_nearly_the_same(small, cells, method):
+    with Runtime("cpu", "bf16") as half, Runtime("cpu", "fp32") as full:
+        one, other = (running.explain(small, cells[0], LABELS[1], method).values for running in (half, full))
+    assert one.dtype == np.float32
+    assert np.corrcoef(one.ravel(), other.ravel())[0, 1] > 0.95 or not other.any()
+
+
 def test_all_methods_of_many_callers_at_once_are_those_of_one(small, cells, runtime):
     """Quick and slow, with and without a class, from eight threads: each map is the one that a single caller gets."""
     jobs = [(method, cell, label) for method in METHODS for cell in cells[:3] for label in (None, LABELS[1])]

@@ -45,6 +45,11 @@ class Method:
     any_model: bool = False
 
     @property
+    def contrasts(self) -> bool:
+        """Whether it can set one class against another."""
+        return self.quick and self.gradient and not self.compares
+
+    @property
     def quick(self) -> bool:
         """Whether whole batches are explained at about the cost of classifying them."""
         return self.formula is not None
@@ -114,12 +119,14 @@ def explain_batch(
     objective = None
     if found.gradient:
         objective = finer(targets) if found.compares else score(targets)
-        if against is not None and not found.compares:
-            objective = contrast(targets, against)
-    if against is not None and (found.compares or not found.gradient):
+    if against is not None and found.contrasts:
+        objective = contrast(targets, against)
+    elif against is not None:
         raise ExplanationError(f"{found.title} cannot set one class against another; choose Grad-CAM.")
     seen = look(model, batch, objective, layer)
-    return Cams(seen.logits, found.formula(seen), seen.native if layer is None and seen.native.ndim == 4 else None)
+    with torch.autocast(batch.device.type, enabled=False):  # the network may run in bf16, the map must not
+        maps = found.formula(seen)
+    return Cams(seen.logits, maps, seen.native if layer is None and seen.native.ndim == 4 else None)
 
 
 def steps(model: nn.Module, picture: torch.Tensor, target: int, method: str, layer: str | None = None) -> Steps:

@@ -1,0 +1,223 @@
+"""Are a model's maps to be believed? Measured on many pictures, with intervals over cells, and kept with the entry.
+
+Pointing game and energy inside the cell's box on whole frames of `bccd` and, through the frames that they were made
+of, on dataset2's TEST; ROAD, deletion and insertion on the entry's own test cells; and how much the maps depend on the
+weights at all (sanity check of Adebayo et al. 2018, arXiv:1810.03292, layers randomised from the last to the first).
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from PIL import Image
+from scipy.stats import spearmanr
+from torch import nn
+from tqdm import tqdm
+
+from training.data import TrainingDataError
+from training.matching import compare, detect, scaled_grey
+from zoo.benchmarks import get_benchmark, published
+from zoo.bootstrap import cell_numbers, ratio, resampled
+from zoo.data import FileSource, Source, read_dataset
+from zoo.entry import EVALUATION, Entry
+from zoo.explain import METHODS, PREDICTED, ExplanationError, explain_batch
+from zoo.faithfulness import Box, energy_inside, points_inside, share_of
+from zoo.files import write_json
+from zoo.leaderboard import home_benchmark
+from zoo.loaded import load_model
+from zoo.preprocess import preprocessor
+from zoo.runtime import Explanation, Runtime
+
+FRAMES, COPIES = "bccd-frames", "dataset2-test"
+FAITHFUL, SANE = 60, 24  # pictures that the model is asked about many times, and that maps are compared on
+BLOCKS = (0.25, 0.5, 1.0)  # share of the layers, from the last on, that are randomised
+LEAST_INLIERS = 12  # points that must agree before a box is carried from a frame to its copy
+
+
+def quality(entry: Entry, root: Path, runtime: Runtime, method: str, say: Callable[[object], None]) -> dict[str, Any]:
+    """Measure one method's maps and keep what was found in the entry's evaluation.json, under `explanations`.
+
+    Raises TrainingDataError if neither `bccd` nor the entry's own data are under `root`, and ExplanationError if the
+    method cannot explain the entry.
+    """
+    found: dict[str, Any] = {}
+    for name, pictures in ((FRAMES, frames), (COPIES, copies)):
+        boxed = list(pictures(root))
+        if boxed:
+            found[name] = _inside(entry, boxed, runtime, method, name)
+    home = home_benchmark(entry)
+    if home in published() and not entry.members:
+        found |= _faithful(entry, home, root, runtime, method)
+        if METHODS[method].quick:
+            found["sanity"] = _sanity(entry, [source for source, _ in _sample(home, root, SANE)], method)
+    if not found:
+        raise TrainingDataError(f"There is nothing under {root} that {entry.id} could be measured on.")
+    path = entry.folder / EVALUATION
+    record = json.loads(path.read_text(encoding="utf-8"))
+    record.setdefault("explanations", {})[method] = found
+    write_json(path, record)
+    for line in in_words(found):
+        say(f"{entry.id}, {METHODS[method].title}: {line}")
+    return found
+
+
+def in_words(found: dict[str, Any]) -> Iterator[str]:
+    """What was found, a line a measure."""
+    for name in (FRAMES, COPIES):
+        if name in found:
+            told = found[name]
+            yield (
+                f"{name}: {_percent(told['pointing'])} of maps point into the cell's box, {_percent(told['energy'])} "
+                f"of their energy lies in it; by chance {100 * told['chance']:.0f} % ({told['images']} pictures)"
+            )
+    for name in ("road", "deletion", "insertion"):
+        if name in found:
+            yield f"{name}: {found[name]['value']:.3f} ({found[name]['low']:.3f} to {found[name]['high']:.3f})"
+    for name, value in found.get("sanity", {}).items():
+        yield f"rank correlation with the map of a model, {name} of whose layers are random: {value:.2f}"
+
+
+def frames(root: Path) -> Iterator[tuple[str, Image.Image, Box]]:
+    """(cell, picture, box) of BCCD's frames with one white cell that dataset2's TRAIN was not made of."""
+    if not (root / "bccd").is_dir():
+        return
+    boxes = _boxes(root)
+    for row in get_benchmark("bccd-crops").rows.to_dict("records"):
+        if len(boxes.get(row["cell"], [])) == 1:
+            path, box = boxes[row["cell"]][0]
+            yield str(row["cell"]), FileSource(path, None).image(), box
+
+
+def copies(root: Path) -> Iterator[tuple[str, Image.Image, Box]]:
+    """(cell, picture, box) of one copy of each frame of dataset2's TEST, its box found by matching both."""
+    if not (root / "bccd").is_dir() or not (root / "dataset2").is_dir():
+        return
+    boxes, done = _boxes(root), set()
+    for _, cell, _, source in get_benchmark(COPIES).pictures(root):
+        if cell in done or len(boxes.get(cell, [])) != 1:
+            continue
+        path, box = boxes[cell][0]
+        picture = source.image()
+        carried = carry(FileSource(path, None).image(), picture, box)
+        if carried:
+            done.add(cell)
+            yield cell, picture, carried
+
+
+def carry(frame: Image.Image, picture: Image.Image, box: Box) -> Box | None:
+    """A box of a frame, as it lies in a turned, moved or mirrored copy of it; None if the two do not match."""
+    first, second = (scaled_grey(np.asarray(image)) for image in (picture, frame))
+    fit = compare(detect(first), detect(second))
+    if fit.matrix is None or fit.inliers < LEAST_INLIERS:
+        return None
+    scale, back = second.shape[1] / frame.width, picture.width / first.shape[1]
+    left, top, right, bottom = (edge * scale for edge in box)
+    corners = np.array([(x, y) for x in (left, right) for y in (top, bottom)])
+    if fit.mirrored:
+        corners = corners * (-1, 1)
+    moved = (corners @ fit.matrix[:, :2].T + fit.matrix[:, 2]) * back
+    left, top = np.maximum(moved.min(0), 0)
+    right, bottom = np.minimum(moved.max(0), picture.size)
+    return (float(left), float(top), float(right), float(bottom)) if right - left > 4 and bottom - top > 4 else None
+
+
+def _boxes(root: Path) -> dict[str, list[tuple[Path, Box]]]:
+    found: dict[str, list[tuple[Path, Box]]] = {}
+    for item in read_dataset(root / "bccd").items:
+        if isinstance(item.source, FileSource) and item.source.box and item.cell:
+            found.setdefault(item.cell, []).append((item.source.path, tuple(map(float, item.source.box))))
+    return found
+
+
+def _inside(
+    entry: Entry, boxed: Sequence[tuple[str, Image.Image, Box]], runtime: Runtime, method: str, name: str
+) -> dict[str, Any]:
+    rows, seconds = [], []
+    for cell, picture, box in tqdm(boxed, f"{entry.id}, {name}", unit="map"):
+        start = time.perf_counter()
+        found = runtime.explain(entry, picture, method=method)
+        seconds.append(time.perf_counter() - start)
+        energy = energy_inside(found.values, box)
+        rows.append((cell, points_inside(found.values, box), energy, share_of(box, picture.size)))
+    table = pd.DataFrame(rows, columns=["cell", "pointing", "energy", "chance"])
+    return {
+        "pointing": _mean(table, "pointing"),
+        "energy": _mean(table.dropna(), "energy"),
+        "chance": float(table["chance"].mean()),
+        "images": len(table),
+        "empty": int(table["energy"].isna().sum()),
+        "seconds_per_map": float(np.median(seconds)),
+    }
+
+
+def _faithful(entry: Entry, home: str, root: Path, runtime: Runtime, method: str) -> dict[str, Any]:
+    rows = []
+    for source, cell in tqdm(_sample(home, root, FAITHFUL), f"{entry.id}, faithfulness", unit="map"):
+        picture = source.image()
+        found: Explanation = runtime.explain(entry, picture, method=method)
+        worth = runtime.judge(entry, picture, found)
+        rows.append((cell, worth.road, worth.deletion, worth.insertion))
+    table = pd.DataFrame(rows, columns=["cell", "road", "deletion", "insertion"])
+    return {name: {**_mean(table, name), "images": len(table)} for name in ("road", "deletion", "insertion")}
+
+
+def _sanity(entry: Entry, sources: Sequence[Source], method: str) -> dict[str, float]:
+    """Mean absolute rank correlation of maps with those of the model whose last layers are random, by their share."""
+    if entry.config is None:
+        raise ExplanationError(f"{entry.id} cannot be used.")
+    prepare = preprocessor(entry.config.pretrained_cfg.model_dump(), entry.config.zoo.crop)
+    batch = torch.stack([prepare(source.image()) for source in sources])
+    model = load_model(entry)
+    targets = explain_batch(model, batch, torch.full((len(batch),), PREDICTED), method).logits.argmax(1)
+    true = explain_batch(model, batch, targets, method).maps
+    layers = [m for m in model.modules() if hasattr(m, "reset_parameters") and any(True for _ in m.parameters(False))]
+    found = {}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        for share in BLOCKS:
+            for layer in layers[len(layers) - max(1, round(share * len(layers))) :]:
+                _reset(layer)
+            other = explain_batch(model, batch, targets, method).maps
+            pairs = [spearmanr(a.ravel(), b.ravel()).statistic for a, b in zip(true, other, strict=True)]
+            # a map without any evidence is like no other
+            found[f"{100 * share:.0f} %"] = float(np.mean(np.abs(np.nan_to_num(pairs))))
+    return found
+
+
+def _reset(layer: nn.Module) -> None:
+    for parameter in layer.parameters(recurse=False):
+        parameter.requires_grad_(False)
+    layer.reset_parameters()
+
+
+def _sample(benchmark: str, root: Path, count: int) -> list[tuple[Source, str]]:
+    """Pictures of a benchmark with their cells: one a cell, classes in turn, by chance."""
+    first: dict[str, tuple[str, Source]] = {}
+    for _, cell, label, source in get_benchmark(benchmark).pictures(root):
+        first.setdefault(cell, (label, source))
+    cells = np.random.default_rng(0).permutation(sorted(first)).tolist()
+    table = pd.DataFrame({"cell": cells, "label": [first[cell][0] for cell in cells]})
+    turn = table.groupby("label").cumcount()
+    chosen = table.assign(turn=turn).sort_values("turn", kind="stable")["cell"][:count]
+    return [(first[cell][1], cell) for cell in chosen]
+
+
+def _mean(table: pd.DataFrame, column: str) -> dict[str, float]:
+    """Mean of a column with its 95 % interval by bootstrap over cells."""
+    if table.empty:
+        return {"value": float("nan"), "low": float("nan"), "high": float("nan")}
+    cells, count = cell_numbers(table["cell"])
+    sums = np.bincount(cells, table[column].astype(float), count)
+    interval = ratio(sums, np.bincount(cells, minlength=count), resampled(count)).interval
+    return {"value": interval.value, "low": interval.low, "high": interval.high}
+
+
+def _percent(told: dict[str, float]) -> str:
+    return f"{100 * told['value']:.1f} % ({100 * told['low']:.1f} to {100 * told['high']:.1f})"
