@@ -1,0 +1,132 @@
+"""`training gate` and `training explain-quality`: what an entry comes to know of its limits and of its maps."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from tests.making import LABELS, draw_folder, draw_smear
+from tests.training.test_train import RECIPE
+from training import explain_quality, gate
+from training.__main__ import main
+from training.explain_quality import carry
+from zoo import benchmarks
+from zoo.entry import read_entry
+from zoo.gate import FILE
+from zoo.runtime import Runtime
+
+TOML = """
+version = 1
+title = "Drawn, at home"
+place = "drawn"
+laboratory = "drawn"
+credit = "drawn by a test"
+labels = ["eosinophil", "lymphocyte", "monocyte", "neutrophil"]
+"""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A data root with one data set, an entry that was trained on it, and the benchmark of its test cells."""
+    place = tmp_path_factory.mktemp("trust")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HEMAZOO_CACHE", str(place / "cache"))
+        patch.chdir(place)
+        draw_folder(place / "data" / "drawn", 40)
+        (place / "drawn.toml").write_text(RECIPE)
+        assert main(["train", "drawn.toml", "--data", "data/drawn", "--out", "zoo/drawn"]) == 0
+        made = place / "benchmarks"
+        made.mkdir()
+        tested = read_entry(place / "zoo" / "drawn").evaluation.benchmarks
+        name = next(name for name, b in tested.items() if b.role == "test")
+        table = pd.read_parquet(place / "zoo" / "drawn" / "predictions" / f"{name}.parquet")
+        table[["file", "cell", "label"]].to_csv(made / f"{name}.csv", index=False)
+        (made / f"{name}.toml").write_text(TOML)
+        patch.setattr(benchmarks, "FOLDER", made)
+        patch.setattr(explain_quality, "FAITHFUL", 4)
+        patch.setattr(explain_quality, "SANE", 4)
+        for cached in (benchmarks.get_benchmark, benchmarks.get_definition):
+            cached.cache_clear()
+        yield place
+    for cached in (benchmarks.get_benchmark, benchmarks.get_definition):
+        cached.cache_clear()
+
+
+def test_a_gate_is_fitted_measured_and_kept(place, capsys):
+    folder = place / "zoo" / "drawn"
+    assert main(["gate", str(folder), "--data", str(place / "data"), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["drawn"]
+    assert (folder / FILE).exists()
+    assert found == json.loads((folder / "evaluation.json").read_text())["gate"]
+    assert found["false_alarms"]["share"] < 0.3  # of so few cells
+    kinds = {"all", "photographs", "histology", "other medicine", "text", "noise", "smooth noise", "plain colours"}
+    assert set(found["strangers"]) == kinds
+    assert found["strangers"]["all"]["auroc"] > 0.9
+    assert found["strangers"]["all"]["images"] == sum(
+        told["images"] for kind, told in found["strangers"].items() if kind != "all"
+    )
+    with Runtime("cpu") as runtime:
+        noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (96, 96, 3), np.uint8))
+        assert runtime.classify(read_entry(folder), noise).unfamiliar
+    # the rest of the evaluation is as it was
+    assert read_entry(folder).evaluation.benchmarks
+
+
+def test_strangers_are_the_same_every_time():
+    one, other = gate.strangers(None), gate.strangers(None)
+    assert set(one) == set(other)
+    for kind, images in one.items():
+        assert len(images) >= 20
+        assert [image.tobytes() for image in images[:3]] == [image.tobytes() for image in other[kind][:3]]
+
+
+def test_maps_are_measured_and_kept(place, capsys):
+    folder = place / "zoo" / "drawn"
+    command = ["explain-quality", str(folder), "--data", str(place / "data"), "--json"]
+    assert main(command) == 0
+    out = capsys.readouterr()
+    found = json.loads(out.out)["drawn"]["grad-cam"]
+    assert "rank correlation" in out.err
+    for name in ("road", "deletion", "insertion"):
+        assert found[name]["low"] <= found[name]["value"] <= found[name]["high"]
+        assert found[name]["images"] == 4
+    assert list(found["sanity"]) == ["25 %", "50 %", "100 %"]
+    assert all(0 <= value <= 1 for value in found["sanity"].values())
+    assert found["sanity"]["100 %"] < 0.9  # what a random model shows is something else
+    assert main([*command, "--method", "occlusion"]) == 0
+    kept = json.loads((folder / "evaluation.json").read_text())["explanations"]
+    assert set(kept) == {"grad-cam", "occlusion"}
+    assert "sanity" not in kept["occlusion"]
+    assert read_entry(folder).usable
+
+
+def test_without_data_it_is_a_sentence(place, tmp_path, capsys):
+    for command in ("gate", "explain-quality"):
+        assert main([command, str(place / "zoo" / "drawn"), "--data", str(tmp_path)]) == 1
+        said = capsys.readouterr().err.strip().splitlines()[-1]
+        assert "drawn" in said
+        assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_a_box_is_carried_from_a_frame_to_its_copy(mirrored):
+    frame = draw_smear(LABELS[0], 5, (640, 480))
+    box = (250.0, 170.0, 380.0, 300.0)
+    small = frame.resize((320, 240), Image.Resampling.BICUBIC)
+    copy = small.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if mirrored else small
+    copy = copy.rotate(12, Image.Resampling.BICUBIC)
+    found = carry(frame, copy, box)
+    x, y = (box[0] + box[2]) / 4, (box[1] + box[3]) / 4
+    x = 320 - x if mirrored else x
+    turn = np.deg2rad(-12)
+    centre = np.array([160, 120]) + np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]) @ (
+        x - 160,
+        y - 120,
+    )
+    assert abs((found[0] + found[2]) / 2 - centre[0]) < 4
+    assert abs((found[1] + found[3]) / 2 - centre[1]) < 4
+    assert carry(draw_smear(LABELS[1], 6, (640, 480)), copy, box) is None
