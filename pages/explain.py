@@ -152,6 +152,9 @@ def show_map(
     drawn = look.draw(image, found)
     st.image(drawn, width="stretch")
     st.markdown(f"{shared.plain(entry.title)} {verdict(found)}")
+    told = worth(entry, found.method)
+    if told:
+        st.caption(told)
     shared.warn_of_strangers(found.prediction)
     if not found.values.any():
         st.caption("The map is empty: no region speaks for this class.")
@@ -164,6 +167,23 @@ def show_map(
         key=f"png {entry.id} {picture.id}",
     )
     return found, drawn
+
+
+def worth(entry: Entry, method: str) -> str:
+    """What was measured of the entry's maps by this method; empty where nothing was."""
+    quality = entry.evaluation.explanations.get(method)
+    if quality is None:
+        return ""
+    parts = []
+    for found, where in ((quality.copies, "augmented fields"), (quality.frames, "whole smear frames")):
+        if found:
+            parts.append(
+                f"land on the cell in {shared.percent(found.pointing)} of {found.images} {where} "
+                f"(by chance {100 * found.chance:.0f} %)"
+            )
+    if quality.road:
+        parts.append(f"have a ROAD of {quality.road.value:+.2f} ({quality.road.low:+.2f} to {quality.road.high:+.2f})")
+    return f"Measured: this model's {METHODS[method].title} maps {', '.join(parts)}." if parts else ""
 
 
 def verdict(found: Explanation) -> str:

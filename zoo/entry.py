@@ -153,11 +153,34 @@ class Benchmark(BaseModel):
         return self
 
 
+class Pointing(BaseModel):
+    """Of maps on pictures whose cell's box is known: shares that point into it, of energy inside, and by chance."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    pointing: Metric
+    energy: Metric
+    chance: float = Field(ge=0, le=1)
+    images: int = Field(ge=0)
+
+
+class MapQuality(BaseModel):
+    """What `training explain-quality` found out about a method's maps."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, populate_by_name=True)
+    frames: Pointing | None = Field(None, alias="bccd-frames")
+    copies: Pointing | None = Field(None, alias="dataset2-test")
+    road: Metric | None = None
+    deletion: Metric | None = None
+    insertion: Metric | None = None
+    sanity: dict[str, float] = {}
+
+
 class Evaluation(BaseModel):
     """`evaluation.json`."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
     schema_version: Literal[1] = 1
+    explanations: dict[str, MapQuality] = {}
     benchmarks: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")], Benchmark] = {}
 
 

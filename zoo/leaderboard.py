@@ -29,6 +29,7 @@ class Column:
     title: str
     help: str
     lower_is_better: bool = False
+    ranked: bool = True
 
 
 COLUMNS = {
@@ -37,6 +38,11 @@ COLUMNS = {
     "corrupted": Column("corrupted", "Balanced accuracy in the mean over 11 corruptions at 5 severities, at home."),
     "calibration": Column(
         "calibration error", "Expected calibration error at home: how far its confidence is off.", lower_is_better=True
+    ),
+    "maps": Column(
+        "maps on the cell",
+        "Share of maps on whole smear frames (BCCD) that point into the white cell's box, by the entry's usual method.",
+        ranked=False,
     ),
 }
 
@@ -73,6 +79,10 @@ def cells(entry: Entry) -> dict[str, Cell]:
     for name in AWAY:
         if name != home and "away" not in found:
             _put(found, "away", entry, name, "balanced_accuracy")
+    quality = next(iter(entry.evaluation.explanations.values()), None)
+    if quality and quality.frames:
+        told = quality.frames.pointing
+        found["maps"] = Cell(told.value, told.low or 0.0, told.high or 1.0, "bccd-frames", "pointing")
     return found
 
 
@@ -112,6 +122,8 @@ def best(entries: Sequence[Entry], column: str) -> str | None:
 
     Only models scored on the same pictures, and on no leaky split, are ranked.
     """
+    if not COLUMNS[column].ranked:
+        return None
     found = {entry.id: (entry, cell) for entry in entries if (cell := cells(entry).get(column))}
     honest = {k: v for k, v in found.items() if not v[0].evaluation.benchmarks[v[1].benchmark].leaky}
     if len(honest) < 2 or len({cell.benchmark for _, cell in honest.values()}) > 1:

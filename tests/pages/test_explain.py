@@ -16,6 +16,7 @@ from tests.pages.test_pages import ROOT, go, picker, png, said, upload
 from tests.zoo.test_gate import cloud
 from tests.zoo.test_heads import ensemble, make_headed
 from zoo.explain import METHODS
+from zoo.files import write_json
 from zoo.gate import fit_gate, write_gate
 from zoo.overlay import COLOURS, contours, overlay, parts
 from zoo.sheet import Panel, sheet
@@ -99,6 +100,20 @@ def test_the_grid_ranks_methods_by_faithfulness(app):
     next(toggle for toggle in app.toggle if toggle.label == "Slow methods too").set_value(True).run()
     table = next(table.value for table in app.dataframe if "ROAD" in table.value)
     assert len(table) == len(METHODS)
+
+
+def test_what_was_measured_stands_beside_the_map(zoo, app):
+    told = {"value": 0.94, "low": 0.9, "high": 0.97}
+    inside = {"pointing": told, "energy": told, "chance": 0.11, "images": 83}
+    found = {"grad-cam": {"bccd-frames": inside, "road": {"value": 0.3, "low": 0.2, "high": 0.4}}}
+    write_json(zoo / "net" / "evaluation.json", {"schema_version": 1, "explanations": found})
+    st.cache_resource.clear()
+    app.run()
+    picker(app).set_value("net").run()
+    assert "land on the cell in 94.0 % (90.0 to 97.0) of 83 whole smear frames (by chance 11 %)" in said(app)
+    assert "ROAD of +0.30 (+0.20 to +0.40)" in said(app)
+    picker(app, "Method").set_value("layer-cam").run()
+    assert "Measured" not in said(app)
 
 
 def test_parts(app):
