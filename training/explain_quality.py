@@ -211,8 +211,8 @@ def _sample(benchmark: str, root: Path, count: int) -> list[tuple[Source, str]]:
 
 def _mean(table: pd.DataFrame, column: str) -> dict[str, float]:
     """Mean of a column with its 95 % interval by bootstrap over cells."""
-    if table.empty:
-        return {"value": float("nan"), "low": float("nan"), "high": float("nan")}
+    if table.empty:  # not one map showed anything
+        return {"value": 0.0, "low": 0.0, "high": 0.0}
     cells, count = cell_numbers(table["cell"])
     sums = np.bincount(cells, table[column].astype(float), count)
     interval = ratio(sums, np.bincount(cells, minlength=count), resampled(count)).interval

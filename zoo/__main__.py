@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import csv
 import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,7 +15,8 @@ from typing import IO, Any
 import numpy as np
 from tqdm import tqdm
 
-from zoo.batch import Result, classify_files, find_files
+from zoo import bulk
+from zoo.batch import find_files
 from zoo.catalogue import get_entry, list_entries
 from zoo.entry import Entry, EntryError, summary
 from zoo.explain import DEFAULT, METHODS, MODEL_FREE, ExplanationError
@@ -32,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     try:
         return options.run(options)
-    except EntryError as error:
+    except (EntryError, bulk.BulkError) as error:
         return _say(error, USAGE)
     except (ImageError, ExplanationError, BusyError) as error:
         return _say(error, FAILED)
@@ -63,6 +65,21 @@ def parser() -> argparse.ArgumentParser:
     classify.add_argument(
         "--batch-size", type=_positive, default=BATCH_SIZE, metavar="N", help="(default: %(default)s)"
     )
+    classify.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="write a .jsonl or .csv of any size; what was cut off is gone on with by --resume",
+    )
+    classify.add_argument("--resume", action="store_true", help="go on with a run into --out that was cut off")
+    classify.add_argument(
+        "--ray",
+        nargs="?",
+        const="here",
+        metavar="ADDRESS",
+        help="spread the work over a Ray cluster (requirements-ray.txt), or over processes here without ADDRESS",
+    )
+    classify.add_argument("--workers", type=_positive, metavar="N", help="processes for --ray (default: one a core)")
     classify.set_defaults(run=_classify)
     explain = commands.add_parser(
         "explain",
@@ -130,57 +147,69 @@ def _line(entry: Entry) -> str:
 
 def _classify(options: argparse.Namespace) -> int:
     entry = get_entry(options.model)
-    files = find_files(options.paths)
-    if not files:
+    if (options.resume or options.ray is not None) and options.out is None:
+        return _say("--resume and --ray need --out: a file to write to.", USAGE)
+    names = [str(path) for path in find_files(options.paths)]
+    if not names:
         return _say("There is no picture in the folders named.", FAILED)
+    if options.out:
+        return _classify_into(options, entry, names)
     with (
         Runtime(options.device, options.precision, options.batch_size) as runtime,
         _table(options.csv, entry.labels) as rows,
-        tqdm(total=len(files), unit="image", file=sys.stderr) as progress,
+        tqdm(total=len(names), unit="image", file=sys.stderr) as progress,
     ):
         progress.set_description(f"{entry.id} on {device_name(runtime.device)}")
         failed = 0
-        for result in classify_files(runtime, entry, ((str(path), path) for path in files)):
-            failed += result.error is not None
+        for found in bulk.classify_part(runtime, entry, names):
+            failed += "error" in found
             progress.update()
-            _print_result(result, options.json)
+            _print_record(found, options.json)
             if rows is not None:
-                rows.writerow(_row(result, entry.labels))
+                rows.writerow(bulk.row_of(found, entry.labels))
+    return _told(failed, len(names))
+
+
+def _classify_into(options: argparse.Namespace, entry: Entry, names: list[str]) -> int:
+    """Into a file that grows beside its place and can be gone on with."""
+    kept = bulk.check(options.out, entry, options.resume)
+    left = [name for name in names if name not in kept.done]
+    failed = kept.failed
+    with (
+        contextlib.ExitStack() as stack,
+        bulk.appended(options.out) as add,
+        tqdm(
+            total=len(names), initial=len(names) - len(left), unit="image", desc=entry.id, file=sys.stderr
+        ) as progress,
+    ):
+        if options.ray is not None:
+            workers, address = options.workers or os.cpu_count() or 1, None if options.ray == "here" else options.ray
+            answers = bulk.over_cluster(entry, left, workers, address, options.precision) if left else iter(())
+        else:
+            runtime = stack.enter_context(Runtime(options.device, options.precision, options.batch_size))
+            answers = bulk.classify_part(runtime, entry, left)
+        for found in answers:
+            add(found)
+            failed += "error" in found
+            progress.update()
+    bulk.finish(options.out, entry.labels)
+    _say(f"{options.out}: {len(names):,} files.", OK)
+    return _told(failed, len(names))
+
+
+def _told(failed: int, count: int) -> int:
     if failed:
-        _say(f"{failed} of {len(files)} files could not be classified.", FAILED)
+        _say(f"{failed} of {count} files could not be classified.", FAILED)
     return FAILED if failed else OK
 
 
-def _print_result(result: Result, as_json: bool) -> None:
+def _print_record(found: dict[str, Any], as_json: bool) -> None:
     if as_json:
-        tqdm.write(json.dumps(_record(result), ensure_ascii=False), file=sys.stdout)
-    elif result.prediction is None:
-        tqdm.write(f"{result.file}: {result.error}", file=sys.stderr)
+        tqdm.write(json.dumps(found, ensure_ascii=False), file=sys.stdout)
+    elif "error" in found:
+        tqdm.write(f"{found['file']}: {found['error']}", file=sys.stderr)
     else:
-        text = f"{result.file}\t{result.prediction.label}\t{result.prediction.confidence:.4f}"
-        tqdm.write(text, file=sys.stdout)
-
-
-def _record(result: Result) -> dict[str, Any]:
-    if result.prediction is None:
-        return {"file": result.file, "error": result.error}
-    found = result.prediction
-    return {
-        "file": result.file,
-        "label": found.label,
-        "confidence": found.confidence,
-        "probabilities": found.probabilities,
-        "distance": found.distance,
-        "unfamiliar": found.unfamiliar,
-    }
-
-
-def _row(result: Result, labels: Sequence[str]) -> list[Any]:
-    if result.prediction is None:
-        return [result.file, "", "", *("" for _ in labels), result.error]
-    found = result.prediction
-    shares = [f"{found.probabilities[label]:.6f}" for label in labels]
-    return [result.file, found.label, f"{found.confidence:.6f}", *shares, ""]
+        tqdm.write(f"{found['file']}\t{found['label']}\t{found['confidence']:.4f}", file=sys.stdout)
 
 
 @contextlib.contextmanager
@@ -191,7 +220,7 @@ def _table(path: Path | None, labels: Sequence[str]) -> Iterator[Any]:
         return
     with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(["file", "label", "confidence", *labels, "error"])
+        writer.writerow(bulk.header(labels))
         yield writer
 
 
