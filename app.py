@@ -4,6 +4,8 @@ from pathlib import Path
 
 import streamlit as st
 
+from pages.shared import footer
+
 HERE = Path(__file__).parent
 
 st.set_page_config(page_title="HemaZoo", page_icon="🩸", layout="wide")
@@ -24,6 +26,6 @@ page = st.navigation(
 st.session_state["inside app.py"] = True  # pages ask for it: see pages.shared.page
 content = st.container()
 # before the page runs, so that it also stands below one that stops early
-st.caption("For research, teaching and engineering. HemaZoo is **not a medical device**: do not diagnose with it.")
+footer()
 with content:
     page.run()

@@ -84,6 +84,18 @@ def page(title: str) -> None:
     st.title(title)
 
 
+def footer() -> None:
+    """What stands below every page: what this is not, and how busy the engine is."""
+    st.caption("For research, teaching and engineering. HemaZoo is **not a medical device**: do not diagnose with it.")
+    load = default_runtime().load_now()
+    if load.answered:
+        st.caption(
+            f"Engine: {load.waiting} waiting, {load.images_per_second:.1f} pictures a second, {load.batch_size:.1f} in a "
+            f"batch; half are answered within {1000 * load.p50:.0f} ms, 95 % within {1000 * load.p95:.0f} ms.",
+            help="Of all sessions, over the last 30 seconds (waiting, a second) and the last 2,000 pictures.",
+        )
+
+
 def plain(text: object) -> str:
     """Text from outside inside Markdown, with nothing in it that Markdown would act on."""
     return "".join(f"\\{c}" if c in "\\`*_{}[]()#+-.!|~<>$:" else c for c in str(text))

@@ -77,7 +77,7 @@ class Ticket(Future[Any]):
 @dataclass(frozen=True)
 class Load:
     """What the engine does now: requests waiting, slow ones under way, and of late the mean size of a batch, the median
-    and the 95th percentile of seconds from question to answer, and images a second.
+    and the 95th percentile of seconds from question to answer, and images a second; `answered` since it began.
     """
 
     waiting: int
@@ -87,6 +87,7 @@ class Load:
     p95: float
     images_per_second: float
     restarts: int
+    answered: int = 0
 
 
 @dataclass(eq=False)
@@ -121,7 +122,7 @@ class Engine:
         self._slow: deque[_Slow] = deque()
         self._now: list[_Request] = []
         self._closing = False
-        self._restarts = 0
+        self._restarts = self._answered = 0
         self._finished: deque[tuple[float, float]] = deque(maxlen=REMEMBERED)  # when, seconds from question to answer
         self._sizes: deque[int] = deque(maxlen=REMEMBERED // 4)
         self._thread = self._begin()
@@ -190,7 +191,9 @@ class Engine:
         span = now - recent[0] if len(recent) > 1 else RECENT
         p50, p95 = np.percentile(seconds, [50, 95]) if seconds else (0.0, 0.0)
         size = float(np.mean(sizes)) if sizes else 0.0
-        return Load(waiting, slow, size, float(p50), float(p95), len(recent) / max(span, 1e-3), self._restarts)
+        return Load(
+            waiting, slow, size, float(p50), float(p95), len(recent) / max(span, 1e-3), self._restarts, self._answered
+        )
 
     def close(self) -> None:
         """Answer what is queued, then end the thread."""
@@ -348,6 +351,7 @@ class Engine:
     def _finish(self, request: _Request, answer: Any) -> None:
         now = time.monotonic()
         self._finished.append((now, now - request.born))
+        self._answered += 1
         request.ticket.set_result(answer)
 
 
