@@ -138,12 +138,8 @@ def wrong(found: Sequence[Sequence], expected: Sequence[Sequence]) -> int:
     count = 0
     for mine, theirs in zip(found, expected, strict=True):
         for one, other in zip(mine, theirs, strict=True):
-            if (
-                one is None
-                or np.abs(one[0] - other[0]).max() > SAME_SHARE
-                or (one[1] is not None and np.abs(one[1] - other[1]).mean() > SAME_MAP)
-            ):
-                count += 1
+            far = one is None or np.abs(one[0] - other[0]).max() > SAME_SHARE
+            count += bool(far or (one[1] is not None and np.abs(one[1] - other[1]).mean() > SAME_MAP))
     return count
 
 

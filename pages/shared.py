@@ -90,8 +90,8 @@ def footer() -> None:
     load = default_runtime().load_now()
     if load.answered:
         st.caption(
-            f"Engine: {load.waiting} waiting, {load.images_per_second:.1f} pictures a second, {load.batch_size:.1f} in a "
-            f"batch; half are answered within {1000 * load.p50:.0f} ms, 95 % within {1000 * load.p95:.0f} ms.",
+            f"Engine: {load.waiting} waiting, {load.images_per_second:.1f} pictures a second, {load.batch_size:.1f} in "
+            f"a batch; half are answered within {1000 * load.p50:.0f} ms, 95 % within {1000 * load.p95:.0f} ms.",
             help="Of all sessions, over the last 30 seconds (waiting, a second) and the last 2,000 pictures.",
         )
 

@@ -191,9 +191,8 @@ class Engine:
         span = now - recent[0] if len(recent) > 1 else RECENT
         p50, p95 = np.percentile(seconds, [50, 95]) if seconds else (0.0, 0.0)
         size = float(np.mean(sizes)) if sizes else 0.0
-        return Load(
-            waiting, slow, size, float(p50), float(p95), len(recent) / max(span, 1e-3), self._restarts, self._answered
-        )
+        rate = len(recent) / max(span, 1e-3)
+        return Load(waiting, slow, size, float(p50), float(p95), rate, self._restarts, self._answered)
 
     def close(self) -> None:
         """Answer what is queued, then end the thread."""

@@ -159,6 +159,40 @@ def test_upload_class_map_and_comparison(page: Page, address: str, files: list[s
     expect(page.get_by_text("minus").first).to_be_visible()
 
 
+def test_ten_at_once_get_each_their_own(browser: Browser, address: str, tmp_path: Path):
+    """Ten people, another picture each, at the same moment: class and map are those of their own picture."""
+    entry = get_entry("pbc8-efficientnet-lite0")
+    drawn = {f"mine{n}.png": draw_cell(LABELS[n % 4], 40 + n, (150 + 4 * n, 160)) for n in range(10)}
+    with Runtime("cpu") as runtime:
+        expected = {name: runtime.classify(entry, image) for name, image in drawn.items()}
+    visitors = []
+    for name, image in drawn.items():
+        image.save(tmp_path / name)
+        context = browser.new_context(viewport=DESK)
+        context.set_default_timeout(2 * PATIENCE)
+        visitors.append((name, context.new_page()))
+    for _, visitor in visitors:
+        visitor.goto(address, wait_until="commit")
+    for _, visitor in visitors:
+        visitor.get_by_role("heading", level=1).first.wait_for()
+    for name, visitor in visitors:
+        visitor.locator("input[type=file]").first.set_input_files(str(tmp_path / name))
+    for name, visitor in visitors:
+        found = expected[name]
+        expect(visitor.get_by_role("heading", level=4)).to_contain_text(found.label, timeout=2 * PATIENCE)
+        shown = float(visitor.get_by_role("heading", level=4).inner_text().split("·")[1].strip().split(" ")[0])
+        assert abs(shown - 100 * found.confidence) < 1.5
+        expect(visitor.get_by_text(f"{name}, {drawn[name].width}×160")).to_be_visible()
+    for _, visitor in visitors:
+        visitor.get_by_role("link", name="Explain", exact=True).first.click()
+    for name, visitor in visitors:
+        visitor.get_by_role("button", name="Map as PNG").first.wait_for()
+        expect(visitor.get_by_text(f"{name}, {drawn[name].width}×160")).to_be_visible()
+        expect(visitor.get_by_text("says").first).to_contain_text(expected[name].label)
+    for _, visitor in visitors:
+        visitor.context.close()
+
+
 def test_several_pictures_and_one_that_is_none(page: Page, address: str, files: list[str], tmp_path: Path):
     bad = tmp_path / "text.png"
     bad.write_text("no picture")
