@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
@@ -13,11 +14,14 @@ from plotly.subplots import make_subplots
 
 from pages import shared
 from zoo.api import default_runtime
+from zoo.benchmarks import find_source
 from zoo.catalogue import distinct_titles
+from zoo.datasets import places
 from zoo.engine import Ticket
 from zoo.entry import Entry, EntryError
 from zoo.explain import METHODS, ExplanationError
 from zoo.faithfulness import Faithfulness
+from zoo.images import ImageError
 from zoo.overlay import COLOURS, PARTS, contours, overlay, parts, scale_bar
 from zoo.runtime import BusyError, Explanation, methods_for
 from zoo.sheet import Panel, sheet
@@ -25,6 +29,7 @@ from zoo.sheet import Panel, sheet
 EXPLANATIONS, JUDGED = "explanations", "judged maps"  # keys of what a session keeps: maps, and their faithfulness
 SHOWN_FIRST = 3
 KEPT = 96
+NEAREST = 5  # training cells shown
 PREDICTED, NOTHING, OWN = "the predicted class", "all other classes", "the model's own choice"
 STYLES = ("heat", "lines")
 ACROSS = 4  # maps in a row of the grid
@@ -156,6 +161,7 @@ def show_map(
     if told:
         st.caption(told)
     shared.warn_of_strangers(found.prediction)
+    show_neighbours(entry, picture, image)
     if not found.values.any():
         st.caption("The map is empty: no region speaks for this class.")
     st.download_button(
@@ -167,6 +173,28 @@ def show_map(
         key=f"png {entry.id} {picture.id}",
     )
     return found, drawn
+
+
+def show_neighbours(entry: Entry, picture: shared.Picture, image: Image.Image) -> None:
+    """The training cells that decided, where an entry decides by these: pictures at hand, else names."""
+    try:
+        found = default_runtime().neighbours(entry, image, NEAREST, shared.caller())
+    except FAILURES as error:
+        st.caption(str(error))
+        return
+    if not found:
+        return
+    st.caption("The nearest training cells, which decide:")
+    sources = [find_source("", one.file, entry.data, places()) for one in found]
+    if not any(sources):
+        st.dataframe(pd.DataFrame(found), hide_index=True, key=f"nearest {entry.id} {picture.id}")
+        return
+    for column, one, source in zip(st.columns(len(found)), found, sources, strict=True):
+        with column:
+            if source is not None:
+                with suppress(ImageError):
+                    st.image(source.image(), width="stretch")
+            st.caption(f"{shared.plain(one.label)}, {one.distance:.2f} away")
 
 
 def worth(entry: Entry, method: str) -> str:

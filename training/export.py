@@ -44,7 +44,7 @@ from zoo.entry import (
     write_predictions,
 )
 from zoo.files import atomic_folder, atomic_path, write_json
-from zoo.heads import Classifier, write_head
+from zoo.heads import NEIGHBOURS, Classifier, write_head, write_neighbours
 from zoo.loaded import device_name
 from zoo.metrics import Scaling
 from zoo.runtime import Runtime
@@ -127,6 +127,9 @@ def write_entry(
     labels = recipe.labels
     with place_of(out) as place:
         found = made.write(place)
+        if recipe.head and recipe.head.kind == "knn":
+            trained = [items[row] for row in split.rows["train"]]
+            write_neighbours(place / NEIGHBOURS, [i.file for i in trained], [str(i.label) for i in trained])
         content = config(recipe, labels, found, training, how_split(recipe, split))
         write_json(place / CONFIG, content)
         with Runtime(device, "fp32") as runtime:

@@ -9,10 +9,13 @@ skops and scikit-learn are imported where they are used: they are a third of a s
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+import pandas as pd
 import torch
 from threadpoolctl import threadpool_limits
 from torch import nn
@@ -22,6 +25,7 @@ from zoo.files import atomic_path
 from zoo.metrics import TINY
 
 MAX_BYTES = 200_000_000  # unpacked
+NEIGHBOURS = "neighbours.parquet"  # beside the head of a k-nearest-neighbours entry
 # what the heads that training makes are built of, beyond what skops trusts by itself
 TRUSTED = [
     "sklearn.tree._tree.Tree",
@@ -37,6 +41,15 @@ class Classifier(Protocol):
 
     def predict_proba(self, features: np.ndarray) -> np.ndarray:
         """Features (n, d) → probabilities (n, classes)."""
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """A training picture that decided: its file, its label, and how far away it is in the classifier's own space."""
+
+    file: str
+    label: str
+    distance: float
 
 
 class Headed(nn.Module):
@@ -63,9 +76,40 @@ class Headed(nn.Module):
             found[:, self.classifier.classes_] = self.classifier.predict_proba(vector.float().cpu().numpy())
         return torch.from_numpy(np.log(found.clip(TINY, 1))).float().to(vector.device)
 
+    def nearest(self, vector: torch.Tensor, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """Rows and distances (count,) of the training pictures nearest to one vector (1, d), for k nearest neighbours.
+
+        Raises EntryError for other classifiers.
+        """
+        decides = self.classifier[-1] if hasattr(self.classifier, "__getitem__") else self.classifier
+        if not hasattr(decides, "kneighbors"):
+            raise EntryError("This classifier has no neighbours.")
+        values = vector.float().cpu().numpy()
+        for step in [step for _, step in getattr(self.classifier, "steps", [])[:-1]]:
+            values = step.transform(values)
+        with threadpool_limits(1):
+            away, rows = decides.kneighbors(values, min(count, decides.n_samples_fit_))
+        return rows[0], away[0]
+
     def forward(self, batch: torch.Tensor) -> torch.Tensor:
         """(B, 3, H, W) → log probabilities (B, classes)."""
         return self.forward_head(self.forward_features(batch))
+
+
+def write_neighbours(path: Path, files: Sequence[str], labels: Sequence[str]) -> None:
+    """Write which training picture each row of a k-nearest-neighbours classifier is."""
+    with atomic_path(path) as temporary:
+        pd.DataFrame({"file": files, "label": labels}).to_parquet(temporary, index=False, compression="zstd")
+
+
+def read_neighbours(path: Path) -> pd.DataFrame | None:
+    """Columns file and label, a row a training picture; None where there are none. Raises EntryError if damaged."""
+    if not path.exists():
+        return None
+    try:
+        return pd.read_parquet(path, columns=["file", "label"]).astype(str)
+    except (OSError, ValueError, KeyError) as error:  # pyarrow's errors are ValueErrors
+        raise EntryError(f"{path.name} is no table of training pictures; train the entry again.") from error
 
 
 def write_head(path: Path, head: Classifier) -> None:

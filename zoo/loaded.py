@@ -20,7 +20,7 @@ from zoo.entry import HEAD, WEIGHTS, Entry, EntryError, read_predictions
 from zoo.explain import DEFAULT, MODEL_FREE, PREDICTED, Cams, ExplanationError, explain_batch, method_of, steps
 from zoo.explain.features import Seen, layers_of, look, split_forward
 from zoo.gate import Gate, read_gate
-from zoo.heads import Headed, read_head
+from zoo.heads import NEIGHBOURS, Headed, Neighbour, read_head, read_neighbours
 from zoo.preprocess import Preprocessor, preprocessor
 
 PRECISIONS = ("auto", "bf16", "fp32")
@@ -165,6 +165,21 @@ class Loaded:
     def look(self, picture: torch.Tensor, layer: str | None) -> Seen:
         """The feature map of one picture (see `pixels`), in full precision. Raises ExplanationError."""
         return look(self.model, self._batch([picture]), None, layer or self.layer)
+
+    def nearest(self, picture: torch.Tensor, count: int) -> list[Neighbour]:
+        """The training pictures nearest to one picture (see `pixels`); none where the entry does not name them.
+
+        Raises EntryError if the entry decides by something else than its neighbours.
+        """
+        known = read_neighbours(self.entry.folder / NEIGHBOURS)
+        if not isinstance(self.model, Headed) or known is None:
+            return []
+        features = split_forward(self.model, self._batch([picture]))[0]
+        rows, away = self.model.nearest(self._vectors(features), count)
+        if rows.max(initial=0) >= len(known):
+            raise EntryError(f"{NEIGHBOURS} of {self.entry.id} does not fit its classifier.")
+        found = known.iloc[rows]
+        return [Neighbour(*row) for row in zip(found["file"], found["label"], away.tolist(), strict=True)]
 
     def layers(self) -> list[str]:
         """Layers that may be explained instead of the last, from the input on; none for classical classifiers."""

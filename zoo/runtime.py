@@ -18,6 +18,7 @@ from zoo.entry import WEIGHTS, Entry, EntryError
 from zoo.explain import DEFAULT, METHODS, PREDICTED, ExplanationError
 from zoo.explain.concepts import Concepts, factorise, judge
 from zoo.faithfulness import Ask, Faithfulness, faithfulness
+from zoo.heads import Neighbour
 from zoo.loaded import PRECISIONS, Answer, Loaded, Wish, resolve_device
 from zoo.preprocess import place_map, region_of
 
@@ -231,6 +232,16 @@ class Runtime:
         maps, vectors = factorise(seen.features)
         shares = self.engine.work(model, lambda: judge(model.model, seen.native, vectors, layer), caller).result()
         return Concepts(np.stack([self._placed(entry, image, one) for one in maps]), shares)
+
+    def neighbours(
+        self, entry: Entry, image: Image.Image, count: int = 6, caller: Caller | None = None
+    ) -> list[Neighbour]:
+        """The training pictures that are nearest to a picture, for entries that decide by these; else none."""
+        if entry.members:
+            return []
+        model = self.model(entry)
+        pixels = model.pixels(image)
+        return self.engine.work(model, lambda: model.nearest(pixels, count), caller or Caller()).result()
 
     def layers(self, entry: Entry) -> list[str]:
         """Layers of an entry that may be explained instead of its own. Raises EntryError if it cannot be loaded."""

@@ -20,8 +20,9 @@ from tests.zoo.test_heads import ensemble, make_headed
 from tests.zoo.test_runtime import hold
 from zoo.catalogue import FolderSource, list_entries
 from zoo.engine import Caller, StoppedError
-from zoo.entry import read_entry
+from zoo.entry import EntryError, read_entry
 from zoo.explain import METHODS, ExplanationError
+from zoo.heads import write_neighbours
 from zoo.loaded import Wish
 from zoo.runtime import BusyError, Runtime, methods_for
 
@@ -264,6 +265,27 @@ def test_concepts_of_a_picture(small, cells, runtime):
     found = runtime.concepts(small, cells[0].resize((120, 80)))
     assert found.maps.shape == (4, 80, 120)
     assert found.probabilities.shape == (4, len(LABELS))
+
+
+def test_the_nearest_training_cells_are_named(tmp_path, cells, runtime):
+    folder = make_headed(tmp_path / "knn", "knn")
+    entry = read_entry(folder)
+    assert runtime.neighbours(entry, cells[0]) == []  # nobody wrote down which they are
+    count = 120
+    write_neighbours(
+        folder / "neighbours.parquet", [f"{n}.png" for n in range(count)], [LABELS[n % 4] for n in range(count)]
+    )
+    found = runtime.neighbours(entry, cells[0], 4)
+    assert len(found) == 4
+    assert found[0].label == runtime.classify(entry, cells[0]).label  # of one neighbour the nearest decides
+    assert [one.distance for one in found] == sorted(one.distance for one in found)
+    write_neighbours(folder / "neighbours.parquet", ["a.png"], ["monocyte"])
+    with pytest.raises(EntryError, match="does not fit"):
+        runtime.neighbours(entry, cells[0])
+    (folder / "neighbours.parquet").write_bytes(b"nothing")
+    with pytest.raises(EntryError, match="train the entry again"):
+        runtime.neighbours(entry, cells[0])
+    assert runtime.neighbours(read_entry(make_entry(tmp_path / "net", "cnn60")), cells[0]) == []
 
 
 def test_a_classical_head_is_explained_by_what_it_answers(tmp_path, cells, runtime):
