@@ -11,6 +11,7 @@ from training.recipe import PUBLISHED, SCRATCH, Recipe, Stage
 from training.splits import Split
 from zoo.architectures import is_own
 from zoo.entry import CARD, Benchmark, Entry, read_entry
+from zoo.explain import METHODS
 from zoo.files import write_text
 from zoo.scoring import NAMES
 
@@ -53,7 +54,8 @@ def render_card(entry: Entry, recipe: Recipe) -> str:
         parts.append(_published(entry, recipe))
     parts.append(_use(entry))
     parts.append(_training(entry, recipe, entry.config.zoo.split if entry.config else ""))
-    parts.append(_limits(recipe))
+    parts += _trust(entry)
+    parts.append(_limits(entry, recipe))
     return "\n\n".join(parts) + "\n"
 
 
@@ -209,9 +211,46 @@ def _trained(stage: Stage) -> str:
     return f"the head and {', '.join(stage.train)}"
 
 
-def _limits(recipe: Recipe) -> str:
+def _trust(entry: Entry) -> list[str]:
+    """What was measured of its maps and its gate; nothing where nothing was."""
+    lines = []
+    for method, found in entry.evaluation.explanations.items():
+        parts = [
+            f"{100 * told.pointing.value:.0f} % point into the cell's box and {100 * told.energy.value:.0f} % of their "
+            f"energy lies in it on {told.images} {where} (by chance {100 * told.chance:.0f} %)"
+            for told, where in ((found.copies, "augmented fields"), (found.frames, "whole smear frames"))
+            if told
+        ]
+        if found.road and found.deletion and found.insertion:
+            parts.append(
+                f"ROAD {found.road.value:+.2f}, deletion {found.deletion.value:.2f}, "
+                f"insertion {found.insertion.value:.2f}"
+            )
+        if found.sanity:
+            last = list(found.sanity.values())[-1]
+            parts.append(f"rank correlation with the maps of the same network with random weights {last:.2f}")
+        lines.append(f"- Maps by {METHODS[method].title if method in METHODS else method}: {'; '.join(parts)}.")
+    gate = entry.evaluation.gate
+    if gate:
+        kinds = ", ".join(f"{kind} {100 * told.held_back:.0f} %" for kind, told in gate.strangers.items())
+        away = ", ".join(f"`{name}` {100 * told.held_back:.0f} %" for name, told in gate.cells_elsewhere.items())
+        lines.append(
+            f"- Pictures unlike what it knows are held back: {100 * gate.false_alarms.held_back:.1f} % of "
+            f"{gate.false_alarms.images:,} test cells at home (false alarms), of what is no blood cell {kinds}"
+            + (f"; of cells elsewhere {away}." if away else ".")
+        )
+    return ["## Maps, and what it does not know\n\n" + "\n".join(lines)] if lines else []
+
+
+def _limits(entry: Entry, recipe: Recipe) -> str:
+    nothing = (
+        "The model always names one of its classes, also for a picture that shows none of them; a `distance` above 1 "
+        "marks most of these."
+        if entry.evaluation.gate
+        else "The model always names one of its classes, also for a picture that shows none of them."
+    )
     return f"""## Intended use and limits
 
 For the task "{recipe.task}" in pictures like those of {recipe.data.name}. The scores above are from the laboratory the
-training pictures come from. Expect lower ones with another stain, microscope or camera. The model always names one of
-its classes, also for a picture that shows none of them. It has not been examined for use with patients."""
+training pictures come from. Expect lower ones with another stain, microscope or camera. {nothing}
+It has not been examined for use with patients."""

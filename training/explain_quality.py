@@ -21,6 +21,7 @@ from scipy.stats import spearmanr
 from torch import nn
 from tqdm import tqdm
 
+from training.card import renew_card
 from training.data import TrainingDataError
 from training.matching import compare, detect, scaled_grey
 from zoo.benchmarks import get_benchmark, published
@@ -63,6 +64,7 @@ def quality(entry: Entry, root: Path, runtime: Runtime, method: str, say: Callab
     record = json.loads(path.read_text(encoding="utf-8"))
     record.setdefault("explanations", {})[method] = found
     write_json(path, record)
+    renew_card(entry.folder)
     for line in in_words(found):
         say(f"{entry.id}, {METHODS[method].title}: {line}")
     return found

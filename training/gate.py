@@ -15,6 +15,7 @@ from sklearn.datasets import load_sample_images
 from sklearn.metrics import roc_auc_score
 from tqdm import tqdm
 
+from training.card import renew_card
 from training.data import TrainingDataError, prepare, read_labelled
 from training.recipe import Recipe
 from training.run import Job, make_split
@@ -208,7 +209,7 @@ def measure(entry: Entry, root: Path, runtime: Runtime, say: Callable[[object], 
     }
     every = np.concatenate(list(kinds.values()))
     found = {
-        "false_alarms": {"benchmark": home, "share": float((known > 1).mean()), "images": len(known)},
+        "false_alarms": {"benchmark": home, "held_back": float((known > 1).mean()), "images": len(known)},
         "strangers": _against(known, {"all": every, **kinds}),
         "cells_elsewhere": {
             name: {"held_back": float((d > 1).mean()), "images": len(d)} for name, d in elsewhere.items()
@@ -216,7 +217,8 @@ def measure(entry: Entry, root: Path, runtime: Runtime, say: Callable[[object], 
     }
     path = entry.folder / EVALUATION
     write_json(path, {**json.loads(path.read_text(encoding="utf-8")), "gate": found})
-    say(f"{entry.id}: {100 * found['false_alarms']['share']:.1f} % of {len(known)} cells at home held back")
+    renew_card(entry.folder)
+    say(f"{entry.id}: {100 * found['false_alarms']['held_back']:.1f} % of {len(known)} cells at home held back")
     for kind, told in found["strangers"].items():
         say(f"  {kind}: AUROC {told['auroc']:.4f}, {100 * told['held_back']:.1f} % of {told['images']} held back")
     for name, told in found["cells_elsewhere"].items():

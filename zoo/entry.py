@@ -175,12 +175,31 @@ class MapQuality(BaseModel):
     sanity: dict[str, float] = {}
 
 
+class HeldBack(BaseModel):
+    """Of pictures of a kind: the share that the gate holds back, and how well distances tell them from known cells."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    held_back: float = Field(ge=0, le=1)
+    images: int = Field(ge=0)
+    auroc: float | None = None
+
+
+class GateQuality(BaseModel):
+    """What `training gate` found out about an entry's gate."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    false_alarms: HeldBack
+    strangers: dict[str, HeldBack]
+    cells_elsewhere: dict[str, HeldBack] = {}
+
+
 class Evaluation(BaseModel):
     """`evaluation.json`."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
     schema_version: Literal[1] = 1
     explanations: dict[str, MapQuality] = {}
+    gate: GateQuality | None = None
     benchmarks: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")], Benchmark] = {}
 
 

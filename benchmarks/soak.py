@@ -1,0 +1,105 @@
+"""Does the engine stay as it is for as long as it runs? Memory, threads and open files, minute by minute.
+
+    python benchmarks/soak.py [--minutes N] [--sessions N] [--json]
+
+Sessions come and go, classify and explain with three models by turns, quickly and slowly, upload what is no picture,
+and leave in the middle; models are put away and loaded again. Printed: memory at the end over that after the first
+minute (goal: within 2 %), and how many threads and open files there are more (goal: none).
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import random
+import sys
+import threading
+import time
+from pathlib import Path
+
+import psutil
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks.classify import draw
+from benchmarks.load import MODELS
+from zoo.catalogue import get_entry
+from zoo.engine import Caller, StoppedError
+from zoo.images import ImageError, decode
+from zoo.runtime import BusyError, Runtime
+
+METHODS = ("grad-cam", "layer-cam", "eigen-cam", "occlusion")
+ROOM = 15_000_000  # bytes of models: less than all three need
+
+
+def visit(runtime: Runtime, seed: int, until: float) -> None:
+    """Visitors, one after the other, until the time is up."""
+    chance = random.Random(seed)
+    while time.monotonic() < until:
+        here = [True]
+        caller = Caller(f"visitor {chance.random()}", lambda here=here: here[0])
+        for _ in range(chance.randint(1, 6)):
+            entry = get_entry(chance.choice(MODELS))
+            try:
+                content = b"no picture" if chance.random() < 0.05 else draw(chance.randrange(1000))
+                image = decode(content)
+                if chance.random() < 0.5:
+                    runtime.submit(entry, image, caller=caller).result()
+                else:
+                    runtime.explain(entry, image, method=chance.choice(METHODS), caller=caller)
+            except (ImageError, BusyError, StoppedError):
+                continue
+        runtime.submit(get_entry(MODELS[0]), decode(draw(1)), caller=caller)
+        here[0] = False  # leaves without waiting for the last answer
+
+
+def state() -> tuple[int, int, int]:
+    """Bytes, threads, open files of this process."""
+    gc.collect()
+    process = psutil.Process()
+    return process.memory_info().rss, process.num_threads(), process.num_fds()
+
+
+def soak(minutes: float, sessions: int) -> dict[str, float]:
+    """Run it; returns what changed after the first minute (or the first fifth of a short run)."""
+    begin = time.monotonic()
+    until = begin + 60 * minutes
+    with Runtime(max_bytes=ROOM) as runtime:
+        threads = [threading.Thread(target=visit, args=(runtime, seed, until)) for seed in range(sessions)]
+        for thread in threads:
+            thread.start()
+        time.sleep(min(60.0, 12 * minutes))
+        seen = [state()]
+        while time.monotonic() < until - 2:
+            time.sleep(min(30.0, until - 2 - time.monotonic()))
+            seen.append(state())
+            told = f"{seen[-1][0] / 1e6:.0f} MB, {seen[-1][1]} threads, {seen[-1][2]} files"
+            print(f"{(time.monotonic() - begin) / 60:.1f} min: {told}", file=sys.stderr)
+        for thread in threads:
+            thread.join()
+        load = runtime.load_now()
+    first, last = seen[0], seen[-1]
+    return {
+        "memory_ratio": last[0] / first[0],
+        "highest_memory_ratio": max(one[0] for one in seen) / first[0],
+        "threads_more": last[1] - first[1],
+        "files_more": last[2] - first[2],
+        "answered": load.answered,
+        "restarts": load.restarts,
+    }
+
+
+def main() -> None:
+    """Run from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=10.0)
+    parser.add_argument("--sessions", type=int, default=16)
+    parser.add_argument("--json", action="store_true", help="print a JSON object")
+    options = parser.parse_args()
+    found = soak(options.minutes, options.sessions)
+    print(json.dumps(found) if options.json else "\n".join(f"{name:22} {value:.3f}" for name, value in found.items()))
+
+
+if __name__ == "__main__":
+    main()
