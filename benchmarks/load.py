@@ -33,10 +33,10 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.classify import draw
+from zoo.attribution.features import find_layer
 from zoo.catalogue import get_entry
 from zoo.engine import BATCH_SIZE, Caller
 from zoo.entry import Entry
-from zoo.explain.features import find_layer
 from zoo.images import decode
 from zoo.loaded import Loaded, Wish, load_model
 from zoo.runtime import Runtime

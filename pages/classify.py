@@ -32,12 +32,13 @@ def classify(entry: Entry, pictures: list[shared.Picture]) -> dict[str, Result]:
     others = default_runtime().waiting()
     if others:
         progress.progress(0.0, f"Classifying {len(new)} pictures, in turn with {others} of others …")
-    drawn = time.monotonic()
+    started = drawn = time.monotonic()
     found = classify_files(default_runtime(), entry, ((p.name, p.data) for p in new), caller=shared.caller())
     for done, (picture, result) in enumerate(zip(new, found, strict=True), 1):
         known[picture.id] = result
         if time.monotonic() - drawn > REDRAW_SECONDS:
-            progress.progress(done / len(new), f"{done} of {len(new)} pictures classified")
+            left = (time.monotonic() - started) / done * (len(new) - done)
+            progress.progress(done / len(new), f"{done} of {len(new)} pictures classified, about {left:.0f} s left")
             live.dataframe(table(entry, new[:done], known), hide_index=True, height=280)
             drawn = time.monotonic()
     progress.empty()

@@ -15,13 +15,13 @@ from pages import shared
 from zoo import comparison_figures as figures
 from zoo import leaderboard, metrics, robustness, significance
 from zoo.api import default_runtime
+from zoo.attribution import METHODS, ExplanationError
 from zoo.benchmarks import find_source, published
 from zoo.bootstrap import Interval
 from zoo.calibration import scaling_of
 from zoo.catalogue import distinct_titles
 from zoo.datasets import places
 from zoo.entry import Benchmark, Entry, EntryError, read_history, read_predictions
-from zoo.explain import METHODS, ExplanationError
 from zoo.images import ImageError
 from zoo.overlay import overlay
 from zoo.runtime import BusyError

@@ -14,12 +14,12 @@ from plotly.subplots import make_subplots
 
 from pages import shared
 from zoo.api import default_runtime
+from zoo.attribution import METHODS, ExplanationError
 from zoo.benchmarks import find_source
 from zoo.catalogue import distinct_titles
 from zoo.datasets import places
 from zoo.engine import Ticket
 from zoo.entry import Entry, EntryError
-from zoo.explain import METHODS, ExplanationError
 from zoo.faithfulness import Faithfulness
 from zoo.images import ImageError
 from zoo.overlay import COLOURS, PARTS, contours, overlay, parts, scale_bar
@@ -70,9 +70,7 @@ def explanation(
         bar = (place or st).empty()
 
         def watch(ticket: Ticket) -> None:
-            ahead = default_runtime().engine.ahead(ticket)
-            told = f"{ahead} requests of others are ahead …" if ahead else f"{100 * ticket.progress:.0f} % …"
-            bar.progress(ticket.progress, told)
+            bar.progress(ticket.progress, shared.progress_of(ticket))
 
         try:
             known[key] = default_runtime().explain(entry, image, label, method, against, layer, shared.caller(), watch)

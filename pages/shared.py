@@ -19,7 +19,7 @@ from streamlit.runtime.scriptrunner import get_script_run_ctx
 from zoo.api import default_runtime
 from zoo.bootstrap import Interval
 from zoo.catalogue import distinct_titles, list_entries
-from zoo.engine import Caller
+from zoo.engine import Caller, Ticket
 from zoo.entry import Entry, Metric
 from zoo.images import SUFFIXES, ImageError, decode
 from zoo.leaderboard import cells
@@ -115,6 +115,15 @@ def caller() -> Caller:
         return Caller("no session")
     session, app = context.session_id, runtime.get_instance()
     return Caller(session, lambda: app.is_active_session(session))
+
+
+def progress_of(ticket: Ticket) -> str:
+    """How long a request will take, in words: how many are ahead, or how far it is."""
+    runtime = default_runtime()
+    ahead, rate = runtime.engine.ahead(ticket), runtime.load_now().images_per_second
+    if ahead:
+        return f"{ahead} requests are ahead" + (f", about {ahead / rate:.0f} s …" if rate > 0 else " …")
+    return f"{100 * ticket.progress:.0f} % …"
 
 
 def pick_model() -> Entry:

@@ -33,12 +33,12 @@ from training.rows import rows_of
 from training.run import EMBEDDER, Job, Ready, make_ready, originals_of, overview, report, say, train, warn, with_labels
 from training.splits import SCHEMES, Split, make_manifest, split_by, table_of, write_manifest
 from zoo import benchmarks, runs, scoring
+from zoo.attribution import METHODS, ExplanationError
 from zoo.cache import cache_folder
 from zoo.catalogue import BUILTIN, FolderSource, distinct_titles, get_entry, list_entries
 from zoo.data import DataError, layouts, read_dataset
 from zoo.datasets import places
 from zoo.entry import CONFIG, ID, Entry, EntryError, read_entry, summary
-from zoo.explain import METHODS, ExplanationError
 from zoo.files import write_text
 from zoo.leaderboard import home_benchmark
 from zoo.loaded import device_name, resolve_device

@@ -10,8 +10,8 @@ from pydantic import ValidationError
 from training.recipe import PUBLISHED, SCRATCH, Recipe, Stage
 from training.splits import Split
 from zoo.architectures import is_own
+from zoo.attribution import METHODS
 from zoo.entry import CARD, Benchmark, Entry, read_entry
-from zoo.explain import METHODS
 from zoo.files import write_text
 from zoo.scoring import NAMES
 

@@ -24,11 +24,11 @@ from tqdm import tqdm
 from training.card import renew_card
 from training.data import TrainingDataError
 from training.matching import compare, detect, scaled_grey
+from zoo.attribution import METHODS, PREDICTED, ExplanationError, explain_batch
 from zoo.benchmarks import get_benchmark, published
 from zoo.bootstrap import cell_numbers, ratio, resampled
 from zoo.data import FileSource, Source, read_dataset
 from zoo.entry import EVALUATION, Entry
-from zoo.explain import METHODS, PREDICTED, ExplanationError, explain_batch
 from zoo.faithfulness import Box, energy_inside, points_inside, share_of
 from zoo.files import write_json
 from zoo.leaderboard import home_benchmark

@@ -16,10 +16,10 @@ import numpy as np
 from tqdm import tqdm
 
 from zoo import bulk
+from zoo.attribution import DEFAULT, METHODS, MODEL_FREE, ExplanationError
 from zoo.batch import find_files
 from zoo.catalogue import get_entry, list_entries
 from zoo.entry import Entry, EntryError, summary
-from zoo.explain import DEFAULT, METHODS, MODEL_FREE, ExplanationError
 from zoo.files import atomic_path
 from zoo.images import ImageError, decode
 from zoo.loaded import PRECISIONS, device_name

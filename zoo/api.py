@@ -31,9 +31,14 @@ def classify(picture: Image.Image | bytes | Path | str, model: str) -> Predictio
     return default_runtime().classify(get_entry(model), _picture(picture))
 
 
-def explain(picture: Image.Image | bytes | Path | str, model: str, label: str | None = None) -> Explanation:
-    """Grad-CAM of a picture for `label` (None: the predicted one). Raises as `classify`, and ExplanationError."""
-    return default_runtime().explain(get_entry(model), _picture(picture), label)
+def explain(
+    picture: Image.Image | bytes | Path | str, model: str, label: str | None = None, method: str | None = None
+) -> Explanation:
+    """The evidence in a picture for `label` (None: the predicted one), by a method of `zoo.attribution.METHODS`.
+
+    Raises as `classify`, and ExplanationError.
+    """
+    return default_runtime().explain(get_entry(model), _picture(picture), label, method)
 
 
 def _picture(picture: Image.Image | bytes | Path | str) -> Image.Image:

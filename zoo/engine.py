@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from zoo.explain import PREDICTED
+from zoo.attribution import PREDICTED
 from zoo.loaded import Answer, Loaded, Wish
 
 BATCH_SIZE = 32

@@ -16,9 +16,9 @@ from safetensors.torch import load_file
 from torch import nn
 
 import zoo.architectures  # noqa: F401 (registers our own networks with timm)
+from zoo.attribution import DEFAULT, MODEL_FREE, PREDICTED, Cams, ExplanationError, explain_batch, method_of, steps
+from zoo.attribution.features import Seen, layers_of, look, split_forward
 from zoo.entry import HEAD, WEIGHTS, Entry, EntryError, read_predictions
-from zoo.explain import DEFAULT, MODEL_FREE, PREDICTED, Cams, ExplanationError, explain_batch, method_of, steps
-from zoo.explain.features import Seen, layers_of, look, split_forward
 from zoo.gate import Gate, read_gate
 from zoo.heads import NEIGHBOURS, Headed, Neighbour, read_head, read_neighbours
 from zoo.preprocess import Preprocessor, preprocessor

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from PIL import Image
 
+from zoo.attribution import DEFAULT, METHODS, PREDICTED, ExplanationError
+from zoo.attribution.concepts import Concepts, factorise, judge
 from zoo.engine import BATCH_SIZE, LINGER, BusyError, Caller, Engine, Load, StoppedError, Ticket
 from zoo.entry import WEIGHTS, Entry, EntryError
-from zoo.explain import DEFAULT, METHODS, PREDICTED, ExplanationError
-from zoo.explain.concepts import Concepts, factorise, judge
 from zoo.faithfulness import Ask, Faithfulness, faithfulness
 from zoo.heads import Neighbour
 from zoo.loaded import PRECISIONS, Answer, Loaded, Wish, resolve_device

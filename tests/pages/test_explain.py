@@ -15,7 +15,7 @@ from tests.making import LABELS, draw_cell, make_entry
 from tests.pages.test_pages import ROOT, go, picker, png, said, upload
 from tests.zoo.test_gate import cloud
 from tests.zoo.test_heads import ensemble, make_headed
-from zoo.explain import METHODS
+from zoo.attribution import METHODS
 from zoo.files import write_json
 from zoo.gate import fit_gate, write_gate
 from zoo.overlay import COLOURS, contours, overlay, parts

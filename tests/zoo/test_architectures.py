@@ -11,7 +11,7 @@ import torch
 import zoo.architectures
 from zoo.architectures import is_own
 from zoo.architectures.transfer import build_head
-from zoo.explain import PREDICTED, explain_batch
+from zoo.attribution import PREDICTED, explain_batch
 
 # with four classes; the first two as published, of the others no figure was
 PARAMETERS = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,16 +11,18 @@ import pytest
 import timm
 import torch
 import yaml
+from PIL import Image
 
 import zoo.architectures  # noqa: F401
 from tests.making import draw_cell
 from training.evaluate import holds, refused
 from training.recipe import PUBLISHED, SCRATCH, recipe_ids
 from zoo import benchmarks, metrics, scoring
+from zoo.attribution import METHODS
 from zoo.calibration import scaling_of
 from zoo.catalogue import BUILTIN, FolderSource, list_entries
 from zoo.entry import CARD, read_history, read_predictions
-from zoo.runtime import Runtime
+from zoo.runtime import Runtime, methods_for
 
 ENTRIES = {entry.id: entry for entry in list_entries([FolderSource(BUILTIN, "builtin")])}
 USABLE = [name for name, entry in ENTRIES.items() if entry.usable]
@@ -117,16 +120,46 @@ def test_plain_timm_loads_it_and_agrees(name):
             assert list(found.probabilities.values()) == pytest.approx(theirs, abs=1e-2)
 
 
-@pytest.mark.parametrize("name", [name for name in USABLE if not ENTRIES[name].config.zoo.head])
-def test_maps_depend_on_picture_and_class(name):
+def aside(label: str, left: bool) -> Image.Image:
+    """A drawn cell at one side of an empty field."""
+    field = Image.new("RGB", (192, 144), (232, 222, 214))
+    field.paste(draw_cell(label, 3, (96, 96)), (0 if left else 96, 24))
+    return field
+
+
+@pytest.mark.parametrize("name", USABLE)
+def test_maps_depend_on_picture_and_class_and_lie_as_the_picture_does(name):
     entry = ENTRIES[name]
-    cells = [draw_cell(label, 1, (160, 160)) for label in ("neutrophil", "lymphocyte", "eosinophil")]
+    with Runtime("cpu", "fp32") as runtime:
+        explain = partial(runtime.explain, entry)
+        of = {label: explain(draw_cell("neutrophil", 3), label).values for label in entry.labels}
+        other = {label: explain(draw_cell("lymphocyte", 4), label).values for label in entry.labels}
+        found = [label for label in entry.labels if of[label].std() > 0.01]
+        assert len(found) >= 2  # a class that nothing speaks for has an empty map
+        assert not np.allclose(of[found[0]], of[found[1]])
+        assert any(not np.allclose(of[label], other[label]) for label in found)
+        agree = []
+        for label in found:
+            here, there = (explain(aside("neutrophil", left), label).values for left in (True, False))
+            if here.any() and there.any():
+                columns = np.arange(here.shape[1])
+                agree.append(here.sum(0) @ columns / here.sum() < there.sum(0) @ columns / there.sum())
+        assert agree
+        assert np.mean(agree) > 0.5  # the evidence moves with the cell
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_quick_method_explains_it(name):
+    entry = ENTRIES[name]
     with Runtime("cpu") as runtime:
-        assert all(runtime.explain(entry, cell).values.any() for cell in cells)
-        maps = [runtime.explain(entry, cell, label).values for cell in cells for label in entry.labels[:4]]
-    drawn = [values.tobytes() for values in maps if values.any()]  # nothing may speak for a class
-    assert len(drawn) >= 6
-    assert len(set(drawn)) == len(drawn)
+        for method in [method for method in methods_for(entry) if METHODS[method].quick]:
+            found = runtime.explain(entry, draw_cell("lymphocyte", 2), method=method)
+            assert found.values.std() > 0, method
+        assert len(runtime.layers(entry)) >= 2
+        assert runtime.concepts(entry, draw_cell("lymphocyte", 2)).maps.max() == pytest.approx(1, abs=0.05)
+        model = runtime.model(entry).model
+        assert not any(m._forward_hooks or m._backward_hooks for m in model.modules())
+        assert all(p.grad is None for p in model.parameters())
 
 
 def test_curves_and_card(entry):

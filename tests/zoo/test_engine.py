@@ -18,10 +18,10 @@ import zoo.runtime
 from tests.making import ARCHITECTURES, LABELS, make_entry
 from tests.zoo.test_heads import ensemble, make_headed
 from tests.zoo.test_runtime import hold
+from zoo.attribution import METHODS, ExplanationError
 from zoo.catalogue import FolderSource, list_entries
 from zoo.engine import Caller, StoppedError
 from zoo.entry import EntryError, read_entry
-from zoo.explain import METHODS, ExplanationError
 from zoo.heads import write_neighbours
 from zoo.loaded import Wish
 from zoo.runtime import BusyError, Runtime, methods_for

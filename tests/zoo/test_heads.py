@@ -19,9 +19,9 @@ from tests.making import LABELS, draw_cell, make_config, make_entry
 from training.classical import fit_head
 from training.recipe import Head
 from zoo.__main__ import main
+from zoo.attribution import ExplanationError
 from zoo.catalogue import FolderSource, get_entry, list_entries
 from zoo.entry import EntryError, read_entry
-from zoo.explain import ExplanationError
 from zoo.files import write_json
 from zoo.heads import read_head, write_head
 from zoo.runtime import Runtime

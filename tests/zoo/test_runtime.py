@@ -19,9 +19,9 @@ import zoo
 import zoo.engine
 import zoo.loaded
 from tests.making import ARCHITECTURES, LABELS, make_entry
+from zoo.attribution import PREDICTED, Cams, ExplanationError, explain_batch
+from zoo.attribution.features import find_layer
 from zoo.entry import Entry, EntryError, read_entry, read_predictions
-from zoo.explain import PREDICTED, Cams, ExplanationError, explain_batch
-from zoo.explain.features import find_layer
 from zoo.loaded import Wish, bf16_is_faster, load_model, resolve_device, unclear_share
 from zoo.preprocess import preprocessor
 from zoo.runtime import BusyError, Runtime

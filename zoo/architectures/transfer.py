@@ -14,7 +14,7 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, register_mo
 from torch import nn
 
 from zoo.architectures._layers import cfg, check_options
-from zoo.explain.features import feature_grid
+from zoo.attribution.features import feature_grid
 
 UNUSED = ("pre_logits", "head", "fc", "classifier", "last_linear", "global_pool", "head_drop", "fc_norm", "attn_pool")
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import torch
 
-from zoo.explain.features import Seen
+from zoo.attribution.features import Seen
 
 
 def grad_cam(seen: Seen) -> torch.Tensor:

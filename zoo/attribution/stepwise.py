@@ -12,8 +12,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from zoo.explain.features import ExplanationError, answers_to, channel_axis, look
-from zoo.explain.objectives import chosen
+from zoo.attribution.features import ExplanationError, answers_to, channel_axis, look
+from zoo.attribution.objectives import chosen
 
 STEP = 16  # pictures of a forward pass
 GRID = 14  # squares along the shorter side of a picture, for occlusion; a patch hides 2×2 of them

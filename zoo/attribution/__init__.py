@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from zoo.explain import cams, stepwise
-from zoo.explain.features import PREDICTED, ExplanationError, Seen, look
-from zoo.explain.objectives import contrast, finer, score
-from zoo.explain.stepwise import Steps
+from zoo.attribution import cams, stepwise
+from zoo.attribution.features import PREDICTED, ExplanationError, Seen, look
+from zoo.attribution.objectives import contrast, finer, score
+from zoo.attribution.stepwise import Steps
 
 __all__ = [
     "DEFAULT",

@@ -24,9 +24,9 @@ from pytorch_grad_cam.utils.svd_on_activations import get_2d_projection_with_sig
 from torch import nn
 
 from tests.making import LABELS, draw_cell
-from zoo.explain import METHODS, PREDICTED, ExplanationError, explain_batch, method_of, steps, stepwise
-from zoo.explain.concepts import factorise, judge
-from zoo.explain.features import find_layer, layers_of, look
+from zoo.attribution import METHODS, PREDICTED, ExplanationError, explain_batch, method_of, steps, stepwise
+from zoo.attribution.concepts import factorise, judge
+from zoo.attribution.features import find_layer, layers_of, look
 
 # the smallest of each family, and its last layer where pytorch-grad-cam must be told
 FAMILIES = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from zoo.explain.features import PREDICTED, Objective
+from zoo.attribution.features import PREDICTED, Objective
 
 STRENGTH = 1.0  # of the comparison, FinerCAM's alpha
 RIVALS = 3  # most similar classes compared with, as FinerCAM's authors do
