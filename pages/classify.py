@@ -198,13 +198,18 @@ elif good:
     chosen = show_table(entry, good, results)
     show_one(entry, chosen, results[chosen.id])
     answers = [results[picture.id].prediction for picture in good]
-    familiar = [answer.label for answer in answers if not answer.unfamiliar]
-    if len(familiar) < len(answers):
+    strange = sum(answer.unfamiliar for answer in answers)
+    everything = True
+    if strange:
         st.warning(
-            f"{len(answers) - len(familiar)} of {len(answers)} pictures are unlike any cell that this model was "
-            "trained on: their classes are not to be believed, and they are not counted."
+            f"{strange} of {len(answers)} pictures are unlike any cell that this model was trained on: do not believe "
+            "their classes. Pictures of another laboratory, stain or camera may be among them, and such that show no "
+            "cell at all.",
+            icon=":material/help:",
         )
-    if familiar:
-        show_count(familiar, entry)
+        everything = st.toggle("Count them all the same", key="count strangers")
+    counted = [answer.label for answer in answers if everything or not answer.unfamiliar]
+    if counted:
+        show_count(counted, entry)
 if good:
     st.page_link("pages/explain.py", label="See why", icon=":material/center_focus_strong:")

@@ -32,7 +32,8 @@ from zoo.loaded import Loaded
 from zoo.runtime import Runtime
 
 BATCH = 32
-MOST = 6000  # training pictures that a gate is fitted on
+MOST = 4000  # training pictures that a gate is fitted on
+FEW = 12  # pictures of a cell that set its limit
 PHOTOGRAPHS = (
     "astronaut",
     "camera",
@@ -55,12 +56,12 @@ OTHER_MEDICINE = ("retina", "microaneurysms", "cell")
 
 
 def make_gate(runtime: Runtime, entry: Entry, items: Sequence[Item], split: Split) -> Gate:
-    """The gate of an entry from its own training and validation cells; one picture a cell sets the limit."""
+    """The gate of an entry from its own training and validation cells, of which few pictures each set the limit."""
     labels = entry.labels
     random = np.random.default_rng(0)
     rows = split.rows["train"]
     rows = np.sort(random.choice(rows, MOST, replace=False)) if len(rows) > MOST else rows
-    held = _one_a_cell(split.rows["val"], split.cells, random)
+    held = _few_a_cell(split.rows["val"], split.cells, random)
     vectors = embed(runtime, entry, (items[i].source.image() for i in rows), len(rows))
     limits = embed(runtime, entry, (items[i].source.image() for i in held), len(held))
     numbers = np.array([labels.index(str(items[i].label)) for i in rows])
@@ -90,12 +91,12 @@ def _ask(runtime: Runtime, model: Loaded, part: list[torch.Tensor], caller: Call
     return runtime.engine.work(model, lambda: model.embed(part), caller).result()
 
 
-def _one_a_cell(rows: np.ndarray, cells: Sequence[str], random: np.random.Generator) -> list[int]:
-    """A picture of every cell, by chance: copies would make the limit depend on how many there are."""
-    first: dict[str, int] = {}
+def _few_a_cell(rows: np.ndarray, cells: Sequence[str], random: np.random.Generator) -> list[int]:
+    """At most FEW pictures of every cell, by chance: else the cells with most copies would set the limit."""
+    chosen: dict[str, list[int]] = {}
     for row in random.permutation(rows).tolist():
-        first.setdefault(cells[row], row)
-    return sorted(first.values())
+        chosen.setdefault(cells[row], []).append(row)
+    return sorted(row for some in chosen.values() for row in some[:FEW])
 
 
 def strangers(root: Path | None, size: int = 256) -> dict[str, list[Image.Image]]:

@@ -1,9 +1,10 @@
 """Is this a picture that the model knows anything about? Its own embedding, held against that of its training cells.
 
 Distance of an embedding from the nearest class's mean, in the covariance within classes (Mahalanobis; Lee et al. 2018,
-arXiv:1807.03888), the covariance being that of probabilistic principal components (Tipping & Bishop 1999): some
-directions with a variance each, and one variance for all that is left. Far from every class, the answer is no guess
-about a cell, whatever its probability says.
+arXiv:1807.03888). Embeddings are brought to length 1, so that pictures in which a network sees nothing are not near
+everything (Mueller & Hein 2025, arXiv:2505.18032). The covariance is that of probabilistic principal components
+(Tipping & Bishop 1999): some directions with a variance each, and one variance for all that is left. Far from every
+class, the answer is no guess about a cell, whatever its probability says.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class Gate:
 
     def distances(self, vectors: torch.Tensor) -> torch.Tensor:
         """Distances (n,) of embeddings (n, d) from the nearest class, in units of `limit`: above 1 is unfamiliar."""
-        centred = vectors.float() - self.mean
+        centred = _unit(vectors.float()) - self.mean
         along = centred @ self.axes
         outside = (centred.square().sum(1) - along.square().sum(1)).clamp(min=0) / self.rest
         inside = ((along[:, None] - self.means).square() / self.variances).sum(2).amin(1)
@@ -55,7 +56,7 @@ class Gate:
 
 def fit_gate(vectors: np.ndarray, labels: np.ndarray, held: np.ndarray, seed: int = 0) -> Gate:
     """A gate of training embeddings (n, d) with label numbers (n,), and of `held`-back ones (m, d) for its limit."""
-    values = torch.from_numpy(np.ascontiguousarray(vectors, np.float32))
+    values = _unit(torch.from_numpy(np.ascontiguousarray(vectors, np.float32)))
     numbers = torch.from_numpy(np.asarray(labels, np.int64))
     mean = values.mean(0)
     classes = torch.stack([values[numbers == number].mean(0) for number in numbers.unique()])
@@ -80,6 +81,10 @@ def fit_gate(vectors: np.ndarray, labels: np.ndarray, held: np.ndarray, seed: in
     )
     found = made.distances(torch.from_numpy(np.ascontiguousarray(held, np.float32)))
     return Gate(*(getattr(made, name) for name in NAMES[:-1]), torch.quantile(found, 1 - FALSE_ALARMS))
+
+
+def _unit(vectors: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.normalize(vectors, dim=1, eps=1e-6)
 
 
 def write_gate(folder: Path, gate: Gate) -> None:

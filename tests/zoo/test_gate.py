@@ -37,7 +37,7 @@ def test_one_in_a_hundred_of_what_is_known_is_held_back(gate):
     assert 0.003 < share < 0.02
 
 
-@pytest.mark.parametrize("where", ["between the classes", "off their plane", "far away"])
+@pytest.mark.parametrize("where", ["between the classes", "off their plane", "in no direction of any class"])
 def test_what_is_unlike_every_class_is_held_back(gate, where):
     vectors, _ = cloud(400, 4)
     if where == "between the classes":
@@ -45,13 +45,14 @@ def test_what_is_unlike_every_class_is_held_back(gate, where):
     elif where == "off their plane":
         vectors[:, 30:] += 2
     else:
-        vectors *= 10
+        vectors = np.random.default_rng(5).normal(0, 1, vectors.shape).astype(np.float32)
     assert (gate.distances(torch.from_numpy(vectors)) > 1).float().mean() > 0.95
 
 
 def test_distance_is_mahalanobis_where_all_directions_are_kept():
     """Against the textbook, with as many directions as there are dimensions."""
     vectors, labels = cloud(3000, 5, 12)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     gate = fit_gate(vectors, labels, vectors)
     means = np.stack([vectors[labels == k].mean(0) for k in range(4)])
     within = vectors - means[labels]
