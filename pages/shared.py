@@ -50,9 +50,10 @@ class Picture:
 def entries() -> list[Entry]:
     """The zoo's entries, read again every few seconds: what can be used first, others' systems after ours.
 
-    Of these the best at home comes first: it is what a visitor meets.
+    Of these the best single model at home comes first: it is what a visitor meets; ensembles take as long as all their
+    members.
     """
-    return sorted(list_entries(), key=lambda entry: (not entry.usable, entry.system, -at_home(entry)))
+    return sorted(list_entries(), key=lambda e: (not e.usable, e.system, bool(e.members), -at_home(e)))
 
 
 def at_home(entry: Entry) -> float:

@@ -11,7 +11,7 @@ from tests.making import LABELS, draw_cell
 from training.__main__ import main
 from training.recipe import load_recipe, recipe_ids
 from zoo.batch import classify_files
-from zoo.catalogue import FolderSource, list_entries
+from zoo.catalogue import BUILTIN, FolderSource, list_entries
 from zoo.entry import read_predictions
 from zoo.runtime import Runtime
 
@@ -114,8 +114,10 @@ def test_a_forest_on_pixels(place, data):
 @pytest.mark.parametrize("name", ENSEMBLES)
 def test_an_ensemble_of_what_was_trained(name, place, data, capsys):
     recipe = load_recipe(name)
-    assert main(["train", name, "--out", f"zoo/{name}"]) == 1
-    assert "There is no model" in capsys.readouterr().err
+    built_in = {entry.id for entry in list_entries([FolderSource(BUILTIN, "builtin")])}
+    if not set(recipe.ensemble.members) <= built_in:
+        assert main(["train", name, "--out", f"zoo/{name}"]) == 1
+        assert "There is no model" in capsys.readouterr().err
     for number, member in enumerate(recipe.ensemble.members):
         # small stand-ins: what an ensemble does with its members does not depend on their size
         assert train("minicnn", data, member, f"optimizer.lr=1e-{3 + number % 2}", "optimizer.l2=0") == 0

@@ -85,25 +85,35 @@ def find_layer(model: nn.Module, path: str) -> nn.Module:
 
 
 def layers_of(model: nn.Module, size: tuple[int, int, int]) -> list[str]:
-    """Paths of the layers whose output can be explained, from the input on, for pictures of `size` (3, H, W).
+    """Paths of layers whose output can be explained, from the input on, for pictures of `size` (3, H, W).
 
-    They are the ends of the stages that timm names (`feature_info`), or a token model's blocks. Tried on one picture:
-    what gives no feature map is not named.
+    Of every resolution the last end of a stage, or all blocks of a token model. Tried on one picture: what gives no
+    feature map is not named.
     """
     blocks = getattr(model, "blocks", None)
-    if isinstance(blocks, nn.Sequential | nn.ModuleList) and len(blocks) and hasattr(blocks[0], "norm1"):
-        names = [f"blocks.{number}.norm1" for number in range(len(blocks))]
-    else:
-        infos = [info for info in getattr(model, "feature_info", []) if isinstance(info, dict)]
-        names = [info["module"] for info in infos if "module" in info]
+    tokens = isinstance(blocks, nn.Sequential | nn.ModuleList) and len(blocks) and hasattr(blocks[0], "norm1")
+    names = [f"blocks.{number}.norm1" for number in range(len(blocks))] if tokens else _stages(model)
     batch = torch.zeros(1, *size, device=next(model.parameters()).device)
-    found = []
+    found: dict[object, str] = {}
     for name in names:
         with contextlib.suppress(ExplanationError):
             seen = look(model, batch, None, name)
             if min(seen.features.shape[2:]) > 1:
-                found.append(name)
-    return found
+                # of stages that see as many places the last; blocks all see as many
+                found[name if tokens else tuple(seen.features.shape[2:])] = name
+    return list(found.values())
+
+
+def _stages(model: nn.Module) -> list[str]:
+    """Ends of a network's stages: as timm names them, its backbone's, or the steps of its `features`."""
+    infos = [info for info in getattr(model, "feature_info", []) if isinstance(info, dict)]
+    if len(infos) > 1:
+        return [info["module"] for info in infos if "module" in info]
+    backbone = getattr(model, "backbone", None)
+    if isinstance(backbone, nn.Module):
+        return [f"backbone.{name}" for name in _stages(backbone)]
+    features = getattr(model, "features", None)
+    return [f"features.{n}" for n in range(len(features))] if isinstance(features, nn.Sequential) else []
 
 
 def feature_grid(values: torch.Tensor, model: nn.Module) -> torch.Tensor:
