@@ -62,12 +62,9 @@ QUICK = [name for name, method in METHODS.items() if method.quick]
 SLOW = [name for name, method in METHODS.items() if not method.quick]
 
 
-OPTIONS = {"vgg11_bn": {"num_features": 64}}  # without the 120 million weights of its dense layers
-
-
 def network(name: str) -> nn.Module:
     torch.manual_seed(3)
-    model = timm.create_model(name, num_classes=len(LABELS), **OPTIONS.get(name, {})).eval()
+    model = timm.create_model(name, num_classes=len(LABELS)).eval()
     head = model.get_classifier()
     with torch.no_grad():
         for module in model.modules():
@@ -221,7 +218,7 @@ def agreeing(model: nn.Module, batch: torch.Tensor, label: int, method: str, lay
 def network_like(model: nn.Module) -> nn.Module:
     """A copy for the library, which leaves hooks and gradients behind."""
     name = model.pretrained_cfg["architecture"]
-    made = timm.create_model(name, num_classes=len(LABELS), **OPTIONS.get(name, {})).eval()
+    made = timm.create_model(name, num_classes=len(LABELS)).eval()
     made.load_state_dict(model.state_dict())
     return made
 
