@@ -259,11 +259,8 @@ def _add_gate(commands: argparse._SubParsersAction) -> None:
         "test cells, and what it does with photographs, tissue, text, noise, empty smears and cells of other "
         "laboratories. Both come into the entry.",
     )
-    gate.add_argument("entries", nargs="+", metavar="ENTRY", help="an entry's id in the zoo, or its folder")
-    gate.add_argument("--data", type=Path, required=True, metavar="ROOT", help="folder that holds the data sets")
+    _add_measured(gate)
     gate.add_argument("--judge-only", action="store_true", help="measure the gates that are there")
-    gate.add_argument("--device", default="auto", metavar="D", help="auto, cpu or cuda (default: %(default)s)")
-    gate.add_argument("--json", action="store_true", help="print what was measured as JSON on stdout")
     gate.set_defaults(run=_gate, again="give the command again")
 
 
@@ -274,12 +271,17 @@ def _add_quality(commands: argparse._SubParsersAction) -> None:
         description="Measure maps on many pictures: whether they lie on the cell, whether the model loses its class "
         "without what they mark, and whether they depend on its weights. What is found comes into the entry.",
     )
-    told.add_argument("entries", nargs="+", metavar="ENTRY", help="an entry's id in the zoo, or its folder")
-    told.add_argument("--data", type=Path, required=True, metavar="ROOT", help="folder that holds the data sets")
+    _add_measured(told)
     told.add_argument("--method", choices=METHODS, metavar="M", action="append", help=f"one of {', '.join(METHODS)}")
-    told.add_argument("--device", default="auto", metavar="D", help="auto, cpu or cuda (default: %(default)s)")
-    told.add_argument("--json", action="store_true", help="print what was measured as JSON on stdout")
     told.set_defaults(run=_quality, again="give the command again")
+
+
+def _add_measured(command: argparse.ArgumentParser) -> None:
+    """What a command that measures entries on the data sets is told."""
+    command.add_argument("entries", nargs="+", metavar="ENTRY", help="an entry's id in the zoo, or its folder")
+    command.add_argument("--data", type=Path, required=True, metavar="ROOT", help="folder that holds the data sets")
+    command.add_argument("--device", default="auto", metavar="D", help="auto, cpu or cuda (default: %(default)s)")
+    command.add_argument("--json", action="store_true", help="print what was measured as JSON on stdout")
 
 
 def _add_features(commands: argparse._SubParsersAction) -> None:

@@ -194,7 +194,6 @@ def config(
         "explanation_layer": None,
         "temperature": 1.0,
         "fitted_temperature": None,
-        "gate_threshold": None,
         "crop": recipe.data.crop,
         **network.get("zoo", {}),
         "split": split,
