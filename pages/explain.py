@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -33,6 +34,7 @@ NEAREST = 5  # training cells shown
 PREDICTED, NOTHING, OWN = "the predicted class", "all other classes", "the model's own choice"
 STYLES = ("heat", "lines")
 ACROSS = 4  # maps in a row of the grid
+SHEET_COLUMNS = 58  # letters in a line of the page to keep
 FAILURES = (EntryError, ExplanationError, BusyError)
 
 
@@ -253,6 +255,7 @@ def show_sheet(
                 f"{METHODS[found.method].title} for {found.label}"
                 + (f" rather than {found.against}" if found.against else ""),
                 f"entry {entry.id}",
+                *sheet_notes(entry, found),
             ],
             found.prediction.probabilities,
         )
@@ -267,6 +270,16 @@ def show_sheet(
             icon=":material/description:",
             key=f"sheet {picture.id} {kind}",
         )
+
+
+def sheet_notes(entry: Entry, found: Explanation) -> list[str]:
+    """What the page has to say of the picture and of the map, as on the screen."""
+    notes = [worth(entry, found.method) or "Not measured how well such maps of this model lie on the cell."]
+    distance = found.prediction.distance
+    if distance is not None:
+        told = "unlike any cell it was trained on: do not believe its class" if distance > 1 else "like its cells"
+        notes.append(f"Distance {distance:.2f} (1 at most): {told}.")
+    return [line for note in notes for line in textwrap.wrap(note, SHEET_COLUMNS)]
 
 
 def show_grid(entry: Entry, picture: shared.Picture, image: Image.Image, look: Look) -> None:
