@@ -53,9 +53,9 @@ def table(entry: Entry, pictures: list[shared.Picture], results: dict[str, Resul
         prediction = results[picture.id].prediction
         if prediction:
             first = {"file": picture.name, "label": prediction.label, "confidence": prediction.confidence}
-            gate = {} if prediction.distance is None else {"unfamiliar": prediction.unfamiliar}
+            gate = {} if prediction.familiarity is None else {"familiarity": prediction.familiarity}
             rows.append(first | gate | prediction.probabilities)
-    gated = ["unfamiliar"] if any("unfamiliar" in row for row in rows) else []
+    gated = ["familiarity"] if any("familiarity" in row for row in rows) else []
     return pd.DataFrame(rows, columns=["file", "label", "confidence", *gated, *entry.labels])
 
 
@@ -114,7 +114,7 @@ def show_one(entry: Entry, picture: shared.Picture, result: Result) -> None:
     if result.prediction is None or not isinstance(image, Image.Image):
         return
     prediction = result.prediction
-    shared.warn_of_strangers(prediction)
+    shared.warn_of_strangers(entry, prediction)
     st.markdown(f"#### {entry.describe(prediction.label)} · {100 * prediction.confidence:.1f} %")
     left, right = st.columns([2, 3])
     left.image(
@@ -153,7 +153,10 @@ def show_table(entry: Entry, pictures: list[shared.Picture], results: dict[str, 
         column_config={
             "picture": st.column_config.ImageColumn(width="small"),
             "confidence": share,
-            "unfamiliar": st.column_config.CheckboxColumn(help="Unlike any cell that this model was trained on."),
+            "familiarity": st.column_config.TextColumn(
+                help="Familiar: like the cells that this model was trained on. Shifted: a cell of another laboratory, "
+                "stain or camera, or no cell. Unknown: like no cell of any laboratory."
+            ),
             **dict.fromkeys(entry.labels, share),
         },
     )
@@ -198,17 +201,23 @@ elif good:
     chosen = show_table(entry, good, results)
     show_one(entry, chosen, results[chosen.id])
     answers = [results[picture.id].prediction for picture in good]
-    strange = sum(answer.unfamiliar for answer in answers)
-    everything = True
-    if strange:
+    shifted = sum(answer.familiarity == "shifted" for answer in answers)
+    unknown = sum(answer.familiarity == "unknown" for answer in answers)
+    if shifted:
         st.warning(
-            f"{strange} of {len(answers)} pictures are unlike any cell that this model was trained on: do not believe "
-            "their classes. Pictures of another laboratory, stain or camera may be among them, and such that show no "
-            "cell at all.",
+            f"{shifted} of {len(answers)} pictures are unlike the cells that this model was trained on: another "
+            f"laboratory, stain or camera, or no cell. {shared.elsewhere(entry)}",
             icon=":material/help:",
         )
+    everything = True
+    if unknown:
+        st.error(
+            f"{unknown} of {len(answers)} pictures are like no cell that was seen in any laboratory: do not believe "
+            "their classes. They are not counted.",
+            icon=":material/block:",
+        )
         everything = st.toggle("Count them all the same", key="count strangers")
-    counted = [answer.label for answer in answers if everything or not answer.unfamiliar]
+    counted = [answer.label for answer in answers if everything or answer.familiarity != "unknown"]
     if counted:
         show_count(counted, entry)
 if good:

@@ -34,6 +34,11 @@ NEAREST = 5  # training cells shown
 PREDICTED, NOTHING, OWN = "the predicted class", "all other classes", "the model's own choice"
 STYLES = ("heat", "lines")
 ACROSS = 4  # maps in a row of the grid
+FAMILIARITY = {  # on the page to keep
+    "familiar": "like the cells it was trained on (1 at most)",
+    "shifted": "unlike them (above 1), another laboratory's cell or none: check its class",
+    "unknown": "like no cell seen in any laboratory (above 2): do not believe its class",
+}
 SHEET_COLUMNS = 58  # letters in a line of the page to keep
 FAILURES = (EntryError, ExplanationError, BusyError)
 
@@ -160,7 +165,7 @@ def show_map(
     told = worth(entry, found.method)
     if told:
         st.caption(told)
-    shared.warn_of_strangers(found.prediction)
+    shared.warn_of_strangers(entry, found.prediction)
     show_neighbours(entry, picture, image)
     if not found.values.any():
         st.caption("The map is empty: no region speaks for this class.")
@@ -275,10 +280,9 @@ def show_sheet(
 def sheet_notes(entry: Entry, found: Explanation) -> list[str]:
     """What the page has to say of the picture and of the map, as on the screen."""
     notes = [worth(entry, found.method) or "Not measured how well such maps of this model lie on the cell."]
-    distance = found.prediction.distance
-    if distance is not None:
-        told = "unlike any cell it was trained on: do not believe its class" if distance > 1 else "like its cells"
-        notes.append(f"Distance {distance:.2f} (1 at most): {told}.")
+    familiarity = found.prediction.familiarity
+    if familiarity is not None:
+        notes.append(f"Distance {found.prediction.distance:.2f}: {FAMILIARITY[familiarity]}.")
     return [line for note in notes for line in textwrap.wrap(note, SHEET_COLUMNS)]
 
 

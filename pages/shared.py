@@ -278,14 +278,29 @@ def png_url(image: Image.Image) -> str:
     return "data:image/png;base64," + base64.b64encode(png(image)).decode()
 
 
-def warn_of_strangers(prediction: Prediction) -> None:
-    """Say so where a picture is unlike anything that the model knows."""
-    if prediction.unfamiliar:
+def warn_of_strangers(entry: Entry, prediction: Prediction) -> None:
+    """Say so where a picture is unlike what the model knows."""
+    if prediction.familiarity == "unknown":
+        st.error(
+            f"**Like no cell that was seen in any laboratory** (distance {prediction.distance:.1f}, 2 at most): do not "
+            "believe its class. Show it one stained cell, in focus, about as large as in its training pictures.",
+            icon=":material/block:",
+        )
+    elif prediction.familiarity == "shifted":
         st.warning(
-            f"**Unlike any cell that this model was trained on** (distance {prediction.distance:.1f}, 1 at most): do "
-            "not believe its class. Show it one stained cell, in focus, about as large as in its training pictures.",
+            f"**Unlike the cells this model was trained on** (distance {prediction.distance:.1f}, 1 at most): another "
+            f"laboratory, stain or camera, or no cell. {elsewhere(entry)}",
             icon=":material/help:",
         )
+
+
+def elsewhere(entry: Entry) -> str:
+    """What the entry's answers are worth in another laboratory, as far as was measured."""
+    away = cells(entry).get("away")
+    if away is None:
+        return "How often it is right elsewhere was not measured: check its answers."
+    title = entry.evaluation.benchmarks[away.benchmark].title
+    return f"Elsewhere it was right in {100 * away.value:.0f} % ({title}, balanced): check its answers."
 
 
 def chunks(items: Sequence, size: int) -> Iterator[Sequence]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 from huggingface_hub import EvalResult, ModelCardData
 from pydantic import ValidationError
@@ -11,7 +13,7 @@ from training.recipe import PUBLISHED, SCRATCH, Recipe, Stage
 from training.splits import Split
 from zoo.architectures import is_own
 from zoo.attribution import METHODS
-from zoo.entry import CARD, Benchmark, Entry, read_entry
+from zoo.entry import CARD, Benchmark, Entry, HeldBack, read_entry
 from zoo.files import write_text
 from zoo.scoring import NAMES
 
@@ -232,14 +234,23 @@ def _trust(entry: Entry) -> list[str]:
         lines.append(f"- Maps by {METHODS[method].title if method in METHODS else method}: {'; '.join(parts)}.")
     gate = entry.evaluation.gate
     if gate:
-        kinds = ", ".join(f"{kind} {100 * told.held_back:.0f} %" for kind, told in gate.strangers.items())
-        away = ", ".join(f"`{name}` {100 * told.held_back:.0f} %" for name, told in gate.cells_elsewhere.items())
         lines.append(
-            f"- Pictures unlike what it knows are held back: {100 * gate.false_alarms.held_back:.1f} % of "
-            f"{gate.false_alarms.images:,} test cells at home (false alarms), of what is no blood cell {kinds}"
-            + (f"; of cells elsewhere {away}." if away else ".")
+            f"- Pictures unlike its training cells are marked: {100 * gate.false_alarms.marked:.1f} % of "
+            f"{gate.false_alarms.images:,} test cells at home (false alarms), of what is no blood cell "
+            f"{_held(gate.strangers, 'marked')}"
+            + (f"; of cells elsewhere {_held(gate.cells_elsewhere, 'marked')}." if gate.cells_elsewhere else ".")
+        )
+        lines.append(
+            "- Pictures like no cell of any laboratory it could be compared with are held back: "
+            f"{100 * gate.false_alarms.held_back:.1f} % at home, of what is no blood cell "
+            f"{_held(gate.strangers, 'held_back')}"
+            + (f"; of cells elsewhere {_held(gate.cells_elsewhere, 'held_back')}." if gate.cells_elsewhere else ".")
         )
     return ["## Maps, and what it does not know\n\n" + "\n".join(lines)] if lines else []
+
+
+def _held(kinds: Mapping[str, HeldBack], what: Literal["marked", "held_back"]) -> str:
+    return ", ".join(f"{kind} {100 * getattr(told, what):.0f} %" for kind, told in kinds.items())
 
 
 def _limits(entry: Entry, recipe: Recipe) -> str:

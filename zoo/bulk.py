@@ -38,7 +38,7 @@ class Kept:
 
 
 def record(result: Result) -> dict[str, Any]:
-    """A result as one JSON object: file, and label, confidence, probabilities, distance, unfamiliar; or error."""
+    """A result as one JSON object: file, and label, confidence, probabilities, distance, familiarity; or error."""
     if result.prediction is None:
         return {"file": result.file, "error": result.error}
     found = result.prediction
@@ -48,7 +48,7 @@ def record(result: Result) -> dict[str, Any]:
         "confidence": found.confidence,
         "probabilities": found.probabilities,
         "distance": found.distance,
-        "unfamiliar": found.unfamiliar,
+        "familiarity": found.familiarity,
     }
 
 
@@ -60,7 +60,7 @@ def classify_part(runtime: Runtime, entry: Entry, names: Iterable[str]) -> Itera
 
 def header(row: Sequence[str]) -> list[str]:
     """Columns of a table of results with these labels."""
-    return ["file", "label", "confidence", *row, "unfamiliar", "error"]
+    return ["file", "label", "confidence", *row, "familiarity", "error"]
 
 
 def row_of(found: dict[str, Any], labels: Sequence[str]) -> list[Any]:
@@ -68,8 +68,7 @@ def row_of(found: dict[str, Any], labels: Sequence[str]) -> list[Any]:
     if "error" in found:
         return [found["file"], "", "", *("" for _ in labels), "", found["error"]]
     shares = [f"{found['probabilities'][label]:.6f}" for label in labels]
-    gate = "" if found["distance"] is None else found["unfamiliar"]
-    return [found["file"], found["label"], f"{found['confidence']:.6f}", *shares, gate, ""]
+    return [found["file"], found["label"], f"{found['confidence']:.6f}", *shares, found["familiarity"] or "", ""]
 
 
 def part_of(out: Path) -> Path:

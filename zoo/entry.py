@@ -175,9 +175,13 @@ class MapQuality(BaseModel):
 
 
 class HeldBack(BaseModel):
-    """Of pictures of a kind: the share that the gate holds back, and how well distances tell them from known cells."""
+    """Of pictures of a kind: shares that the gate marks and holds back; how well distances tell them from known cells.
+
+    Marked is what is not familiar, held back what is unknown.
+    """
 
     model_config = ConfigDict(extra="allow", frozen=True)
+    marked: float = Field(ge=0, le=1)
     held_back: float = Field(ge=0, le=1)
     images: int = Field(ge=0)
     auroc: float | None = None

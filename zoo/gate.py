@@ -5,12 +5,16 @@ arXiv:1807.03888). Embeddings are brought to length 1, so that pictures in which
 everything (Mueller & Hein 2025, arXiv:2505.18032). The covariance is that of probabilistic principal components
 (Tipping & Bishop 1999): some directions with a variance each, and one variance for all that is left. Far from every
 class, the answer is no guess about a cell, whatever its probability says.
+
+Two limits: what cells at home stay within, and what cells of other laboratories stay within. Beyond the first the
+picture is of another laboratory, or no cell; beyond the second it is like nothing that was seen in any.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -23,15 +27,18 @@ from zoo.files import atomic_path
 FILE = "gate.safetensors"
 DIRECTIONS = 64
 MOST_BYTES = 1_000_000  # of the directions that are kept
-FALSE_ALARMS = 0.01  # share of validation cells that are held back
-NAMES = ("mean", "means", "axes", "variances", "rest", "limit")
+FALSE_ALARMS = 0.01  # share of cells beyond a limit: of validation cells, and of cells of other laboratories
+SHIFTED, UNKNOWN = 1.0, 2.0  # distances of the two limits
+Familiarity = Literal["familiar", "shifted", "unknown"]
+NAMES = ("mean", "means", "axes", "variances", "rest", "limit", "far")
 
 
 @dataclass(frozen=True)
 class Gate:
     """`mean` (d,), class `means` (classes, k) along `axes` (d, k), `variances` (k,) there and `rest` in every other.
 
-    A picture whose distance (per dimension) is above `limit` is unfamiliar.
+    A picture whose distance (per dimension) is above `limit` is unlike the cells at home; `far` times that is the limit
+    for cells of other laboratories, 1 where none were at hand.
     """
 
     mean: torch.Tensor
@@ -40,9 +47,16 @@ class Gate:
     variances: torch.Tensor
     rest: torch.Tensor
     limit: torch.Tensor
+    far: torch.Tensor
 
     def distances(self, vectors: torch.Tensor) -> torch.Tensor:
-        """Distances (n,) of embeddings (n, d) from the nearest class, in units of `limit`: above 1 is unfamiliar."""
+        """Distances (n,) of embeddings (n, d) from the nearest class: see `familiarity`."""
+        beyond = self.raw(vectors) - 1
+        away = torch.where(self.far > 1, beyond / (self.far - 1).clamp(min=1e-6), 1 + beyond)
+        return 1 + torch.where(beyond > 0, away, beyond)
+
+    def raw(self, vectors: torch.Tensor) -> torch.Tensor:
+        """Distances in units of `limit`, whatever `far` is."""
         centred = _unit(vectors.float()) - self.mean
         along = centred @ self.axes
         outside = (centred.square().sum(1) - along.square().sum(1)).clamp(min=0) / self.rest
@@ -54,8 +68,20 @@ class Gate:
         return Gate(*(getattr(self, name).to(device) for name in NAMES))
 
 
-def fit_gate(vectors: np.ndarray, labels: np.ndarray, held: np.ndarray, seed: int = 0) -> Gate:
-    """A gate of training embeddings (n, d) with label numbers (n,), and of `held`-back ones (m, d) for its limit."""
+def familiarity(distance: float | None) -> Familiarity | None:
+    """What a distance means: familiar; shifted (another laboratory's cell, or none); unknown. None without a gate."""
+    if distance is None:
+        return None
+    return "familiar" if distance <= SHIFTED else "shifted" if distance <= UNKNOWN else "unknown"
+
+
+def fit_gate(
+    vectors: np.ndarray, labels: np.ndarray, held: np.ndarray, elsewhere: np.ndarray | None = None, seed: int = 0
+) -> Gate:
+    """A gate of training embeddings (n, d) with label numbers (n,), and of `held`-back ones (m, d) for its limit.
+
+    `elsewhere` (k, d): embeddings of cells of other laboratories, for its second limit.
+    """
     values = _unit(torch.from_numpy(np.ascontiguousarray(vectors, np.float32)))
     numbers = torch.from_numpy(np.asarray(labels, np.int64))
     mean = values.mean(0)
@@ -76,11 +102,15 @@ def fit_gate(vectors: np.ndarray, labels: np.ndarray, held: np.ndarray, seed: in
     outside = (within.square().sum(1) - along.square().sum(1)).mean() / max(left, 1)
     # where nothing is left, what is left over is rounding
     rest = outside if left else torch.tensor(1e12)
-    made = Gate(
-        mean, (classes - mean) @ axes, axes, variances.clamp(min=floor), rest.clamp(min=floor), torch.tensor(1.0)
-    )
-    found = made.distances(torch.from_numpy(np.ascontiguousarray(held, np.float32)))
-    return Gate(*(getattr(made, name) for name in NAMES[:-1]), torch.quantile(found, 1 - FALSE_ALARMS))
+    one = torch.tensor(1.0)
+    made = Gate(mean, (classes - mean) @ axes, axes, variances.clamp(min=floor), rest.clamp(min=floor), one, one)
+    made = replace(made, limit=_reach(made, held))
+    return made if elsewhere is None else replace(made, far=_reach(made, elsewhere).clamp(min=1))
+
+
+def _reach(gate: Gate, vectors: np.ndarray) -> torch.Tensor:
+    """The distance that all but FALSE_ALARMS of the embeddings stay within."""
+    return torch.quantile(gate.raw(torch.from_numpy(np.ascontiguousarray(vectors, np.float32))), 1 - FALSE_ALARMS)
 
 
 def _unit(vectors: torch.Tensor) -> torch.Tensor:
@@ -105,8 +135,13 @@ def read_gate(folder: Path, classes: int) -> Gate | None:
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise EntryError(f"{FILE} of {folder.name} is damaged; fit it again (`python -m training gate`).") from error
     width, directions = gate.axes.shape if gate.axes.ndim == 2 else (0, 0)
-    shapes = [(width,), (classes, directions), (width, directions), (directions,), (), ()]
+    shapes = [(width,), (classes, directions), (width, directions), (directions,), (), (), ()]
     fits = all(tuple(getattr(gate, name).shape) == shape for name, shape in zip(NAMES, shapes, strict=True))
-    if not fits or not all(torch.isfinite(getattr(gate, name)).all() for name in NAMES) or gate.limit <= 0:
+    if (
+        not fits
+        or not all(torch.isfinite(getattr(gate, name)).all() for name in NAMES)
+        or gate.limit <= 0
+        or gate.far < 1
+    ):
         raise EntryError(f"{FILE} of {folder.name} does not fit its model; fit it again (`python -m training gate`).")
     return gate

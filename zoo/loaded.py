@@ -6,6 +6,7 @@ import contextlib
 import time
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import timm
@@ -49,7 +50,7 @@ class Wish:
 class Answer:
     """What was computed for one picture: probabilities (classes,), map (h, w) or None, seconds of its batch.
 
-    `distance` from what the model knows: above 1 the picture is unfamiliar; None where the entry has no gate.
+    `distance` from what the model knows (see `zoo.gate.familiarity`); None where the entry has no gate.
     """
 
     probabilities: np.ndarray
@@ -73,8 +74,6 @@ class Loaded:
         self.labels = config.label_names
         self.layer, self.temperature = config.zoo.explanation_layer, config.zoo.temperature
         self.prepare: Preprocessor = preprocessor(config.pretrained_cfg.model_dump(), config.zoo.crop)
-        gate = read_gate(entry.folder, len(self.labels))
-        self.gate: Gate | None = gate and gate.to(device)
         self.bytes = sum(p.numel() * p.element_size() for p in model.parameters())
         self.headed = isinstance(model, Headed)
         size = config.pretrained_cfg.input_size
@@ -82,6 +81,12 @@ class Loaded:
             precision == "bf16" or (precision == "auto" and bf16_is_faster(model, device, size, unclear_share(entry)))
         )
         self.check = precision == "auto"
+
+    @cached_property
+    def gate(self) -> Gate | None:
+        """The entry's gate. Raises EntryError if it is damaged: only then, so that it can be fitted again."""
+        gate = read_gate(self.entry.folder, len(self.labels))
+        return gate and gate.to(self.device)
 
     def pixels(self, image: Image.Image) -> torch.Tensor:
         """A picture as the network's input, uint8 (3, H, W); safe in any thread."""

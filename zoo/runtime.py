@@ -18,6 +18,7 @@ from zoo.attribution.concepts import Concepts, factorise, judge
 from zoo.engine import BATCH_SIZE, LINGER, BusyError, Caller, Engine, Load, StoppedError, Ticket
 from zoo.entry import WEIGHTS, Entry, EntryError
 from zoo.faithfulness import Ask, Faithfulness, faithfulness
+from zoo.gate import Familiarity, familiarity
 from zoo.heads import Neighbour
 from zoo.loaded import PRECISIONS, Answer, Loaded, Wish, resolve_device
 from zoo.preprocess import place_map, region_of
@@ -32,7 +33,7 @@ POLL = 0.2  # seconds between two looks at work that is watched
 class Prediction:
     """The answer for one picture: label, its probability, one probability a label, and the seconds its batch took.
 
-    `distance` from what the model knows, in units of its gate's limit; None where it has no gate.
+    `distance` from what the model knows (see `zoo.gate.familiarity`); None where it has no gate.
     """
 
     label: str
@@ -42,9 +43,9 @@ class Prediction:
     distance: float | None = None
 
     @property
-    def unfamiliar(self) -> bool:
-        """Whether the picture is unlike anything the model knows, so that its label means nothing."""
-        return self.distance is not None and self.distance > 1
+    def familiarity(self) -> Familiarity | None:
+        """Whether the picture is like what the model knows; None where it has no gate."""
+        return familiarity(self.distance)
 
 
 @dataclass(frozen=True)

@@ -131,9 +131,9 @@ def test_a_stranger_is_told_on_both_pages(zoo, app):
     shutil.copytree(zoo / "other", zoo / "gated")
     app.run()
     picker(app).set_value("gated").run()
-    assert any("Unlike any cell" in warning.value for warning in app.warning)
+    assert any("Like no cell" in error.value for error in app.error)
     go(app, "classify")
-    assert any("Unlike any cell" in warning.value for warning in app.warning)
+    assert any("Like no cell" in error.value for error in app.error)
 
 
 def test_overlays_change_what_they_should():

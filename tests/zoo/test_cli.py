@@ -73,7 +73,7 @@ def test_classify_prints_one_object_a_line(run, folder):
     lines = [json.loads(line) for line in out.splitlines()]
     assert [line["file"] for line in lines] == [str(p) for p in sorted(folder.rglob("*.png"))]
     for line in lines:
-        assert list(line) == ["file", "label", "confidence", "probabilities", "distance", "unfamiliar"]
+        assert list(line) == ["file", "label", "confidence", "probabilities", "distance", "familiarity"]
         assert line["confidence"] == max(line["probabilities"].values()) == line["probabilities"][line["label"]]
         assert sum(line["probabilities"].values()) == pytest.approx(1, abs=1e-5)
 

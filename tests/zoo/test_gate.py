@@ -14,7 +14,7 @@ from tests.making import LABELS, draw_cell, make_entry
 from zoo.__main__ import main
 from zoo.engine import Caller
 from zoo.entry import EntryError, read_entry
-from zoo.gate import FILE, fit_gate, read_gate, write_gate
+from zoo.gate import FILE, NAMES, Gate, familiarity, fit_gate, read_gate, write_gate
 from zoo.runtime import Runtime
 
 
@@ -35,6 +35,27 @@ def gate():
 def test_one_in_a_hundred_of_what_is_known_is_held_back(gate):
     share = (gate.distances(torch.from_numpy(cloud(4000, 3)[0])) > 1).float().mean().item()
     assert 0.003 < share < 0.02
+
+
+def test_cells_of_other_laboratories_set_a_second_limit():
+    vectors, labels = cloud(2000, 1)
+    own = cloud(1000, 2)[0]
+    others, strange = (cloud(1000, seed)[0] + np.float32(1.5) * (np.arange(40) > 30) for seed in (3, 4))
+    strange[:, 4:] *= -6
+    gate = fit_gate(vectors, labels, own, others)
+
+    def kinds(found: np.ndarray) -> dict[str | None, float]:
+        said = [familiarity(d) for d in gate.distances(torch.from_numpy(found)).tolist()]
+        return {kind: said.count(kind) / len(said) for kind in ("familiar", "shifted", "unknown")}
+
+    assert kinds(cloud(2000, 5)[0])["familiar"] > 0.97
+    assert kinds(others)["shifted"] > 0.95
+    assert kinds(strange)["unknown"] > 0.95
+    # the order of pictures is that of their distances without it
+    every = torch.from_numpy(np.concatenate([own, others, strange]))
+    alone = fit_gate(vectors, labels, own)
+    assert torch.equal(gate.distances(every).argsort(), alone.distances(every).argsort())
+    assert familiarity(None) is None
 
 
 @pytest.mark.parametrize("where", ["between the classes", "off their plane", "in no direction of any class"])
@@ -59,7 +80,7 @@ def test_distance_is_mahalanobis_where_all_directions_are_kept():
     inverse = np.linalg.inv(within.T @ within / len(within))
     away = vectors[:200, None] - means
     expected = np.sqrt(np.einsum("nkd,de,nke->nk", away, inverse, away).min(1) / 12)
-    found = gate.distances(torch.from_numpy(vectors[:200])).numpy() * gate.limit.item()
+    found = gate.raw(torch.from_numpy(vectors[:200])).numpy() * gate.limit.item()
     assert np.allclose(found, expected, rtol=0.02)
 
 
@@ -70,7 +91,7 @@ def test_a_gate_is_kept_with_the_entry(tmp_path, cells):
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (96, 96, 3), np.uint8))
     with Runtime("cpu", "fp32") as runtime:
         assert runtime.classify(entry, cells[0]).distance is None
-        assert not runtime.classify(entry, cells[0]).unfamiliar
+        assert runtime.classify(entry, cells[0]).familiarity is None
         model = runtime.model(entry)
         vectors = runtime.engine.work(
             model, lambda: model.embed([model.pixels(c) for c, _ in drawn]), Caller()
@@ -79,9 +100,9 @@ def test_a_gate_is_kept_with_the_entry(tmp_path, cells):
     write_gate(folder, fit_gate(vectors[:160], numbers[:160], vectors[160:]))
     with Runtime("cpu", "fp32", batch_size=4) as runtime:
         found = [runtime.classify(entry, draw_cell(label, 200 + seed)) for seed in range(10) for label in LABELS]
-        assert np.mean([one.unfamiliar for one in found]) < 0.4  # of so few cells a gate knows little
+        assert np.mean([one.familiarity != "familiar" for one in found]) < 0.4  # of so few cells a gate knows little
         alone = runtime.classify(entry, noise)
-        assert alone.unfamiliar
+        assert alone.familiarity == "unknown"
         assert alone.distance > 2
         # with a map, and by every way to one, it is the same
         for method in ("grad-cam", "occlusion"):
@@ -101,7 +122,7 @@ def test_the_command_line_tells(tmp_path, monkeypatch, capsys):
     assert main(["classify", str(tmp_path / "cell.png"), "--model", "gated", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["distance"] > 0
-    assert told["unfamiliar"] == (told["distance"] > 1)
+    assert told["familiarity"] == familiarity(told["distance"])
 
 
 @pytest.mark.parametrize("damage", ["cut", "foreign", "other classes", "not finite", "missing"])
@@ -116,7 +137,7 @@ def test_a_damaged_gate_is_a_sentence(tmp_path, gate, damage):
     elif damage == "other classes":
         classes = 5
     elif damage == "not finite":
-        write_gate(tmp_path, type(gate)(*(getattr(gate, n) * float("nan") for n in gate.__dataclass_fields__)))
+        write_gate(tmp_path, Gate(*(getattr(gate, n) * float("nan") for n in NAMES)))
     else:
         save_file({"mean": torch.zeros(3)}, path)
     with pytest.raises(EntryError, match="training gate"):
