@@ -9,6 +9,8 @@ from pathlib import Path
 # before anything imports huggingface_hub: no test may reach for the network
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+# several test processes share two cores; what they start shares them too
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
@@ -20,7 +22,6 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stab
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # several test processes share two cores
     torch.set_num_threads(1)
 
 

@@ -157,7 +157,7 @@ class _Run:
         form = torch.channels_last if recipe.schedule.channels_last else torch.contiguous_format
         self.model = build_model(recipe.network, len(recipe.labels)).to(self.device, memory_format=form)
         decay = recipe.optimizer.ema_decay
-        self.ema = ModelEmaV3(self.model, decay=decay) if decay else None
+        self.ema = ModelEmaV3(self.model, decay=decay, use_warmup=True) if decay else None
         self.best = copy.deepcopy(self.model)
         self.batch = self._batch()
         self.steps = max(1, len(split.rows["train"]) // self.batch)
@@ -390,7 +390,8 @@ class _Run:
             nn.utils.clip_grad_norm_(self.trained, self.recipe.optimizer.clip_norm)
         self.optimizer.step()
         if self.ema:
-            self.ema.update(self.model)
+            # with few steps behind it, the average must not be of the weights it began with
+            self.ema.update(self.model, len(self.history) * self.steps + self.step + 1)
         self.step += 1
         self.images += len(labels) * self.world
         self.sums = [a + b for a, b in zip(self.sums, (loss * len(labels), correct, len(labels)), strict=True)]

@@ -182,13 +182,13 @@ def test_ten_at_once_get_each_their_own(browser: Browser, address: str, tmp_path
         expect(visitor.get_by_role("heading", level=4)).to_contain_text(found.label, timeout=2 * PATIENCE)
         shown = float(visitor.get_by_role("heading", level=4).inner_text().split("·")[1].strip().split(" ")[0])
         assert abs(shown - 100 * found.confidence) < 1.5
-        expect(visitor.get_by_text(f"{name}, {drawn[name].width}×160")).to_be_visible()
+        expect(visitor.get_by_text(f"{name}, {drawn[name].width}×160")).to_be_visible(timeout=PATIENCE)
     for _, visitor in visitors:
         visitor.get_by_role("link", name="Explain", exact=True).first.click()
     for name, visitor in visitors:
         visitor.get_by_role("button", name="Map as PNG").first.wait_for()
-        expect(visitor.get_by_text(f"{name}, {drawn[name].width}×160")).to_be_visible()
-        expect(visitor.get_by_text("says").first).to_contain_text(expected[name].label)
+        expect(visitor.get_by_text(f"{name}, {drawn[name].width}×160")).to_be_visible(timeout=PATIENCE)
+        expect(visitor.get_by_text("says").first).to_contain_text(expected[name].label, timeout=PATIENCE)
     for _, visitor in visitors:
         visitor.context.close()
 

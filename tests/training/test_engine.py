@@ -125,6 +125,16 @@ def test_every_option_learns(run, change):
     assert not any(module.training for module in fitted.model.modules())
 
 
+def test_a_slow_average_forgets_the_weights_it_began_with(run):
+    """In few steps 0.9999 of random weights would be left, and the averaged network would know nothing."""
+    plain, averaged = (
+        run(name, optimizer=dict(optimizer), schedule={"epochs": 4}).history
+        for name, optimizer in (("plain", {}), ("averaged", {"ema_decay": 0.9999}))
+    )
+    assert averaged[-1]["val_loss"] < averaged[0]["val_loss"]
+    assert averaged[-1]["val_loss"] < plain[0]["val_loss"]
+
+
 def test_a_batch_in_parts_is_a_batch(run):
     """Gradients of parts add up to the batch's: without batch norm the weights are the same."""
     whole = run("one", model=PARTED, optimizer=PLAIN, schedule={"epochs": 1}).model
