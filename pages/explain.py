@@ -39,7 +39,7 @@ FAMILIARITY = {  # on the page to keep
     "shifted": "unlike them (above 1), another laboratory's cell or none: check its class",
     "unknown": "like no cell seen in any laboratory (above 2): do not believe its class",
 }
-SHEET_COLUMNS = 58  # letters in a line of the page to keep
+SHEET_COLUMNS = 40  # letters in a line of the page to keep
 FAILURES = (EntryError, ExplanationError, BusyError)
 
 
