@@ -139,7 +139,10 @@ def _list(options: argparse.Namespace) -> int:
 def _line(entry: Entry) -> str:
     if entry.config is None:
         return f"{entry.id:28} BROKEN  {entry.reason}"
-    size = f"{entry.weights.parameters / 1e6:.2f} M parameters" if entry.weights else "no weights here"
+    size = "no weights here"
+    if entry.weights:
+        count = entry.weights.parameters
+        size = f"{count / 1e6:.2f} M parameters" if count else f"{entry.weights.bytes / 1e6:.1f} MB"
     tests = [b for b in entry.evaluation.benchmarks.values() if b.role == "test" and "accuracy" in b.metrics]
     figures = [f"{100 * b.metrics['accuracy'].value:.1f} % on {b.title}" for b in tests]
     return f"{entry.id:28} {entry.config.zoo.task:28} {size:22} {', '.join(figures)}"

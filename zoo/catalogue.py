@@ -6,16 +6,19 @@ A source is anything that lists entries, so that a Hub namespace can stand besid
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from zoo import hub
 from zoo.entry import CONFIG, Entry, EntryError, Evaluation, read_entry, with_members
 
 BUILTIN = Path(__file__).parent / "builtin"
 VARIABLE = "HEMAZOO_ZOO"
+ANY = "HEMAZOO_HUB_ANY"  # allow repositories of any namespace
 
 
 class Source(Protocol):
@@ -48,10 +51,17 @@ class FolderSource:
 
 
 def sources(environment: Mapping[str, str] | None = None) -> list[Source]:
-    """The built-in folder, then the folders named in HEMAZOO_ZOO (separated as in PATH)."""
+    """The built-in folder, then what HEMAZOO_ZOO names: folders and places on the Hub, separated as in PATH."""
     named = (os.environ if environment is None else environment).get(VARIABLE, "")
-    folders = [Path(part).expanduser() for part in named.split(os.pathsep) if part.strip()]
-    return [FolderSource(BUILTIN, "builtin"), *(FolderSource(folder, str(folder)) for folder in folders)]
+    # the colon after hub separates nothing
+    parts = [part.strip() for part in re.split(rf"(?<!\bhub){os.pathsep}", named) if part.strip()]
+    return [FolderSource(BUILTIN, "builtin"), *(_source(part) for part in parts)]
+
+
+def _source(part: str) -> Source:
+    if part.startswith(hub.PREFIX):
+        return hub.HubSource(part.removeprefix(hub.PREFIX))
+    return FolderSource(Path(part).expanduser(), part)
 
 
 def list_entries(places: Sequence[Source] | None = None) -> list[Entry]:
@@ -70,8 +80,14 @@ def list_entries(places: Sequence[Source] | None = None) -> list[Entry]:
 
 
 def get_entry(name: str, entries: Sequence[Entry] | None = None) -> Entry:
-    """The usable entry called `name`. Raises EntryError if there is none, it is broken or has no weights."""
+    """The usable entry called `name`, or a repository of the Hub as NAMESPACE/NAME[@REVISION].
+
+    Raises EntryError if there is none, it is broken or has no weights, or the operator does not allow its namespace.
+    """
     entries = list_entries() if entries is None else entries
+    if "/" in name:
+        entries = [_of_hub(name, entries)]
+        name = entries[0].id
     for entry in entries:
         if entry.id == name:
             if not entry.usable:
@@ -79,6 +95,18 @@ def get_entry(name: str, entries: Sequence[Entry] | None = None) -> Entry:
             return entry
     names = ", ".join(entry.id for entry in entries if entry.usable) or "none"
     raise EntryError(f"There is no model {name!r}. Models here: {names}.")
+
+
+def _of_hub(name: str, entries: Sequence[Entry]) -> Entry:
+    repo, _, revision = name.partition("@")
+    known = {entry.origin.repo for entry in entries if isinstance(entry.origin, hub.Remote)}
+    named = {source.place.split("/")[0] for source in sources() if isinstance(source, hub.HubSource)}
+    if repo not in known and repo.split("/")[0] not in named and not os.environ.get(ANY):
+        raise EntryError(
+            f"{repo} is in no place that this zoo is told to trust. Add hub:{repo} to {VARIABLE}, or set {ANY}=1 to "
+            "allow all."
+        )
+    return with_members(hub.resolve(repo, revision or "main"), {entry.id: entry for entry in entries})
 
 
 def distinct_titles(entries: Sequence[Entry]) -> dict[str, str]:

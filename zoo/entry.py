@@ -13,7 +13,7 @@ import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Protocol, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -29,7 +29,7 @@ HISTORY = "history.json"
 CARD = "README.md"
 PREDICTIONS = "predictions"
 
-ID = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}$")
+ID = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,192}$")
 ELSEWHERE = "Its weights are published elsewhere."
 MAX_JSON_BYTES = 20_000_000
 MAX_HEADER_BYTES = 10_000_000
@@ -208,10 +208,20 @@ class Evaluation(BaseModel):
 
 @dataclass(frozen=True)
 class Weights:
-    """What a safetensors header says: number of parameters (without batch-norm state) and the file's size in bytes."""
+    """What a safetensors header says: number of parameters (without batch-norm state) and the file's size in bytes.
 
-    parameters: int
+    What is not here yet has as many parameters as the Hub says, None if it does not.
+    """
+
+    parameters: int | None
     bytes: int
+
+
+class Origin(Protocol):
+    """Where an entry's files come from that are not on this computer yet."""
+
+    def fetch(self, name: str) -> None:
+        """Fetch a file if the entry has it and it is not here. Raises EntryError if it cannot be had."""
 
 
 @dataclass(frozen=True)
@@ -225,6 +235,16 @@ class Entry:
     weights: Weights | None
     reason: str | None = None
     members: tuple[Entry, ...] = ()
+    origin: Origin | None = None
+
+    def file(self, name: str) -> Path:
+        """Where one of its files lies, or would. From the Hub it is fetched first.
+
+        Raises EntryError if it cannot be had.
+        """
+        if self.origin is not None:
+            self.origin.fetch(name)
+        return self.folder / name
 
     @property
     def ok(self) -> bool:
@@ -277,11 +297,11 @@ class Entry:
         return f"{label}: {text}" if text else label
 
 
-def read_entry(folder: Path) -> Entry:
-    """Read an entry's folder. Never raises on bad content: the entry comes back broken, with the reason."""
-    empty = Evaluation()
+def read_entry(folder: Path, name: str | None = None) -> Entry:
+    """Read an entry's folder, called `name` or as it is. Never raises on bad content: it comes back with the reason."""
+    empty, name = Evaluation(), name or folder.name
     try:
-        if not ID.match(folder.name):
+        if not ID.match(name):
             raise EntryError("The folder's name may only have letters, digits, dots, dashes and underscores.")
         config = _parse(folder / CONFIG, Config)
         evaluation = _parse(folder / EVALUATION, Evaluation) if (folder / EVALUATION).exists() else empty
@@ -289,12 +309,12 @@ def read_entry(folder: Path) -> Entry:
         if weights and config.zoo.head:
             weights = _with_head(weights, folder / HEAD)
     except EntryError as error:
-        return Entry(folder.name, folder, None, empty, None, str(error))
+        return Entry(name, folder, None, empty, None, str(error))
     if config.zoo.members:
         reason = f"It is an ensemble of {', '.join(config.zoo.members)}, which have to be in the zoo with it."
     else:
         reason = None if weights else f"{ELSEWHERE} Its figures can be compared, but it cannot classify here."
-    return Entry(folder.name, folder, config, evaluation, weights, reason)
+    return Entry(name, folder, config, evaluation, weights, reason)
 
 
 def _with_head(weights: Weights, head: Path) -> Weights:
@@ -314,7 +334,8 @@ def with_members(entry: Entry, others: Mapping[str, Entry]) -> Entry:
         return entry
     found = []
     for name in entry.config.zoo.members:
-        member = others.get(name)
+        # beside it in its own namespace, where it is from the Hub
+        member = others.get(f"{entry.id.split('--')[0]}--{name}") if entry.origin else others.get(name)
         if member is None:
             return replace(entry, reason=f"Its member {name} is not in the zoo.")
         if not member.usable or member.config is None or member.config.zoo.members:
@@ -323,7 +344,9 @@ def with_members(entry: Entry, others: Mapping[str, Entry]) -> Entry:
             return replace(entry, reason=f"Its member {name} names other classes.")
         found.append(member)
     sizes = [member.weights for member in found if member.weights]
-    weights = Weights(sum(size.parameters for size in sizes), sum(size.bytes for size in sizes))
+    counts = [size.parameters for size in sizes]
+    total = None if None in counts else sum(count for count in counts if count)
+    weights = Weights(total, sum(size.bytes for size in sizes))
     return replace(entry, members=tuple(found), weights=weights, reason=None)
 
 
@@ -355,7 +378,7 @@ def read_predictions(entry: Entry, benchmark: str) -> pd.DataFrame:
     Raises EntryError if they are missing or do not fit the benchmark's labels.
     """
     described = entry.evaluation.benchmarks.get(benchmark)
-    path = entry.folder / PREDICTIONS / f"{benchmark}.parquet"
+    path = entry.file(f"{PREDICTIONS}/{benchmark}.parquet")
     if described is None or not path.is_file():
         raise EntryError(f"{entry.id} keeps no predictions for {benchmark}.")
     try:
@@ -408,7 +431,7 @@ def write_predictions(path: Path, table: pd.DataFrame, labels: list[str]) -> Non
 def read_history(entry: Entry) -> pd.DataFrame:
     """Per-epoch curves, one row an epoch; empty where there are none or they cannot be read."""
     try:
-        return pd.DataFrame(_json(entry.folder / HISTORY))
+        return pd.DataFrame(_json(entry.file(HISTORY)))
     except (EntryError, ValueError):
         return pd.DataFrame()
 
@@ -416,8 +439,8 @@ def read_history(entry: Entry) -> pd.DataFrame:
 def read_card(entry: Entry) -> str:
     """The model card's Markdown without its metadata block; empty where there is none."""
     try:
-        text = (entry.folder / CARD).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
+        text = entry.file(CARD).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError, EntryError):
         return ""
     return re.sub(r"\A---\n.*?\n---\n", "", text, flags=re.DOTALL)
 

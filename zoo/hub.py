@@ -9,20 +9,19 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import json
 import os
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-import httpx
+import httpx2
 from huggingface_hub import HfApi, constants, set_client_factory
 from huggingface_hub.errors import (
     EntryNotFoundError,
@@ -60,6 +59,7 @@ from zoo.heads import NEIGHBOURS
 PREFIX = "hub:"
 TAG = "hemazoo"  # of all repositories that hold an entry
 LISTED = (CONFIG, EVALUATION)  # what a listing needs of each
+NEEDED = (GATE, HEAD, NEIGHBOURS, WEIGHTS)  # to classify
 LARGEST: Mapping[str, int] = {  # bytes
     CONFIG: 1_000_000,
     EVALUATION: MAX_JSON_BYTES,
@@ -77,6 +77,7 @@ COLLECTION = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+-[0-9a-f]{24}")
 MOST = 200  # repositories of a namespace
 SECONDS = 20.0  # that one answer of the Hub may take
 FRESH = 600.0  # seconds that a listing is believed
+PATIENCE = 3.0  # seconds that somebody who has a listing waits for a newer one
 TOGETHER = 8  # repositories looked at at a time
 Watch = Callable[[int, int], None]  # bytes that are here, bytes in all
 
@@ -144,9 +145,10 @@ class Remote:
         """The commit, in full."""
         return self.commit.sha
 
-    def missing(self, name: str) -> bool:
-        """Whether the entry has this file and it is not here yet."""
-        return name in self.commit.files and not (self.folder / name).is_file()
+    def is_here(self, name: str) -> bool:
+        """Whether there is nothing to fetch: the file is here and was checked, or the entry has none of this name."""
+        told = self.commit.files.get(name)
+        return told is None or (self.folder / name, told.oid) in _checked
 
     def fetch(self, name: str, watch: Watch | None = None) -> None:
         """Fetch a file if the entry has it and it is not here; its hash is checked once a process.
@@ -154,7 +156,7 @@ class Remote:
         Raises EntryError if it cannot be had, or is not what the Hub says it is.
         """
         told = self.commit.files.get(name)
-        if told is None or (self.folder / name, told.oid) in _checked:
+        if told is None or self.is_here(name):
             return
         with _sentences(f"{self.repo}: {name}"):
             for last in (False, True):
@@ -178,8 +180,8 @@ class HubSource:
     def entries(self) -> list[Entry]:
         """Entries by name, broken ones with their reason. Asks the Hub when the last listing is no longer fresh."""
         listing = listed(self.place)
-        if listing is None:
-            reason = status(self.place).problem or "It holds no model."
+        if listing is None or not listing.repos:
+            reason = status(self.place).problem or f"{self.place} holds no model of a zoo (tag {TAG}) that may be seen."
             return [Entry(entry_id(self.place), cache_folder(), None, Evaluation(), None, reason)]
         with ThreadPoolExecutor(TOGETHER) as pool:
             return list(pool.map(lambda one: entry_at(*one), sorted(listing.repos.items())))
@@ -189,8 +191,8 @@ _checked: set[tuple[Path, str]] = set()
 _listings: dict[tuple[str, str], Listing] = {}
 _problems: dict[tuple[str, str], str | None] = {}
 _tried: dict[tuple[str, str], float] = {}
-_locks: dict[str, threading.Lock] = {}
-_locks_lock = threading.Lock()
+_asking: dict[tuple[str, str], threading.Thread] = {}
+_guard = threading.Lock()
 
 
 def api() -> HfApi:
@@ -202,7 +204,7 @@ def api() -> HfApi:
 @lru_cache(1)
 def _bounded_client() -> None:
     # without this a silent server would hold up a page for ever
-    set_client_factory(lambda: httpx.Client(timeout=SECONDS, follow_redirects=True))
+    set_client_factory(lambda: httpx2.Client(timeout=SECONDS, follow_redirects=True))
 
 
 def is_offline() -> bool:
@@ -218,26 +220,33 @@ def entry_id(repo: str) -> str:
 def listed(place: str) -> Listing | None:
     """What `place` holds: a fresh listing, else the Hub's answer, else the last listing; None if there is none.
 
-    Many callers at once ask once. Raises nothing: `status` tells what is wrong.
+    Many callers at once ask once, and nobody who has a listing waits long for a new one. Raises nothing: `status`
+    tells what is wrong.
     """
     key, now = (_endpoint(), place), time.time()
-    with _lock(f"listing {key}"):
-        known = _listings.get(key) or _kept(place)
-        lifetime = float(os.environ.get("HEMAZOO_HUB_TTL") or FRESH)
+    with _guard:
+        if key not in _listings and (kept := _kept(place)):
+            _listings[key] = kept
         # a Hub that does not answer is not asked again at every click
-        if key in _tried and now - _tried[key] < lifetime:
-            return known
-        _tried[key] = now
-        try:
-            with _sentences(place):
-                known = Listing(checked=now, repos=_ask(place))
-                write_json(_place_file(place), known.model_dump())
-            _problems[key] = None
-        except EntryError as error:
-            _problems[key] = str(error)
-        if known:
-            _listings[key] = known
-        return known
+        if now - _tried.get(key, 0.0) > float(os.environ.get("HEMAZOO_HUB_TTL") or FRESH):
+            _tried[key] = now
+            _asking[key] = threading.Thread(target=_renew, args=(key,), daemon=True)
+            _asking[key].start()
+        known, asking = _listings.get(key), _asking.get(key)
+    if asking:
+        asking.join(PATIENCE if known else None)
+    return _listings.get(key)
+
+
+def _renew(key: tuple[str, str]) -> None:
+    place = key[1]
+    try:
+        with _sentences(place):
+            found = Listing(checked=time.time(), repos=_ask(place))
+            write_json(_place_file(place), found.model_dump())
+        _listings[key], _problems[key] = found, None
+    except EntryError as error:
+        _problems[key] = str(error)
 
 
 def status(place: str) -> Status:
@@ -269,8 +278,6 @@ def entry_at(repo: str, sha: str) -> Entry:
 
 def with_remote(entry: Entry, remote: Remote) -> Entry:
     """An entry read from the cache, with what it can still fetch: weights that are not here count as there."""
-    from dataclasses import replace
-
     entry = replace(entry, origin=remote)
     told = remote.commit.files.get(WEIGHTS)
     if not entry.ok or entry.weights or told is None or entry.config.zoo.members:
@@ -278,3 +285,223 @@ def with_remote(entry: Entry, remote: Remote) -> Entry:
     if is_offline() or status(remote.repo.split("/")[0]).problem:
         return replace(entry, reason="Its weights are not on this computer, and the Hub cannot be reached.")
     return replace(entry, weights=Weights(remote.commit.parameters, told.size), reason=None)
+
+
+def fetch(entry: Entry, watch: Watch | None = None) -> Entry:
+    """The entry with all that is needed to classify on this computer, an ensemble's members included.
+
+    `watch` is told how many bytes of how many are here. Raises EntryError if something cannot be had or is damaged.
+    """
+    if entry.members:
+        return replace(entry, members=tuple(fetch(member, watch) for member in entry.members))
+    if not isinstance(entry.origin, Remote):
+        return entry
+    if all(entry.origin.is_here(name) for name in NEEDED):
+        return entry
+    for name in NEEDED:
+        entry.origin.fetch(name, watch if name == WEIGHTS else None)
+    found = read_entry(entry.folder, entry.id)
+    if not found.ok:
+        raise EntryError(f"{entry.id} cannot be used: {found.reason}")
+    return replace(found, origin=entry.origin)
+
+
+def revisions(entry: Entry) -> list[Revision]:
+    """Tags, branches and commits of an entry's repository, newest commit first. Raises EntryError without an answer."""
+    if not isinstance(entry.origin, Remote):
+        return []
+    repo = entry.origin.repo
+    with _sentences(repo):
+        refs, commits = api().list_repo_refs(repo), api().list_repo_commits(repo)
+    found = [Revision(tag.name, tag.target_commit, "tag") for tag in refs.tags]
+    found += [Revision(branch.name, branch.target_commit, "branch") for branch in refs.branches]
+    # the first commit of a repository is the Hub's own and holds no model
+    return found + [
+        Revision(c.commit_id[:10], c.commit_id, "commit", f"{c.created_at:%Y-%m-%d} {c.title}") for c in commits
+    ]
+
+
+def resolve(repo: str, revision: str) -> Entry:
+    """The entry of a repository at a tag, branch or commit, asked of the Hub now. Raises EntryError."""
+    if not REPO.fullmatch(repo):
+        raise EntryError(f"{repo} is no repository: give NAMESPACE/NAME.")
+    with _sentences(f"{repo}@{revision}"):
+        info = api().model_info(repo, revision=revision, files_metadata=True, timeout=SECONDS)
+        _keep(_commit(info))
+    return entry_at(repo, str(info.sha))
+
+
+def commit_of(repo: str, sha: str) -> Commit:
+    """What the Hub says of a commit's files; asked once, kept for good. Raises EntryError."""
+    path = _commit_file(repo, sha)
+    try:
+        return Commit.model_validate_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValidationError):
+        pass
+    with _sentences(repo):
+        return _keep(_commit(api().model_info(repo, revision=sha, files_metadata=True, timeout=SECONDS)))
+
+
+def digest(path: Path, told: File) -> str:
+    """A file's hash as the Hub gives it for such a file."""
+    if told.large:
+        found = hashlib.sha256()
+    else:
+        found = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
+    with path.open("rb") as file:
+        while part := file.read(1 << 20):
+            found.update(part)
+    return found.hexdigest()
+
+
+def allowed(name: str, size: int) -> bool:
+    """Whether a file of a repository is one of an entry's, and of a size that is fetched."""
+    return size <= (LARGEST_TABLE if PREDICTED.fullmatch(name) else LARGEST.get(name, -1))
+
+
+def _commit(info: Any) -> Commit:
+    """What is kept of the Hub's answer: files that no entry has are not even known of."""
+    files = {}
+    for one in info.siblings or []:
+        large = one.lfs is not None
+        size, oid = (one.lfs.size, one.lfs.sha256) if large else (one.size, one.blob_id)
+        if allowed(one.rfilename, size if size is not None else 1 << 60):
+            files[one.rfilename] = File(size=size, oid=oid, large=large)
+        elif one.rfilename in LARGEST:
+            raise EntryError(f"{info.id}: {one.rfilename} has {size or 0:,} bytes, more than are fetched.")
+    counted = getattr(info, "safetensors", None)
+    return Commit(repo=info.id, sha=info.sha, files=files, parameters=counted.total if counted else None)
+
+
+def _keep(commit: Commit) -> Commit:
+    write_json(_commit_file(commit.repo, commit.sha), commit.model_dump())
+    return commit
+
+
+def _ask(place: str) -> dict[str, str]:
+    """Repositories of a place with the commit their main stands at."""
+    client = api()
+    if COLLECTION.fullmatch(place):
+        items = [item.item_id for item in client.get_collection(place).items if item.item_type == "model"]
+        return {repo: str(client.model_info(repo, timeout=SECONDS).sha) for repo in items[:MOST]}
+    if REPO.fullmatch(place):
+        return {place: str(client.model_info(place, timeout=SECONDS).sha)}
+    if not NAMESPACE.fullmatch(place):
+        raise EntryError(
+            f"{place} is no place on the Hub. Give hub:NAMESPACE, hub:NAMESPACE/NAME or a collection's slug."
+        )
+    models = client.list_models(author=place, filter=TAG, full=True, limit=MOST)
+    return {model.id: str(model.sha) for model in models if model.sha}
+
+
+def _download(commit: Commit, name: str, watch: Watch | None, force: bool) -> None:
+    if not force and (_snapshot(commit.repo, commit.sha) / name).is_file():
+        return
+    api().hf_hub_download(
+        commit.repo,
+        name,
+        revision=commit.sha,
+        cache_dir=constants.HF_HUB_CACHE,
+        force_download=force,
+        tqdm_class=_watched(watch),
+    )
+
+
+def _watched(watch: Watch | None) -> type[tqdm]:
+    """A progress bar that draws nothing and tells `watch`."""
+
+    class Silent(tqdm):
+        def __init__(self, *given: Any, **named: Any) -> None:
+            super().__init__(*given, **named | {"disable": False, "file": _Nowhere()})
+
+        def update(self, n: float | None = 1) -> bool | None:
+            done = super().update(n)
+            if watch and self.total:
+                watch(int(self.n), int(self.total))
+            return done
+
+    return Silent
+
+
+class _Nowhere:
+    def write(self, text: str) -> int:
+        return len(text)
+
+    def flush(self) -> None:
+        pass
+
+
+def _snapshot(repo: str, sha: str) -> Path:
+    """Where huggingface_hub puts a commit's files."""
+    return Path(constants.HF_HUB_CACHE) / f"models--{entry_id(repo)}" / "snapshots" / sha
+
+
+def _endpoint() -> str:
+    return api().endpoint
+
+
+def _own(kind: str) -> Path:
+    """Our own notes on the Hub that is asked."""
+    return cache_folder() / "hub" / hashlib.sha256(_endpoint().encode()).hexdigest()[:12] / kind
+
+
+def _place_file(place: str) -> Path:
+    return _own("listings") / f"{entry_id(place)}.json"
+
+
+def _commit_file(repo: str, sha: str) -> Path:
+    return _own("commits") / entry_id(repo) / f"{sha}.json"
+
+
+def _kept(place: str) -> Listing | None:
+    try:
+        return Listing.model_validate_json(_place_file(place).read_text(encoding="utf-8"))
+    except (OSError, ValidationError):
+        return None
+
+
+@contextmanager
+def _sentences(what: str) -> Iterator[None]:
+    """Whatever the Hub, the network or the disk does not give ends as an EntryError that says so."""
+    try:
+        yield
+    except GatedRepoError as error:
+        raise EntryError(
+            f"{what}: access has to be granted. Ask for it on the repository's page, then log in with `hf auth login`."
+        ) from error
+    except RepositoryNotFoundError as error:
+        raise EntryError(
+            f"{what}: there is no such repository, or it is private. If it is yours, log in with `hf auth login`."
+        ) from error
+    except RevisionNotFoundError as error:
+        raise EntryError(f"{what}: there is no such revision; choose another.") from error
+    except (OfflineModeIsEnabled, LocalEntryNotFoundError) as error:
+        raise EntryError(f"{what}: not on this computer, and the Hub cannot be reached.") from error
+    except EntryNotFoundError as error:
+        raise EntryError(f"{what}: the file is not in the repository any more.") from error
+    except HFValidationError as error:
+        raise EntryError(f"{what}: the name is none that the Hub allows.") from error
+    except HfHubHTTPError as error:
+        raise EntryError(f"{what}: {_refused(error)}") from error
+    except httpx2.TimeoutException as error:
+        raise EntryError(f"{what}: the Hub did not answer within {SECONDS:.0f} seconds. Try again later.") from error
+    except (httpx2.HTTPError, ConnectionError) as error:
+        raise EntryError(f"{what}: the Hub cannot be reached. Check the network.") from error
+    except ValidationError as error:
+        raise EntryError(f"{what}: the Hub's answer is not understood.") from error
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise EntryError(f"{what}: the disk is full. Make room, or name another place in HF_HOME.") from error
+        raise EntryError(f"{what}: cannot be kept in {constants.HF_HUB_CACHE}: {error.strerror or error}.") from error
+
+
+def _refused(error: HfHubHTTPError) -> str:
+    status = error.response.status_code
+    if status == 429:
+        wait = error.response.headers.get("Retry-After", "")
+        return f"the Hub asks for patience (rate limit). Try again in {wait or 'some'} seconds."
+    if status == 401:
+        return "the token is not valid. Log in again with `hf auth login`."
+    if status >= 500:
+        return f"the Hub has a problem of its own ({status}). Try again later."
+    return f"the Hub refused ({status})."

@@ -109,7 +109,7 @@ def table(entries: Sequence[Entry]) -> pd.DataFrame:
             row
             | {
                 "megabytes": entry.weights.bytes / 1e6 if entry.weights else np.nan,
-                "parameters": entry.weights.parameters if entry.weights else np.nan,
+                "parameters": entry.weights.parameters if entry.weights and entry.weights.parameters else np.nan,
                 "images_per_second": images_per_second(entry) or np.nan,
                 "leaky": bool(home and home.leaky),
             }

@@ -20,6 +20,7 @@ from zoo.entry import WEIGHTS, Entry, EntryError
 from zoo.faithfulness import Ask, Faithfulness, faithfulness
 from zoo.gate import Familiarity, familiarity
 from zoo.heads import Neighbour
+from zoo.hub import fetch
 from zoo.loaded import PRECISIONS, Answer, Loaded, Wish, resolve_device
 from zoo.preprocess import place_map, region_of
 
@@ -89,6 +90,7 @@ class Runtime:
 
         Callers of one entry wait for one loading; callers of others are not held up by it.
         """
+        entry = fetch(entry)
         # the time of change is part of the key: an entry trained again is loaded again
         key = (str(entry.folder.resolve()), _changed(entry.folder / WEIGHTS))
         with self._lock:
