@@ -9,6 +9,7 @@ from pathlib import Path
 # before anything imports huggingface_hub: no test may reach for the network
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+os.environ["HF_HUB_DISABLE_XET"] = "1"  # the Hub of the tests keeps large files as LFS
 # several test processes share two cores; what they start shares them too
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 

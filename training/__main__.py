@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from training import comparison, crossval, evaluate, explain_quality, fetch, gate, results, sweep
+from training import comparison, crossval, evaluate, explain_quality, fetch, gate, publish, results, sweep
 from training.audit.report import look_for_copies, write
 from training.audit.report import run as run_audit
 from training.checkpoint import CheckpointError
@@ -109,6 +109,7 @@ def parser() -> argparse.ArgumentParser:
     _add_crossval(commands)
     _add_rows(commands)
     _add_report(commands)
+    _add_publish(commands)
     _add_gate(commands)
     _add_quality(commands)
     _add_features(commands)
@@ -249,6 +250,23 @@ def _add_report(commands: argparse._SubParsersAction) -> None:
     told.add_argument("--out", type=Path, required=True, metavar="FILE", help="the page, for instance report.html")
     told.add_argument("--no-thumbnails", action="store_true", help="keep pictures out of the page, to pass it on")
     told.set_defaults(run=_report, again="give the command again")
+
+
+def _add_publish(commands: argparse._SubParsersAction) -> None:
+    told = commands.add_parser(
+        "publish",
+        help="put entries on the Hugging Face Hub",
+        description="Put entries into model repositories of the Hub: one commit each, with a card, then fetched again "
+        "and asked to prove it. Publishing again renews what changed. Log in first with `hf auth login`.",
+    )
+    told.add_argument("entries", nargs="+", metavar="ENTRY", help="an entry's id in the zoo, or its folder")
+    told.add_argument("--repo", required=True, metavar="NAMESPACE[/NAME]", help="where to; NAME is the entry's id")
+    told.add_argument("--private", action="store_true", help="a new repository is private")
+    told.add_argument("--tag", metavar="TAG", help="name of this state, such as v1")
+    told.add_argument("--pr", action="store_true", help="propose a pull request instead of changing main")
+    told.add_argument("--dry-run", action="store_true", help="say what would change, and change nothing")
+    told.add_argument("--json", action="store_true", help="print what was published as JSON on stdout")
+    told.set_defaults(run=_publish, again="give the command again")
 
 
 def _add_gate(commands: argparse._SubParsersAction) -> None:
@@ -627,6 +645,31 @@ def _report(options: argparse.Namespace) -> int:
     write_text(options.out, comparison.render(named, distinct_titles(named), folders))
     _say(f"{options.out}: {len(named)} models.", OK)
     return OK
+
+
+def _publish(options: argparse.Namespace) -> int:
+    named = [_entry(name, usable=False) for name in options.entries]
+    namespace, _, name = options.repo.partition("/")
+    if name and len(named) > 1:
+        return _say("Several entries go into a namespace: give --repo NAMESPACE.", USAGE)
+    wanted = publish.Wanted(options.private, options.tag, options.pr, options.dry_run)
+    done, failed = [], 0
+    for entry in named:
+        try:
+            made = publish.publish(entry, f"{namespace}/{name or entry.id}", wanted, say)
+        except EntryError as error:
+            failed += 1
+            say(f"{entry.id}: {error}")
+            continue
+        done.append({**asdict(made), "entry": entry.id})
+        for line in made.change.lines() if options.dry_run else ():
+            say(f"{made.repo}: {line}")
+        if not made.change.none or options.dry_run:
+            how = "would be published" if options.dry_run else f"published at {made.url}, commit {made.sha}"
+            say(f"{made.repo}: {how}")
+    if options.json:
+        print(json.dumps(done))
+    return FAILED if failed else OK
 
 
 def _gate(options: argparse.Namespace) -> int:

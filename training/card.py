@@ -30,8 +30,10 @@ SHOWN = (
 )
 
 
-def renew_card(folder: Path) -> bool:
+def renew_card(folder: Path, repo: str = "", pictures: Mapping[str, str] | None = None) -> bool:
     """Write an entry's card again from its files; False where its recipe is none of this version's.
+
+    `repo` is its repository on the Hub, where it has one, and `pictures` what lies beside it: text by path.
 
     An entry that was not made by a recipe keeps the card it has.
     """
@@ -42,19 +44,20 @@ def renew_card(folder: Path) -> bool:
         recipe = Recipe.model_validate(entry.recipe)
     except ValidationError:
         return False
-    write_text(folder / CARD, render_card(entry, recipe))
+    write_text(folder / CARD, render_card(entry, recipe, repo, pictures or {}))
     return True
 
 
-def render_card(entry: Entry, recipe: Recipe) -> str:
+def render_card(entry: Entry, recipe: Recipe, repo: str = "", pictures: Mapping[str, str] | None = None) -> str:
     """The card's Markdown with its model-index metadata."""
     tests = {name: b for name, b in entry.evaluation.benchmarks.items() if b.role == "test"}
     parts = [f"---\n{_metadata(entry, recipe, tests)}\n---", f"# {recipe.title}", recipe.summary]
     parts.append("**Not a medical device.** For research, teaching and engineering only; do not diagnose with it.")
     parts.append(_scores(tests))
+    parts += [f"![{text}]({path})" for path, text in (pictures or {}).items()]
     if recipe.reported:
         parts.append(_published(entry, recipe))
-    parts.append(_use(entry))
+    parts.append(_use(entry, repo))
     parts.append(_training(entry, recipe, entry.config.zoo.split if entry.config else ""))
     parts += _trust(entry)
     parts.append(_limits(entry, recipe))
@@ -126,7 +129,7 @@ def _published(entry: Entry, recipe: Recipe) -> str:
     return "\n\n".join(lines)
 
 
-def _use(entry: Entry) -> str:
+def _use(entry: Entry, repo: str) -> str:
     config = entry.config
     if config is None or config.zoo.members or config.zoo.head or config.zoo.crop != "none":
         crop = (
@@ -139,7 +142,7 @@ def _use(entry: Entry) -> str:
 ```python
 import zoo  # from HemaZoo
 
-zoo.classify("cell.png", "{entry.id}")  # label, confidence, probabilities, seconds
+zoo.classify("cell.png", "{repo or entry.id}")  # label, confidence, probabilities, seconds
 ```
 
 Labels: {", ".join(entry.labels)}.{crop}"""
@@ -150,7 +153,7 @@ Labels: {", ".join(entry.labels)}.{crop}"""
 
 ```python
 {imports}
-model = timm.create_model("local-dir:{entry.id}", pretrained=True).eval()
+model = timm.create_model("{f"hf-hub:{repo}" if repo else f"local-dir:{entry.id}"}", pretrained=True).eval()
 transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model), is_training=False)
 probabilities = model(transform(picture)[None]).softmax(1)
 ```

@@ -33,6 +33,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from huggingface_hub.hf_api import RepoSibling
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from tqdm import tqdm
 
@@ -74,6 +75,7 @@ PREDICTED, LARGEST_TABLE = re.compile(rf"{PREDICTIONS}/[A-Za-z0-9][A-Za-z0-9._-]
 REPO = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 NAMESPACE = re.compile(r"[A-Za-z0-9][\w.-]{0,95}")
 COLLECTION = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+-[0-9a-f]{24}")
+UNKNOWN_SIZE = 1 << 60  # more than is ever fetched
 MOST = 200  # repositories of a namespace
 SECONDS = 20.0  # that one answer of the Hub may take
 FRESH = 600.0  # seconds that a listing is believed
@@ -158,7 +160,7 @@ class Remote:
         told = self.commit.files.get(name)
         if told is None or self.is_here(name):
             return
-        with _sentences(f"{self.repo}: {name}"):
+        with sentences(f"{self.repo}: {name}"):
             for last in (False, True):
                 _download(self.commit, name, watch, force=last)
                 if digest(self.folder / name, told) == told.oid:
@@ -241,7 +243,7 @@ def listed(place: str) -> Listing | None:
 def _renew(key: tuple[str, str]) -> None:
     place = key[1]
     try:
-        with _sentences(place):
+        with sentences(place):
             found = Listing(checked=time.time(), repos=_ask(place))
             write_json(_place_file(place), found.model_dump())
         _listings[key], _problems[key] = found, None
@@ -311,7 +313,7 @@ def revisions(entry: Entry) -> list[Revision]:
     if not isinstance(entry.origin, Remote):
         return []
     repo = entry.origin.repo
-    with _sentences(repo):
+    with sentences(repo):
         refs, commits = api().list_repo_refs(repo), api().list_repo_commits(repo)
     found = [Revision(tag.name, tag.target_commit, "tag") for tag in refs.tags]
     found += [Revision(branch.name, branch.target_commit, "branch") for branch in refs.branches]
@@ -325,7 +327,7 @@ def resolve(repo: str, revision: str) -> Entry:
     """The entry of a repository at a tag, branch or commit, asked of the Hub now. Raises EntryError."""
     if not REPO.fullmatch(repo):
         raise EntryError(f"{repo} is no repository: give NAMESPACE/NAME.")
-    with _sentences(f"{repo}@{revision}"):
+    with sentences(f"{repo}@{revision}"):
         info = api().model_info(repo, revision=revision, files_metadata=True, timeout=SECONDS)
         _keep(_commit(info))
     return entry_at(repo, str(info.sha))
@@ -338,7 +340,7 @@ def commit_of(repo: str, sha: str) -> Commit:
         return Commit.model_validate_json(path.read_text(encoding="utf-8"))
     except (OSError, ValidationError):
         pass
-    with _sentences(repo):
+    with sentences(repo):
         return _keep(_commit(api().model_info(repo, revision=sha, files_metadata=True, timeout=SECONDS)))
 
 
@@ -363,14 +365,20 @@ def _commit(info: Any) -> Commit:
     """What is kept of the Hub's answer: files that no entry has are not even known of."""
     files = {}
     for one in info.siblings or []:
-        large = one.lfs is not None
-        size, oid = (one.lfs.size, one.lfs.sha256) if large else (one.size, one.blob_id)
-        if allowed(one.rfilename, size if size is not None else 1 << 60):
-            files[one.rfilename] = File(size=size, oid=oid, large=large)
+        told = file_of(one)
+        if allowed(one.rfilename, told.size):
+            files[one.rfilename] = told
         elif one.rfilename in LARGEST:
-            raise EntryError(f"{info.id}: {one.rfilename} has {size or 0:,} bytes, more than are fetched.")
+            raise EntryError(f"{info.id}: {one.rfilename} has {told.size:,} bytes, more than are fetched.")
     counted = getattr(info, "safetensors", None)
     return Commit(repo=info.id, sha=info.sha, files=files, parameters=counted.total if counted else None)
+
+
+def file_of(sibling: RepoSibling) -> File:
+    """A file as the Hub tells of it."""
+    if sibling.lfs is not None:
+        return File(size=sibling.lfs.size, oid=sibling.lfs.sha256, large=True)
+    return File(size=sibling.size if sibling.size is not None else UNKNOWN_SIZE, oid=sibling.blob_id or "")
 
 
 def _keep(commit: Commit) -> Commit:
@@ -461,7 +469,7 @@ def _kept(place: str) -> Listing | None:
 
 
 @contextmanager
-def _sentences(what: str) -> Iterator[None]:
+def sentences(what: str) -> Iterator[None]:
     """Whatever the Hub, the network or the disk does not give ends as an EntryError that says so."""
     try:
         yield

@@ -1,0 +1,243 @@
+"""Onto the Hub: one commit, no more than changed, nothing half-done, and the same answers from there."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import random
+import re
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from huggingface_hub import ModelCard, constants
+
+from tests.hub import Fault, Hub, serve
+from tests.making import add_evaluation, make_entry
+from training.__main__ import main
+from training.publish import ASSETS
+from zoo import hub as zoo_hub
+from zoo.catalogue import BUILTIN, FolderSource
+from zoo.entry import Entry, read_entry
+from zoo.files import write_json
+
+ENTRIES = FolderSource(BUILTIN, "builtin").entries()
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch) -> Iterator[Hub]:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hf"))
+    monkeypatch.setenv("HEMAZOO_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HF_TOKEN", "hf_alice")
+    with serve() as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        yield hub
+    zoo_hub.forget()
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    made = make_entry(tmp_path / "zoo" / "tiny", "test_resnet")
+    add_evaluation(made, 1)
+    return made
+
+
+def files(hub: Hub, name: str = "alice/tiny", revision: str = "main") -> dict[str, bytes]:
+    stored = hub.repos["models", name].at(revision).files
+    return {path: hub.blobs[one.oid] for path, one in stored.items() if path != ".gitattributes"}
+
+
+def test_an_entry_is_published_whole_and_proved(server, folder, capsys):
+    assert main(["publish", str(folder), "--repo", "alice", "--tag", "v1", "--json"]) == 0
+    out, err = capsys.readouterr()
+    (told,) = json.loads(out)
+    assert told["repo"] == "alice/tiny"
+    assert "published at" in err
+    assert "hf_alice" not in out + err
+    there = files(server)
+    for path in folder.rglob("*"):
+        if path.is_file() and path.name != "README.md":
+            assert there[path.relative_to(folder).as_posix()] == path.read_bytes()
+    card = ModelCard(there["README.md"].decode())
+    assert zoo_hub.TAG in card.data.tags
+    assert {f"{ASSETS}/confusion.png", f"{ASSETS}/curves.png"} <= set(there)
+    repo = server.repos["models", "alice/tiny"]
+    assert repo.refs["refs/tags/v1"] == repo.refs["refs/heads/main"] == told["sha"]
+    assert len(repo.commits) == 2, "the Hub's own and one of ours"
+    assert server.count("GET /cdn") >= 1, "it was fetched again to prove it"
+    assert [entry.id for entry in zoo_hub.HubSource("alice").entries()] == ["alice--tiny"]
+
+
+def test_publishing_again_sends_what_changed_and_deletes_what_is_gone(server, folder, capsys):
+    assert main(["publish", str(folder), "--repo", "alice/tiny"]) == 0
+    repo = server.repos["models", "alice/tiny"]
+    server.put("alice/tiny", {"LICENSE": b"by hand"})
+    commits, uploads = len(repo.commits), server.count("PUT /lfs")
+    assert main(["publish", str(folder), "--repo", "alice/tiny"]) == 0
+    assert "nothing has changed" in capsys.readouterr().err
+    assert len(repo.commits) == commits
+    (folder / "history.json").unlink()
+    add_evaluation(folder, 2)
+    assert main(["publish", str(folder), "--repo", "alice/tiny", "--dry-run"]) == 0
+    told = capsys.readouterr().err
+    assert "- history.json" in told
+    assert "~ evaluation.json" in told
+    assert "model.safetensors" not in told
+    assert len(repo.commits) == commits
+    assert main(["publish", str(folder), "--repo", "alice/tiny"]) == 0
+    there = files(server)
+    assert len(repo.commits) == commits + 1
+    assert "history.json" not in there
+    assert f"{ASSETS}/curves.png" not in there
+    assert there["LICENSE"] == b"by hand", "what no entry has is let alone"
+    assert there["evaluation.json"] == (folder / "evaluation.json").read_bytes()
+    assert server.count(r"PUT /lfs") > uploads
+
+
+def test_nothing_is_lost_when_somebody_else_publishes_at_the_same_moment(server, folder, capsys):
+    assert main(["publish", str(folder), "--repo", "alice/tiny"]) == 0
+    add_evaluation(folder, 2)
+    server.faults.append(Fault("POST .*/commit/", do=lambda: server.put("alice/tiny", {"LICENSE": b"theirs"})))
+    before = files(server)
+    assert main(["publish", str(folder), "--repo", "alice/tiny"]) == 1
+    assert "somebody else published meanwhile" in capsys.readouterr().err
+    assert files(server) == before | {"LICENSE": b"theirs"}
+    assert main(["publish", str(folder), "--repo", "alice/tiny"]) == 0
+    assert files(server)["LICENSE"] == b"theirs"
+
+
+def test_a_rehearsal_makes_nothing(server, folder, capsys):
+    assert main(["publish", str(folder), "--repo", "alice", "--dry-run", "--json"]) == 0
+    out, err = capsys.readouterr()
+    (told,) = json.loads(out)
+    assert told["sha"] is None
+    assert "model.safetensors" in told["change"]["added"]
+    assert "+ model.safetensors" in err
+    assert not server.repos
+
+
+def test_a_tag_is_not_moved(server, folder, capsys):
+    assert main(["publish", str(folder), "--repo", "alice", "--tag", "v1"]) == 0
+    assert main(["publish", str(folder), "--repo", "alice", "--tag", "v1"]) == 0, "it is where it belongs"
+    add_evaluation(folder, 2)
+    before = files(server)
+    assert main(["publish", str(folder), "--repo", "alice", "--tag", "v1"]) == 1
+    assert "tags are not moved" in capsys.readouterr().err
+    assert files(server) == before
+
+
+def test_a_pull_request_leaves_main_alone(server, folder, capsys):
+    assert main(["publish", str(folder), "--repo", "alice"]) == 0
+    add_evaluation(folder, 2)
+    before = files(server)
+    assert main(["publish", str(folder), "--repo", "alice", "--pr", "--json"]) == 0
+    assert "discussions" in json.loads(capsys.readouterr().out)[0]["url"]
+    assert files(server) == before
+    assert files(server, revision="refs/pr/1")["evaluation.json"] == (folder / "evaluation.json").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("token", "repo", "words"),
+    [
+        ("hf_bob", "alice", "refused|token"),
+        ("hf_wrong", "alice", "token is not valid"),
+        ("", "alice", "hf auth login"),
+        ("hf_alice", "alice/a--b", "Hub allows|refused"),
+    ],
+)
+def test_what_is_not_allowed_is_a_sentence(server, folder, capsys, monkeypatch, token, repo, words):
+    monkeypatch.setenv("HF_TOKEN", token)
+    assert main(["publish", str(folder), "--repo", repo]) == 1
+    err = capsys.readouterr().err
+    assert re.search(words, err), err
+    assert not token or token not in err
+    assert not server.repos
+
+
+def test_a_private_repository_stays_unseen(server, folder, monkeypatch):
+    assert main(["publish", str(folder), "--repo", "alice", "--private"]) == 0
+    assert server.repos["models", "alice/tiny"].private
+    assert [entry.id for entry in zoo_hub.HubSource("alice").entries()] == ["alice--tiny"]
+    zoo_hub.forget()
+    monkeypatch.setenv("HF_TOKEN", "hf_bob")
+    assert not any(entry.ok for entry in zoo_hub.HubSource("alice").entries())
+
+
+def test_what_is_no_entry_is_not_published(server, tmp_path, capsys):
+    folder = make_entry(tmp_path / "broken", "test_resnet")
+    write_json(folder / "config.json", {"architecture": "x"})
+    assert main(["publish", str(folder), "--repo", "alice"]) == 1
+    assert not server.repos
+    assert main(["publish", "a", "b", "--repo", "alice/one"]) in (1, 2)
+
+
+def test_several_entries_go_into_a_namespace(server, folder, capsys):
+    other = make_entry(folder.parent / "other", "cnn60")
+    assert main(["publish", str(folder), str(other), "--repo", "alice/one"]) == 2
+    assert main(["publish", str(folder), str(other), "--repo", "alice"]) == 0
+    assert {name for _, name in server.repos} == {"alice/tiny", "alice/other"}
+
+
+def _publish(folder: str, given: dict[str, str], ready: Any) -> None:
+    os.environ |= given
+    constants.HF_HUB_OFFLINE = False
+    ready.set()
+    sys.exit(main(["publish", folder, "--repo", "alice"]))
+
+
+def test_killed_at_any_moment_main_holds_a_whole_entry(server, folder, tmp_path):
+    """Twenty publishers, each with other figures, each killed somewhere on its way."""
+    add_evaluation(folder, 0)
+    assert main(["publish", str(folder), "--repo", "alice"]) == 0
+    states, place = {}, tmp_path / "states"
+    for seed in range(20):
+        shutil.copytree(folder, place / str(seed) / "tiny")
+        add_evaluation(place / str(seed) / "tiny", seed)
+        states[(place / str(seed) / "tiny" / "evaluation.json").read_bytes()] = seed
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["training.__main__"])
+    moments, finished = random.Random(3), 0
+    given = {key: os.environ[key] for key in ("HF_ENDPOINT", "HF_TOKEN", "HEMAZOO_CACHE")}
+    for seed in range(20):
+        ready = context.Event()
+        process = context.Process(target=_publish, args=(str(place / str(seed) / "tiny"), given, ready))
+        process.start()
+        assert ready.wait(60)
+        time.sleep(moments.uniform(0, 1.2))
+        process.kill()
+        process.join()
+        finished += process.exitcode == 0
+        there = files(server)
+        assert there["evaluation.json"] in states
+        seed_there = states[there["evaluation.json"]]
+        whole = place / str(seed_there) / "tiny"
+        for path in whole.rglob("*"):
+            if path.is_file() and path.name != "README.md":
+                assert there[path.relative_to(whole).as_posix()] == path.read_bytes()
+    assert finished < 20, "some were killed on their way"
+    assert len(server.repos["models", "alice/tiny"].commits) > 3, "and some got through"
+    zoo_hub.forget()
+    (entry,) = zoo_hub.HubSource("alice").entries()
+    assert zoo_hub.fetch(entry).usable
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.id)
+def test_built_in_entries_can_be_published(server, entry: Entry, capsys):
+    """Each card passes the Hub's validation as the client asks for it, and its figures are evaluation.json's."""
+    assert main(["publish", entry.id, "--repo", "alice"]) == 0, capsys.readouterr().err
+    text = files(server, f"alice/{entry.id}")["README.md"].decode()
+    card = ModelCard(text)
+    assert server.count("POST /api/validate-yaml")
+    told = {(r.dataset_type, r.metric_type): r.metric_value for r in card.data.eval_results or []}
+    tests = {name: b for name, b in entry.evaluation.benchmarks.items() if b.role == "test"}
+    assert {name for name, _ in told} == set(tests)
+    for (name, metric), value in told.items():
+        assert value == pytest.approx(tests[name].metrics[metric].value, abs=5e-5)
+    assert f"alice/{entry.id}" in text
+    assert read_entry(entry.folder).evaluation == entry.evaluation
