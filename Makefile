@@ -5,11 +5,14 @@ ADDRESS ?= localhost
 WORKERS ?= 2
 BIN := .venv/bin
 
-.PHONY: demo test lint clean
+.PHONY: demo demo-hub test lint clean
 
 demo: .venv/.installed
 	@echo "HemaZoo: http://$(ADDRESS):$(PORT)"
 	$(BIN)/streamlit run app.py --server.port $(PORT) --server.address $(ADDRESS)
+
+demo-hub: .venv/.installed-dev
+	$(BIN)/python -m tests.demo_hub --port $(PORT)
 
 test: .venv/.installed-dev
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)

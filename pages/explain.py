@@ -96,7 +96,7 @@ def pick_second(first: Entry) -> Entry | None:
         format_func=lambda name: named[name] if name else "none",
         disabled=not others,
     )
-    return others.get(picked) if picked else None
+    return shared.fetched(others[picked]) if picked else None
 
 
 def pick_look(first: Entry, second: Entry | None) -> Look:

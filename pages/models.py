@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import re
+import time
+
 import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
 from pages import shared
-from zoo.catalogue import distinct_titles
-from zoo.entry import Entry, read_card, read_history
+from zoo import hub
+from zoo.catalogue import distinct_titles, sources
+from zoo.entry import Entry, EntryError, read_card, read_history
 from zoo.runs import list_runs
 from zoo.scoring import NAMES
 
+PICTURE = re.compile(r"!\[[^\]]*\]\([^)]*\)")
 REFRESH = 3  # seconds between two looks at what is in training
 
 
@@ -82,7 +87,8 @@ def show(entry: Entry) -> None:
         else:
             st.info("This model keeps no training history.")
     with card:
-        st.markdown(read_card(entry) or "This model has no card.")
+        # its pictures lie in its repository; what they show is on the other tabs
+        st.markdown(PICTURE.sub("", read_card(entry)) or "This model has no card.")
 
 
 @st.fragment(run_every=REFRESH)
@@ -104,18 +110,110 @@ def in_training() -> None:
                 curves(run.history, run.name)
 
 
+def places() -> None:
+    """How the places on the Hub answer: since when a listing stands, and what is wrong."""
+    for source in sources():
+        if not isinstance(source, hub.HubSource):
+            continue
+        state = hub.status(source.place)
+        if state.problem:
+            since = f" Shown as listed {age(state.checked)}." if state.checked else ""
+            st.warning(f"{shared.plain(state.problem)}{since}", icon=":material/cloud_off:")
+        elif state.checked:
+            st.caption(f":material/cloud_done: {shared.plain(source.name)}, listed {age(state.checked)}.")
+    if any(isinstance(source, hub.HubSource) for source in sources()) and st.button(
+        "Ask the Hub again", icon=":material/refresh:"
+    ):
+        hub.forget()
+        shared.renew()
+        st.rerun()
+
+
+def age(moment: float) -> str:
+    """How long ago, in words."""
+    minutes = (time.time() - moment) / 60
+    if minutes < 1:
+        return "just now"
+    if minutes < 120:
+        return f"{minutes:.0f} minutes ago"
+    return f"on {time.strftime('%Y-%m-%d %H:%M', time.localtime(moment))}"
+
+
+def choose(entries: list[Entry]) -> list[Entry]:
+    """Entries by what is searched for."""
+    readable = [entry for entry in entries if entry.config is not None]
+    with st.expander("Search and filter", icon=":material/search:"):
+        words, tasks, kinds, least, most = st.columns([3, 3, 3, 2, 2])
+        text = words.text_input("Words", placeholder="title, id, tag")
+        task = tasks.multiselect("Task", sorted({entry.config.zoo.task for entry in readable}))
+        kind = kinds.multiselect("Architecture", sorted({entry.config.architecture for entry in readable}))
+        score = least.number_input("At home at least, %", 0, 100, 0, 5, help="Balanced accuracy on its own test set.")
+        size = most.number_input("At most, MB", 0, None, 0, 5, help="0 for any size.")
+    return [
+        entry
+        for entry in readable
+        if all(word in searchable(entry) for word in text.lower().split())
+        and (not task or entry.config.zoo.task in task)
+        and (not kind or entry.config.architecture in kind)
+        and 100 * shared.at_home(entry) >= score
+        and (not size or (entry.weights is not None and entry.weights.bytes <= 1e6 * size))
+    ]
+
+
+def searchable(entry: Entry) -> str:
+    """What words are looked for in."""
+    labels = " ".join(entry.labels)
+    return f"{entry.id} {entry.title} {entry.config.zoo.summary} {entry.data} {entry.system} {labels}".lower()
+
+
+def revision(entry: Entry) -> None:
+    """Of an entry from the Hub: which commit it is, and others to choose."""
+    if not isinstance(entry.origin, hub.Remote):
+        return
+    told = f"From the Hub: **{shared.plain(entry.origin.repo)}** at commit `{entry.origin.sha[:10]}`"
+    pinned = entry.id in st.session_state.get(shared.PINS, {})
+    st.caption(told + (", chosen in this session." if pinned else ", where its main stood when it was listed."))
+    if not st.toggle("Other revisions", value=pinned, key=f"revisions {entry.id}"):
+        return
+    try:
+        found = hub.revisions(entry)
+    except EntryError as error:
+        st.warning(str(error), icon=":material/cloud_off:")
+        return
+    named = {f"{one.kind} {one.name} {one.about}".strip(): one.sha for one in found}
+    listed = next((name for name, sha in named.items() if sha == entry.origin.sha), None)
+    picked = st.selectbox("Revision", list(named), index=list(named).index(listed) if listed else 0)
+    use, follow = st.columns(2)
+    if use.button("Use this revision", disabled=named[picked] == entry.origin.sha, icon=":material/push_pin:"):
+        other = hub.entry_at(entry.origin.repo, named[picked])
+        if not other.ok:
+            st.error(f"There is no model at this revision: {other.reason}")
+            return
+        shared.pin(entry, named[picked])
+        st.rerun()
+    if pinned and follow.button("Follow main again", icon=":material/link:"):
+        shared.pin(entry, None)
+        st.rerun()
+
+
 shared.page("Models")
 in_training()
 entries = shared.entries()
-table = overview(entries)
-if table.empty:
-    st.info("The zoo is empty. Train a model with `python -m training train`, or name folders in HEMAZOO_ZOO.")
+places()
+table = overview(choose(entries))
+if table.empty and any(entry.ok for entry in entries):
+    st.info("No model fits. Take away a filter.")
+elif table.empty:
+    st.info(
+        "The zoo is empty. Train a model with `python -m training train`, or name folders or places on the Hub "
+        "(hub:NAMESPACE) in HEMAZOO_ZOO."
+    )
 else:
     st.dataframe(
         table, hide_index=True, column_config={"parameters": st.column_config.NumberColumn(format="localized")}
     )
     st.download_button("Table as CSV", shared.csv(table), "models.csv", icon=":material/download:")
-    good = {entry.id: entry for entry in entries if entry.ok}
+    good = {entry.id: entry for entry in entries if entry.id in set(table["id"])}
     current = st.session_state.get(shared.MODEL)
     picked = st.selectbox(
         "Look at",
@@ -129,6 +227,7 @@ else:
     else:
         st.warning(entry.reason)
     st.markdown(shared.describe(entry))
+    revision(entry)
     if entry.usable:
         st.page_link("pages/classify.py", label="Classify with this model", icon=":material/biotech:")
     show(entry)

@@ -16,11 +16,12 @@ from streamlit import runtime
 from streamlit.runtime.pages_manager import PagesManager
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
+from zoo import hub
 from zoo.api import default_runtime
 from zoo.bootstrap import Interval
 from zoo.catalogue import distinct_titles, list_entries
 from zoo.engine import Caller, Ticket
-from zoo.entry import Entry, Metric
+from zoo.entry import Entry, EntryError, Metric
 from zoo.images import SUFFIXES, ImageError, decode
 from zoo.leaderboard import cells
 from zoo.loaded import device_name
@@ -30,6 +31,7 @@ from zoo.runtime import Prediction
 MODEL, PICTURES = "model", "pictures"  # keys of what a session keeps from page to page
 INSIDE = "inside app.py"  # set by app.py
 UPLOADED, TURN = "uploaded", "uploader turn"
+PINS = "revisions"  # commits of the Hub that this session chose, by entry
 REFRESH_SECONDS = 5  # how long a new entry may take to appear
 THUMBNAIL = 64  # pixels
 ACCENT, MUTED = "#b5123e", "#b9a3ab"
@@ -46,14 +48,60 @@ class Picture:
     credit: str = ""
 
 
-@st.cache_resource(ttl=REFRESH_SECONDS, show_spinner=False)
-def entries() -> list[Entry]:
+@st.cache_resource(ttl=REFRESH_SECONDS, show_spinner="Looking what models there are …")
+def _listed() -> list[Entry]:
     """The zoo's entries, read again every few seconds: what can be used first, others' systems after ours.
 
     Of these the best single model at home comes first: it is what a visitor meets; ensembles take as long as all their
     members.
     """
     return sorted(list_entries(), key=lambda e: (not e.usable, e.system, bool(e.members), -at_home(e)))
+
+
+def entries() -> list[Entry]:
+    """The zoo's entries as this session sees them: those from the Hub at the revisions that it chose."""
+    pins = st.session_state.get(PINS, {})
+    return [_pinned(entry.id, pins[entry.id]) or entry if entry.id in pins else entry for entry in _listed()]
+
+
+def renew() -> None:
+    """Look again what entries there are."""
+    _listed.clear()
+
+
+@st.cache_resource(max_entries=64, show_spinner=False)
+def _pinned(name: str, sha: str) -> Entry | None:
+    """An entry of the Hub at another commit; None if it is none there."""
+    found = hub.entry_at(name.replace("--", "/"), sha)
+    return found if found.ok else None
+
+
+def pin(entry: Entry, sha: str | None) -> None:
+    """Let this session use an entry from the Hub at a commit; None for what the Hub's main is."""
+    pins = st.session_state.setdefault(PINS, {})
+    pins.pop(entry.id, None)
+    if sha:
+        pins[entry.id] = sha
+
+
+def fetched(entry: Entry) -> Entry:
+    """The entry with its weights on this computer; they come with a progress bar. Stops the page if they cannot."""
+    parts = [part for part in entry.members or (entry,) if isinstance(part.origin, hub.Remote)]
+    if all(part.origin.is_here(name) for part in parts for name in hub.NEEDED):
+        return entry
+    bar = st.progress(0.0, f"Fetching {plain(entry.title)} from the Hub …")
+
+    def watch(done: int, size: int) -> None:
+        bar.progress(done / size, f"Fetching {plain(entry.title)}: {done / 1e6:.1f} of {size / 1e6:.1f} MB")
+
+    try:
+        return hub.fetch(entry, watch)
+    except EntryError as error:
+        st.error(str(error), icon=":material/cloud_off:")
+        st.info("Choose another model, or try again later.")
+        st.stop()
+    finally:
+        bar.empty()
 
 
 def at_home(entry: Entry) -> float:
@@ -141,7 +189,7 @@ def pick_model() -> Entry:
         help="All models of the zoo that can run here. **Models** shows their cards.",
     )
     st.session_state[MODEL] = picked
-    entry = found[ids.index(picked)]
+    entry = fetched(found[ids.index(picked)])
     st.caption(f"{describe(entry)} Runs on **{device_name(default_runtime().device)}**.")
     with st.popover("What each is good at", icon=":material/help:"):
         st.markdown("\n".join(f"- **{named[other.id]}**: {describe(other)}" for other in found))
