@@ -39,6 +39,31 @@ WEIGHT_TYPES = {"F16": 2, "BF16": 2, "F32": 4, "F64": 8, "I64": 8, "I32": 4, "U8
 SLACK = 0.02  # by which stored probabilities may miss adding up to 1
 BUFFERS = ("running_mean", "running_var", "num_batches_tracked")  # of batch norm: state, not parameters
 
+WORD = re.compile(r"^[A-Za-z0-9_. -]{0,80}$")  # no address, no path
+ARGUMENT = re.compile(r"^[a-z][a-z0-9_]{0,60}$")
+RESERVED = {  # what timm.create_model does with files and the Hub, and what is ours to say
+    "cache_dir",
+    "checkpoint_path",
+    "exportable",
+    "features_only",
+    "file",
+    "hf_hub_id",
+    "in_chans",
+    "kwargs_filter",
+    "model_cfg",
+    "no_jit",
+    "num_classes",
+    "pretrained",
+    "pretrained_cfg",
+    "pretrained_cfg_overlay",
+    "pretrained_filter_fn",
+    "pretrained_model_args",
+    "pretrained_strict",
+    "scriptable",
+    "url",
+}
+MOST_ITEMS, LARGEST_NUMBER, DEEPEST = 64, 65_536, 4  # of model_args
+
 Label = Annotated[str, Field(min_length=1, max_length=80, pattern=r"^[^\x00-\x1f<>]+$")]
 Part = TypeVar("Part", bound=BaseModel)
 
@@ -98,6 +123,22 @@ class ZooPart(BaseModel):
         return self
 
 
+def _is_plain(value: Any, depth: int) -> bool:
+    """Whether a value is a number, a word, or a short list of these, nested at most `depth` deep."""
+    if value is None or isinstance(value, bool):
+        return True
+    if isinstance(value, int | float):
+        return abs(value) <= LARGEST_NUMBER
+    if isinstance(value, str):
+        return bool(WORD.match(value))
+    return (
+        isinstance(value, list)
+        and depth > 0
+        and len(value) <= MOST_ITEMS
+        and all(_is_plain(v, depth - 1) for v in value)
+    )
+
+
 class Config(BaseModel):
     """`config.json`: timm's hub layout and the zoo's part."""
 
@@ -109,6 +150,17 @@ class Config(BaseModel):
     model_args: dict[str, Any] = {}
     pretrained_cfg: PretrainedCfg
     zoo: ZooPart
+
+    @field_validator("model_args")
+    @classmethod
+    def _harmless(cls, value: dict[str, Any]) -> dict[str, Any]:
+        """Shapes and switches only: nothing that would make timm read a file, ask the Hub or build without end."""
+        for name, given in value.items():
+            if not ARGUMENT.match(name) or name in RESERVED:
+                raise ValueError(f"{name[:60]!r} is no option that a model may set")
+            if not _is_plain(given, DEEPEST):
+                raise ValueError(f"{name} is no number, word, or short list of these")
+        return value
 
     @model_validator(mode="after")
     def _labels_fit(self) -> Config:

@@ -85,6 +85,21 @@ BREAKS = {
         lambda f: change_config(f, set_in("pretrained_cfg", "input_size", value=[3, 9e9, 9e9])),
         "input_size",
     ),
+    **{
+        f"model_args {name}": (lambda f, given=given: change_config(f, set_in("model_args", value=given)), "model_args")
+        for name, given in {
+            "name a file": {"checkpoint_path": "/etc/passwd"},
+            "name a file in a word": {"backbone": "../../weights"},
+            "ask the Hub": {"pretrained": True},
+            "ask another repository": {"backbone": "hf-hub:somebody/model"},
+            "change what is loaded": {"pretrained_cfg_overlay": {"url": "http://somewhere"}},
+            "go behind the name": {"__class__": "x"},
+            "build without end": {"depth": 10**9},
+            "are too many": {"depths": [1] * 10_000},
+            "are too deep": {"depths": [[[[[[1]]]]]]},
+            "are no numbers": {"drop_rate": float("nan")},
+        }.items()
+    },
     "no zoo part": (lambda f: change_config(f, lambda c: c.pop("zoo")), "zoo"),
     "future schema": (lambda f: change_config(f, set_in("zoo", "schema_version", value=99)), "schema_version"),
     "weights empty": (lambda f: (f / "model.safetensors").write_bytes(b""), "not a safetensors"),
