@@ -6,7 +6,7 @@ Prints, for pictures drawn here and kept in memory as JPEG files:
 - `throughput`: images a second of `zoo` over a bare torch loop with the same model, size, dtype and batch, both from
   encoded pictures to labels (goal: at least 0.85);
 - `forward`: the same, over a bare loop on tensors that are ready in memory (no goal; what decoding costs);
-- `gradcam_cost`: seconds of a classification with map over one without (goal: at most 1.25);
+- `gradcam_cost`: seconds of a classification with map over one without (goal: at most 1.15);
 - `gradcam_speed`: maps a second over pytorch-grad-cam called image by image (goal: at least 4).
 """
 
