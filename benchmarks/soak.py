@@ -16,6 +16,7 @@ import random
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
@@ -26,6 +27,7 @@ from benchmarks.classify import draw
 from benchmarks.load import MODELS
 from zoo.catalogue import get_entry
 from zoo.engine import Caller, StoppedError
+from zoo.entry import Entry
 from zoo.images import ImageError, decode
 from zoo.runtime import BusyError, Runtime
 
@@ -33,14 +35,14 @@ METHODS = ("grad-cam", "layer-cam", "eigen-cam", "occlusion")
 ROOM = 15_000_000  # bytes of models: less than all three need
 
 
-def visit(runtime: Runtime, seed: int, until: float) -> None:
+def visit(runtime: Runtime, entries: Sequence[Entry], seed: int, until: float) -> None:
     """Visitors, one after the other, until the time is up."""
     chance = random.Random(seed)
     while time.monotonic() < until:
         here = [True]
         caller = Caller(f"visitor {chance.random()}", lambda here=here: here[0])
         for _ in range(chance.randint(1, 6)):
-            entry = get_entry(chance.choice(MODELS))
+            entry = chance.choice(entries)
             try:
                 content = b"no picture" if chance.random() < 0.05 else draw(chance.randrange(1000))
                 image = decode(content)
@@ -50,7 +52,7 @@ def visit(runtime: Runtime, seed: int, until: float) -> None:
                     runtime.explain(entry, image, method=chance.choice(METHODS), caller=caller)
             except (ImageError, BusyError, StoppedError):
                 continue
-        runtime.submit(get_entry(MODELS[0]), decode(draw(1)), caller=caller)
+        runtime.submit(entries[0], decode(draw(1)), caller=caller)
         here[0] = False  # leaves without waiting for the last answer
 
 
@@ -65,8 +67,9 @@ def soak(minutes: float, sessions: int) -> dict[str, float]:
     """Run it; returns what changed after the first minute (or the first fifth of a short run)."""
     begin = time.monotonic()
     until = begin + 60 * minutes
+    entries = [get_entry(name) for name in MODELS]
     with Runtime(max_bytes=ROOM) as runtime:
-        threads = [threading.Thread(target=visit, args=(runtime, seed, until)) for seed in range(sessions)]
+        threads = [threading.Thread(target=visit, args=(runtime, entries, seed, until)) for seed in range(sessions)]
         for thread in threads:
             thread.start()
         time.sleep(min(60.0, 12 * minutes))

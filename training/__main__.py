@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from training import comparison, crossval, evaluate, explain_quality, fetch, gate, publish, results, sweep
+from training import comparison, crossval, evaluate, explain_quality, fetch, gate, publish, results, space, sweep
 from training.audit.report import look_for_copies, write
 from training.audit.report import run as run_audit
 from training.checkpoint import CheckpointError
@@ -110,6 +110,7 @@ def parser() -> argparse.ArgumentParser:
     _add_rows(commands)
     _add_report(commands)
     _add_publish(commands)
+    _add_deploy(commands)
     _add_gate(commands)
     _add_quality(commands)
     _add_features(commands)
@@ -267,6 +268,22 @@ def _add_publish(commands: argparse._SubParsersAction) -> None:
     told.add_argument("--dry-run", action="store_true", help="say what would change, and change nothing")
     told.add_argument("--json", action="store_true", help="print what was published as JSON on stdout")
     told.set_defaults(run=_publish, again="give the command again")
+
+
+def _add_deploy(commands: argparse._SubParsersAction) -> None:
+    told = commands.add_parser(
+        "deploy-space",
+        help="put the app on the Hugging Face Hub as a Space",
+        description="Put the app into a Space of the Hub, as a container, in one commit; what is there already is not "
+        "sent again. Log in first with `hf auth login`.",
+    )
+    told.add_argument("--repo", required=True, metavar="NAMESPACE/NAME", help="the Space")
+    told.add_argument("--hardware", metavar="NAME", help="such as cpu-basic or t4-small; left as it is if not given")
+    told.add_argument("--zoo", metavar="NAMESPACE", help="place on the Hub whose models it lists beside the built-in")
+    told.add_argument("--private", action="store_true", help="a new Space is private")
+    told.add_argument("--dry-run", action="store_true", help="say what would change, and change nothing")
+    told.add_argument("--json", action="store_true", help="print what was deployed as JSON on stdout")
+    told.set_defaults(run=_deploy, again="give the command again")
 
 
 def _add_gate(commands: argparse._SubParsersAction) -> None:
@@ -670,6 +687,18 @@ def _publish(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(done))
     return FAILED if failed else OK
+
+
+def _deploy(options: argparse.Namespace) -> int:
+    wanted = space.Space(options.hardware, options.zoo, options.private, options.dry_run)
+    made = space.deploy(options.repo, wanted, say)
+    for line in made.change.lines() if options.dry_run else ():
+        say(f"{made.repo}: {line}")
+    if options.json:
+        print(json.dumps(asdict(made)))
+    how = "would be deployed" if options.dry_run else f"deployed at {made.url}, commit {made.sha}"
+    say(f"{made.repo}: {how}")
+    return OK
 
 
 def _gate(options: argparse.Namespace) -> int:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, ModelCard, constants
@@ -33,6 +33,7 @@ ASSETS = "assets"
 PICTURES = {"confusion.png": "Confusion matrix of the test set at home", "curves.png": "Training and validation curves"}
 AGREE = 1e-3  # by which a probability may differ after the way through the Hub
 Say = Callable[[object], None]
+Kind = Literal["model", "dataset", "space"]
 
 
 @dataclass(frozen=True)
@@ -91,8 +92,8 @@ def publish(entry: Entry, repo: str, wanted: Wanted, say: Say) -> Published:
         url = f"{client.endpoint}/{repo}"
         if not wanted.rehearse:
             client.create_repo(repo, private=wanted.private or None, exist_ok=True)
-        head, there = _state(repo)
-        change = compare(staged, there)
+        head, there = state(repo)
+        change = compare(staged, there, _is_ours)
         _check_tag(repo, wanted.tag, None if not change.none else head)
         if wanted.rehearse:
             return Published(repo, head, url, change, wanted.tag)
@@ -100,7 +101,8 @@ def publish(entry: Entry, repo: str, wanted: Wanted, say: Say) -> Published:
             say(f"{repo}: nothing has changed.")
             sha = str(head)
         else:
-            sha, url = _commit(repo, staged, change, str(head), wanted, url)
+            message = f"Publish {entry.id}" if change.added else "Renew card and figures"
+            sha, url = push(repo, staged, change, None if wanted.pull_request else str(head), url, message)
         if wanted.tag and wanted.tag not in _tags(repo):
             client.create_tag(repo, tag=wanted.tag, revision=sha)
         prove(entry, repo, sha)
@@ -179,14 +181,14 @@ def _png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def compare(staged: Path, there: Mapping[str, hub.File]) -> Change:
-    """What has to be sent and deleted so that a repository holds what is staged."""
+def compare(staged: Path, there: Mapping[str, hub.File], is_ours: Callable[[str], bool]) -> Change:
+    """What has to be sent and deleted so that a repository holds what is staged; files that are not ours stay."""
     here = {path.relative_to(staged).as_posix() for path in staged.rglob("*") if path.is_file()}
     known = here & set(there)
     return Change(
         added=tuple(sorted(here - known)),
         changed=tuple(sorted(name for name in known if hub.digest(staged / name, there[name]) != there[name].oid)),
-        deleted=tuple(sorted(name for name in set(there) - known if _is_ours(name))),
+        deleted=tuple(sorted(name for name in set(there) - known if is_ours(name))),
     )
 
 
@@ -194,10 +196,10 @@ def _is_ours(name: str) -> bool:
     return hub.allowed(name, 0) or name.startswith(f"{ASSETS}/")
 
 
-def _state(repo: str) -> tuple[str | None, dict[str, hub.File]]:
+def state(repo: str, kind: Kind = "model") -> tuple[str | None, dict[str, hub.File]]:
     """Where main stands, and all its files; None and nothing of a repository that is not there."""
     try:
-        info = hub.api().model_info(repo, files_metadata=True, timeout=hub.SECONDS)
+        info = hub.api().repo_info(repo, repo_type=kind, files_metadata=True, timeout=hub.SECONDS)
     except RepositoryNotFoundError:
         return None, {}
     return info.sha, {one.rfilename: hub.file_of(one) for one in info.siblings or []}
@@ -217,7 +219,13 @@ def _check_tag(repo: str, tag: str | None, sha: str | None) -> None:
         raise EntryError(f"{repo} has a tag {tag} already, at {known[tag][:10]}. Choose another: tags are not moved.")
 
 
-def _commit(repo: str, staged: Path, change: Change, head: str, wanted: Wanted, url: str) -> tuple[str, str]:
+def push(
+    repo: str, staged: Path, change: Change, head: str | None, url: str, message: str, kind: Kind = "model"
+) -> tuple[str, str]:
+    """Send a change in one commit on `head`, or as a pull request where that is None; returns its sha and page.
+
+    Raises EntryError, with nothing changed, if `head` is not where main stands any more or the card is refused.
+    """
     operations: list[Any] = [
         CommitOperationAdd(path_in_repo=name, path_or_fileobj=staged / name)
         for name in (*change.added, *change.changed)
@@ -228,9 +236,10 @@ def _commit(repo: str, staged: Path, change: Change, head: str, wanted: Wanted, 
         made = hub.api().create_commit(
             repo,
             operations,
-            commit_message=f"Publish {repo.split('/')[1]}" if change.added else "Renew card and figures",
-            parent_commit=None if wanted.pull_request else head,
-            create_pr=wanted.pull_request,
+            repo_type=kind,
+            commit_message=message,
+            parent_commit=head,
+            create_pr=head is None,
         )
     except HfHubHTTPError as error:
         if error.response.status_code == 412:

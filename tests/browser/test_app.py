@@ -14,7 +14,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
 from tests.browser.conftest import DESK, PATIENCE, PHONE
@@ -197,15 +199,20 @@ def test_several_pictures_and_one_that_is_none(page: Page, address: str, files: 
     bad = tmp_path / "text.png"
     bad.write_text("no picture")
     open_page(page, address)
-    upload(page, [*files, str(bad)])
+    noise = tmp_path / "noise.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (96, 96, 3), np.uint8)).save(noise)
+    upload(page, [*files, str(bad), str(noise)])
     expect(page.get_by_text("1 file could not be classified")).to_be_visible()
-    expect(page.get_by_role("heading", name="4 pictures")).to_be_visible()
-    # drawn cells are unlike any that the model knows, and are counted only if somebody wants it
-    page.get_by_text("Count them all the same").click()
+    expect(page.get_by_role("heading", name="5 pictures")).to_be_visible()
+    # drawn cells are unlike those that the model knows; noise is like no cell, and counted only if somebody wants it
     expect(page.get_by_role("heading", name="Differential count")).to_be_visible()
+    expect(page.get_by_text("like no cell that was seen in any laboratory").first).to_be_visible()
+    expect(page.get_by_text("4 cells. Intervals")).to_be_visible()
+    page.get_by_text("Count them all the same").click()
+    expect(page.get_by_text("5 cells. Intervals")).to_be_visible(timeout=PATIENCE)
     with page.expect_download() as download:
         page.get_by_role("button", name="Results as CSV").click()
-    assert len(Path(download.value.path()).read_text().splitlines()) == 5
+    assert len(Path(download.value.path()).read_text().splitlines()) == 6
 
 
 def test_the_model_stays_picked(page: Page, address: str, files: list[str]):
