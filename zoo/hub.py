@@ -34,6 +34,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 from huggingface_hub.hf_api import RepoSibling
+from huggingface_hub.utils._http import default_client_factory
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from tqdm import tqdm
 
@@ -206,7 +207,14 @@ def api() -> HfApi:
 @lru_cache(1)
 def _bounded_client() -> None:
     # without this a silent server would hold up a page for ever
-    set_client_factory(lambda: httpx2.Client(timeout=SECONDS, follow_redirects=True))
+    set_client_factory(_client)
+
+
+def _client() -> httpx2.Client:
+    # the client's own, which also sees to it that nothing is asked where HF_HUB_OFFLINE forbids it
+    made = default_client_factory()
+    made.timeout = httpx2.Timeout(SECONDS)
+    return made
 
 
 def is_offline() -> bool:

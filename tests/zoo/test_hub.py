@@ -182,6 +182,17 @@ def test_without_network_what_is_here_goes_on(server, monkeypatch):
             assert runtime.classify(found["alice--one"], image).probabilities == before
 
 
+def test_offline_nothing_is_asked(server, monkeypatch):
+    of("alice")
+    requests = len(server.log)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    again()
+    assert of("alice")["alice--one"].ok
+    with pytest.raises(EntryError, match="cannot be reached"):
+        zoo_hub.resolve("alice/one", "main")
+    assert len(server.log) == requests
+
+
 def test_of_an_unknown_place_the_reason_is_listed(server, monkeypatch):
     for place, words in (("alice/none", "no such repository"), ("a b", "no place on the Hub"), ("nobody", "holds no")):
         (entry,) = HubSource(place).entries()
