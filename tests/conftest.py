@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 # before anything imports huggingface_hub: no test may reach for the network
@@ -15,9 +16,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
+from huggingface_hub import constants
 from PIL import Image
 
+from tests.hub import Hub, serve
 from tests.making import ARCHITECTURES, LABELS, add_evaluation, draw_cell, make_entry
+from zoo import hub as zoo_hub
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 
@@ -47,6 +51,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def find_browser() -> str | None:
     return next((path for path in map(shutil.which, BROWSERS) if path), None)
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """A Hub on this computer that the client asks as alice, with caches of its own."""
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hf"))
+    monkeypatch.setenv("HEMAZOO_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HF_TOKEN", "hf_alice")
+    with serve() as server:
+        monkeypatch.setenv("HF_ENDPOINT", server.url)
+        yield server
+    zoo_hub.forget()
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,7 @@ import streamlit as st
 from huggingface_hub import constants
 from streamlit.testing.v1 import AppTest
 
-from tests.hub import Fault, Hub, serve
+from tests.hub import Fault, Hub
 from tests.making import add_evaluation, draw_cell, make_entry
 from tests.pages.test_pages import go, picker, png, said, upload
 from training.publish import Wanted, publish
@@ -22,21 +21,14 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def server(tmp_path, monkeypatch) -> Iterator[Hub]:
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hf"))
-    monkeypatch.setenv("HEMAZOO_CACHE", str(tmp_path / "cache"))
+def server(hub, tmp_path, monkeypatch) -> Hub:
     monkeypatch.setenv("HEMAZOO_ZOO", "hub:alice")
-    with serve() as hub:
-        monkeypatch.setenv("HF_ENDPOINT", hub.url)
-        for seed, tag in ((1, "v1"), (2, "v2")):
-            monkeypatch.setenv("HF_TOKEN", "hf_alice")
-            folder = make_entry(tmp_path / tag / "tiny", "test_resnet", seed, title="Tiny of the Hub")
-            add_evaluation(folder, seed)
-            publish(read_entry(folder), "alice/tiny", Wanted(tag=tag), print)
-        monkeypatch.setenv("HF_TOKEN", "")
-        yield hub
-    zoo_hub.forget()
+    for seed, tag in ((1, "v1"), (2, "v2")):
+        folder = make_entry(tmp_path / tag / "tiny", "test_resnet", seed, title="Tiny of the Hub")
+        add_evaluation(folder, seed)
+        publish(read_entry(folder), "alice/tiny", Wanted(tag=tag), print)
+    monkeypatch.setenv("HF_TOKEN", "")
+    return hub
 
 
 @pytest.fixture

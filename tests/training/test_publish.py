@@ -10,14 +10,13 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from huggingface_hub import ModelCard, constants
 
-from tests.hub import Fault, Hub, serve
+from tests.hub import Fault, Hub
 from tests.making import add_evaluation, make_entry
 from training.__main__ import main
 from training.publish import ASSETS
@@ -30,15 +29,8 @@ ENTRIES = FolderSource(BUILTIN, "builtin").entries()
 
 
 @pytest.fixture
-def server(tmp_path, monkeypatch) -> Iterator[Hub]:
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hf"))
-    monkeypatch.setenv("HEMAZOO_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("HF_TOKEN", "hf_alice")
-    with serve() as hub:
-        monkeypatch.setenv("HF_ENDPOINT", hub.url)
-        yield hub
-    zoo_hub.forget()
+def server(hub) -> Hub:
+    return hub
 
 
 @pytest.fixture

@@ -10,15 +10,14 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 from dockerfile_parse import DockerfileParser
-from huggingface_hub import HfApi, constants
+from huggingface_hub import HfApi
 
-from tests.hub import Hub, metadata, serve
+from tests.hub import Hub, metadata
 from training.__main__ import main
 from training.space import card
 
@@ -27,13 +26,8 @@ HOME = "/home/user"
 
 
 @pytest.fixture
-def server(tmp_path, monkeypatch) -> Iterator[Hub]:
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hf"))
-    monkeypatch.setenv("HF_TOKEN", "hf_alice")
-    with serve() as hub:
-        monkeypatch.setenv("HF_ENDPOINT", hub.url)
-        yield hub
+def server(hub) -> Hub:
+    return hub
 
 
 def deploy(*options: str) -> int:

@@ -7,14 +7,13 @@ import multiprocessing
 import os
 import re
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from huggingface_hub import constants
 
-from tests.hub import Fault, Hub, serve
+from tests.hub import Fault, Hub
 from tests.making import add_evaluation, draw_cell, make_config, make_entry
 from zoo import hub as zoo_hub
 from zoo.catalogue import get_entry, list_entries, sources
@@ -41,18 +40,13 @@ def folders(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def server(folders, tmp_path, monkeypatch) -> Iterator[Hub]:
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hf"))
-    monkeypatch.setenv("HEMAZOO_CACHE", str(tmp_path / "cache"))
+def server(hub, folders, monkeypatch) -> Hub:
+    monkeypatch.setenv("HF_TOKEN", "")
     monkeypatch.setenv("HEMAZOO_HUB_TTL", "600")
-    with serve() as hub:
-        monkeypatch.setenv("HF_ENDPOINT", hub.url)
-        for name in ("one", "two", "both"):
-            hub.put(f"alice/{name}", files_of(folders / name))
-        hub.put("alice/poem", {"README.md": b"no model"})
-        yield hub
-    zoo_hub.forget()
+    for name in ("one", "two", "both"):
+        hub.put(f"alice/{name}", files_of(folders / name))
+    hub.put("alice/poem", {"README.md": b"no model"})
+    return hub
 
 
 def of(place: str) -> dict:
