@@ -187,7 +187,7 @@ class HubSource:
             reason = status(self.place).problem or f"{self.place} holds no model of a zoo (tag {TAG}) that may be seen."
             return [Entry(entry_id(self.place), cache_folder(), None, Evaluation(), None, reason)]
         with ThreadPoolExecutor(TOGETHER) as pool:
-            return list(pool.map(lambda one: entry_at(*one), sorted(listing.repos.items())))
+            return list(pool.map(lambda one: entry_at(*one, self.place), sorted(listing.repos.items())))
 
 
 _checked: set[tuple[Path, str]] = set()
@@ -272,8 +272,8 @@ def forget(place: str | None = None) -> None:
         del _tried[key]
 
 
-def entry_at(repo: str, sha: str) -> Entry:
-    """The entry that a repository holds at a commit; broken with its reason if it is none."""
+def entry_at(repo: str, sha: str, place: str = "") -> Entry:
+    """The entry that a repository holds at a commit, listed in `place`; broken with its reason if it is none."""
     name = entry_id(repo)
     try:
         remote = Remote(commit_of(repo, sha), _snapshot(repo, sha))
@@ -283,16 +283,16 @@ def entry_at(repo: str, sha: str) -> Entry:
             remote.fetch(file)
     except EntryError as error:
         return Entry(name, _snapshot(repo, sha), None, Evaluation(), None, str(error))
-    return with_remote(read_entry(remote.folder, name), remote)
+    return with_remote(read_entry(remote.folder, name), remote, place)
 
 
-def with_remote(entry: Entry, remote: Remote) -> Entry:
+def with_remote(entry: Entry, remote: Remote, place: str) -> Entry:
     """An entry read from the cache, with what it can still fetch: weights that are not here count as there."""
     entry = replace(entry, origin=remote)
     told = remote.commit.files.get(WEIGHTS)
     if not entry.ok or entry.weights or told is None or entry.config.zoo.members:
         return entry
-    if is_offline() or status(remote.repo.split("/")[0]).problem:
+    if is_offline() or status(place).problem:
         return replace(entry, reason="Its weights are not on this computer, and the Hub cannot be reached.")
     return replace(entry, weights=Weights(remote.commit.parameters, told.size), reason=None)
 

@@ -154,6 +154,7 @@ def test_without_network_what_is_here_goes_on(server, monkeypatch):
     image = draw_cell("monocyte", 3)
     with Runtime("cpu", "fp32") as runtime:
         before = runtime.classify(of("alice")["alice--one"], image).probabilities
+    assert of("alice/two")["alice--two"].usable
     checked = zoo_hub.status("alice").checked
     monkeypatch.setenv("HEMAZOO_HUB_TTL", "0.001")
     for switch in ("refusing", "offline"):
@@ -172,6 +173,11 @@ def test_without_network_what_is_here_goes_on(server, monkeypatch):
         assert found["alice--one"].usable
         assert not found["alice--two"].usable
         assert "not on this computer" in found["alice--two"].reason
+        # a place that is one repository knows it as well
+        of("alice/two")
+        for asking in zoo_hub._asking.values():
+            asking.join()
+        assert not of("alice/two")["alice--two"].usable
         with Runtime("cpu", "fp32") as runtime:
             assert runtime.classify(found["alice--one"], image).probabilities == before
 
