@@ -115,7 +115,7 @@ def show_one(entry: Entry, picture: shared.Picture, result: Result) -> None:
         return
     prediction = result.prediction
     shared.warn_of_strangers(entry, prediction)
-    st.markdown(f"#### {entry.describe(prediction.label)} · {100 * prediction.confidence:.1f} %")
+    st.markdown(f"#### {shared.plain(entry.describe(prediction.label))} · {100 * prediction.confidence:.1f} %")
     left, right = st.columns([2, 3])
     left.image(
         image,
@@ -124,7 +124,7 @@ def show_one(entry: Entry, picture: shared.Picture, result: Result) -> None:
     )
     right.plotly_chart(shared.probability_bars(entry, prediction), config=shared.CHART)
     if picture.credit:
-        st.caption(picture.credit)
+        st.caption(shared.plain(picture.credit))
 
 
 def show_failures(pictures: list[shared.Picture], results: dict[str, Result]) -> None:
@@ -182,7 +182,7 @@ if not pictures:
 try:
     results = classify(entry, pictures)
 except (EntryError, BusyError) as error:
-    st.error(str(error))
+    st.error(shared.plain(error))
     st.stop()
 show_failures(pictures, results)
 good = [picture for picture in pictures if results[picture.id].prediction]

@@ -187,7 +187,7 @@ def show_leaderboard(entries: Sequence[Entry]) -> None:
         height=min(38 + 34 * len(shown), 640),
     )
     named = table.set_index("id")["model"]
-    told = [f"**{named[i]}** {leaderboard.COLUMNS[c].title}" for c, i in first.items() if i in named]
+    told = [f"**{shared.plain(named[i])}** {leaderboard.COLUMNS[c].title}" for c, i in first.items() if i in named]
     st.caption(
         "Click a column's head to sort. "
         + (f"Significantly best (red): {'; '.join(told)}. " if told else "No lead is significant. ")
@@ -196,7 +196,7 @@ def show_leaderboard(entries: Sequence[Entry]) -> None:
     )
     if table["leaky"].any():
         some = ", ".join(table.loc[table["leaky"], "model"])
-        st.warning(f"**Leaky split** at home, only good for reproducing others: {some}.")
+        st.warning(f"**Leaky split** at home, only good for reproducing others: {shared.plain(some)}.")
     downloads(table, "leaderboard", leaderboard.in_words(table, first))
 
 
@@ -211,7 +211,10 @@ def prepare(entries: Sequence[Entry], name: str, titles: Mapping[str, str]) -> l
             st.error(f"{titles[entry.id]} is left out on {name}: {error}")
             continue
         if found and set(described.labels) != set(found[0].benchmark.labels):
-            st.error(f"{titles[entry.id]} is left out: it names other classes on {name} than {found[0].title}.")
+            st.error(
+                f"{shared.plain(titles[entry.id])} is left out: it names other classes on {name} than "
+                f"{shared.plain(found[0].title)}."
+            )
             continue
         questions.setdefault(question, []).append(titles[entry.id])
         found.append(Shown(entry, titles[entry.id], name, described, table))
@@ -221,9 +224,12 @@ def prepare(entries: Sequence[Entry], name: str, titles: Mapping[str, str]) -> l
     for one in found:
         share = f"{100 * one.benchmark.leak_share:.1f} % of test images show a cell that training pictures show too"
         if one.benchmark.leaky:
-            st.warning(f"**Leaky split**, {one.title}: {share}. These figures are only good for reproducing others.")
+            st.warning(
+                f"**Leaky split**, {shared.plain(one.title)}: {share}. These figures are only good for reproducing "
+                "others."
+            )
         elif one.benchmark.leak_share:
-            st.caption(f":material/info: {one.title}: {share}; its card tells what that changes.")
+            st.caption(f":material/info: {shared.plain(one.title)}: {share}; its card tells what that changes.")
     return found
 
 
@@ -267,7 +273,9 @@ def show_behind(one: Shown, true: str, called: str, labels: list[str], name: str
     answers = np.array(labels)[one.table[labels].to_numpy().argmax(1)]
     rows = one.table[(one.table["label"] == true) & (answers == called)]
     rows = rows.sort_values(called, ascending=False)
-    st.markdown(f"**{len(rows):,} images** of {shared.plain(true)} that {shared.plain(one.title)} calls {called}")
+    st.markdown(
+        f"**{len(rows):,} images** of {shared.plain(true)} that {shared.plain(one.title)} calls {shared.plain(called)}"
+    )
     show_pictures(rows.head(PICTURES), one, name, f"behind {true} {called}")
     if len(rows) > PICTURES:
         st.caption(f"The {PICTURES} surest are shown; the table holds all.")
@@ -306,7 +314,7 @@ def why(one: Shown, file: str, source: object) -> None:
         image = source.image()
         found = default_runtime().explain(one.entry, image)
     except (ImageError, EntryError, ExplanationError, BusyError) as error:
-        st.error(str(error))
+        st.error(shared.plain(error))
         return
     left, right = st.columns(2)
     left.image(image, width="stretch", caption=file)
@@ -442,7 +450,7 @@ def show_agreement(found: Sequence[Shown], labels: list[str], name: str) -> None
     try:
         pairs = compared(tables, labels, tuple((one.entry.id, name, stamp(one.entry)) for one in found))
     except ValueError as error:
-        st.info(str(error))
+        st.info(shared.plain(error))
         return
     share = st.column_config.NumberColumn(format="percent")
     st.dataframe(

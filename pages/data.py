@@ -287,7 +287,7 @@ def embedding_map(audit: Audit, table: pd.DataFrame, url: Callable[[str], str]) 
     try:
         table, what = placed(audit, table)
     except (ReportError, OSError) as error:
-        st.error(str(error))
+        st.error(shared.plain(error))
         return
     left, middle, right = st.columns(3)
     by = left.selectbox("Colour by", ["label", "split", "flag"])
@@ -363,7 +363,7 @@ try:
     changed = (shown.audit.folder / REPORT).stat().st_mtime
     table = pictures_of(shown.audit, str(shown.audit.folder), changed)
 except (ReportError, OSError) as error:
-    st.error(str(error))
+    st.error(shared.plain(error))
     st.stop()
 url = picture_source(shown, table)
 if "thumbnail" not in table and shown.data is None:

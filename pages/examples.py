@@ -1,6 +1,8 @@
-"""Pictures to try: twelve smear frames, fetched on a click, or the folder the operator named."""
+"""Pictures to try: twelve smear frames, fetched on a click, or those the operator named."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import streamlit as st
 
@@ -8,6 +10,7 @@ from pages import shared
 from zoo.examples import VARIABLE, Example, ExamplesError, fetch, list_examples
 
 COLUMNS = 4
+FRAME_BYTES = 21_000  # of a smear frame of the manifest, about
 
 
 def show(column: st.delta_generator.DeltaGenerator, example: Example, number: int) -> None:
@@ -21,10 +24,11 @@ def show(column: st.delta_generator.DeltaGenerator, example: Example, number: in
             st.warning(f"{example.name}: {image}")
             return
         st.image(image, width="stretch")
-        st.caption(f"{example.name}" + (f", labelled {example.label}" if example.label else ""))
+        told = f", labelled {example.label}" if example.label else ""
+        st.caption(shared.plain(Path(example.name).name + told))
         if st.button("Use", key=f"use {number}", icon=":material/add:", width="stretch"):
-            shared.add_picture(example.name, data, example.credit)
-            st.toast(f"{example.name} is now among your pictures.")
+            shared.add_picture(Path(example.name).name, data, example.credit)
+            st.toast(f"{shared.plain(Path(example.name).name)} is now among your pictures.")
 
 
 def fetch_all(examples: list[Example]) -> list[Example]:
@@ -36,7 +40,7 @@ def fetch_all(examples: list[Example]) -> list[Example]:
         try:
             found[example.name] = fetch(example)
         except ExamplesError as error:
-            st.error(str(error))
+            st.error(shared.plain(error))
             break
         progress.progress(number / len(missing), f"{number} of {len(missing)} fetched")
     progress.empty()
@@ -47,26 +51,28 @@ shared.page("Examples")
 try:
     examples = list_examples()
 except ExamplesError as error:
-    st.error(str(error))
+    st.error(shared.plain(error))
     st.stop()
-missing = sum(example.path is None for example in examples)
+missing = [example for example in examples if example.path is None]
 if missing:
-    st.markdown(
-        f"{len(examples)} smear frames of 640×480 pixels, three for each of four kinds of white cell. Their cells are "
-        "in the test split of dataset2: no built-in model was trained on them."
-    )
+    if missing[0].origin is None:
+        st.markdown(
+            f"{len(examples)} smear frames of 640×480 pixels, three for each of four kinds of white cell. Their cells "
+            "are in the test split of dataset2: no built-in model was trained on them."
+        )
     st.caption(
-        f"{examples[0].credit}. They are fetched from their own address once, checked, and kept on this computer. To "
-        f"offer pictures of your own instead, name their folder in {VARIABLE}."
+        f"{shared.plain(examples[0].credit)}. They are fetched once, checked, and kept on this computer. To offer "
+        f"pictures of your own instead, name their folder, or their repository on the Hub, in {VARIABLE}."
     )
-    if st.button(f"Fetch {missing} frames (about {21 * missing} KB)", type="primary", icon=":material/download:"):
+    size = sum(example.bytes or FRAME_BYTES for example in missing) / 1000
+    if st.button(f"Fetch {len(missing)} pictures (about {size:,.0f} KB)", type="primary", icon=":material/download:"):
         examples = fetch_all(examples)
 here = [example for example in examples if example.path is not None]
 if here:
-    st.caption(f"Credit: {here[0].credit}.")
+    st.caption(f"Credit: {shared.plain(here[0].credit)}.")
     if st.button(f"Classify all {len(here)}", type="primary", icon=":material/biotech:"):
         for example in here:
-            shared.add_picture(example.name, example.path.read_bytes(), example.credit)
+            shared.add_picture(Path(example.name).name, example.path.read_bytes(), example.credit)
         st.switch_page("pages/classify.py")
     if shared.pictures():
         st.page_link(

@@ -153,10 +153,12 @@ def show_map(
     try:
         found = explanation(entry, picture, image, look, method)
     except FAILURES as error:
-        st.error(str(error))
+        st.error(shared.plain(error))
         return None
     if look.label and look.label not in entry.labels:
-        st.caption(f"{shared.plain(entry.title)} has no class {look.label}; shown for its predicted class.")
+        st.caption(
+            f"{shared.plain(entry.title)} has no class {shared.plain(look.label)}; shown for its predicted class."
+        )
     if method != look.method:
         st.caption(f"{METHODS[look.method].title} cannot explain this model; shown: {METHODS[found.method].title}.")
     drawn = look.draw(image, found)
@@ -302,7 +304,7 @@ def show_grid(entry: Entry, picture: shared.Picture, image: Image.Image, look: L
             found = explanation(entry, picture, image, look, name)
             rows.append((name, found, judged(entry, picture, image, found, look.layer)))
         except FAILURES as error:
-            st.caption(f"{METHODS[name].title}: {error}")
+            st.caption(f"{METHODS[name].title}: {shared.plain(error)}")
     progress.empty()
     rows.sort(key=lambda row: -row[2].road if row[2] else 1.0)
     for some in shared.chunks(rows, ACROSS):
@@ -347,7 +349,7 @@ def show_parts(entry: Entry, image: Image.Image, look: Look) -> None:
     try:
         found = default_runtime().concepts(entry, image, look.layer, shared.caller())
     except FAILURES as error:
-        st.info(str(error))
+        st.info(shared.plain(error))
         return
     left, right = st.columns([2, 3])
     left.image(parts(image, found.maps), width="stretch")
@@ -369,7 +371,7 @@ def show_picture(picture: shared.Picture, image: Image.Image, entries: list[Entr
         st.image(image, width="stretch")
         st.markdown(f"{shared.plain(picture.name)}, {image.width}×{image.height}")
         if picture.credit:
-            st.caption(picture.credit)
+            st.caption(shared.plain(picture.credit))
     shown = []
     for column, model in zip(columns[1:], entries, strict=True):
         with column:

@@ -11,12 +11,12 @@ import streamlit as st
 
 from pages import shared
 from zoo import hub
-from zoo.catalogue import distinct_titles, sources
+from zoo.catalogue import BUILTIN, distinct_titles, sources
 from zoo.entry import Entry, EntryError, read_card, read_history
 from zoo.runs import list_runs
 from zoo.scoring import NAMES
 
-PICTURE = re.compile(r"!\[[^\]]*\]\([^)]*\)")
+PICTURE = re.compile(r"!\[[^\]]*\](?:\([^)]*\)|\[[^\]]*\])?")
 REFRESH = 3  # seconds between two looks at what is in training
 
 
@@ -35,11 +35,19 @@ def overview(entries: list[Entry]) -> pd.DataFrame:
                 "classes": len(entry.labels),
                 "parameters": entry.weights.parameters if entry.weights else None,
                 "size": f"{entry.weights.bytes / 1e6:.1f} MB" if entry.weights else "no weights here",
+                "from": place(entry),
                 "id": entry.id,
                 "benchmark": tests[0].title if tests else "",
             }
         )
     return pd.DataFrame(rows)
+
+
+def place(entry: Entry) -> str:
+    """Where an entry is from."""
+    if isinstance(entry.origin, hub.Remote):
+        return f"the Hub, {entry.origin.repo}"
+    return "built in" if entry.folder.parent == BUILTIN else str(entry.folder.parent)
 
 
 def curves(history: pd.DataFrame, key: str = "") -> None:
@@ -178,7 +186,7 @@ def revision(entry: Entry) -> None:
     try:
         found = hub.revisions(entry)
     except EntryError as error:
-        st.warning(str(error), icon=":material/cloud_off:")
+        st.warning(shared.plain(error), icon=":material/cloud_off:")
         return
     named = {f"{one.kind} {one.name} {one.about}".strip(): one.sha for one in found}
     listed = next((name for name, sha in named.items() if sha == entry.origin.sha), None)
@@ -225,7 +233,7 @@ else:
     if entry.usable:
         st.session_state[shared.MODEL] = picked
     else:
-        st.warning(entry.reason)
+        st.warning(shared.plain(entry.reason))
     st.markdown(shared.describe(entry))
     revision(entry)
     if entry.usable:

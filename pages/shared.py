@@ -30,6 +30,8 @@ from zoo.runtime import Prediction
 
 MODEL, PICTURES = "model", "pictures"  # keys of what a session keeps from page to page
 INSIDE = "inside app.py"  # set by app.py
+LEFT_OUT = "left out"  # how many pictures found no room
+MOST_PICTURES, MOST_BYTES = 1000, 500_000_000  # of a session
 UPLOADED, TURN = "uploaded", "uploader turn"
 PINS = "revisions"  # commits of the Hub that this session chose, by entry
 REFRESH_SECONDS = 5  # how long a new entry may take to appear
@@ -97,7 +99,7 @@ def fetched(entry: Entry) -> Entry:
     try:
         return hub.fetch(entry, watch)
     except EntryError as error:
-        st.error(str(error), icon=":material/cloud_off:")
+        st.error(plain(error), icon=":material/cloud_off:")
         st.info("Choose another model, or try again later.")
         st.stop()
     finally:
@@ -192,7 +194,7 @@ def pick_model() -> Entry:
     entry = fetched(found[ids.index(picked)])
     st.caption(f"{describe(entry)} Runs on **{device_name(default_runtime().device)}**.")
     with st.popover("What each is good at", icon=":material/help:"):
-        st.markdown("\n".join(f"- **{named[other.id]}**: {describe(other)}" for other in found))
+        st.markdown("\n".join(f"- **{plain(named[other.id])}**: {describe(other)}" for other in found))
     return entry
 
 
@@ -202,10 +204,10 @@ def describe(entry: Entry) -> str:
         return entry.reason or ""
     tests = [b for b in entry.evaluation.benchmarks.values() if b.role == "test" and "accuracy" in b.metrics]
     figures = "".join(
-        f" Accuracy {percent(b.metrics['accuracy'])} on {b.title}: {b.n_images:,} images, {b.n_cells:,} cells."
+        f" Accuracy {percent(b.metrics['accuracy'])} on {plain(b.title)}: {b.n_images:,} images, {b.n_cells:,} cells."
         for b in tests[:1]
     )
-    return f"{entry.config.zoo.summary}{figures}"
+    return f"{plain(entry.config.zoo.summary)}{figures}"
 
 
 def pictures() -> list[Picture]:
@@ -214,9 +216,18 @@ def pictures() -> list[Picture]:
 
 
 def add_picture(name: str, data: bytes, credit: str = "") -> str:
-    """Keep a picture for all pages; returns its id. The same content under the same name is kept once."""
+    """Keep a picture for all pages; returns its id. The same content under the same name is kept once.
+
+    A session that is full keeps what it has; `picture_input` says so.
+    """
     identity = hashlib.sha256(name.encode() + b"\0" + data).hexdigest()[:24]
-    st.session_state.setdefault(PICTURES, {})[identity] = Picture(identity, name, data, credit)
+    kept = st.session_state.setdefault(PICTURES, {})
+    if identity not in kept and (
+        len(kept) >= MOST_PICTURES or sum(len(one.data) for one in kept.values()) + len(data) > MOST_BYTES
+    ):
+        st.session_state[LEFT_OUT] = st.session_state.get(LEFT_OUT, 0) + 1
+        return identity
+    kept[identity] = Picture(identity, name, data, credit)
     return identity
 
 
@@ -236,6 +247,11 @@ def picture_input(page: str) -> None:
         args=(key,),
         help="JPEG, PNG, BMP, WebP, TIFF (also 16-bit and float) or GIF; at most 20 MB and 50 megapixels each.",
     )
+    if left_out := st.session_state.pop(LEFT_OUT, 0):
+        st.warning(
+            f"{left_out} pictures were left out: a session keeps {MOST_PICTURES:,} pictures and {MOST_BYTES // 10**6} "
+            "MB at most. Clear some, or classify whole folders with `python -m zoo classify`."
+        )
     left, right = st.columns([3, 1], vertical_alignment="center")
     with left:
         if st.toggle("Use the camera", help="For a phone held to the eyepiece, for example."):

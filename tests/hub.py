@@ -11,6 +11,7 @@ import asyncio
 import base64
 import hashlib
 import json
+import math
 import re
 import threading
 import time
@@ -274,7 +275,19 @@ class _Routes:
             "tags": list(dict.fromkeys(tags)),
             "siblings": siblings,
             "cardData": card,
+            **self._counted(commit),
         }
+
+    def _counted(self, commit: Commit) -> dict[str, Any]:
+        """How many numbers its safetensors hold, as the Hub reads it from the header."""
+        stored = commit.files.get("model.safetensors")
+        try:
+            data = self.hub.blobs[stored.oid] if stored else b""
+            header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+            total = sum(math.prod(told["shape"]) for name, told in header.items() if name != "__metadata__")
+            return {"safetensors": {"parameters": {"F32": total}, "total": total}}
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
+            return {}
 
     def _card(self, commit: Commit) -> dict[str, Any]:
         stored = commit.files.get("README.md")
@@ -439,6 +452,8 @@ class _Routes:
         for one in told.get("model-index") or []:
             for result in one.get("results", [{}]):
                 wrong += [f"model-index {part}" for part in ("task", "dataset", "metrics") if not result.get(part)]
+        if isinstance(told.get("license"), str) and not re.fullmatch(r"[a-z0-9.-]+", told["license"]):
+            wrong.append("license")  # the Hub knows a list of them
         errors = [{"message": f'"{key}" is missing or of the wrong type'} for key in wrong]
         warnings = [] if told else [{"message": "empty or missing yaml metadata in repo card"}]
         return JSONResponse({"errors": errors, "warnings": warnings}, 400 if errors else 200)

@@ -12,7 +12,19 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from training import comparison, crossval, evaluate, explain_quality, fetch, gate, publish, results, space, sweep
+from training import (
+    comparison,
+    crossval,
+    evaluate,
+    explain_quality,
+    fetch,
+    gate,
+    publish,
+    publish_examples,
+    results,
+    space,
+    sweep,
+)
 from training.audit.report import look_for_copies, write
 from training.audit.report import run as run_audit
 from training.checkpoint import CheckpointError
@@ -110,6 +122,7 @@ def parser() -> argparse.ArgumentParser:
     _add_rows(commands)
     _add_report(commands)
     _add_publish(commands)
+    _add_publish_examples(commands)
     _add_deploy(commands)
     _add_gate(commands)
     _add_quality(commands)
@@ -268,6 +281,26 @@ def _add_publish(commands: argparse._SubParsersAction) -> None:
     told.add_argument("--dry-run", action="store_true", help="say what would change, and change nothing")
     told.add_argument("--json", action="store_true", help="print what was published as JSON on stdout")
     told.set_defaults(run=_publish, again="give the command again")
+
+
+def _add_publish_examples(commands: argparse._SubParsersAction) -> None:
+    told = commands.add_parser(
+        "publish-examples",
+        help="put pictures to try on the Hugging Face Hub",
+        description="Put a few pictures of each class into a data-set repository of the Hub, which the app's Examples "
+        "page shows where HEMAZOO_EXAMPLES=hub:NAMESPACE/NAME names it. They are saved anew, without the file's name "
+        "and metadata. Publish only what you may, and no name of a patient in the picture itself.",
+    )
+    told.add_argument("folder", type=Path, metavar="DIR", help="pictures, or a folder of them for each class")
+    told.add_argument("--repo", required=True, metavar="NAMESPACE/NAME", help="the data-set repository")
+    told.add_argument("--each", type=int, default=publish_examples.EACH, metavar="N", help="of each class (default 3)")
+    told.add_argument("--title", default=publish_examples.Wanted.title, metavar="TEXT", help="the card's name")
+    told.add_argument("--credit", default="", metavar="TEXT", help="where the pictures are from")
+    told.add_argument("--license", default="other", metavar="ID", help="as the Hub calls it, such as cc-by-4.0")
+    told.add_argument("--private", action="store_true", help="a new repository is private")
+    told.add_argument("--dry-run", action="store_true", help="say what would change, and change nothing")
+    told.add_argument("--json", action="store_true", help="print what was published as JSON on stdout")
+    told.set_defaults(run=_publish_examples, again="give the command again")
 
 
 def _add_deploy(commands: argparse._SubParsersAction) -> None:
@@ -689,16 +722,27 @@ def _publish(options: argparse.Namespace) -> int:
     return FAILED if failed else OK
 
 
-def _deploy(options: argparse.Namespace) -> int:
-    wanted = space.Space(options.hardware, options.zoo, options.private, options.dry_run)
-    made = space.deploy(options.repo, wanted, say)
+def _publish_examples(options: argparse.Namespace) -> int:
+    wanted = publish_examples.Wanted(
+        options.each, options.title, options.credit, options.license, options.private, options.dry_run
+    )
+    return _told(publish_examples.publish(options.folder, options.repo, wanted, say), options, "published")
+
+
+def _told(made: publish.Published, options: argparse.Namespace, what: str) -> int:
+    """Say what became of a publication."""
     for line in made.change.lines() if options.dry_run else ():
         say(f"{made.repo}: {line}")
     if options.json:
         print(json.dumps(asdict(made)))
-    how = "would be deployed" if options.dry_run else f"deployed at {made.url}, commit {made.sha}"
+    how = f"would be {what}" if options.dry_run else f"{what} at {made.url}, commit {made.sha}"
     say(f"{made.repo}: {how}")
     return OK
+
+
+def _deploy(options: argparse.Namespace) -> int:
+    wanted = space.Space(options.hardware, options.zoo, options.private, options.dry_run)
+    return _told(space.deploy(options.repo, wanted, say), options, "deployed")
 
 
 def _gate(options: argparse.Namespace) -> int:

@@ -25,6 +25,7 @@ from zoo.loaded import Answer, Loaded, Wish
 
 BATCH_SIZE = 32
 LANE = 128  # requests of one caller that may wait
+MOST_WAITING = 2048  # of all callers
 PATIENCE = 60.0  # seconds a caller waits for a place in a full lane
 LINGER = 0.002  # seconds a batch that is not full waits for more
 REMEMBERED = 2000  # requests that speeds are told from
@@ -130,15 +131,15 @@ class Engine:
     def submit(
         self, model: Loaded, pixels: torch.Tensor, wish: Wish | None, caller: Caller, wait: bool = True
     ) -> Ticket:
-        """Queue a picture as `model.pixels` gives it. Raises BusyError if the caller's lane stays full.
+        """Queue a picture as `model.pixels` gives it. Raises BusyError if the caller's lane, or the queue, stays full.
 
-        Without `wait` a lane takes any number.
+        Without `wait` there is always room.
         """
         request = _Request(model, pixels, wish, Ticket(), caller, time.monotonic())
         key = (caller.name, id(model))
         deadline = request.born + PATIENCE
         with self._changed:
-            while wait and len(self._lanes.get(key, ())) >= LANE and not self._closing:
+            while wait and self._is_full(key) and not self._closing:
                 left = deadline - time.monotonic()
                 if left <= 0 or not self._changed.wait(left):
                     raise BusyError(f"{self.waiting()} requests are waiting. Try again in a minute.")
@@ -147,6 +148,10 @@ class Engine:
             self._lanes.setdefault(key, deque()).append(request)
             self._changed.notify_all()
         return request.ticket
+
+    def _is_full(self, key: tuple[str, int]) -> bool:
+        waiting = sum(map(len, self._lanes.values()))
+        return len(self._lanes.get(key, ())) >= LANE or waiting >= MOST_WAITING
 
     def work(self, model: Loaded, do: Callable[[], Any], caller: Caller) -> Ticket:
         """Have the thread that owns the model do something with it, between two batches. Raises BusyError."""

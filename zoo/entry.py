@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 CONFIG = "config.json"
 HEAD = "head.skops"
@@ -68,6 +68,16 @@ Label = Annotated[str, Field(min_length=1, max_length=80, pattern=r"^[^\x00-\x1f
 Part = TypeVar("Part", bound=BaseModel)
 
 
+def _shown(text: str) -> str:
+    """Text that pages show: nothing in it may be read as HTML, as a link or as a picture from elsewhere."""
+    if re.search(r"[\x00-\x08\x0b-\x1f<]|\]\s*[(\[:]|!\[|://", text):
+        raise ValueError("holds markup or an address; it is shown as plain text")
+    return text
+
+
+Shown = Annotated[str, Field(max_length=1000), AfterValidator(_shown)]
+
+
 class EntryError(ValueError):
     """An entry that cannot be used; the message is a sentence for the user."""
 
@@ -96,9 +106,9 @@ class ZooPart(BaseModel):
 
     model_config = ConfigDict(extra="allow", frozen=True)
     schema_version: Literal[1]
-    title: str = Field(min_length=1, max_length=200)
-    task: str = Field(min_length=1, max_length=200)
-    summary: str = Field("", max_length=1000)
+    title: Shown = Field(min_length=1, max_length=200)
+    task: Shown = Field(min_length=1, max_length=200)
+    summary: Shown = ""
     explanation_layer: str | None = None
     temperature: float = Field(1.0, gt=0, description="Logits are divided by it")
     fitted_temperature: float | None = Field(None, gt=0, description="Already divided into the last layer's weights")
@@ -146,7 +156,7 @@ class Config(BaseModel):
     architecture: str = Field(pattern=r"^[A-Za-z0-9_.]+$", max_length=100)
     num_classes: int = Field(ge=2, le=1000)
     label_names: list[Label]
-    label_descriptions: dict[str, str] = {}
+    label_descriptions: dict[Label, Shown] = {}
     model_args: dict[str, Any] = {}
     pretrained_cfg: PretrainedCfg
     zoo: ZooPart
@@ -184,7 +194,7 @@ class Benchmark(BaseModel):
     """What was measured on one named evaluation set. `confusion[i][j]` counts images of label i called label j."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
-    title: str
+    title: Shown
     role: Literal["test", "validation"] = "test"
     labels: list[Label]
     confusion: list[list[Annotated[int, Field(ge=0)]]]

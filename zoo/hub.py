@@ -11,6 +11,7 @@ import errno
 import hashlib
 import os
 import re
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -57,8 +58,10 @@ from zoo.entry import (
 from zoo.files import write_json
 from zoo.gate import FILE as GATE
 from zoo.heads import NEIGHBOURS
+from zoo.images import MAX_BYTES, SUFFIXES
 
 PREFIX = "hub:"
+DATASETS = "datasets/"  # before a repository's name: pictures, not a model
 TAG = "hemazoo"  # of all repositories that hold an entry
 LISTED = (CONFIG, EVALUATION)  # what a listing needs of each
 NEEDED = (GATE, HEAD, NEIGHBOURS, WEIGHTS)  # to classify
@@ -76,13 +79,16 @@ PREDICTED, LARGEST_TABLE = re.compile(rf"{PREDICTIONS}/[A-Za-z0-9][A-Za-z0-9._-]
 REPO = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 NAMESPACE = re.compile(r"[A-Za-z0-9][\w.-]{0,95}")
 COLLECTION = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+-[0-9a-f]{24}")
+PICTURE = re.compile(r"(?:[\w -][\w. -]{0,79}/)?[\w-][\w.-]{0,99}")  # perhaps in a folder that is its label
 UNKNOWN_SIZE = 1 << 60  # more than is ever fetched
 MOST = 200  # repositories of a namespace
 SECONDS = 20.0  # that one answer of the Hub may take
 FRESH = 600.0  # seconds that a listing is believed
 PATIENCE = 3.0  # seconds that somebody who has a listing waits for a newer one
 TOGETHER = 8  # repositories looked at at a time
+ROOM = 100_000_000  # bytes of a disk that are never filled
 Watch = Callable[[int, int], None]  # bytes that are here, bytes in all
+Kind = Literal["model", "dataset"]
 
 
 class File(BaseModel):
@@ -95,9 +101,14 @@ class File(BaseModel):
 
 
 class Commit(BaseModel):
-    """A repository at a commit: the files of an entry that it has, and how many parameters the Hub counted."""
+    """A repository at a commit: the files of an entry that it has, and how many parameters the Hub counted.
+
+    Of a data set: its pictures, and its card's name and licence.
+    """
 
     model_config = ConfigDict(frozen=True)
+    kind: Kind = "model"
+    about: str = ""
     repo: str = Field(pattern=rf"^{REPO.pattern}$")
     sha: str = Field(pattern=r"^[0-9a-f]{40}$")
     files: dict[str, File]
@@ -162,6 +173,7 @@ class Remote:
         if told is None or self.is_here(name):
             return
         with sentences(f"{self.repo}: {name}"):
+            _check_room(told.size)
             for last in (False, True):
                 _download(self.commit, name, watch, force=last)
                 if digest(self.folder / name, told) == told.oid:
@@ -341,15 +353,27 @@ def resolve(repo: str, revision: str) -> Entry:
     return entry_at(repo, str(info.sha))
 
 
-def commit_of(repo: str, sha: str) -> Commit:
+def data_set(repo: str) -> Remote:
+    """The pictures of a data-set repository, as it was listed last. Raises EntryError if it cannot be had."""
+    if not REPO.fullmatch(repo):
+        raise EntryError(f"{repo} is no repository: give NAMESPACE/NAME.")
+    listing = listed(DATASETS + repo)
+    if listing is None:
+        raise EntryError(status(DATASETS + repo).problem or f"{repo} cannot be listed.")
+    sha = listing.repos[repo]
+    return Remote(commit_of(repo, sha, "dataset"), _snapshot(repo, sha, "dataset"))
+
+
+def commit_of(repo: str, sha: str, kind: Kind = "model") -> Commit:
     """What the Hub says of a commit's files; asked once, kept for good. Raises EntryError."""
-    path = _commit_file(repo, sha)
+    path = _commit_file(repo, sha, kind)
     try:
         return Commit.model_validate_json(path.read_text(encoding="utf-8"))
     except (OSError, ValidationError):
         pass
     with sentences(repo):
-        return _keep(_commit(api().model_info(repo, revision=sha, files_metadata=True, timeout=SECONDS)))
+        info = api().repo_info(repo, repo_type=kind, revision=sha, files_metadata=True, timeout=SECONDS)
+        return _keep(_commit(info) if kind == "model" else _pictures(info))
 
 
 def digest(path: Path, told: File) -> str:
@@ -382,6 +406,19 @@ def _commit(info: Any) -> Commit:
     return Commit(repo=info.id, sha=info.sha, files=files, parameters=counted.total if counted else None)
 
 
+def _pictures(info: Any) -> Commit:
+    """What is kept of the Hub's answer about a data set: pictures that could be shown, and what its card says."""
+    told = {one.rfilename: file_of(one) for one in info.siblings or []}
+    card = info.card_data.to_dict() if info.card_data else {}
+    said = [str(card[key])[:200] for key in ("pretty_name", "license") if isinstance(card.get(key), str)]
+    files = {
+        name: file
+        for name, file in told.items()
+        if PICTURE.fullmatch(name) and Path(name).suffix.lower() in SUFFIXES and file.size <= MAX_BYTES
+    }
+    return Commit(kind="dataset", repo=info.id, sha=info.sha, files=files, about=", ".join(said))
+
+
 def file_of(sibling: RepoSibling) -> File:
     """A file as the Hub tells of it."""
     if sibling.lfs is not None:
@@ -390,13 +427,16 @@ def file_of(sibling: RepoSibling) -> File:
 
 
 def _keep(commit: Commit) -> Commit:
-    write_json(_commit_file(commit.repo, commit.sha), commit.model_dump())
+    write_json(_commit_file(commit.repo, commit.sha, commit.kind), commit.model_dump())
     return commit
 
 
 def _ask(place: str) -> dict[str, str]:
     """Repositories of a place with the commit their main stands at."""
     client = api()
+    if place.startswith(DATASETS):
+        repo = place.removeprefix(DATASETS)
+        return {repo: str(client.dataset_info(repo, timeout=SECONDS).sha)}
     if COLLECTION.fullmatch(place):
         items = [item.item_id for item in client.get_collection(place).items if item.item_type == "model"]
         return {repo: str(client.model_info(repo, timeout=SECONDS).sha) for repo in items[:MOST]}
@@ -411,11 +451,12 @@ def _ask(place: str) -> dict[str, str]:
 
 
 def _download(commit: Commit, name: str, watch: Watch | None, force: bool) -> None:
-    if not force and (_snapshot(commit.repo, commit.sha) / name).is_file():
+    if not force and (_snapshot(commit.repo, commit.sha, commit.kind) / name).is_file():
         return
     api().hf_hub_download(
         commit.repo,
         name,
+        repo_type=commit.kind,
         revision=commit.sha,
         cache_dir=constants.HF_HUB_CACHE,
         force_download=force,
@@ -447,9 +488,18 @@ class _Nowhere:
         pass
 
 
-def _snapshot(repo: str, sha: str) -> Path:
+def _snapshot(repo: str, sha: str, kind: Kind = "model") -> Path:
     """Where huggingface_hub puts a commit's files."""
-    return Path(constants.HF_HUB_CACHE) / f"models--{entry_id(repo)}" / "snapshots" / sha
+    return Path(constants.HF_HUB_CACHE) / f"{kind}s--{entry_id(repo)}" / "snapshots" / sha
+
+
+def _check_room(size: int) -> None:
+    """Before anything is asked for: a disk that would be filled to the brim stops more than this app."""
+    place = Path(constants.HF_HUB_CACHE)
+    there = next(folder for folder in (place, *place.parents) if folder.exists())
+    free = shutil.disk_usage(there).free
+    if free < size + ROOM:
+        raise OSError(errno.ENOSPC, f"{size / 1e6:.0f} MB are needed and {free / 1e6:.0f} MB are free")
 
 
 def _endpoint() -> str:
@@ -465,8 +515,9 @@ def _place_file(place: str) -> Path:
     return _own("listings") / f"{entry_id(place)}.json"
 
 
-def _commit_file(repo: str, sha: str) -> Path:
-    return _own("commits") / entry_id(repo) / f"{sha}.json"
+def _commit_file(repo: str, sha: str, kind: Kind) -> Path:
+    # before there were data sets, models lay here alone
+    return _own("commits" if kind == "model" else DATASETS[:-1]) / entry_id(repo) / f"{sha}.json"
 
 
 def _kept(place: str) -> Listing | None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -12,14 +13,14 @@ import numpy as np
 import timm
 import torch
 from PIL import Image
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 import zoo.architectures  # noqa: F401 (registers our own networks with timm)
 from zoo.attribution import DEFAULT, MODEL_FREE, PREDICTED, Cams, ExplanationError, explain_batch, method_of, steps
 from zoo.attribution.features import Seen, layers_of, look, split_forward
-from zoo.entry import HEAD, WEIGHTS, Entry, EntryError, read_predictions
+from zoo.entry import HEAD, MAX_PARAMETERS, WEIGHTS, Entry, EntryError, read_predictions
 from zoo.gate import Gate, read_gate
 from zoo.heads import NEIGHBOURS, Headed, Neighbour, read_head, read_neighbours
 from zoo.preprocess import Preprocessor, preprocessor
@@ -29,6 +30,8 @@ BF16_GAIN = 1.15  # how much faster than fp32 bf16 must be to be used
 # bf16 moves a logit by about 1 %: no matter where the answer is clear, up to some hundredths where it is not.
 # Answers between these bounds are computed again in fp32.
 CLEAR = 0.98
+# networks make some layers twice while they are built, a classical head's entry has no last layer
+SPARE, SPARE_MORE = 2, 1_000_000
 
 
 @dataclass(frozen=True)
@@ -243,16 +246,20 @@ def load_model(entry: Entry) -> nn.Module:
     if not timm.is_model(config.architecture.split(".")[0]):
         raise EntryError(f"{entry.id} needs the architecture {config.architecture}, which is not known here.")
     try:
-        model = timm.create_model(
-            config.architecture, pretrained=False, num_classes=config.num_classes, **config.model_args
-        )
+        with _at_most(SPARE * entry.weights.parameters + SPARE_MORE if entry.weights.parameters else MAX_PARAMETERS):
+            model = timm.create_model(
+                config.architecture, pretrained=False, num_classes=config.num_classes, **config.model_args
+            )
         tensors = load_file(str(entry.folder / WEIGHTS))
         if config.zoo.head:
             # what a classical head takes the place of may be missing
             left = model.state_dict()
             tensors = {key: left[key] for key in left if key.startswith("classifier.")} | tensors
         model.load_state_dict(tensors)
-    except (RuntimeError, TypeError, ValueError, AttributeError, OSError, SafetensorError) as error:
+    except EntryError as error:
+        raise EntryError(f"{entry.id} cannot be loaded: {error}") from error
+    # what a network's own code makes of arguments that are not for it may be anything
+    except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise EntryError(
             f"{entry.id} cannot be loaded: its weights do not fit {config.architecture} ({reason})"
@@ -260,6 +267,32 @@ def load_model(entry: Entry) -> nn.Module:
     if config.zoo.head:
         model = Headed(model, read_head(entry.folder / HEAD, config.num_classes), config.num_classes)
     return model.eval().requires_grad_(False)
+
+
+@contextlib.contextmanager
+def _at_most(parameters: int) -> Iterator[None]:
+    """No more parameters than this may come about in this thread: a network is not built to find it does not fit.
+
+    Raises EntryError at the first parameter too many, before its memory is touched.
+    """
+    _building.left = parameters
+    try:
+        yield
+    finally:
+        _building.left = None
+
+
+def _count_down(_: nn.Module, __: str, parameter: nn.Parameter | None) -> None:
+    left = getattr(_building, "left", None)
+    if left is None or parameter is None:
+        return
+    _building.left = left - parameter.numel()
+    if _building.left < 0:
+        raise EntryError("its options ask for a network far larger than its weights.")
+
+
+_building = threading.local()  # `left`: how many parameters may still come about; None where no network is built
+register_module_parameter_registration_hook(_count_down)
 
 
 def autocast(device: torch.device, bf16: bool) -> contextlib.AbstractContextManager:
