@@ -3,8 +3,9 @@
     python benchmarks/soak.py [--minutes N] [--sessions N] [--json]
 
 Sessions come and go, classify and explain with three models by turns, quickly and slowly, upload what is no picture,
-and leave in the middle; models are put away and loaded again. Printed: memory at the end over that after the first
-minute (goal: within 2 %), and how many threads and open files there are more (goal: none).
+and leave in the middle; models are put away and loaded again. Every minute the last of them leave, and what is then
+held is taken down. Printed: memory at the end over that after the first minute (goal: within 2 %), and how many threads
+and open files there are more (goal: none).
 """
 
 from __future__ import annotations
@@ -66,21 +67,23 @@ def state() -> tuple[int, int, int]:
 def soak(minutes: float, sessions: int) -> dict[str, float]:
     """Run it; returns what changed after the first minute (or the first fifth of a short run)."""
     begin = time.monotonic()
-    until = begin + 60 * minutes
     entries = [get_entry(name) for name in MODELS]
+    seen = []
     with Runtime(max_bytes=ROOM) as runtime:
-        threads = [threading.Thread(target=visit, args=(runtime, entries, seed, until)) for seed in range(sessions)]
-        for thread in threads:
-            thread.start()
-        time.sleep(min(60.0, 12 * minutes))
-        seen = [state()]
-        while time.monotonic() < until - 2:
-            time.sleep(min(30.0, until - 2 - time.monotonic()))
+        while time.monotonic() < begin + 60 * minutes - 1:
+            until = time.monotonic() + min(60.0, 12 * minutes)
+            given = [(runtime, entries, 1000 * len(seen) + seed, until) for seed in range(sessions)]
+            threads = [threading.Thread(target=visit, args=one) for one in given]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            # at rest: in the middle of work, memory tells what is being worked on
+            while runtime.waiting():
+                time.sleep(0.1)
             seen.append(state())
             told = f"{seen[-1][0] / 1e6:.0f} MB, {seen[-1][1]} threads, {seen[-1][2]} files"
-            print(f"{(time.monotonic() - begin) / 60:.1f} min: {told}", file=sys.stderr)
-        for thread in threads:
-            thread.join()
+            print(f"{(time.monotonic() - begin) / 60:.1f} min: {told}", file=sys.stderr, flush=True)
         load = runtime.load_now()
     first, last = seen[0], seen[-1]
     return {

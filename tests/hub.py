@@ -286,7 +286,7 @@ class _Routes:
             header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
             total = sum(math.prod(told["shape"]) for name, told in header.items() if name != "__metadata__")
             return {"safetensors": {"parameters": {"F32": total}, "total": total}}
-        except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
             return {}
 
     def _card(self, commit: Commit) -> dict[str, Any]:

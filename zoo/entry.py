@@ -33,6 +33,8 @@ ID = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,192}$")
 ELSEWHERE = "Its weights are published elsewhere."
 MAX_JSON_BYTES = 20_000_000
 MAX_HEADER_BYTES = 10_000_000
+MAX_ROWS, MAX_TABLE_BYTES = 2_000_000, 500_000_000  # of stored predictions
+MAX_CARD_BYTES = 2_000_000
 MAX_PARAMETERS = 1_000_000_000
 MAX_SIDE = 2048
 WEIGHT_TYPES = {"F16": 2, "BF16": 2, "F32": 4, "F64": 8, "I64": 8, "I32": 4, "U8": 1, "I8": 1, "BOOL": 1, "I16": 2}
@@ -359,10 +361,15 @@ class Entry:
         return f"{label}: {text}" if text else label
 
 
-def read_entry(folder: Path, name: str | None = None) -> Entry:
-    """Read an entry's folder, called `name` or as it is. Never raises on bad content: it comes back with the reason."""
+def read_entry(folder: Path, name: str | None = None, links: bool = False) -> Entry:
+    """Read an entry's folder, called `name` or as it is. Never raises on bad content: it comes back with the reason.
+
+    Files that are `links` out of the folder are refused, unless it is one that we put together ourselves.
+    """
     empty, name = Evaluation(), name or folder.name
     try:
+        if not links:
+            _check_links(folder)
         if not ID.match(name):
             raise EntryError("The folder's name may only have letters, digits, dots, dashes and underscores.")
         config = _parse(folder / CONFIG, Config)
@@ -377,6 +384,15 @@ def read_entry(folder: Path, name: str | None = None) -> Entry:
     else:
         reason = None if weights else f"{ELSEWHERE} Its figures can be compared, but it cannot classify here."
     return Entry(name, folder, config, evaluation, weights, reason)
+
+
+def _check_links(folder: Path) -> None:
+    """A folder that came from somebody else must not show, or send on, what lies elsewhere on this computer."""
+    home = folder.resolve()
+    for place in (folder, folder / PREDICTIONS):
+        for path in place.iterdir() if place.is_dir() else ():
+            if path.is_symlink() and not (path.exists() and path.resolve().is_relative_to(home)):
+                raise EntryError(f"{path.name} is a link that leads out of the entry's folder. Copy the file instead.")
 
 
 def _with_head(weights: Weights, head: Path) -> Weights:
@@ -444,7 +460,13 @@ def read_predictions(entry: Entry, benchmark: str) -> pd.DataFrame:
     if described is None or not path.is_file():
         raise EntryError(f"{entry.id} keeps no predictions for {benchmark}.")
     try:
+        told = pq.read_metadata(path)
+        size = sum(told.row_group(n).total_byte_size for n in range(told.num_row_groups))
+        if told.num_rows > MAX_ROWS or size > MAX_TABLE_BYTES:
+            raise EntryError(f"{path.name} of {entry.id} has {told.num_rows:,} rows, more than are read.")
         table = pq.read_table(path).to_pandas()
+    except EntryError:
+        raise
     except (OSError, pa.ArrowException, ValueError) as error:
         raise EntryError(f"{path.name} of {entry.id} is not a readable parquet file.") from error
     columns = ["file", "cell", "label", *(f"p:{label}" for label in described.labels)]
@@ -501,7 +523,10 @@ def read_history(entry: Entry) -> pd.DataFrame:
 def read_card(entry: Entry) -> str:
     """The model card's Markdown without its metadata block; empty where there is none."""
     try:
-        text = entry.file(CARD).read_text(encoding="utf-8")
+        path = entry.file(CARD)
+        if path.stat().st_size > MAX_CARD_BYTES:
+            return ""
+        text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError, EntryError):
         return ""
     return re.sub(r"\A---\n.*?\n---\n", "", text, flags=re.DOTALL)
@@ -509,14 +534,20 @@ def read_card(entry: Entry) -> str:
 
 def _json(path: Path) -> Any:
     try:
-        if path.stat().st_size > MAX_JSON_BYTES:
-            raise EntryError(f"{path.name} is larger than {MAX_JSON_BYTES // 1_000_000} MB.")
-        return json.loads(path.read_text(encoding="utf-8"))
+        size = path.stat().st_size
+        text = path.read_text(encoding="utf-8") if size <= MAX_JSON_BYTES else ""
     except FileNotFoundError as error:
         raise EntryError(f"{path.name} is missing.") from error
     except OSError as error:
         raise EntryError(f"{path.name} cannot be read: {error.strerror}.") from error
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except UnicodeDecodeError as error:
+        raise EntryError(f"{path.name} is not valid JSON: it is no text.") from error
+    if size > MAX_JSON_BYTES:
+        raise EntryError(f"{path.name} is larger than {MAX_JSON_BYTES // 1_000_000} MB.")
+    try:
+        return json.loads(text)
+    # not only damage: Python reads no number of more than some thousand digits
+    except (ValueError, RecursionError) as error:
         raise EntryError(f"{path.name} is not valid JSON: {str(error).splitlines()[0]}.") from error
 
 

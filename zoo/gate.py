@@ -55,6 +55,11 @@ class Gate:
         away = torch.where(self.far > 1, beyond / (self.far - 1).clamp(min=1e-6), 1 + beyond)
         return 1 + torch.where(beyond > 0, away, beyond)
 
+    @property
+    def width(self) -> int:
+        """Length of the embeddings that it judges."""
+        return len(self.mean)
+
     def raw(self, vectors: torch.Tensor) -> torch.Tensor:
         """Distances in units of `limit`, whatever `far` is."""
         centred = _unit(vectors.float()) - self.mean

@@ -46,6 +46,7 @@ from zoo.entry import (
     EVALUATION,
     HEAD,
     HISTORY,
+    MAX_CARD_BYTES,
     MAX_JSON_BYTES,
     PREDICTIONS,
     WEIGHTS,
@@ -69,7 +70,7 @@ LARGEST: Mapping[str, int] = {  # bytes
     CONFIG: 1_000_000,
     EVALUATION: MAX_JSON_BYTES,
     HISTORY: MAX_JSON_BYTES,
-    CARD: 2_000_000,
+    CARD: MAX_CARD_BYTES,
     WEIGHTS: 2_000_000_000,
     HEAD: 500_000_000,
     GATE: 10_000_000,
@@ -295,7 +296,7 @@ def entry_at(repo: str, sha: str, place: str = "") -> Entry:
             remote.fetch(file)
     except EntryError as error:
         return Entry(name, _snapshot(repo, sha), None, Evaluation(), None, str(error))
-    return with_remote(read_entry(remote.folder, name), remote, place)
+    return with_remote(read_entry(remote.folder, name, links=True), remote, place)
 
 
 def with_remote(entry: Entry, remote: Remote, place: str) -> Entry:
@@ -322,7 +323,7 @@ def fetch(entry: Entry, watch: Watch | None = None) -> Entry:
         return entry
     for name in NEEDED:
         entry.origin.fetch(name, watch if name == WEIGHTS else None)
-    found = read_entry(entry.folder, entry.id)
+    found = read_entry(entry.folder, entry.id, links=True)
     if not found.ok:
         raise EntryError(f"{entry.id} cannot be used: {found.reason}")
     return replace(found, origin=entry.origin)

@@ -21,6 +21,7 @@ import zoo.architectures  # noqa: F401 (registers our own networks with timm)
 from zoo.attribution import DEFAULT, MODEL_FREE, PREDICTED, Cams, ExplanationError, explain_batch, method_of, steps
 from zoo.attribution.features import Seen, layers_of, look, split_forward
 from zoo.entry import HEAD, MAX_PARAMETERS, WEIGHTS, Entry, EntryError, read_predictions
+from zoo.gate import FILE as GATE
 from zoo.gate import Gate, read_gate
 from zoo.heads import NEIGHBOURS, Headed, Neighbour, read_head, read_neighbours
 from zoo.preprocess import Preprocessor, preprocessor
@@ -89,6 +90,8 @@ class Loaded:
     def gate(self) -> Gate | None:
         """The entry's gate. Raises EntryError if it is damaged: only then, so that it can be fitted again."""
         gate = read_gate(self.entry.folder, len(self.labels))
+        if gate and gate.width != self._vectors(split_forward(self.model, self._blank())[0]).shape[1]:
+            raise EntryError(f"{GATE} of {self.entry.id} does not fit its model; fit it again (`training gate`).")
         return gate and gate.to(self.device)
 
     def pixels(self, image: Image.Image) -> torch.Tensor:
@@ -156,6 +159,11 @@ class Loaded:
         """The vectors before the last layer (n, d) float32 of pictures (see `pixels`)."""
         with autocast(self.device, self.bf16):
             return self._vectors(split_forward(self.model, self._batch(pictures))[0]).cpu().numpy()
+
+    def _blank(self) -> torch.Tensor:
+        config = self.entry.config
+        size = config.pretrained_cfg.input_size if config else (3, 8, 8)
+        return torch.zeros(1, *size, device=self.device)
 
     def _vectors(self, features: torch.Tensor) -> torch.Tensor:
         with torch.no_grad():

@@ -1,0 +1,182 @@
+"""What somebody made to do harm, or what arrived damaged, ends in a sentence: here, from the Hub, and in the app."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import streamlit as st
+from streamlit.testing.v1 import AppTest
+
+from tests import hostile
+from tests.making import draw_cell
+from tests.pages.test_pages import go, picker
+from zoo.__main__ import main
+from zoo.catalogue import FolderSource, get_entry, list_entries
+from zoo.entry import EntryError, read_card, read_entry, read_history, read_predictions, summary
+from zoo.hub import HubSource
+from zoo.images import ImageError, decode
+from zoo.runtime import Runtime
+
+ROOT = Path(__file__).parents[2]
+PICTURES = dict(hostile.pictures())
+
+
+@pytest.fixture(scope="module")
+def good(tiny_zoo: Path) -> Path:
+    return tiny_zoo / "tiny-cnn60"
+
+
+@pytest.fixture(scope="module")
+def runtime():
+    with Runtime("cpu", "fp32") as made:
+        yield made
+
+
+def test_the_corpora_are_as_large_as_they_should_be():
+    assert len(hostile.BROKEN) + len(hostile.UNUSABLE) + len(hostile.HARMLESS) >= 60
+    assert len(PICTURES) >= 150
+
+
+@pytest.mark.parametrize("name", hostile.BROKEN)
+def test_a_broken_entry_says_why(good, tmp_path, name):
+    damage, said = hostile.BROKEN[name]
+    folder = hostile.damaged(good, tmp_path / "zoo" / "mine", damage)
+    entry = read_entry(folder)
+    assert not entry.ok
+    assert re.search(said, entry.reason), entry.reason
+    assert entry.reason.endswith(".")
+    assert len(entry.reason) < 600
+    assert summary(entry)["status"] == "broken"
+    listed = list_entries([FolderSource(folder.parent, "test")])
+    assert [e.id for e in listed] == ["mine"]
+    with pytest.raises(EntryError, match="mine cannot be used"):
+        get_entry("mine", listed)
+
+
+@pytest.mark.parametrize("name", hostile.UNUSABLE)
+def test_what_cannot_be_used_says_so_when_it_is(good, tmp_path, runtime, name):
+    damage, said = hostile.UNUSABLE[name]
+    folder = hostile.damaged(good, tmp_path / "zoo" / "mine", damage)
+    with pytest.raises(EntryError, match=said):
+        runtime.classify(get_entry("mine", list_entries([FolderSource(folder.parent, "test")])), draw_cell("monocyte"))
+    assert runtime.classify(read_entry(good), draw_cell("monocyte")).label, "and others go on"
+
+
+@pytest.mark.parametrize("name", hostile.HARMLESS)
+def test_what_is_beside_a_model_does_nothing(good, tmp_path, runtime, name):
+    folder = hostile.damaged(good, tmp_path / "zoo" / "mine", hostile.HARMLESS[name])
+    entry, before = read_entry(folder), set(sys.modules)
+    picture = draw_cell("monocyte", 4)
+    assert runtime.classify(entry, picture).probabilities == runtime.classify(read_entry(good), picture).probabilities
+    assert isinstance(read_card(entry), str)
+    read_history(entry)
+    if name.startswith("predictions"):
+        with pytest.raises(EntryError):
+            read_predictions(entry, "drawn-test")
+    assert not {name for name in set(sys.modules) - before if "modeling" in name}
+
+
+def test_a_layer_that_is_not_there_is_told_when_it_is_asked_for(good, tmp_path, runtime):
+    damage = hostile.HARMLESS["layer that is not there"]
+    entry = read_entry(hostile.damaged(good, tmp_path / "mine", damage))
+    with pytest.raises(ValueError, match="layer"):
+        runtime.explain(entry, draw_cell("monocyte"))
+
+
+@pytest.fixture(scope="module")
+def corpus(good, tmp_path_factory) -> Path:
+    """All entries of the corpora in one folder."""
+    folder = tmp_path_factory.mktemp("corpus")
+    damages = [damage for damage, _ in (*hostile.BROKEN.values(), *hostile.UNUSABLE.values())]
+    for number, damage in enumerate([*damages, *hostile.HARMLESS.values()]):
+        hostile.damaged(good, folder / f"e{number:03}", damage)
+    shutil.copytree(good, folder / "good")
+    return folder
+
+
+def test_from_the_hub_it_is_no_different(hub, corpus, monkeypatch):
+    card = b"---\nlibrary_name: timm\ntags:\n- hemazoo\n---\n# x\n"
+    for folder in sorted(corpus.iterdir()):
+        files = {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file() and not p.is_symlink()}
+        hub.put(
+            f"alice/{folder.name}", {**files, "README.md": card, "../../escape.json": b"{}", "a/../config.json": b""}
+        )
+    found = {entry.id: entry for entry in HubSource("alice").entries()}
+    assert len(found) == len(list(corpus.iterdir()))
+    assert found["alice--good"].usable
+    local = {entry.id: entry for entry in FolderSource(corpus, "test").entries()}
+    for name, entry in local.items():
+        if (
+            not entry.ok
+            and "weights" not in entry.reason
+            and "safetensors" not in entry.reason
+            and "link" not in entry.reason
+        ):
+            there = found[f"alice--{name}"]
+            assert not there.ok, (name, entry.reason)
+            assert there.reason.endswith(".")
+    with Runtime("cpu", "fp32") as runtime:
+        right = runtime.classify(local["good"], draw_cell("monocyte")).probabilities
+        for entry in found.values():
+            try:
+                assert set(runtime.classify(entry, draw_cell("monocyte")).probabilities) == set(right)
+            except EntryError as error:
+                assert str(error).endswith((".", ")"))
+
+
+def test_the_app_lists_them_all(corpus, monkeypatch):
+    monkeypatch.setenv("HEMAZOO_ZOO", str(corpus))
+    st.cache_resource.clear()
+    st.cache_data.clear()
+    app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=120).run()
+    go(app, "models")
+    assert not app.exception
+    table = app.dataframe[-1].value
+    assert len(table) >= len(hostile.BROKEN)
+    ids = [name for name in app.dataframe[0].value["id"] if name in {path.name for path in corpus.iterdir()}]
+    assert len(ids) >= len(hostile.UNUSABLE) + len(hostile.HARMLESS)
+    for title in ids:
+        picker(app, "Look at").set_value(title).run()
+        assert not app.exception, title
+        shown = " ".join(str(part.value) for part in app.markdown)
+        assert "evil" not in shown or "![" not in shown, title
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_a_picture_is_read_or_refused(name):
+    try:
+        found = decode(PICTURES[name])
+    except ImageError as error:
+        assert str(error).endswith(".")
+    else:
+        assert found.mode == "RGB"
+        assert np.asarray(found).size <= 150_000_000
+
+
+def test_the_command_line_names_each_that_failed(tiny_zoo, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HEMAZOO_ZOO", str(tiny_zoo))
+    for number, data in enumerate(PICTURES.values()):
+        (tmp_path / f"{number:03}.png").write_bytes(data)
+    draw_cell("monocyte").save(tmp_path / "good.png")
+    assert main(["classify", str(tmp_path), "--model", "tiny-cnn60", "--json"]) == 1
+    out, err = capsys.readouterr()
+    told = {Path(one["file"]).name: one for one in map(json.loads, out.splitlines())}
+    assert told["good.png"]["label"]
+    for number, (name, data) in enumerate(PICTURES.items()):
+        one = told[f"{number:03}.png"]
+        assert ("error" in one) != _reads(data), name
+    assert f"{sum('error' in one for one in told.values())} of {len(told)} files" in err
+
+
+def _reads(data: bytes) -> bool:
+    try:
+        decode(data)
+    except ImageError:
+        return False
+    return True
