@@ -35,8 +35,8 @@ def overview(entries: list[Entry]) -> pd.DataFrame:
                 "classes": len(entry.labels),
                 "parameters": entry.weights.parameters if entry.weights else None,
                 "size": f"{entry.weights.bytes / 1e6:.1f} MB" if entry.weights else "no weights here",
-                "from": place(entry),
                 "id": entry.id,
+                "from": place(entry),
                 "benchmark": tests[0].title if tests else "",
             }
         )
@@ -46,7 +46,7 @@ def overview(entries: list[Entry]) -> pd.DataFrame:
 def place(entry: Entry) -> str:
     """Where an entry is from."""
     if isinstance(entry.origin, hub.Remote):
-        return f"the Hub, {entry.origin.repo}"
+        return f"Hub: {entry.origin.repo}"
     return "built in" if entry.folder.parent == BUILTIN else str(entry.folder.parent)
 
 
@@ -120,21 +120,31 @@ def in_training() -> None:
 
 def places() -> None:
     """How the places on the Hub answer: since when a listing stands, and what is wrong."""
-    for source in sources():
-        if not isinstance(source, hub.HubSource):
-            continue
-        state = hub.status(source.place)
-        if state.problem:
-            since = f" Shown as listed {age(state.checked)}." if state.checked else ""
-            st.warning(f"{shared.plain(state.problem)}{since}", icon=":material/cloud_off:")
-        elif state.checked:
-            st.caption(f":material/cloud_done: {shared.plain(source.name)}, listed {age(state.checked)}.")
-    if any(isinstance(source, hub.HubSource) for source in sources()) and st.button(
-        "Ask the Hub again", icon=":material/refresh:"
-    ):
+    named = [source.place for source in sources() if isinstance(source, hub.HubSource)]
+    waiting = any(hub.status(place).asked for place in named)
+    # looks again by itself until there is an answer
+    st.fragment(told, run_every=1 if waiting else None)(named, waiting)
+    if named and st.button("Ask the Hub again", icon=":material/refresh:"):
         hub.forget()
         shared.renew()
         st.rerun()
+
+
+def told(named: list[str], waiting: bool) -> None:
+    """A line a place. Begins the page anew when the answer that was waited for has come."""
+    found = [hub.status(place) for place in named]
+    if waiting and not any(state.asked for state in found):
+        shared.renew()
+        st.rerun()
+    for state in found:
+        place = shared.plain(hub.PREFIX + state.place)
+        since = f"shown as listed {age(state.checked)}" if state.checked else "not listed yet"
+        if state.asked:
+            st.caption(f":material/cloud_sync: {place} is being asked; {since}.")
+        elif state.problem:
+            st.warning(f"{shared.plain(state.problem)} {since.capitalize()}.", icon=":material/cloud_off:")
+        elif state.checked:
+            st.caption(f":material/cloud_done: {place}, listed {age(state.checked)}.")
 
 
 def age(moment: float) -> str:

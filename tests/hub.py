@@ -118,6 +118,7 @@ class Hub:
         self.faults: list[Fault] = []
         self.log: list[str] = []  # METHOD path, of every request
         self.url = ""
+        self.stop: Callable[[], None] = lambda: None  # as a network that is gone
         self._lock = threading.RLock()
 
     def commit(
@@ -603,8 +604,13 @@ def serve(port: int = 0) -> Iterator[Hub]:
         if not thread.is_alive():
             raise RuntimeError(f"Port {port} is taken.")
     hub.url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+
+    def stop() -> None:
+        server.should_exit = True
+        thread.join(10)
+
+    hub.stop = stop
     try:
         yield hub
     finally:
-        server.should_exit = True
-        thread.join(10)
+        stop()

@@ -8,6 +8,7 @@ batches.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import logging
 import threading
 import time
@@ -28,6 +29,7 @@ LANE = 128  # requests of one caller that may wait
 MOST_WAITING = 2048  # of all callers
 PATIENCE = 60.0  # seconds a caller waits for a place in a full lane
 LINGER = 0.002  # seconds a batch that is not full waits for more
+REST = 1.0  # seconds without a question after which memory is given back
 REMEMBERED = 2000  # requests that speeds are told from
 RECENT = 30.0  # seconds over which images a second are counted
 LOG = logging.getLogger(__name__)
@@ -236,11 +238,14 @@ class Engine:
 
     def _turn(self) -> bool:
         """A batch, and a step of a slow explanation; False when all is done and no more will come."""
+        rested = False
         with self._changed:
             while not self._lanes and not self._slow:
                 if self._closing:
                     return False
-                self._changed.wait()
+                if not self._changed.wait(None if rested else REST):
+                    rested = True
+                    give_back()
             self._gather()
             requests = self._now = self._pick()
             self._changed.notify_all()  # there is room in the lanes again
@@ -382,3 +387,9 @@ def _free(model: Loaded) -> None:
     if model.device.type == "cuda":
         with contextlib.suppress(RuntimeError):
             torch.cuda.empty_cache()
+
+
+def give_back() -> None:
+    """Let the C library give memory that is free back to the system; left alone it keeps what many threads used."""
+    with contextlib.suppress(OSError, AttributeError):  # only glibc has it
+        ctypes.CDLL(None).malloc_trim(0)

@@ -136,11 +136,15 @@ class Revision:
 
 @dataclass(frozen=True)
 class Status:
-    """How a place answered last: when its listing was made, and what is wrong now, None if nothing."""
+    """How a place answered last: when its listing was made, and what is wrong now, None if nothing.
+
+    `asked` tells that it is being asked at this moment.
+    """
 
     place: str
     checked: float | None
     problem: str | None
+    asked: bool = False
 
 
 @dataclass(frozen=True)
@@ -276,7 +280,8 @@ def status(place: str) -> Status:
     """How a place answered last."""
     key = (_endpoint(), place)
     known = _listings.get(key)
-    return Status(place, known.checked if known else None, _problems.get(key))
+    asking = _asking.get(key)
+    return Status(place, known.checked if known else None, _problems.get(key), bool(asking and asking.is_alive()))
 
 
 def forget(place: str | None = None) -> None:
@@ -554,6 +559,11 @@ def sentences(what: str) -> Iterator[None]:
     except httpx2.TimeoutException as error:
         raise EntryError(f"{what}: the Hub did not answer within {SECONDS:.0f} seconds. Try again later.") from error
     except (httpx2.HTTPError, ConnectionError) as error:
+        raise EntryError(f"{what}: the Hub cannot be reached. Check the network.") from error
+    except RuntimeError as error:
+        # of many threads that lost the connection, one closes the client that all share
+        if "client has been closed" not in str(error):
+            raise
         raise EntryError(f"{what}: the Hub cannot be reached. Check the network.") from error
     except ValidationError as error:
         raise EntryError(f"{what}: the Hub's answer is not understood.") from error

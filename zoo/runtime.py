@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -17,7 +15,7 @@ from PIL import Image
 
 from zoo.attribution import DEFAULT, METHODS, PREDICTED, ExplanationError
 from zoo.attribution.concepts import Concepts, factorise, judge
-from zoo.engine import BATCH_SIZE, LINGER, BusyError, Caller, Engine, Load, StoppedError, Ticket
+from zoo.engine import BATCH_SIZE, LINGER, BusyError, Caller, Engine, Load, StoppedError, Ticket, give_back
 from zoo.entry import WEIGHTS, Entry, EntryError
 from zoo.faithfulness import Ask, Faithfulness, faithfulness
 from zoo.gate import Familiarity, familiarity
@@ -132,7 +130,7 @@ class Runtime:
         del loaded
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-        _give_back()
+        give_back()
 
     @property
     def loaded_bytes(self) -> int:
@@ -391,12 +389,6 @@ def _when_all(tickets: Sequence[Ticket], make: Callable[[], Answer], whole: Tick
 def _scaled(values: np.ndarray) -> np.ndarray:
     top = float(values.max())
     return values / top if top > 0 else values
-
-
-def _give_back() -> None:
-    """Let the C library give memory that is free back to the system; left alone it keeps what many threads used."""
-    with contextlib.suppress(OSError, AttributeError):  # only glibc has it
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _is_loaded(place: Future[Loaded]) -> bool:

@@ -43,7 +43,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @contextmanager
-def serving(place: Path, **more: str) -> Iterator[str]:
+def serving(place: Path, *options: str, **more: str) -> Iterator[str]:
     """The app as `make demo` starts it, with the built-in zoo and a folder of drawn examples; `more` is environment."""
     port = free_port()
     environment = {
@@ -56,7 +56,7 @@ def serving(place: Path, **more: str) -> Iterator[str]:
     command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(port)]
     with (place / "log").open("w") as log:
         server = subprocess.Popen(
-            [*command, "--server.address", "127.0.0.1"], cwd=ROOT, env=environment, stdout=log, stderr=log
+            [*command, "--server.address", "127.0.0.1", *options], cwd=ROOT, env=environment, stdout=log, stderr=log
         )
     try:
         wait_until_healthy(f"http://127.0.0.1:{port}", server)

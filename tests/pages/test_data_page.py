@@ -173,6 +173,6 @@ def test_features_beside_a_report_place_the_map(page, audits, monkeypatch):
         features.write_text("nothing")
         app = look(page(audits / "reports" / "bare"), "Map")
         next(box for box in app.selectbox if box.label == "Position by").set_value("tiny").run()
-        assert "features-tiny.csv" in app.error[0].value
+        assert "features-tiny.csv" in app.error[0].value.replace("\\", "")
     finally:
         features.unlink()

@@ -74,7 +74,7 @@ def test_why_this_and_not_that(app):
     picker(app, "rather than").set_value("monocyte").run()
     assert any("**neutrophil**" in m.value and "rather than **monocyte**" in m.value for m in app.markdown)
     picker(app, "Method").set_value("eigen-cam").run()
-    assert "choose Grad-CAM" in app.error[0].value
+    assert "choose Grad-CAM" in said(app)
 
 
 def test_layers_styles_and_zoom(app):

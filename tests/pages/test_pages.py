@@ -56,8 +56,9 @@ def upload(app: AppTest, *files: tuple[str, bytes]) -> AppTest:
 
 
 def said(app: AppTest) -> str:
-    kinds = (app.title, app.subheader, app.markdown, app.caption, app.info, app.warning, app.error)
-    return "\n".join(str(item.value) for kind in kinds for item in kind)
+    kinds = (app.title, app.subheader, app.markdown, app.caption, app.info, app.warning, app.error, app.success)
+    # without the backslashes that keep Markdown from acting
+    return "\n".join(str(item.value) for kind in kinds for item in kind).replace("\\", "")
 
 
 def picker(app: AppTest, label: str = "Model"):
