@@ -14,7 +14,7 @@ import re
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -538,39 +538,48 @@ def sentences(what: str) -> Iterator[None]:
     """Whatever the Hub, the network or the disk does not give ends as an EntryError that says so."""
     try:
         yield
-    except GatedRepoError as error:
-        raise EntryError(
-            f"{what}: access has to be granted. Ask for it on the repository's page, then log in with `hf auth login`."
-        ) from error
-    except RepositoryNotFoundError as error:
-        raise EntryError(
-            f"{what}: there is no such repository, or it is private. If it is yours, log in with `hf auth login`."
-        ) from error
-    except RevisionNotFoundError as error:
-        raise EntryError(f"{what}: there is no such revision; choose another.") from error
-    except (OfflineModeIsEnabled, LocalEntryNotFoundError) as error:
-        raise EntryError(f"{what}: not on this computer, and the Hub cannot be reached.") from error
-    except EntryNotFoundError as error:
-        raise EntryError(f"{what}: the file is not in the repository any more.") from error
-    except HFValidationError as error:
-        raise EntryError(f"{what}: the name is none that the Hub allows.") from error
-    except HfHubHTTPError as error:
-        raise EntryError(f"{what}: {_refused(error)}") from error
-    except httpx2.TimeoutException as error:
-        raise EntryError(f"{what}: the Hub did not answer within {SECONDS:.0f} seconds. Try again later.") from error
-    except (httpx2.HTTPError, ConnectionError) as error:
-        raise EntryError(f"{what}: the Hub cannot be reached. Check the network.") from error
-    except RuntimeError as error:
-        # of many threads that lost the connection, one closes the client that all share
-        if "client has been closed" not in str(error):
+    except Exception as error:
+        said = _sentence(error)
+        if said is None:
             raise
-        raise EntryError(f"{what}: the Hub cannot be reached. Check the network.") from error
-    except ValidationError as error:
-        raise EntryError(f"{what}: the Hub's answer is not understood.") from error
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise EntryError(f"{what}: the disk is full. Make room, or name another place in HF_HOME.") from error
-        raise EntryError(f"{what}: cannot be kept in {constants.HF_HUB_CACHE}: {error.strerror or error}.") from error
+        raise EntryError(f"{what}: {said}") from error
+
+
+SAID: Sequence[tuple[type[Exception], str]] = (  # the first that fits
+    (
+        GatedRepoError,
+        "access has to be granted. Ask for it on the repository's page, then log in with `hf auth login`.",
+    ),
+    (
+        RepositoryNotFoundError,
+        "there is no such repository, or it is private. If it is yours, log in with `hf auth login`.",
+    ),
+    (RevisionNotFoundError, "there is no such revision; choose another."),
+    (OfflineModeIsEnabled, "not on this computer, and the Hub cannot be reached."),
+    (LocalEntryNotFoundError, "not on this computer, and the Hub cannot be reached."),
+    (EntryNotFoundError, "the file is not in the repository any more."),
+    (HFValidationError, "the name is none that the Hub allows."),
+    (httpx2.TimeoutException, f"the Hub did not answer within {SECONDS:.0f} seconds. Try again later."),
+    (ValidationError, "the Hub's answer is not understood."),
+)
+
+
+def _sentence(error: Exception) -> str | None:
+    """What an error of the Hub's client means; None for what is none of its errors."""
+    said = next((said for kind, said in SAID if isinstance(error, kind)), None)
+    if said or isinstance(error, HfHubHTTPError):
+        return said or _refused(error)
+    # of many threads that lost the connection, one closes the client that all share
+    closed = isinstance(error, RuntimeError) and "client has been closed" in str(error)
+    if closed or isinstance(error, httpx2.HTTPError | ConnectionError):
+        return "the Hub cannot be reached. Check the network."
+    return _not_kept(error) if isinstance(error, OSError) else None
+
+
+def _not_kept(error: OSError) -> str:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "the disk is full. Make room, or name another place in HF_HOME."
+    return f"cannot be kept in {constants.HF_HUB_CACHE}: {error.strerror or error}."
 
 
 def _refused(error: HfHubHTTPError) -> str:
