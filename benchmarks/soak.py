@@ -81,6 +81,7 @@ def soak(minutes: float, sessions: int) -> dict[str, float]:
             # at rest: in the middle of work, memory tells what is being worked on
             while runtime.waiting():
                 time.sleep(0.1)
+            time.sleep(5)
             seen.append(state())
             told = f"{seen[-1][0] / 1e6:.0f} MB, {seen[-1][1]} threads, {seen[-1][2]} files"
             print(f"{(time.monotonic() - begin) / 60:.1f} min: {told}", file=sys.stderr, flush=True)

@@ -181,7 +181,8 @@ def choose(entries: list[Entry]) -> list[Entry]:
 def searchable(entry: Entry) -> str:
     """What words are looked for in."""
     labels = " ".join(entry.labels)
-    return f"{entry.id} {entry.title} {entry.config.zoo.summary} {entry.data} {entry.system} {labels}".lower()
+    tags = " ".join(entry.origin.commit.tags) if isinstance(entry.origin, hub.Remote) else ""
+    return f"{entry.id} {entry.title} {entry.config.zoo.summary} {entry.data} {entry.system} {labels} {tags}".lower()
 
 
 def revision(entry: Entry) -> None:

@@ -110,6 +110,7 @@ class Commit(BaseModel):
     model_config = ConfigDict(frozen=True)
     kind: Kind = "model"
     about: str = ""
+    tags: tuple[str, ...] = ()
     repo: str = Field(pattern=rf"^{REPO.pattern}$")
     sha: str = Field(pattern=r"^[0-9a-f]{40}$")
     files: dict[str, File]
@@ -132,6 +133,7 @@ class Revision:
     sha: str
     kind: Literal["tag", "branch", "commit"]
     about: str = ""
+    tags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -409,7 +411,8 @@ def _commit(info: Any) -> Commit:
         elif one.rfilename in LARGEST:
             raise EntryError(f"{info.id}: {one.rfilename} has {told.size:,} bytes, more than are fetched.")
     counted = getattr(info, "safetensors", None)
-    return Commit(repo=info.id, sha=info.sha, files=files, parameters=counted.total if counted else None)
+    tags = tuple(str(tag)[:80] for tag in (info.tags or [])[:MOST])
+    return Commit(repo=info.id, sha=info.sha, files=files, parameters=counted.total if counted else None, tags=tags)
 
 
 def _pictures(info: Any) -> Commit:

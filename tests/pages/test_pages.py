@@ -13,6 +13,7 @@ import streamlit as st
 import tifffile
 from streamlit.testing.v1 import AppTest
 
+from pages import shared
 from tests.making import LABELS, draw_cell, draw_folder, make_config, make_entry
 from zoo import metrics
 from zoo.catalogue import get_entry, list_entries
@@ -288,3 +289,12 @@ def test_what_is_offered_comes_before_what_was_published(app):
     benchmarks = picker(app, "Benchmark").options
     leaky = ["LEAKY" in name for name in benchmarks]
     assert leaky == sorted(leaky)
+
+
+def test_a_session_keeps_no_more_than_it_may(app, monkeypatch):
+    monkeypatch.setattr(shared, "MOST_PICTURES", 2)
+    upload(app, *((f"{n}.png", png("monocyte", n)) for n in range(5)))
+    assert len(app.session_state["pictures"]) == 2
+    assert "3 pictures were left out" in said(app)
+    app.run()
+    assert "left out" not in said(app)

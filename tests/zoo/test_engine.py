@@ -336,6 +336,16 @@ def test_memory_does_not_grow_over_switches(tiny_zoo, cells):
     assert after[2] <= before[2] + 1
 
 
+def test_the_queue_of_all_is_bounded(small, cells, runtime, monkeypatch):
+    monkeypatch.setattr(zoo.engine, "PATIENCE", 0.05)
+    monkeypatch.setattr(zoo.engine, "MOST_WAITING", 5)
+    blocker = hold(runtime, small)
+    with pytest.raises(BusyError, match="requests are waiting"):
+        for number, cell in enumerate(cells):
+            runtime.submit(small, cell, caller=Caller(f"visitor {number}"))
+    blocker.set()
+
+
 def test_a_caller_that_waits_is_told_how_many_are_ahead(small, cells, runtime, monkeypatch):
     monkeypatch.setattr(zoo.engine, "PATIENCE", 0.05)
     monkeypatch.setattr(zoo.engine, "LANE", 3)

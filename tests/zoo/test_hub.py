@@ -6,6 +6,7 @@ import errno
 import multiprocessing
 import os
 import re
+import shutil
 import time
 from pathlib import Path
 
@@ -290,6 +291,42 @@ def test_a_full_disk_is_a_sentence_and_leaves_nothing_half(server, monkeypatch):
             zoo_hub.fetch(one)
     assert not (one.folder / "model.safetensors").exists()
     assert zoo_hub.fetch(one).usable
+
+
+def test_a_disk_is_not_filled_to_the_brim(server, monkeypatch):
+    one = of("alice")["alice--one"]
+    nearly = shutil.disk_usage("/")._replace(free=zoo_hub.ROOM + one.weights.bytes - 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda _: nearly)
+        with pytest.raises(EntryError, match="disk is full"):
+            zoo_hub.fetch(one)
+    assert not server.count("GET /cdn")
+    assert zoo_hub.fetch(one).usable
+
+
+@pytest.mark.parametrize("damage", ["blob gone", "blob empty", "half arrived", "config gone", "notes torn"])
+def test_a_half_full_cache_is_made_whole(server, folders, tmp_path, damage):
+    one = zoo_hub.fetch(of("alice")["alice--one"])
+    weights = one.folder / "model.safetensors"
+    right = weights.read_bytes()
+    blob = weights.resolve()
+    if damage == "blob gone":
+        blob.unlink()
+    elif damage == "blob empty":
+        blob.write_bytes(b"")
+    elif damage == "half arrived":
+        weights.unlink()
+        blob.rename(f"{blob}.incomplete")
+        Path(f"{blob}.incomplete").write_bytes(right[:5000])
+    elif damage == "config gone":
+        (one.folder / "config.json").unlink()
+    else:
+        for note in (tmp_path / "cache" / "hub").rglob("*.json"):
+            note.write_text(note.read_text()[:20])
+    again()
+    found = zoo_hub.fetch(of("alice")["alice--one"])
+    assert found.usable
+    assert (found.folder / "model.safetensors").read_bytes() == right
 
 
 def test_only_files_of_an_entry_are_known_of(server, folders):
