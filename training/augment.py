@@ -61,13 +61,14 @@ class ColourDegeneration(v2.Transform):
 
 
 def training_transform(
-    augment: Augment, input_size: tuple[int, int], mean: list[float], std: list[float]
+    augment: Augment, input_size: tuple[int, int], mean: list[float], std: list[float], seen: float = 1.0
 ) -> Callable[[np.ndarray], torch.Tensor]:
     """Transform of uint8 pixels (h, w, 3) into the normalised float32 (3, *input_size) tensor of training.
 
-    `input_size` is (height, width) in pixels. All that is random is drawn from torch's generator.
+    `input_size` is (height, width) in pixels, `seen` the middle share of the picture's sides that fills it. All that is
+    random is drawn from torch's generator.
     """
-    warp, colours = Warp(augment, input_size), Colours(augment)
+    warp, colours = Warp(augment, input_size, seen), Colours(augment)
     rest = v2.Compose(_rest(augment, mean, std))
 
     def transform(pixels: np.ndarray) -> torch.Tensor:
@@ -77,10 +78,13 @@ def training_transform(
 
 
 class Warp:
-    """Flips, crop, rotation, shift, shear and zoom about the centre, and the resizing to `size` (height, width)."""
+    """Flips, crop, rotation, shift, shear and zoom about the centre, and the resizing to `size` (height, width).
 
-    def __init__(self, augment: Augment, size: tuple[int, int]) -> None:
-        self.augment, self.size = augment, size
+    Of the picture the middle is seen, `seen` of its sides.
+    """
+
+    def __init__(self, augment: Augment, size: tuple[int, int], seen: float = 1.0) -> None:
+        self.augment, self.size, self.seen = augment, size, seen
         self.affine = None
         if augment.rotation or augment.shift or augment.zoom or augment.shear:
             self.affine = v2.RandomAffine(
@@ -101,17 +105,32 @@ class Warp:
         pixels = np.ascontiguousarray(pixels)
         height, width = self.size
         if self.affine is None:
+            pixels = _middle(pixels, self.seen)
             smaller = pixels.shape[0] > height or pixels.shape[1] > width
             return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
-        if max(pixels.shape[0] / height, pixels.shape[1] / width) > MUCH:
-            pixels = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
+        if self.seen * max(pixels.shape[0] / height, pixels.shape[1] / width) > MUCH:
+            whole = (round(width / self.seen), round(height / self.seen))
+            pixels = cv2.resize(pixels, whole, interpolation=cv2.INTER_AREA)
         drawn = self.affine.make_params([torch.empty(3, *pixels.shape[:2])])
-        matrix = _matrix(pixels.shape[:2], self.size, **drawn)
+        matrix = _matrix(pixels.shape[:2], self.size, self.seen, **drawn)
         return cv2.warpAffine(pixels, matrix, (width, height), flags=cv2.INTER_LINEAR, borderValue=self.augment.fill)
 
 
+def _middle(pixels: np.ndarray, seen: float) -> np.ndarray:
+    """The middle of a picture, `seen` of its sides."""
+    height, width = (max(1, round(seen * side)) for side in pixels.shape[:2])
+    top, left = (pixels.shape[0] - height) // 2, (pixels.shape[1] - width) // 2
+    return pixels[top : top + height, left : left + width]
+
+
 def _matrix(
-    source: tuple[int, int], size: tuple[int, int], angle: float, translate: list, scale: float, shear: list
+    source: tuple[int, int],
+    size: tuple[int, int],
+    seen: float,
+    angle: float,
+    translate: list,
+    scale: float,
+    shear: list,
 ) -> np.ndarray:
     """2×3 matrix from a picture's pixels to those of one of `size`: as torchvision's affine, then the resizing."""
     turn, lean, rise = (math.radians(value) for value in (angle, *shear))
@@ -123,9 +142,10 @@ def _matrix(
         ]
     )
     centre = np.array([source[1] / 2, source[0] / 2])
-    resize = np.diag([size[1] / source[1], size[0] / source[0]])
+    resize = np.diag([size[1] / source[1], size[0] / source[0]]) / seen
     # pixel centres lie at halves
-    offset = resize @ (linear @ (0.5 - centre) + centre + np.asarray(translate, float)) - 0.5
+    middle = np.array([size[1] / 2, size[0] / 2])
+    offset = resize @ (linear @ (0.5 - centre) + np.asarray(translate, float)) + middle - 0.5
     return np.column_stack([resize @ linear, offset])
 
 

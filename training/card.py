@@ -135,7 +135,7 @@ def _use(entry: Entry, repo: str) -> str:
         crop = (
             ""
             if config is None or config.zoo.crop == "none"
-            else " It sees the cell as `zoo.localise.crop_cell` cuts it out."
+            else f" It sees the cell as `zoo.localise.cut` cuts it out ({config.zoo.crop})."
         )
         return f"""## Use
 

@@ -177,7 +177,9 @@ class _Augmented(Dataset):
     def __init__(self, recipe: Recipe, data: Arrays, input_size: tuple[int, int]) -> None:
         config = pretrained_cfg(recipe.network)
         self.data, self.seed = data, recipe.seed
-        self.transform = training_transform(recipe.augment, input_size, config["mean"], config["std"])
+        self.transform = training_transform(
+            recipe.augment, input_size, config["mean"], config["std"], config["crop_pct"]
+        )
 
     def __getitem__(self, item: tuple[int, int]) -> tuple[torch.Tensor, int, np.float32]:
         row, seed = item

@@ -51,7 +51,10 @@ class Data(_Part):
     val_fraction: float = Field(0.1, gt=0, lt=0.5)
     test_fraction: float = Field(0.15, gt=0, lt=0.5)
     packed: tuple[int, int] = Field(description="Height and width, in pixels, to which pictures are decoded once")
-    crop: Literal["none", "cell"] = Field("none", description="cell: cut out by system E's crop_cell first")
+    crop: Literal["none", "cell", "square"] = Field(
+        "none",
+        description="cell: cut out by system E's crop_cell first; square: a square around the cell, of one scale",
+    )
 
 
 class Model(_Part):
@@ -63,6 +66,7 @@ class Model(_Part):
         [], description="Layers between the features and the classes, as of zoo.architectures.transfer; none: own head"
     )
     input_size: tuple[int, int] = Field(description="Height and width in pixels")
+    crop_pct: float = Field(1.0, gt=0.1, le=1, description="Share of the (square) picture's side that is seen")
     args: dict[str, Any] = {}
     mean: tuple[float, float, float] | None = Field(None, description="None: what the architecture expects")
     std: tuple[float, float, float] | None = None
@@ -311,13 +315,16 @@ def load_recipe(name: str, changes: Sequence[str] = (), published: bool = False,
 
 
 def pretrained_cfg(model: Model) -> dict[str, Any]:
-    """What timm needs to know of the input: size, interpolation, mean, std; the whole picture is squashed into it."""
+    """What timm needs to know of the input: size, interpolation, mean, std.
+
+    The whole picture is squashed into it, or its middle where the model sees a part.
+    """
     own = timm.get_pretrained_cfg(model.architecture, allow_unregistered=True)
     return {
         "input_size": [3, *model.input_size],
         "interpolation": model.interpolation,
-        "crop_pct": 1.0,
-        "crop_mode": "squash",
+        "crop_pct": model.crop_pct,
+        "crop_mode": "squash" if model.crop_pct == 1 else "center",
         "mean": list(model.mean or (own.mean if own else (0.5, 0.5, 0.5))),
         "std": list(model.std or (own.std if own else (0.5, 0.5, 0.5))),
     }

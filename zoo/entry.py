@@ -114,7 +114,9 @@ class ZooPart(BaseModel):
     explanation_layer: str | None = None
     temperature: float = Field(1.0, gt=0, description="Logits are divided by it")
     fitted_temperature: float | None = Field(None, gt=0, description="Already divided into the last layer's weights")
-    crop: Literal["none", "cell"] = Field("none", description="What is cut out of a picture before the network sees it")
+    crop: Literal["none", "cell", "square"] = Field(
+        "none", description="What is cut out of a picture before the network sees it"
+    )
     members: list[Annotated[str, Field(pattern=ID.pattern)]] | None = Field(
         None, min_length=2, max_length=16, description="Ids of the entries whose probabilities are averaged"
     )

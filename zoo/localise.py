@@ -8,6 +8,7 @@ red, and red more than blue, in every Romanowsky stain; red cells absorb blue mo
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import cv2
@@ -26,6 +27,8 @@ SHARE = 0.45  # of the picture's own deepest stain that a nucleus must reach
 CYTOPLASM = 0.125  # of the nucleus's stain above the background that its cytoplasm must reach
 REACH = 0.6  # nucleus radii that cytoplasm may extend beyond the nucleus
 SURE_DEPTH = 0.8  # stain score of a well-stained nucleus
+ROOM = 1.9  # sides of a cell's box that its square is wide: training turns, shifts and zooms in it
+GROUND = 85  # percentile of brightness that the empty slide around a cell has
 
 # system E, in RGB
 PURPLE = ((80, 80, 180), (180, 170, 245))
@@ -74,7 +77,7 @@ def crop_cell(image: Image.Image) -> Image.Image:
 
 def crop_cell_at(image: Image.Image) -> tuple[Image.Image, Box]:
     """`crop_cell`, and where in the picture the crop lies, in pixels; it may reach a little outside of the picture."""
-    whole = (0, 0, *image.size)
+    everything = (0, 0, *image.size)
     pixels = cv2.copyMakeBorder(np.array(image), PAD, PAD, PAD, PAD, cv2.BORDER_CONSTANT, value=PADDING)
     purple = cv2.erode(cv2.inRange(pixels, *PURPLE), np.ones((3, 3), np.uint8), iterations=2)
     purple = cv2.dilate(purple, np.ones((5, 5), np.uint8), iterations=5)
@@ -83,7 +86,7 @@ def crop_cell_at(image: Image.Image) -> tuple[Image.Image, Box]:
     boxes = [cv2.boxPoints(cv2.minAreaRect(contour)).astype(int) for contour in contours]
     boxes = [box for box in boxes if (box[0] != box[3]).any() and (box[0] != box[1]).any()]
     if not boxes:
-        return image, whole
+        return image, everything
     (left, top), (right, bottom) = boxes[-1].min(0), boxes[-1].max(0)
     mask = np.zeros(pixels.shape[:2], np.uint8)
     cv2.drawContours(mask, contours, len(contours) - 1, 255, -1)
@@ -91,13 +94,52 @@ def crop_cell_at(image: Image.Image) -> tuple[Image.Image, Box]:
     # a box that reaches out of the picture has a negative corner; E's slicing then gives nothing: the whole picture
     crop = pixels[top:bottom, left:right]
     if not crop.size:
-        return image, whole
+        return image, everything
     return Image.fromarray(crop), (left - PAD, top - PAD, left - PAD + crop.shape[1], top - PAD + crop.shape[0])
 
 
+def square_at(image: Image.Image) -> tuple[Image.Image, Box]:
+    """A square around the main cell, ROOM times as wide as the cell's box is long, and where in the picture it lies.
+
+    Every laboratory's cells are then of one size, in the middle. Where the square reaches out of the picture it has
+    the colour of the empty slide. A picture without a cell is taken for one.
+    """
+    cell = find_cell(image)
+    left, top, right, bottom = cell.box if cell else (0, 0, *image.size)
+    side = max(8, round(ROOM * max(right - left, bottom - top)))
+    x, y = round((left + right - side) / 2), round((top + bottom - side) / 2)
+    box = (x, y, x + side, y + side)
+    if x >= 0 and y >= 0 and box[2] <= image.width and box[3] <= image.height:
+        return image.crop(box), box
+    canvas = Image.new("RGB", (side, side), empty_slide(image))
+    canvas.paste(image, (-x, -y))
+    return canvas, box
+
+
+def empty_slide(image: Image.Image) -> tuple[int, int, int]:
+    """Colour of what is not stained in an RGB picture."""
+    pixels = np.asarray(image).reshape(-1, 3)
+    pixels = pixels[:: max(1, len(pixels) // 4096)]
+    lit = pixels[pixels.max(1) > BLACK]
+    red, green, blue = np.percentile(lit if len(lit) else pixels, GROUND, axis=0)
+    return int(red), int(green), int(blue)
+
+
 def cut(image: Image.Image, crop: str) -> tuple[Image.Image, Box]:
-    """The part of a picture that a model asks for, "none" (all of it) or "cell" (crop_cell), and where it lies."""
-    return crop_cell_at(image) if crop == "cell" else (image, (0, 0, *image.size))
+    """The part of a picture that a model asks for, and where it lies: see CROPS."""
+    return CROPS[crop](image)
+
+
+def whole(image: Image.Image) -> tuple[Image.Image, Box]:
+    """All of a picture."""
+    return image, (0, 0, *image.size)
+
+
+CROPS: Mapping[str, Callable[[Image.Image], tuple[Image.Image, Box]]] = {
+    "none": whole,
+    "cell": crop_cell_at,
+    "square": square_at,
+}
 
 
 def stain(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -60,7 +60,7 @@ class Preprocessor:
 def preprocessor(pretrained_cfg: Mapping[str, Any], crop: str = "none") -> Preprocessor:
     """The one way from a picture to a model's input; training, command line and pages all use it.
 
-    `crop` is what the entry's config says: "cell" if the model is to see the crop of `zoo.localise.crop_cell` only.
+    `crop` is what the entry's config says, one of `zoo.localise.CROPS`.
     """
     config = data_config(pretrained_cfg)
     # with use_prefetcher timm's transform ends in uint8, a quarter of the memory to keep in a queue

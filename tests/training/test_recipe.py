@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from timm import create_model
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
@@ -17,6 +18,7 @@ from training.augment import Warp, _brighter, _contrasted, _saturated, _turned, 
 from training.engine import build_model
 from training.imagenet import PACKAGED, WeightsError
 from training.recipe import FOLDER, Augment, RecipeError, load_recipe, pretrained_cfg, recipe_ids
+from zoo.preprocess import preprocessor
 
 # every id of the five published systems
 SYSTEMS = {
@@ -147,6 +149,16 @@ def test_geometry_is_torchvisions():
         ours = Warp(augment, (60, 80))(pixels).astype(int)
         torch.manual_seed(seed)
         assert np.abs(ours - theirs(image).permute(1, 2, 0).numpy()).mean() < 2.5
+
+
+@pytest.mark.parametrize("augment", [Augment(), Augment(rotation=1e-6)], ids=["still", "turned"])
+def test_training_sees_the_middle_that_the_entry_will_see(augment):
+    pixels = np.asarray(draw_cell("monocyte", 2, (160, 160)))
+    config = {"input_size": (3, 112, 112), "crop_pct": 0.7, "crop_mode": "center", "interpolation": "bilinear"}
+    prepare = preprocessor(config | {"mean": (0.5,) * 3, "std": (0.5,) * 3})
+    there = prepare.pixels(Image.fromarray(pixels)).permute(1, 2, 0).numpy().astype(int)
+    ours = Warp(augment, (112, 112), 0.7)(pixels).astype(int)
+    assert np.abs(ours - there).mean() < 1.0
 
 
 def test_stain_jitter_of_no_strength_changes_nothing():

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from tests.making import LABELS, draw_cell
-from zoo.localise import PAD, crop_cell, find_cell
+from zoo.localise import PAD, ROOM, crop_cell, cut, find_cell, square_at
 
 
 def smear(where: tuple[int, int], size: tuple[int, int] = (320, 240), radius: int = 16) -> Image.Image:
@@ -117,3 +117,27 @@ def test_system_e_pads_so_that_a_cell_at_the_edge_is_found():
     crop = crop_cell(purple((5, 100)))
     assert crop.size != (320, 240)
     assert crop.width <= 38 + 5 + PAD + 2
+
+
+@pytest.mark.parametrize("size", [(96, 96), (320, 240), (640, 480)])
+@pytest.mark.parametrize("away", [(0, 0), (-0.3, 0.2)])
+def test_a_square_around_the_cell_is_of_one_scale(size, away):
+    """Whatever the field, the cell fills the same share of the square, in the middle."""
+    cell = draw_cell("monocyte", 3, (96, 96))
+    field = Image.new("RGB", size, (232, 222, 214))
+    at = [round((1 + a) * (side - 96) / 2) for a, side in zip(away, size, strict=True)]
+    field.paste(cell, tuple(at))
+    square, box = square_at(field)
+    assert square.size[0] == square.size[1] == box[2] - box[0]
+    found = find_cell(square)
+    assert found.box[2] - found.box[0] == pytest.approx(square.width / ROOM, rel=0.12)
+    assert (found.box[0] + found.box[2]) / 2 == pytest.approx(square.width / 2, abs=0.05 * square.width)
+    assert np.abs(np.asarray(square)[0, 0].astype(int) - (232, 222, 214)).max() < 25
+    assert np.array_equal(np.asarray(cut(field, "square")[0]), np.asarray(square))
+
+
+@pytest.mark.parametrize("size", [(2, 2), (3, 200), (64, 64)])
+def test_a_square_of_nothing_is_the_whole_picture(size):
+    square, box = square_at(Image.new("RGB", size, (240, 240, 240)))
+    assert square.size[0] == square.size[1]
+    assert box[2] - box[0] >= max(size)
