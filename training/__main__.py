@@ -5,12 +5,15 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import shlex
 import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+
+from tqdm import tqdm
 
 from training import (
     comparison,
@@ -44,7 +47,7 @@ from training.recipe import (
 from training.rows import rows_of
 from training.run import EMBEDDER, Job, Ready, make_ready, originals_of, overview, report, say, train, warn, with_labels
 from training.splits import SCHEMES, Split, make_manifest, split_by, table_of, write_manifest
-from zoo import benchmarks, runs, scoring
+from zoo import adaptation, benchmarks, runs, scoring
 from zoo.attribution import METHODS, ExplanationError
 from zoo.cache import cache_folder
 from zoo.catalogue import BUILTIN, FolderSource, distinct_titles, get_entry, list_entries
@@ -52,6 +55,7 @@ from zoo.data import DataError, layouts, read_dataset
 from zoo.datasets import places
 from zoo.entry import CONFIG, ID, Entry, EntryError, read_entry, summary
 from zoo.files import write_text
+from zoo.images import ImageError
 from zoo.leaderboard import home_benchmark
 from zoo.loaded import device_name, resolve_device
 from zoo.metrics import AS_STORED, as_dict
@@ -121,6 +125,7 @@ def parser() -> argparse.ArgumentParser:
     _add_crossval(commands)
     _add_rows(commands)
     _add_report(commands)
+    _add_adapt(commands)
     _add_publish(commands)
     _add_publish_examples(commands)
     _add_deploy(commands)
@@ -264,6 +269,22 @@ def _add_report(commands: argparse._SubParsersAction) -> None:
     told.add_argument("--out", type=Path, required=True, metavar="FILE", help="the page, for instance report.html")
     told.add_argument("--no-thumbnails", action="store_true", help="keep pictures out of the page, to pass it on")
     told.set_defaults(run=_report, again="give the command again")
+
+
+def _add_adapt(commands: argparse._SubParsersAction) -> None:
+    told = commands.add_parser(
+        "adapt",
+        help="make an entry for your own laboratory from a few of its cells",
+        description="Make a new entry of an entry and a few pictures of another laboratory: a folder of pictures for "
+        f"each class, {adaptation.LEAST} of a class or more, or pictures without labels. What it gained is told by "
+        "cross-validation: each cell is judged by what was made without it.",
+    )
+    told.add_argument("entry", metavar="ENTRY", help="an entry's id in the zoo, or its folder")
+    told.add_argument("--data", type=Path, required=True, metavar="DIR", help="class folders, or pictures")
+    told.add_argument("--out", type=Path, required=True, metavar="DIR", help="the new entry's folder")
+    told.add_argument("--name", metavar="NAME", help="of the laboratory (default: the folder's)")
+    told.add_argument("--json", action="store_true", help="print what came of it as JSON on stdout")
+    told.set_defaults(run=_adapt, again="give the command again")
 
 
 def _add_publish(commands: argparse._SubParsersAction) -> None:
@@ -695,6 +716,43 @@ def _report(options: argparse.Namespace) -> int:
     write_text(options.out, comparison.render(named, distinct_titles(named), folders))
     _say(f"{options.out}: {len(named)} models.", OK)
     return OK
+
+
+def _adapt(options: argparse.Namespace) -> int:
+    entry = _entry(options.entry, usable=True)
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", options.name or options.data.resolve().name).strip("-._") or "laboratory"
+    known = {label.lower(): label for label in entry.labels}
+    images, labels, files, failed = [], [], [], 0
+    for item in read_dataset(options.data).items:
+        try:
+            images.append(item.source.image())
+        except ImageError as error:
+            failed += 1
+            say(f"{item.file}: {error}")
+            continue
+        files.append(item.file)
+        labels.append(None if item.label is None else known.get(item.label.lower(), item.label))
+    with tqdm(total=100, desc="adapting", unit="%", disable=None) as bar:
+
+        def say_how_far(share: float, what: str) -> None:
+            bar.set_postfix_str(what)
+            bar.update(round(100 * share) - bar.n)
+
+        made = adaptation.adapt(entry, images, labels, options.out, name, files, say_how_far)
+    if options.json:
+        told = {"before": made.before, "after": made.after, "gain": made.gain}
+        scores = {key: found and asdict(found) for key, found in told.items()}
+        facts = {"pictures": made.pictures, "labelled": made.labelled, "agree": made.agree}
+        print(json.dumps({"entry": str(options.out), "changed": str(made.choice), **scores, **facts}))
+    say(f"changed: {made.choice}")
+    if made.before and made.after and made.gain:
+        for what, found in (("before", made.before), ("after", made.after), ("gained", made.gain)):
+            shown = f"{100 * found.value:.1f} % ({100 * found.low:.1f} to {100 * found.high:.1f})"
+            say(f"{what}: {shown} balanced, cross-validated on {made.labelled} cells")
+    else:
+        say(f"{100 * made.agree:.0f} % of answers stayed as they were. Without labels nobody knows which are right.")
+    say(f"To see it in the app: HEMAZOO_ZOO={options.out.resolve().parent} make demo")
+    return FAILED if failed else OK
 
 
 def _publish(options: argparse.Namespace) -> int:

@@ -113,6 +113,12 @@ def fit_gate(
     return made if elsewhere is None else replace(made, far=_reach(made, elsewhere).clamp(min=1))
 
 
+def widened(gate: Gate, vectors: torch.Tensor) -> Gate:
+    """The gate with its first limit so wide that the cells of these embeddings (n, d) are familiar as well."""
+    known = torch.quantile(gate.raw(vectors), 1 - FALSE_ALARMS).clamp(min=1)
+    return replace(gate, limit=gate.limit * known, far=(gate.far / known).clamp(min=1))
+
+
 def _reach(gate: Gate, vectors: np.ndarray) -> torch.Tensor:
     """The distance that all but FALSE_ALARMS of the embeddings stay within."""
     return torch.quantile(gate.raw(torch.from_numpy(np.ascontiguousarray(vectors, np.float32))), 1 - FALSE_ALARMS)
