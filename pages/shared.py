@@ -33,6 +33,7 @@ INSIDE = "inside app.py"  # set by app.py
 LEFT_OUT = "left out"  # how many pictures found no room
 MOST_PICTURES, MOST_BYTES = 1000, 500_000_000  # of a session
 UPLOADED, TURN = "uploaded", "uploader turn"
+OWN = "own"  # entries that this session made itself
 PINS = "revisions"  # commits of the Hub that this session chose, by entry
 REFRESH_SECONDS = 5  # how long a new entry may take to appear
 THUMBNAIL = 64  # pixels
@@ -61,9 +62,10 @@ def _listed() -> list[Entry]:
 
 
 def entries() -> list[Entry]:
-    """The zoo's entries as this session sees them: those from the Hub at the revisions that it chose."""
+    """The zoo's entries as this session sees them: its own first, those from the Hub at revisions that it chose."""
     pins = st.session_state.get(PINS, {})
-    return [_pinned(entry.id, pins[entry.id]) or entry if entry.id in pins else entry for entry in _listed()]
+    listed = [_pinned(entry.id, pins[entry.id]) or entry if entry.id in pins else entry for entry in _listed()]
+    return [*st.session_state.get(OWN, []), *listed]
 
 
 def renew() -> None:

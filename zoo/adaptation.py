@@ -192,6 +192,11 @@ def adapt(
     return Adapted(adapted, choice, len(rows), len(known), scores[0], scores[1], gain, agree)
 
 
+def can_adapt(entry: Entry) -> bool:
+    """Whether an entry is a network of its own; whether its last layer is linear is known when it is loaded."""
+    return entry.usable and entry.config is not None and not (entry.config.zoo.members or entry.config.zoo.head)
+
+
 def _check(entry: Entry, known: Sequence[str], count: int) -> None:
     strange = sorted(set(known) - set(entry.labels))
     if strange:

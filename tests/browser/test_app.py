@@ -27,7 +27,7 @@ from zoo.runtime import Runtime
 pytestmark = pytest.mark.browser
 
 ROOT = Path(__file__).parents[2]
-PAGES = ["", "explain", "compare", "models", "data", "examples"]
+PAGES = ["", "explain", "compare", "models", "adapt", "data", "examples"]
 
 
 def free_port() -> int:

@@ -23,7 +23,7 @@ from zoo.runs import list_runs
 from zoo.runtime import Runtime
 
 ROOT = Path(__file__).parents[2]
-PAGES = ["classify", "explain", "compare", "models", "data", "examples"]
+PAGES = ["classify", "explain", "compare", "models", "adapt", "data", "examples"]
 MODEL = "tiny-test-efficientnet"
 
 

@@ -1,0 +1,93 @@
+"""The Adapt page: what is missing is said, what was gained is told, and the new model is at hand and can be kept."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+import streamlit as st
+from PIL import ImageOps
+from streamlit.testing.v1 import AppTest
+
+from tests.making import LABELS, draw_cell
+from tests.pages.test_pages import ROOT, go, picker, said, upload
+
+MODEL = "tiny-test-resnet"
+
+
+@pytest.fixture
+def app(zoo_environment) -> AppTest:
+    st.cache_resource.clear()
+    st.cache_data.clear()
+    running = AppTest.from_file(str(ROOT / "app.py"), default_timeout=120)
+    running.session_state["model"] = MODEL
+    return go(running.run(), "adapt")
+
+
+def cell(label: str, seed: int) -> bytes:
+    buffer = io.BytesIO()
+    ImageOps.invert(draw_cell(label, seed)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def give(app: AppTest, label: str, *files: bytes) -> None:
+    place = next(one for one in app.file_uploader if one.label == label.capitalize())
+    for number, data in enumerate(files):
+        place.upload(f"{number}.png", data)
+    app.run()
+    assert not app.exception
+
+
+def button(app: AppTest, label: str):
+    return next(one for one in app.button if one.label == label)
+
+
+def test_it_says_what_is_missing_until_it_can_begin(app):
+    assert "5 cells of two classes at least" in said(app)
+    assert button(app, "Adapt").disabled
+    give(app, "monocyte", *(cell("monocyte", n) for n in range(3)))
+    assert "2 more of monocyte" in said(app)
+    give(app, "monocyte", *(cell("monocyte", n) for n in range(5)))
+    assert "Cells of another class" in said(app)
+    assert button(app, "Adapt").disabled
+    give(app, "neutrophil", *(cell("neutrophil", n) for n in range(5)), b"no picture")
+    assert "5.png was left out" in said(app)
+    assert not button(app, "Adapt").disabled
+
+
+def test_a_model_is_made_told_of_kept_and_used(app):
+    for label in LABELS:
+        give(app, label, *(cell(label, n) for n in range(6)))
+    button(app, "Adapt").click().run()
+    assert not app.exception
+    told = {one.label: one.value for one in app.metric}
+    assert set(told) == {"Before", "After", "Gained"}
+    after, before = (float(told[key].split()[0]) for key in ("After", "Before"))
+    assert float(told["Gained"].split()[0]) == pytest.approx(after - before, abs=0.11)
+    assert "judged by a model that was made without it" in said(app)
+    made = app.session_state["own"][0]
+    assert made.usable
+    button(app, "Classify with it").click().run()
+    go(app, "classify")
+    assert picker(app).value == f"{MODEL}-my-lab"
+    upload(app, ("cell.png", cell("monocyte", 50)))
+    assert "·" in said(app)
+    go(app, "compare")
+    go(app, "models")
+    assert "my-lab, cross-validated" in said(app)
+
+
+def test_without_labels_it_promises_nothing(app):
+    give(app, "without a label", *(cell(LABELS[n % 4], n) for n in range(12)))
+    button(app, "Adapt").click().run()
+    assert not app.exception
+    assert "nobody knows" in said(app)
+    assert not app.metric
+
+
+def test_another_session_does_not_see_it(app, zoo_environment):
+    give(app, "without a label", *(cell(LABELS[n % 4], n) for n in range(10)))
+    button(app, "Adapt").click().run()
+    assert [option for option in picker(go(app, "classify")).options if "my-lab" in option]
+    other = AppTest.from_file(str(ROOT / "app.py"), default_timeout=120).run()
+    assert not [option for option in picker(other).options if "my-lab" in option]
