@@ -20,7 +20,7 @@ from zoo.entry import Entry, EntryError, read_predictions
 from zoo.images import SUFFIXES
 
 LOOSE = "without a label"
-COLUMNS = 2
+COLUMNS = 3
 MADE = "adapted"  # key: what this session made last
 
 
@@ -32,7 +32,9 @@ def one_at_a_time() -> threading.Lock:
 
 def pick() -> Entry:
     """The model that is to learn."""
-    found = [entry for entry in shared.usable_entries() if can_adapt(entry)]
+    # what was made here is no start for more: its cells would be judged by what knows them
+    made = {entry.id for entry in st.session_state.get(shared.OWN, [])}
+    found = [entry for entry in shared.usable_entries() if can_adapt(entry) and entry.id not in made]
     if not found:
         st.info("No model here can be adapted: it takes a network with a linear last layer.")
         st.stop()
@@ -50,8 +52,9 @@ def take(entry: Entry) -> tuple[list[Image.Image], list[str | None], list[str]]:
     kinds = [suffix[1:] for suffix in SUFFIXES]
     for row in shared.chunks([*entry.labels, LOOSE], COLUMNS):
         for column, label in zip(st.columns(COLUMNS), row, strict=False):
-            key = f"adapt {entry.id} {label}"
-            files = column.file_uploader(label.capitalize(), type=kinds, accept_multiple_files=True, key=key)
+            title = entry.describe(label) if label in entry.labels else label
+            key = f"adapt {label}"
+            files = column.file_uploader(title.capitalize(), type=kinds, accept_multiple_files=True, key=key)
             for file in files[:MOST]:
                 image = shared.decoded(file.file_id, file.getvalue())
                 if isinstance(image, str):
@@ -160,6 +163,7 @@ st.markdown(
     "or pictures without labels, and a model learns how cells look in your laboratory. It takes a minute or two; "
     "your pictures stay in the memory of this session."
 )
+result = st.container(border=MADE in st.session_state)
 left, right = st.columns([2, 1])
 with left:
     entry = pick()
@@ -167,10 +171,11 @@ with right:
     given_name = st.text_input("Name of your laboratory", "my-lab", max_chars=40)
 name = re.sub(r"[^A-Za-z0-9._-]+", "-", given_name).strip("-._") or "my-lab"
 given = take(entry)
+if MADE in st.session_state:
+    with result:
+        show(st.session_state[MADE][0])
 lacking = missing(given[1])
 if lacking:
     st.info(f"Still to come: {shared.plain(lacking)}", icon=":material/upload:")
 if st.button("Adapt", type="primary", icon=":material/tune:", disabled=lacking is not None):
     work(entry, name, given)
-if MADE in st.session_state:
-    show(st.session_state[MADE][0])
