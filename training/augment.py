@@ -172,13 +172,37 @@ class Colours:
                 self.steps.append((change, max(0.0, 1 - strength), 1 + strength))
         if augment.hue:
             self.steps.append((_turned, -augment.hue, augment.hue))
+        self.tint, self.light = augment.tint, augment.light
 
     def __call__(self, pixels: np.ndarray) -> np.ndarray:
         """uint8 (h, w, 3) → the same shape."""
         for number in torch.randperm(len(self.steps)).tolist():
             change, low, high = self.steps[number]
             pixels = change(pixels, low + (high - low) * float(torch.rand(())))
+        if self.tint:
+            pixels = _tinted(pixels, self.tint * (2 * torch.rand(3, 2).numpy() - 1), self.tint * _signed())
+        if self.light:
+            pixels = _lit(pixels, self.light * _signed(), self.light * _signed())
         return pixels
+
+
+def _signed() -> float:
+    return 2 * float(torch.rand(())) - 1
+
+
+def _tinted(pixels: np.ndarray, changes: np.ndarray, gamma: float) -> np.ndarray:
+    """Each channel's factor and exponent of its own, and an exponent for all: `changes` (3, 2) and `gamma` are logs."""
+    levels = np.linspace(0, 1, 256)[:, None]
+    table = 255 * levels ** np.exp(0.5 * changes[:, 1] + gamma) * np.exp(0.7 * changes[:, 0])
+    return cv2.LUT(pixels, table.clip(0, 255).astype(np.uint8)[:, None, :])
+
+
+def _lit(pixels: np.ndarray, across: float, down: float) -> np.ndarray:
+    """Brighter on one side, by shares of the picture's light."""
+    height, width = pixels.shape[:2]
+    light = 1 + across * np.linspace(-1, 1, width, dtype=np.float32)[None] / 2
+    light = light + down * np.linspace(-1, 1, height, dtype=np.float32)[:, None] / 2
+    return (pixels * light[..., None]).clip(0, 255).astype(np.uint8)
 
 
 def _brighter(pixels: np.ndarray, factor: float) -> np.ndarray:

@@ -84,12 +84,18 @@ def resample(split: Split, how: str, labels: np.ndarray, seed: int) -> Split:
 
 
 def row_weights(rules: Balance, split: Split, labels: np.ndarray, subjects: Sequence[str]) -> np.ndarray:
-    """Weight of each row's loss (n,), 1 on average over training: by class, by source cell, or both."""
+    """Weight of each row's loss (n,), 1 on average over training: by class, source cell and laboratory."""
     weights = np.ones(len(labels))
     rows = split.rows["train"]
     if rules.sample_weights:
         _, place, sizes = np.unique([subjects[row] for row in rows], return_inverse=True, return_counts=True)
         weights[rows] /= sizes[place]
+    if rules.laboratories:
+        # a mixed data set's cells are named after their laboratory: see training.mixed
+        places = np.array([subjects[row].partition("/")[0] for row in rows])
+        for place in np.unique(places):
+            own = rows[places == place]
+            weights[own] /= weights[own].sum() ** rules.laboratories
     if rules.class_weights:
         # inverse to frequency, counted in what each picture already weighs
         for label in np.unique(labels[rows]):

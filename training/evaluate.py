@@ -27,7 +27,7 @@ from training.export import record
 from training.together import mixed
 from zoo import metrics, scoring
 from zoo.batch import READERS, classify_files
-from zoo.benchmarks import BenchmarkSet, Definition, laboratory_of
+from zoo.benchmarks import BenchmarkSet, Definition, laboratories_of
 from zoo.cache import cache_folder
 from zoo.calibration import scaling_of
 from zoo.corruptions import split_name
@@ -118,7 +118,7 @@ def refused(entry: Entry, benchmark: BenchmarkSet) -> str | None:
         return f"{entry.id} cannot name {', '.join(missing)}, which {benchmark.name} asks for."
     if entry.members:
         return next((reason for member in entry.members if (reason := refused(member, benchmark))), None)
-    if laboratory_of(entry) != benchmark.definition.laboratory or _unseen(entry, benchmark):
+    if benchmark.definition.laboratory not in laboratories_of(entry) or _unseen(entry, benchmark):
         return None
     return f"{entry.id} was trained on another split of {entry.data}: it may have seen pictures of {benchmark.name}."
 
@@ -128,12 +128,15 @@ def _unseen(entry: Entry, benchmark: BenchmarkSet) -> bool:
     tests = {name: b for name, b in entry.evaluation.benchmarks.items() if b.role == "test"}
     if any(b.leaky for b in tests.values()):
         return False
-    if entry.data != benchmark.definition.place:
+    place = benchmark.definition.place
+    if place not in (entry.mixed or (entry.data,)) or place == "bccd":
         # another cut of the same frames: it leaves out those that the official TRAIN was made of
         return entry.recipe.get("data", {}).get("split") == "official"
     for name in tests:
         with contextlib.suppress(EntryError):
-            if set(benchmark.rows["file"]) <= set(read_predictions(entry, name)["file"]):
+            # a mixed data set's files are named with their folder
+            files = benchmark.rows["file"].map(lambda file: f"{place}/{file}" if entry.mixed else file)
+            if set(files) <= set(read_predictions(entry, name)["file"]):
                 return True
     return False
 

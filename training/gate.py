@@ -20,7 +20,7 @@ from training.data import TrainingDataError, prepare, read_labelled
 from training.recipe import Recipe
 from training.run import Job, make_split
 from training.splits import Split
-from zoo.benchmarks import get_benchmark, get_definition, laboratory_of, published
+from zoo.benchmarks import get_benchmark, get_definition, laboratories_of, published
 from zoo.data import FileSource, Item, Source, read_dataset
 from zoo.engine import Caller
 from zoo.entry import EVALUATION, Entry
@@ -84,7 +84,7 @@ def cells_elsewhere(entry: Entry, root: Path) -> list[Item]:
     tested = {(get_definition(name).place, file) for name in published() for file in get_benchmark(name).rows["file"]}
     found: list[Item] = []
     for name in MAY_BE_TRAINED_ON:
-        if places.get(name) == laboratory_of(entry) or not (root / name).is_dir():
+        if places.get(name) in laboratories_of(entry) or not (root / name).is_dir():
             continue
         items = [
             item

@@ -50,6 +50,9 @@ class Data(_Part):
     originals: bool = Field(False, description="Pictures are augmented copies: group them by their source frame")
     val_fraction: float = Field(0.1, gt=0, lt=0.5)
     test_fraction: float = Field(0.15, gt=0, lt=0.5)
+    mix: dict[str, Annotated[int, Field(gt=0)]] = Field(
+        {}, description="Laboratories (folders of --data) that are joined, and how many copies of a cell each gives"
+    )
     packed: tuple[int, int] = Field(description="Height and width, in pixels, to which pictures are decoded once")
     crop: Literal["none", "cell", "square"] = Field(
         "none",
@@ -156,6 +159,8 @@ class Augment(_Part):
     contrast: float = Field(0, ge=0)
     saturation: float = Field(0, ge=0)
     hue: float = Field(0, ge=0, le=0.5)
+    tint: float = Field(0, ge=0, le=1, description="White balance and gamma: exponents and factors of each channel")
+    light: float = Field(0, ge=0, lt=1, description="Share by which light falls off across the picture, at the most")
     hed: float = Field(0, ge=0, description="Stain jitter: factor and shift of haematoxylin, eosin and residual")
     channel_shuffle: float = Field(0, ge=0, le=1, description="Probability")
     colour_degeneration: float = Field(0, ge=0, le=1, description="Probability of fading towards grey")
@@ -192,6 +197,12 @@ class Balance(_Part):
 
     class_weights: bool = Field(False, description="Weigh the loss inversely to the class's frequency")
     sample_weights: bool = Field(False, description="All copies of one source cell weigh as much as one picture")
+    laboratories: float = Field(
+        0,
+        ge=0,
+        le=1,
+        description="How far laboratories of a mix are evened out: 0 by their cells, 1 all weigh the same",
+    )
     resample: Literal["none", "downsample", "oversample"] = "none"
 
 

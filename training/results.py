@@ -115,7 +115,7 @@ def reproduce(
 def _train(recipe: Recipe, data: Path, runs: Path, accelerator: Accelerator, say: Callable[[object], None]) -> None:
     work = runs / recipe.id
     say(f"== {recipe.id}")
-    place = None if recipe.ensemble else data / recipe.data.name
+    place = None if recipe.ensemble else data if recipe.data.mix else data / recipe.data.name
     resume = (work / CHECKPOINT).exists()
     train(Job(recipe, place, runs / ENTRIES / recipe.id, work, resume=resume), accelerator)
 

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from training.data import TrainingDataError, prepare, read_labelled
+from training.mixed import subjects
 from training.recipe import load_recipe
 from training.run import Job, make_split
 from zoo.benchmarks import COLUMNS, get_benchmark, get_definition
@@ -56,12 +57,20 @@ def crops(root: Path) -> pd.DataFrame:
     data = root / recipe.data.name
     prepared = prepare(read_labelled(data, recipe.data.labels or None), recipe.data.packed, recipe.data.crop)
     split = make_split(Job(recipe, data, Path(), Path()), prepared)
-    trained = {cell for cell, item in zip(split.cells, prepared.data.items, strict=True) if item.split == "train"}
+    # fields that were photographed twice are one cell under two names
+    one = subjects()
+    cells = zip(split.cells, prepared.data.items, strict=True)
+    trained = {one.get(cell, cell) for cell, item in cells if item.split == "train"}
     labels = set(get_definition("bccd-crops").labels)
     found, boxes = [], []
     for item in read_dataset(root / "bccd").items:
         label = (item.label or "").lower()
-        if label in labels and item.cell not in trained and isinstance(item.source, FileSource) and item.source.box:
+        if (
+            label in labels
+            and one.get(item.cell or "", item.cell) not in trained
+            and isinstance(item.source, FileSource)
+            and item.source.box
+        ):
             found.append((item.file.partition("#")[0], item.cell, label))
             boxes.append(item.source.box)
     sides = pd.DataFrame(boxes, columns=["left", "top", "right", "bottom"])

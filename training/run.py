@@ -20,6 +20,7 @@ from training.data import Prepared, TrainingDataError, item_names, prepare, read
 from training.engine import Fitted, fit
 from training.export import Classical, Maker, Network, network_config, write_entry
 from training.feed import Arrays
+from training.mixed import read_mixed
 from training.recipe import PUBLISHED, Recipe
 from training.splits import (
     Split,
@@ -34,7 +35,7 @@ from training.splits import (
 from training.together import write_ensemble
 from zoo.cache import cache_folder
 from zoo.catalogue import FolderSource, get_entry, list_entries, sources
-from zoo.data import read_dataset
+from zoo.data import DataSet, read_dataset
 from zoo.entry import Entry, read_entry
 from zoo.loaded import device_name, load_model
 from zoo.preprocess import preprocessor
@@ -100,7 +101,7 @@ def make_ready(job: Job, quiet: bool = False) -> Ready:
     if job.data is None:
         raise TrainingDataError("Name the data set's folder or file with --data.")
     recipe = job.recipe
-    prepared = prepare(read_labelled(job.data, recipe.data.labels or None), recipe.data.packed, recipe.data.crop)
+    prepared = prepare(read_data(recipe, job.data), recipe.data.packed, recipe.data.crop)
     labels = np.array([recipe.labels.index(item.label) for item in prepared.data.items])
     split = resample(make_split(job, prepared), recipe.balance.resample, labels, recipe.seed)
     if not quiet:
@@ -109,6 +110,17 @@ def make_ready(job: Job, quiet: bool = False) -> Ready:
         report(split)
     weights = row_weights(recipe.balance, split, labels, split.cells)
     return Ready(prepared, Arrays(prepared.pictures, labels, weights), split)
+
+
+def read_data(recipe: Recipe, place: Path) -> DataSet:
+    """The recipe's labelled pictures at `place`, or those of the laboratories below it that it mixes.
+
+    Raises DataError.
+    """
+    if not recipe.data.mix:
+        return read_labelled(place, recipe.data.labels or None)
+    data = read_mixed(place, recipe.data.mix, recipe.seed)
+    return data.where(lambda item: item.label in recipe.data.labels)
 
 
 def _network(job: Job, ready: Ready, accelerator: Accelerator) -> tuple[Maker, dict]:
@@ -194,7 +206,9 @@ def make_split(job: Job, prepared: Prepared) -> Split:
     found: Findings | None = None
     # a manifest brings its cells along; a stratified split knows identical pixels, unless a rule asks for more
     known = job.split is not None or (wanted.split == "stratified" and not recipe.needs_cells)
-    if known and not recipe.clean.needs_audit:
+    if wanted.mix:
+        table = _table_as_named(prepared)
+    elif known and not recipe.clean.needs_audit:
         labels = [item.label for item in data.items]
         table = Table.plain(item_names(data.items), labels, prepared.pixels, parts_of(data))
     else:
@@ -210,6 +224,19 @@ def make_split(job: Job, prepared: Prepared) -> Split:
         shares = (1 - wanted.val_fraction - wanted.test_fraction, wanted.val_fraction, wanted.test_fraction)
         split = split_parts(wanted.split, table, shares, recipe.seed, wanted.parts)
     return clean(split, recipe.clean, split.cells, table.pixels, found and _suspects(found, table))
+
+
+def _table_as_named(prepared: Prepared) -> Table:
+    """The table of a data set that names the cell of each picture itself."""
+    items = prepared.data.items
+    return Table(
+        tuple(item_names(items)),
+        tuple(str(item.label) for item in items),
+        tuple(str(item.cell) for item in items),
+        prepared.pixels,
+        tuple(parts_of(prepared.data)),
+        (True,) * len(items),
+    )
 
 
 def originals_of(recipe: Recipe, data: Path | None, named: Path | None) -> Path | None:

@@ -357,6 +357,13 @@ class Entry:
         found = data.get("name", "") if isinstance(data, dict) else ""
         return found if isinstance(found, str) else ""
 
+    @property
+    def mixed(self) -> tuple[str, ...]:
+        """The data sets that were joined for its training; none where it was one."""
+        data = self.recipe.get("data")
+        mix = data.get("mix") if isinstance(data, dict) else None
+        return tuple(map(str, mix)) if isinstance(mix, dict) else ()
+
     def describe(self, label: str) -> str:
         """The label, with its description where the entry has one."""
         text = self.config.label_descriptions.get(label) if self.config else None

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from zoo import significance
-from zoo.benchmarks import laboratory_of, published
+from zoo.benchmarks import laboratories_of, published
 from zoo.bootstrap import Estimate
 from zoo.calibration import is_scaled, scaling_of
 from zoo.entry import Entry, EntryError, Metric, read_predictions
@@ -61,8 +61,8 @@ class Cell:
 def home_benchmark(entry: Entry) -> str | None:
     """The entry's test set in its own laboratory: a published benchmark, else the first it was tested on."""
     tests = [name for name, b in entry.evaluation.benchmarks.items() if b.role == "test"]
-    laboratory, known = laboratory_of(entry), published()
-    mine = [n for n in tests if n in known and known[n].laboratory == laboratory and not known[n].corruptions]
+    laboratories, known = laboratories_of(entry), published()
+    mine = [n for n in tests if n in known and known[n].laboratory in laboratories and not known[n].corruptions]
     mine.sort(key=lambda name: known[name].place != entry.data)  # its own data set before another cut of it
     strange = [name for name in tests if name not in known]
     return next(iter([*mine, *strange]), None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +19,13 @@ from tests.zoo.test_images import png_header
 from training.__main__ import main as training
 from training.audit.copies import find_copies
 from training.audit.measure import measure
+from training.mixed import read_mixed
 from training.rows import rows_of
 from zoo.__main__ import main
 from zoo.benchmarks import get_benchmark, names
 from zoo.catalogue import get_entry
-from zoo.data import DataSet, read_dataset
+from zoo.corruptions import split_name
+from zoo.data import DataError, DataSet, read_dataset
 from zoo.data.readers import voc
 from zoo.entry import read_predictions
 from zoo.localise import find_cell
@@ -205,3 +208,25 @@ def test_the_boxes_of_bccd_crops_are_on_their_pictures(real_data):
         assert get_benchmark(name).pictures(real_data)
     for _, _, _, source in get_benchmark("bccd-crops").pictures(real_data)[:5]:
         assert find_cell(source.image()).confidence > 0.3
+
+
+def test_laboratories_are_mixed_without_leaks(real_data):
+    """No cell of a test benchmark is in training, whatever its copies are called, and LISC is never there."""
+    data = read_mixed(real_data, {"pbc": 4, "dataset2": 12, "bccd": 1}, 0)
+    sides = {part: [item for item in data.items if item.split == part] for part in ("train", "test")}
+    cells = {part: {item.cell for item in items} for part, items in sides.items()}
+    assert not cells["train"] & cells["test"]
+    files = {item.file for item in sides["train"]}
+    for name in names():
+        benchmark = get_benchmark(name)
+        used = {f"{benchmark.definition.place}/{split_name(file)[0]}" for file in benchmark.rows["file"]}
+        assert not used & files, name
+    assert {item.origin for item in data.items} == {"pbc", "dataset2"}
+    copies = Counter(item.cell for item in sides["train"] if item.file.startswith("dataset2/"))
+    assert max(copies.values()) == 12
+    assert len(copies) > 250
+    frames = {item.cell for item in sides["train"] if item.file.startswith("bccd/")}
+    assert frames <= set(copies), "frames of TRAIN only"
+    assert len(data) == len({item.file for item in data.items})
+    with pytest.raises(DataError, match="no laboratory 'lisc'"):
+        read_mixed(real_data, {"lisc": 1}, 0)

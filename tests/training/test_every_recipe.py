@@ -19,7 +19,13 @@ NETWORKS = [name for name in recipe_ids() if load_recipe(name).model and not loa
 ON_NETWORKS = [name for name in recipe_ids() if (head := load_recipe(name).head) and head.of]
 ENSEMBLES = [name for name in recipe_ids() if load_recipe(name).ensemble]
 # what makes it short, and needs no download; frozen parts stay frozen
-SHORT = ["data.split=stratified", "data.originals=false", "clean.outliers=false", "clean.duplicates=keep"]
+SHORT = [
+    "data.split=stratified",
+    "data.originals=false",
+    "data.mix={}",
+    "clean.outliers=false",
+    "clean.duplicates=keep",
+]
 SHORT += ["schedule.batch_size=8", "schedule.views=1", "data.val_fraction=0.3", "data.test_fraction=0.3"]
 
 
@@ -27,7 +33,7 @@ SHORT += ["schedule.batch_size=8", "schedule.views=1", "data.val_fraction=0.3", 
 def data(tmp_path_factory):
     """A few drawn cells in the class folders of both data sets, and of one's own."""
     place = tmp_path_factory.mktemp("data")
-    for name in ("pbc8-efficientnet-lite0", "cnn60", "starter"):
+    for name in ("pbc8-efficientnet-lite0", "cnn60", "starter", "champion8"):
         folders = list(load_recipe(name).data.labels) or LABELS
         for number, folder in enumerate(folders):
             inside = place / load_recipe(name).data.name / folder

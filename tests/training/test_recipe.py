@@ -98,6 +98,8 @@ CHANGES = {
     "augmix": 3,
     "blur": 2.0,
     "noise": 0.1,
+    "tint": 0.4,
+    "light": 0.6,
 }
 
 

@@ -115,10 +115,10 @@ class BenchmarkSet:
         return found
 
 
-def laboratory_of(entry: Entry) -> str:
-    """Where the pictures were taken that the entry was trained on; its data set's name if no benchmark tells more."""
+def laboratories_of(entry: Entry) -> set[str]:
+    """Where the pictures were taken that the entry was trained on; its data sets' names if no benchmark tells more."""
     places = {definition.place: definition.laboratory for definition in published().values()}
-    return places.get(entry.data, entry.data)
+    return {places.get(name, name) for name in entry.mixed or (entry.data,)}
 
 
 def find_source(benchmark: str, name: str, data: str, folders: Sequence[Path]) -> Source | None:
