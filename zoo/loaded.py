@@ -20,7 +20,7 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 import zoo.architectures  # noqa: F401 (registers our own networks with timm)
 from zoo.attribution import DEFAULT, MODEL_FREE, PREDICTED, Cams, ExplanationError, explain_batch, method_of, steps
 from zoo.attribution.features import Seen, layers_of, look, split_forward
-from zoo.entry import HEAD, MAX_PARAMETERS, WEIGHTS, Entry, EntryError, read_predictions
+from zoo.entry import HEAD, MAX_PARAMETERS, WEIGHTS, Config, Entry, EntryError, Weights, read_predictions
 from zoo.gate import FILE as GATE
 from zoo.gate import Gate, read_gate
 from zoo.heads import NEIGHBOURS, Headed, Neighbour, read_head, read_neighbours
@@ -31,8 +31,9 @@ BF16_GAIN = 1.15  # how much faster than fp32 bf16 must be to be used
 # bf16 moves a logit by about 1 %: no matter where the answer is clear, up to some hundredths where it is not.
 # Answers between these bounds are computed again in fp32.
 CLEAR = 0.98
-# networks make some layers twice while they are built, a classical head's entry has no last layer
-SPARE, SPARE_MORE = 2, 1_000_000
+# networks make some layers twice while they are built, a classical head's entry has no last layer, and backbones are
+# built with a head of their own that is thrown away (VGG's has 124 million)
+SPARE, SPARE_MORE, SPARE_BACKBONE = 2, 1_000_000, 150_000_000
 
 
 @dataclass(frozen=True)
@@ -254,7 +255,7 @@ def load_model(entry: Entry) -> nn.Module:
     if not timm.is_model(config.architecture.split(".")[0]):
         raise EntryError(f"{entry.id} needs the architecture {config.architecture}, which is not known here.")
     try:
-        with _at_most(SPARE * entry.weights.parameters + SPARE_MORE if entry.weights.parameters else MAX_PARAMETERS):
+        with _at_most(_room(config, entry.weights)):
             model = timm.create_model(
                 config.architecture, pretrained=False, num_classes=config.num_classes, **config.model_args
             )
@@ -275,6 +276,13 @@ def load_model(entry: Entry) -> nn.Module:
     if config.zoo.head:
         model = Headed(model, read_head(entry.folder / HEAD, config.num_classes), config.num_classes)
     return model.eval().requires_grad_(False)
+
+
+def _room(config: Config, weights: Weights) -> int:
+    """How many parameters may come about while a network is built."""
+    if weights.parameters is None:
+        return MAX_PARAMETERS
+    return SPARE * weights.parameters + (SPARE_BACKBONE if "backbone" in config.model_args else SPARE_MORE)
 
 
 @contextlib.contextmanager

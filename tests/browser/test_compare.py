@@ -80,12 +80,12 @@ def test_a_square_leads_to_its_images_and_they_to_their_maps(page: Page, address
 def test_a_link_shows_the_same_view_to_others(page: Page, browser: Browser, address: str):
     open_page(page, f"{address}/compare?models=two&benchmark=drawn-test")
     page.get_by_role("tab", name="Calibration").click()
-    expect(page.get_by_text("The surest first")).to_be_visible(timeout=PATIENCE)
+    expect(page.get_by_text("The surest first").first).to_be_visible(timeout=PATIENCE)
     settle(page)
     other = browser.new_page()
     try:
         open_page(other, page.url)
-        expect(other.get_by_text("The surest first")).to_be_visible(timeout=PATIENCE)
+        expect(other.get_by_text("The surest first").first).to_be_visible(timeout=PATIENCE)
         expect(other.get_by_text("Tiny test_resnet (two)").first).to_be_visible()
     finally:
         other.close()

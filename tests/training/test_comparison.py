@@ -22,7 +22,7 @@ def entries(tmp_path):
     """Two entries scored on the same drawn pictures, which lie in a folder that bears the data set's name."""
     made = []
     for number, name in enumerate(("cnn60", "test_resnet")):
-        title = "<script>alert(1)</script>" if number else "Plain"
+        title = 'Tiny & "quoted" > plain' if number else "Plain"
         folder = make_entry(tmp_path / "zoo" / name, name, title=title, recipe={"data": {"name": DATA}})
         add_evaluation(folder, number + 1)
         made.append(folder)
@@ -57,10 +57,14 @@ def test_the_page_needs_nothing_else(entries, tmp_path):
 
 
 def test_what_an_entry_says_is_never_run(entries, tmp_path):
+    for folder in entries:
+        table = read_predictions(read_entry(folder), "drawn-test")
+        table["file"] = "<script>alert(1)</script>" + table["file"]
+        write_predictions(folder / "predictions" / "drawn-test.parquet", table, LABELS)
     report = tmp_path / "report.html"
     report.write_text(page(tmp_path, *entries), encoding="utf-8")
     text = report.read_text(encoding="utf-8")
-    assert "&lt;script&gt;alert(1)" in text
+    assert "Tiny &amp; &quot;quoted&quot; &gt; plain" in text
     # plotly's data are JSON in which the brackets of tags are written as escapes
     assert "<script>alert(1)" not in text
 
