@@ -747,7 +747,8 @@ def _adapt(options: argparse.Namespace) -> int:
     say(f"changed: {made.choice}")
     if made.before and made.after and made.gain:
         for what, found in (("before", made.before), ("after", made.after), ("gained", made.gain)):
-            shown = f"{100 * found.value:.1f} % ({100 * found.low:.1f} to {100 * found.high:.1f})"
+            unit = "points" if what == "gained" else "%"
+            shown = f"{100 * found.value:.1f} {unit} ({100 * found.low:.1f} to {100 * found.high:.1f})"
             say(f"{what}: {shown} balanced, cross-validated on {made.labelled} cells")
     else:
         say(f"{100 * made.agree:.0f} % of answers stayed as they were. Without labels nobody knows which are right.")

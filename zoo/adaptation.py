@@ -33,7 +33,7 @@ from zoo.loaded import load_model
 from zoo.preprocess import Preprocessor, preprocessor
 
 LEAST = 5  # labelled cells of a class
-MOST = 600  # pictures times views that are looked at
+MOST = 400  # pictures times views that are looked at
 VIEWS = 4
 FOLDS = 5
 INNER = 3
