@@ -77,13 +77,6 @@ class Adapted:
     agree: float
 
 
-@dataclass(frozen=True)
-class _Seen:
-    """Vectors (n, views, d) float64 before the last layer."""
-
-    vectors: torch.Tensor
-
-
 class _Source:
     """The model that is adapted: its network, last layer and preparation of pictures."""
 
@@ -107,16 +100,15 @@ class _Source:
         """Whether the network has batch norm whose statistics can be changed."""
         return any(_is_norm(module) for module in self.model.modules())
 
-    def look(self, pixels: Sequence[torch.Tensor], views: int, model: nn.Module | None = None) -> _Seen:
-        """Vectors of pictures as `prepare.pixels` gives them."""
+    def look(self, pixels: Sequence[torch.Tensor], views: int, model: nn.Module | None = None) -> torch.Tensor:
+        """Vectors (n, views, d) float64 before the last layer, of pictures as `prepare.pixels` gives them."""
         found = []
         network = model or self.model
         with torch.inference_mode():
             for batch in _batches(pixels, views):
                 features = network.forward_features(self.prepare.normalise(batch))
                 found.append(network.forward_head(features, pre_logits=True).double())
-        vectors = torch.cat(found).reshape(len(pixels), views, -1)
-        return _Seen(vectors.clone())
+        return torch.cat(found).reshape(len(pixels), views, -1).clone()
 
     def with_statistics(self, pixels: Sequence[torch.Tensor], views: int) -> nn.Module:
         """A copy of the network whose batch norm expects pictures like these, as far as they are many."""
@@ -235,13 +227,13 @@ class _Work:
     ) -> None:
         self.source, self.pixels, self.numbers, self.views, self.say = source, pixels, numbers, views, say
         self.say(0.02, "looking at the pictures")
-        self.plain = source.look(pixels, views).vectors
+        self.plain = source.look(pixels, views)
         self.norms = source.has_statistics
 
     def vectors(self, rows: np.ndarray) -> torch.Tensor:
         """Of all pictures, by a network with the statistics of these rows."""
         model = self.source.with_statistics([self.pixels[row] for row in rows], self.views)
-        return self.source.look(self.pixels, self.views, model).vectors
+        return self.source.look(self.pixels, self.views, model)
 
     def crossvalidate(self) -> tuple[Choice, np.ndarray, np.ndarray]:
         """What is best for all pictures, and logits (n, classes) of the labelled ones: before, and out of fold."""
@@ -261,8 +253,8 @@ class _Work:
             after[test] = _logits(vectors[labelled[test]], weight, bias)
         before = _logits(self.plain[labelled], self.source.weight, self.source.bias)
         self.say(0.82, "choosing for all pictures")
-        self.all = self.vectors(np.arange(len(self.pixels))) if self.norms else None
-        return self.choose(labelled, self.all), before, after
+        seen = self.vectors(np.arange(len(self.pixels))) if self.norms else None
+        return self.choose(labelled, seen), before, after
 
     def choose(self, rows: np.ndarray, seen: torch.Tensor | None) -> Choice:
         """The choice of the least balanced log loss in folds of these rows; the old model where nothing beats it."""
@@ -296,7 +288,7 @@ class _Work:
         vectors = self.plain
         if choice.statistics:
             model = self.source.with_statistics(self.pixels, self.views)
-            vectors = self.source.look(self.pixels, self.views, model).vectors
+            vectors = self.source.look(self.pixels, self.views, model)
         labelled = np.flatnonzero(self.numbers >= 0)
         if len(labelled):
             weight, bias = self.layer(vectors, labelled, choice)
