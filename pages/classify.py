@@ -47,16 +47,18 @@ def classify(entry: Entry, pictures: list[shared.Picture]) -> dict[str, Result]:
 
 
 def table(entry: Entry, pictures: list[shared.Picture], results: dict[str, Result]) -> pd.DataFrame:
-    """One row a classified picture: file, label, confidence, a column a label."""
+    """One row a classified picture: file, label, confidence at home and elsewhere, familiarity, a column a label."""
     rows = []
     for picture in pictures:
         prediction = results[picture.id].prediction
         if prediction:
             first = {"file": picture.name, "label": prediction.label, "confidence": prediction.confidence}
+            first |= {} if prediction.elsewhere is None else {"elsewhere": prediction.elsewhere}
             gate = {} if prediction.familiarity is None else {"familiarity": prediction.familiarity}
             rows.append(first | gate | prediction.probabilities)
     gated = ["familiarity"] if any("familiarity" in row for row in rows) else []
-    return pd.DataFrame(rows, columns=["file", "label", "confidence", *gated, *entry.labels])
+    out_there = ["elsewhere"] if entry.elsewhere else []
+    return pd.DataFrame(rows, columns=["file", "label", "confidence", *out_there, *gated, *entry.labels])
 
 
 def count_chart(count: pd.DataFrame) -> go.Figure:
@@ -116,6 +118,7 @@ def show_one(entry: Entry, picture: shared.Picture, result: Result) -> None:
     prediction = result.prediction
     shared.warn_of_strangers(entry, prediction)
     st.markdown(f"#### {shared.plain(entry.describe(prediction.label))} · {100 * prediction.confidence:.1f} %")
+    shared.say_how_sure(entry, prediction)
     left, right = st.columns([2, 3])
     left.image(
         image,
@@ -153,6 +156,13 @@ def show_table(entry: Entry, pictures: list[shared.Picture], results: dict[str, 
         column_config={
             "picture": st.column_config.ImageColumn(width="small"),
             "confidence": share,
+            "elsewhere": st.column_config.ProgressColumn(
+                format="percent",
+                min_value=0,
+                max_value=1,
+                width="small",
+                help="How sure the answer is if the picture is from a laboratory that the model never saw.",
+            ),
             "familiarity": st.column_config.TextColumn(
                 help="Familiar: like the cells that this model was trained on. Shifted: a cell of another laboratory, "
                 "stain or camera, or no cell. Unknown: like no cell of any laboratory."

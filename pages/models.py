@@ -173,7 +173,7 @@ def choose(entries: list[Entry]) -> list[Entry]:
         if all(word in searchable(entry) for word in text.lower().split())
         and (not task or entry.config.zoo.task in task)
         and (not kind or entry.config.architecture in kind)
-        and 100 * shared.at_home(entry) >= score
+        and 100 * shared.at(entry, "home") >= score
         and (not size or (entry.weights is not None and entry.weights.bytes <= 1e6 * size))
     ]
 

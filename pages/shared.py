@@ -23,7 +23,7 @@ from zoo.catalogue import distinct_titles, list_entries
 from zoo.engine import Caller, Ticket
 from zoo.entry import Entry, EntryError, Metric
 from zoo.images import SUFFIXES, ImageError, decode
-from zoo.leaderboard import cells
+from zoo.leaderboard import cells, home_benchmark
 from zoo.loaded import device_name
 from zoo.metrics import NO_SHARES
 from zoo.runtime import Prediction
@@ -55,10 +55,12 @@ class Picture:
 def _listed() -> list[Entry]:
     """The zoo's entries, read again every few seconds: what can be used first, others' systems after ours.
 
-    Of these the best single model at home comes first: it is what a visitor meets; ensembles take as long as all their
-    members.
+    Of these the single model that holds up best in a laboratory it never saw comes first: it is what a visitor meets;
+    ensembles take as long as all their members.
     """
-    return sorted(list_entries(), key=lambda e: (not e.usable, e.system, bool(e.members), -at_home(e)))
+    return sorted(
+        list_entries(), key=lambda e: (not e.usable, e.system, bool(e.members), -at(e, "away"), -at(e, "home"))
+    )
 
 
 def entries() -> list[Entry]:
@@ -108,9 +110,9 @@ def fetched(entry: Entry) -> Entry:
         bar.empty()
 
 
-def at_home(entry: Entry) -> float:
-    """Balanced accuracy on the entry's own test set; 0 where there is none."""
-    found = cells(entry).get("home")
+def at(entry: Entry, column: str) -> float:
+    """The entry's value in a column of the leaderboard; 0 where there is none."""
+    found = cells(entry).get(column)
     return found.value if found else 0.0
 
 
@@ -204,12 +206,15 @@ def describe(entry: Entry) -> str:
     """One paragraph: what the model is good at, and how good."""
     if entry.config is None:
         return entry.reason or ""
-    tests = [b for b in entry.evaluation.benchmarks.values() if b.role == "test" and "accuracy" in b.metrics]
-    figures = "".join(
-        f" Accuracy {percent(b.metrics['accuracy'])} on {plain(b.title)}: {b.n_images:,} images, {b.n_cells:,} cells."
-        for b in tests[:1]
-    )
-    return f"{plain(entry.config.zoo.summary)}{figures}"
+    known, text = entry.evaluation.benchmarks, plain(entry.config.zoo.summary)
+    home, away = known.get(home_benchmark(entry) or ""), cells(entry).get("away")
+    if home and "accuracy" in home.metrics:
+        shown = f"{percent(home.metrics['accuracy'])} on {plain(home.title)}"
+        text += f" Accuracy {shown}: {home.n_images:,} images, {home.n_cells:,} cells."
+    if away:
+        shown = percent(Metric(value=away.value, low=away.low, high=away.high))
+        text += f" In a laboratory that it never saw {shown}, balanced ({plain(known[away.benchmark].title)})."
+    return text
 
 
 def pictures() -> list[Picture]:
@@ -358,6 +363,18 @@ def warn_of_strangers(entry: Entry, prediction: Prediction) -> None:
             f"laboratory, stain or camera, or no cell. {elsewhere(entry)}",
             icon=":material/help:",
         )
+
+
+def say_how_sure(entry: Entry, prediction: Prediction) -> None:
+    """How sure an answer is in a laboratory that the model never saw, where that was measured."""
+    told = entry.elsewhere
+    if told is None or prediction.elsewhere is None:
+        return
+    places = " and ".join(f"{100 * found.value:.0f} % in {plain(name)}" for name, found in told.balanced.items())
+    st.caption(
+        f"**{100 * prediction.elsewhere:.0f} % sure** if the picture is from a laboratory that this model never saw: "
+        f"models like it, trained without one of its laboratories, were right there in {places} (balanced)."
+    )
 
 
 def elsewhere(entry: Entry) -> str:

@@ -30,7 +30,7 @@ from zoo.entry import CONFIG, EVALUATION, PREDICTIONS, WEIGHTS, Entry, EntryErro
 from zoo.files import atomic_folder, write_json, write_text
 from zoo.gate import read_gate, widened, write_gate
 from zoo.loaded import load_model
-from zoo.preprocess import Preprocessor, preprocessor
+from zoo.preprocess import Preprocessor, preprocessor, turned
 
 LEAST = 5  # labelled cells of a class
 MOST = 400  # pictures times views that are looked at
@@ -41,6 +41,7 @@ STRENGTHS = (1.0, 0.1, 0.01, 0.001)  # how much the new last layer is held near 
 GUESSED = 0.1  # the same where the labels are the model's own answers
 SUREST = 0.5  # share of each class's own answers that stand in for labels
 OLD_CELLS = 64  # that the statistics of training are worth
+MOST_SHARE = 0.5  # of new statistics: more made models worse in laboratories left out of their training
 BATCH = 32
 STEPS = 60  # of the optimiser
 Say = Callable[[float, str], None]  # share done, what is being done
@@ -123,7 +124,7 @@ class _Source:
             for batch in _batches(pixels, views):
                 if len(batch) > 1:
                     model.forward_features(self.prepare.normalise(batch))
-        share = len(pixels) / (len(pixels) + OLD_CELLS)
+        share = min(MOST_SHARE, len(pixels) / (len(pixels) + OLD_CELLS))
         for norm, (mean, variance) in zip(norms, old, strict=True):
             norm.eval()
             norm.running_mean.mul_(share).add_((1 - share) * mean)
@@ -139,13 +140,19 @@ def adapt(
     name: str,
     files: Sequence[str] | None = None,
     say: Say = lambda share, what: None,
+    only_statistics: bool = False,
 ) -> Adapted:
     """Make the entry `out` of an entry and pictures of a laboratory called `name`, labelled or not.
 
     Labels are those of the entry, None where unknown. `say` is told how far it is; what it raises stops the work, with
-    nothing left behind. Raises EntryError if the model cannot be adapted, or there are too few pictures.
+    nothing left behind. `only_statistics` asks for no more than these pictures' statistics, whatever their labels.
+    Raises EntryError if the model cannot be adapted, or there are too few pictures.
     """
     source = _Source(entry)
+    if only_statistics:
+        labels = [None] * len(images)
+        if not source.has_statistics:
+            raise EntryError(f"{entry.id} has no batch norm: there are no statistics to change.")
     known = [label for label in labels if label is not None]
     _check(entry, known, len(images))
     rows = _chosen(labels)
@@ -158,7 +165,7 @@ def adapt(
     if known:
         choice, before, after = work.crossvalidate()
     else:
-        choice, before, after = Choice(source.has_statistics, GUESSED), None, None
+        choice, before, after = Choice(source.has_statistics, None if only_statistics else GUESSED), None, None
     model, weight, bias, agree = work.finish(choice)
     if after is not None:
         temperature = metrics.fit_temperature(numbers[numbers >= 0], after)
@@ -290,7 +297,7 @@ class _Work:
             model = self.source.with_statistics(self.pixels, self.views)
             vectors = self.source.look(self.pixels, self.views, model)
         labelled = np.flatnonzero(self.numbers >= 0)
-        if len(labelled):
+        if len(labelled) or choice.strength is None:
             weight, bias = self.layer(vectors, labelled, choice)
         else:
             weight, bias = _by_own_answers(vectors, self.source)
@@ -365,16 +372,6 @@ def _batches(pixels: Sequence[torch.Tensor], views: int) -> Iterator[torch.Tenso
     step = max(1, BATCH // views)
     for start in range(0, len(pixels), step):
         yield torch.cat([turned(one, views) for one in pixels[start : start + step]])
-
-
-def turned(pixels: torch.Tensor, views: int) -> torch.Tensor:
-    """(3, H, W) → (views, 3, H, W): as it is, mirrored, and turned; a cell has no upside."""
-    square = pixels.shape[1] == pixels.shape[2]
-    mirrored = pixels.flip(2)
-    made = [pixels, mirrored, pixels.flip(1, 2), mirrored.flip(1, 2)]
-    if square:
-        made += [one.transpose(1, 2) for one in made]
-    return torch.stack([made[number % len(made)] for number in range(views)])
 
 
 def _is_norm(module: nn.Module) -> bool:

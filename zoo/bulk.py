@@ -38,7 +38,7 @@ class Kept:
 
 
 def record(result: Result) -> dict[str, Any]:
-    """A result as one JSON object: file, and label, confidence, probabilities, distance, familiarity; or error."""
+    """A result as one JSON object: file, and label, confidence, probabilities and what else is known; or error."""
     if result.prediction is None:
         return {"file": result.file, "error": result.error}
     found = result.prediction
@@ -46,6 +46,7 @@ def record(result: Result) -> dict[str, Any]:
         "file": result.file,
         "label": found.label,
         "confidence": found.confidence,
+        "confidence_elsewhere": found.elsewhere,
         "probabilities": found.probabilities,
         "distance": found.distance,
         "familiarity": found.familiarity,
@@ -60,15 +61,18 @@ def classify_part(runtime: Runtime, entry: Entry, names: Iterable[str]) -> Itera
 
 def header(row: Sequence[str]) -> list[str]:
     """Columns of a table of results with these labels."""
-    return ["file", "label", "confidence", *row, "familiarity", "error"]
+    return ["file", "label", "confidence", "confidence_elsewhere", *row, "familiarity", "error"]
 
 
 def row_of(found: dict[str, Any], labels: Sequence[str]) -> list[Any]:
     """A record as a row of that table."""
     if "error" in found:
-        return [found["file"], "", "", *("" for _ in labels), "", found["error"]]
+        return [found["file"], "", "", "", *("" for _ in labels), "", found["error"]]
     shares = [f"{found['probabilities'][label]:.6f}" for label in labels]
-    return [found["file"], found["label"], f"{found['confidence']:.6f}", *shares, found["familiarity"] or "", ""]
+    sure = found.get("confidence_elsewhere")  # what an older version wrote has none
+    elsewhere = "" if sure is None else f"{sure:.6f}"
+    first = [found["file"], found["label"], f"{found['confidence']:.6f}", elsewhere]
+    return [*first, *shares, found["familiarity"] or "", ""]
 
 
 def part_of(out: Path) -> Path:
@@ -154,7 +158,8 @@ def _stamp(entry: Entry) -> dict[str, Any]:
         sizes = [(member.id, (member.folder / WEIGHTS).stat().st_mtime_ns) for member in entry.members or (entry,)]
     except OSError as error:
         raise EntryError(f"{entry.id} cannot be used: {error.strerror}.") from error
-    return {"model": entry.id, "weights": [list(pair) for pair in sizes]}
+    views = [member.views for member in entry.members or (entry,)]
+    return {"model": entry.id, "weights": [list(pair) for pair in sizes], "views": views}
 
 
 def over_cluster(

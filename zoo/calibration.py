@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from zoo import metrics
@@ -36,3 +38,16 @@ def scaling_of(entry: Entry) -> Scaling:
             logits = np.log(np.clip(shares, metrics.TINY, 1))
             return Scaling(1.0, 1 / metrics.fit_temperature(truth, logits))
     return AS_STORED
+
+
+def sure_elsewhere(entry: Entry, probabilities: Mapping[str, float]) -> float | None:
+    """How sure an answer is in a laboratory that the model never saw; None where that was not measured.
+
+    The highest probability after the temperature that answers of the same recipe asked for in laboratories left out of
+    training.
+    """
+    found = entry.elsewhere
+    if found is None:
+        return None
+    shares = np.array([list(probabilities.values())])
+    return float(metrics.tempered(shares, 1 / found.temperature).max())

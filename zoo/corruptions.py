@@ -19,10 +19,11 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageEnhance
 
 from zoo.data import Source
+from zoo.shifting import shift
 
 SIDE = 224  # pixels of the shorter side that the severities are meant for
 SEVERITIES = (1, 2, 3, 4, 5)
-CLEAN = "clean"
+CLEAN, SHIFTED = "clean", "shifted"
 MARK = "#"  # between a picture's name and its corruption: cell.png#bubble-3
 SMALL_INK, LARGE_INK = 24, 32  # pixels
 
@@ -139,6 +140,7 @@ KINDS = {
 }
 ALEXNET_CLEAN = 0.018369282094266692
 SETTINGS = ((CLEAN, 0), *((kind, severity) for kind in KINDS for severity in SEVERITIES))
+SETS = {"blood": SETTINGS, "shifted": ((SHIFTED, 1),)}  # what becomes of each picture of a benchmark
 
 
 @dataclass(frozen=True)
@@ -168,10 +170,12 @@ def corrupt(image: Image.Image, file: str, kind: str, severity: int) -> Image.Im
     sized = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC)
     if kind == CLEAN:
         return sized
-    if severity not in SEVERITIES:
-        raise IndexError(f"There is no severity {severity}; choose 1 to 5.")
     digest = hashlib.sha256(corrupted_name(file, kind, severity).encode()).digest()
     random = np.random.default_rng(int.from_bytes(digest[:8], "little"))
+    if kind == SHIFTED:
+        return shift(sized, random)
+    if severity not in SEVERITIES:
+        raise IndexError(f"There is no severity {severity}; choose 1 to 5.")
     found = KINDS[kind]
     return found.apply(sized, found.severities[severity - 1], random)
 
@@ -185,7 +189,7 @@ def split_name(name: str) -> tuple[str, str, int]:
     """File, kind and severity of `corrupted_name`; a name without a corruption is a clean picture's."""
     file, mark, rest = name.rpartition(MARK)
     kind, _, severity = rest.rpartition("-")
-    known = mark and (kind in KINDS or kind == CLEAN) and severity.isdecimal()
+    known = mark and (kind in KINDS or kind in (CLEAN, SHIFTED)) and severity.isdecimal()
     return (file, kind, int(severity)) if known else (name, CLEAN, 0)
 
 

@@ -21,6 +21,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from zoo import joining
+
 CONFIG = "config.json"
 HEAD = "head.skops"
 WEIGHTS = "model.safetensors"
@@ -117,8 +119,16 @@ class ZooPart(BaseModel):
     crop: Literal["none", "cell", "square"] = Field(
         "none", description="What is cut out of a picture before the network sees it"
     )
+    views: Literal[1, 2, 4, 8] = Field(
+        1, description="How many turned and mirrored views of a picture are looked at; their answers are averaged"
+    )
     members: list[Annotated[str, Field(pattern=ID.pattern)]] | None = Field(
-        None, min_length=2, max_length=16, description="Ids of the entries whose probabilities are averaged"
+        None, min_length=1, max_length=16, description="Ids of the entries whose probabilities are averaged"
+    )
+    same: dict[Label, Label] | None = Field(
+        None,
+        description="Label of a member → label here that it counts as; what a member knows beyond is left out and the "
+        "rest scaled to 1. None: members know the same labels",
     )
     member_weights: list[Annotated[float, Field(ge=0, le=1)]] | None = None
     split: str = Field("", description="What was trained, validated and tested on, for the card")
@@ -132,6 +142,8 @@ class ZooPart(BaseModel):
             raise ValueError("member_weights are not as many as members")
         if self.members and len(set(self.members)) != len(self.members):
             raise ValueError("a member is named twice")
+        if self.members and len(self.members) == 1 and self.same is None:
+            raise ValueError("an ensemble of one member needs the labels that are told apart, in same")
         if weights and abs(sum(weights) - 1) > 1e-3:
             raise ValueError("member_weights do not add up to 1")
         return self
@@ -262,6 +274,18 @@ class GateQuality(BaseModel):
     cells_elsewhere: dict[str, HeldBack] = {}
 
 
+class Elsewhere(BaseModel):
+    """What others of an entry's recipe were worth in laboratories they never saw (`training loso`).
+
+    Logarithms of the entry's probabilities, divided by `temperature`, fit what they got right there. `balanced` is
+    their balanced accuracy by laboratory.
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    temperature: float = Field(gt=0, lt=1000)
+    balanced: dict[Label, Metric] = Field(min_length=1)
+
+
 class Evaluation(BaseModel):
     """`evaluation.json`."""
 
@@ -269,6 +293,7 @@ class Evaluation(BaseModel):
     schema_version: Literal[1] = 1
     explanations: dict[str, MapQuality] = {}
     gate: GateQuality | None = None
+    elsewhere: Elsewhere | None = None
     benchmarks: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")], Benchmark] = {}
 
 
@@ -322,11 +347,29 @@ class Entry:
         """Whether the entry can classify: readable and its weights are here (an ensemble's: its members')."""
         return self.ok and self.weights is not None
 
+    def among(self, shares: np.ndarray, labels: Sequence[str]) -> np.ndarray:
+        """Probabilities (n, len(labels)) of a member, as probabilities of the entry's own labels."""
+        same = (self.config.zoo.same if self.config else None) or {}
+        return joining.among(shares, labels, self.labels, same)
+
+    def asked(self, label: str, member: Entry) -> int:
+        """Which of a member's classes stands for one of the entry's labels: that of its name, else the first of it."""
+        if label in member.labels:
+            return member.labels.index(label)
+        same = (self.config.zoo.same if self.config else None) or {}
+        return next(place for place, name in enumerate(member.labels) if same.get(name) == label)
+
     @property
     def shares(self) -> list[float]:
         """What each member of an ensemble counts, adding up to 1."""
         given = self.config.zoo.member_weights if self.config else None
         return given or [1 / max(len(self.members), 1)] * len(self.members)
+
+    @property
+    def elsewhere(self) -> Elsewhere | None:
+        """What is known of its kind in laboratories it never saw; of one model asked for other labels, that model's."""
+        only = self.members[0].elsewhere if len(self.members) == 1 else None
+        return self.evaluation.elsewhere or only
 
     @property
     def title(self) -> str:
@@ -343,6 +386,18 @@ class Entry:
         """The recipe that the model was trained by, as its config keeps it; empty where it keeps none."""
         recipe = (self.config.zoo.model_extra or {}).get("recipe") if self.config else None
         return recipe if isinstance(recipe, dict) else {}
+
+    @property
+    def views(self) -> int:
+        """How many turned and mirrored views of a picture it looks at."""
+        return self.config.zoo.views if self.config else 1
+
+    def with_views(self, count: Literal[1, 2, 4, 8]) -> Entry:
+        """The entry looking at so many views of a picture; an ensemble's members each."""
+        if self.config is None:
+            return self
+        changed = self.config.model_copy(update={"zoo": self.config.zoo.model_copy(update={"views": count})})
+        return replace(self, config=changed, members=tuple(member.with_views(count) for member in self.members))
 
     @property
     def system(self) -> str:
@@ -414,8 +469,8 @@ def _with_head(weights: Weights, head: Path) -> Weights:
 def with_members(entry: Entry, others: Mapping[str, Entry]) -> Entry:
     """An ensemble with its members found among `others` by id; any other entry as it is.
 
-    Where a member is missing, is unusable, is an ensemble itself or names other labels, the entry stays unusable, with
-    the reason.
+    Where a member is missing, is unusable, is an ensemble itself or cannot name the labels, the entry stays unusable,
+    with the reason.
     """
     if entry.config is None or not entry.config.zoo.members:
         return entry
@@ -427,7 +482,9 @@ def with_members(entry: Entry, others: Mapping[str, Entry]) -> Entry:
             return replace(entry, reason=f"Its member {name} is not in the zoo.")
         if not member.usable or member.config is None or member.config.zoo.members:
             return replace(entry, reason=f"Its member {name} cannot be used here.")
-        if set(member.labels) != set(entry.labels):
+        same = entry.config.zoo.same
+        known = member.labels if same is None else joining.mapping(member.labels, entry.labels, same).values()
+        if set(known) != set(entry.labels):
             return replace(entry, reason=f"Its member {name} names other classes.")
         found.append(member)
     sizes = [member.weights for member in found if member.weights]

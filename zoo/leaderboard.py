@@ -63,7 +63,8 @@ def home_benchmark(entry: Entry) -> str | None:
     tests = [name for name, b in entry.evaluation.benchmarks.items() if b.role == "test"]
     laboratories, known = laboratories_of(entry), published()
     mine = [n for n in tests if n in known and known[n].laboratory in laboratories and not known[n].corruptions]
-    mine.sort(key=lambda name: known[name].place != entry.data)  # its own data set before another cut of it
+    places = [*(entry.mixed or (entry.data,)), *(known[name].place for name in mine)]
+    mine.sort(key=lambda name: places.index(known[name].place))  # its own data sets before another cut of them
     strange = [name for name in tests if name not in known]
     return next(iter([*mine, *strange]), None)
 

@@ -254,14 +254,17 @@ def differential_count(called: Sequence[str], labels: Sequence[str]) -> pd.DataF
     return pd.DataFrame(rows)
 
 
-def fit_temperature(truth: np.ndarray, logits: np.ndarray) -> float:
-    """Temperature that minimises log loss of logits (n, K) on validation data (Guo et al. 2017, arXiv:1706.04599)."""
+def fit_temperature(truth: np.ndarray, logits: np.ndarray, weights: np.ndarray | None = None) -> float:
+    """Temperature that minimises log loss of logits (n, K) on validation data (Guo et al. 2017, arXiv:1706.04599).
+
+    `weights` (n,) tell how much each row counts; None: all alike.
+    """
     # a network that memorised its few cells, or one nearest neighbour, is sure of itself beyond measure
     grid = np.geomspace(0.25, 32, 601)
     scaled = logits[None] / grid[:, None, None]
     top = scaled.max(-1, keepdims=True)
     normal = np.log(np.exp(scaled - top).sum(-1)) + top[..., 0]
-    losses = (normal - scaled[:, np.arange(len(truth)), truth]).mean(1)
+    losses = np.average(normal - scaled[:, np.arange(len(truth)), truth], axis=1, weights=weights)
     return float(grid[losses.argmin()])
 
 

@@ -68,6 +68,18 @@ def preprocessor(pretrained_cfg: Mapping[str, Any], crop: str = "none") -> Prepr
     return Preprocessor(fit, tuple(config["mean"]), tuple(config["std"]), crop)
 
 
+def turned(pixels: torch.Tensor, count: int) -> torch.Tensor:
+    """Views (count, 3, H, W) of pixels (3, H, W): plain, turned by halves and quarters, mirrored; a cell has no upside.
+
+    A picture that is not square cannot be turned by a quarter: it has four views, at the most.
+    """
+    made = [pixels, pixels.flip(1, 2)]
+    if pixels.shape[1] == pixels.shape[2]:
+        made += [view.rot90(1, (1, 2)) for view in made]
+    made += [view.flip(2) for view in made]
+    return torch.stack(made[:count])
+
+
 def region_of(image: Image.Image, pretrained_cfg: Mapping[str, Any], crop: str = "none") -> Region:
     """The part of a picture that `preprocessor` keeps, cut included."""
     _, (left, top, right, bottom) = cut(image, crop)

@@ -15,6 +15,7 @@ from PIL import Image
 
 from zoo.attribution import DEFAULT, METHODS, PREDICTED, ExplanationError
 from zoo.attribution.concepts import Concepts, factorise, judge
+from zoo.calibration import sure_elsewhere
 from zoo.engine import BATCH_SIZE, LINGER, BusyError, Caller, Engine, Load, StoppedError, Ticket, give_back
 from zoo.entry import WEIGHTS, Entry, EntryError
 from zoo.faithfulness import Ask, Faithfulness, faithfulness
@@ -22,7 +23,7 @@ from zoo.gate import Familiarity, familiarity
 from zoo.heads import Neighbour
 from zoo.hub import fetch
 from zoo.loaded import PRECISIONS, Answer, Loaded, Wish, resolve_device
-from zoo.preprocess import place_map, region_of
+from zoo.preprocess import place_map, region_of, turned
 
 __all__ = ["BATCH_SIZE", "BusyError", "Caller", "Explanation", "ExplanationError", "Prediction", "Runtime", "Ticket"]
 
@@ -34,7 +35,8 @@ POLL = 0.2  # seconds between two looks at work that is watched
 class Prediction:
     """The answer for one picture: label, its probability, one probability a label, and the seconds its batch took.
 
-    `distance` from what the model knows (see `zoo.gate.familiarity`); None where it has no gate.
+    `distance` from what the model knows (see `zoo.gate.familiarity`); None where it has no gate. `elsewhere` is how
+    sure the answer is in a laboratory that the model never saw (see `zoo.calibration`); None where it was not measured.
     """
 
     label: str
@@ -42,6 +44,7 @@ class Prediction:
     probabilities: dict[str, float]
     seconds: float
     distance: float | None = None
+    elsewhere: float | None = None
 
     @property
     def familiarity(self) -> Familiarity | None:
@@ -153,7 +156,8 @@ class Runtime:
         labels = entry.labels
         best = int(answer.probabilities.argmax())
         shares = {label: float(p) for label, p in zip(labels, answer.probabilities, strict=True)}
-        return Prediction(labels[best], shares[labels[best]], shares, answer.seconds, answer.distance)
+        sure = sure_elsewhere(entry, shares)
+        return Prediction(labels[best], shares[labels[best]], shares, answer.seconds, answer.distance, sure)
 
     def classify(self, entry: Entry, image: Image.Image) -> Prediction:
         """Classify one RGB picture. Raises EntryError (model unusable) or BusyError (queue full)."""
@@ -234,7 +238,9 @@ class Runtime:
         seen = self.engine.work(model, lambda: model.look(pixels, layer), caller).result()
         # the long part needs no network: it is done here, not in the thread that everybody waits for
         maps, vectors = factorise(seen.features)
-        shares = self.engine.work(model, lambda: judge(model.model, seen.native, vectors, layer), caller).result()
+        shares = self.engine.work(
+            model, lambda: judge(model.model, seen.native, vectors, layer or model.layer), caller
+        ).result()
         return Concepts(np.stack([self._placed(entry, image, one) for one in maps]), shares)
 
     def neighbours(
@@ -275,48 +281,49 @@ class Runtime:
         self.close()
 
     def _submit(self, entry: Entry, image: Image.Image, wish: Wish | None, caller: Caller, wait: bool = True) -> Ticket:
-        if not entry.members:
-            model = self.model(entry)
-            return self.engine.submit(model, model.pixels(image), wish, caller, wait)
+        if entry.members:
+            if wish is None:
+                return _joined(entry, [self._submit(member, image, None, caller, wait) for member in entry.members])
+            return self._explain_together(entry, image, wish, caller)
+        model = self.model(entry)
+        pixels = model.pixels(image)
+        seen = turned(pixels, entry.views)
+        if len(seen) == 1:
+            return self.engine.submit(model, pixels, wish, caller, wait)
+        whole = _mean([self.engine.submit(model, view, None, caller, wait) for view in seen])
         if wish is None:
-            return _joined(entry, [self._submit(member, image, None, caller, wait) for member in entry.members])
-        return self._explain_together(entry, image, wish, caller)
+            return whole
+
+        def parts(answer: Answer) -> list[Ticket]:
+            target = int(answer.probabilities.argmax()) if wish.target == PREDICTED else wish.target
+            return [self.engine.submit(model, pixels, replace(wish, target=target), caller, wait=False)]
+
+        return _explained(whole, parts, lambda answer, found: replace(answer, cam=found[0].cam))
 
     def _explain_together(self, entry: Entry, image: Image.Image, wish: Wish, caller: Caller) -> Ticket:
         """The members' maps for one label, at the picture's size, averaged with the ensemble's weights."""
         for member in entry.members:
             self.model(member)  # loaded here: the engine's own thread must not wait for it
         whole = _joined(entry, [self._submit(member, image, None, caller) for member in entry.members])
-        ticket = Ticket()
-        ticket.set_running_or_notify_cancel()
 
-        def label_known(_: Future[Answer]) -> None:
-            try:
-                if ticket.stopped:
-                    raise StoppedError("This explanation was stopped.")
-                answer = whole.result()
-                target = int(answer.probabilities.argmax()) if wish.target == PREDICTED else wish.target
-                label = entry.labels[target]
-                against = None if wish.against is None else entry.labels[wish.against]
-                parts = []
-                for member in entry.members:
-                    own = Wish(
-                        member.labels.index(label),
-                        wish.method,
-                        None if against is None else member.labels.index(against),
-                        wish.layer,
-                    )
-                    parts.append(self._submit(member, image, own, caller, wait=False))
-            except BaseException as error:
-                ticket.set_exception(error)
-                return
-            _when_all(parts, lambda: self._averaged(entry, image, answer, parts), ticket)
+        def parts(answer: Answer) -> list[Ticket]:
+            label = entry.labels[int(answer.probabilities.argmax()) if wish.target == PREDICTED else wish.target]
+            against = None if wish.against is None else entry.labels[wish.against]
+            wishes = [
+                Wish(
+                    entry.asked(label, member),
+                    wish.method,
+                    None if against is None else entry.asked(against, member),
+                    wish.layer,
+                )
+                for member in entry.members
+            ]
+            both = zip(entry.members, wishes, strict=True)
+            return [self._submit(member, image, own, caller, wait=False) for member, own in both]
 
-        whole.add_done_callback(label_known)
-        return ticket
+        return _explained(whole, parts, lambda answer, found: self._averaged(entry, image, answer, found))
 
-    def _averaged(self, entry: Entry, image: Image.Image, answer: Answer, parts: Sequence[Ticket]) -> Answer:
-        answers = [part.result() for part in parts]
+    def _averaged(self, entry: Entry, image: Image.Image, answer: Answer, answers: Sequence[Answer]) -> Answer:
         maps = [_scaled(self._placed(m, image, a.cam)) for m, a in zip(entry.members, answers, strict=True)]
         values = sum((share * found for share, found in zip(entry.shares, maps, strict=True)), np.zeros_like(maps[0]))
         return replace(answer, cam=values, seconds=answer.seconds + sum(a.seconds for a in answers))
@@ -352,21 +359,51 @@ def methods_for(entry: Entry) -> list[str]:
     return [DEFAULT, *(name for name in METHODS if name != DEFAULT)]
 
 
-def _joined(entry: Entry, tickets: Sequence[Ticket]) -> Ticket:
-    """One answer of an ensemble's members' answers: the weighted mean of their probabilities, joined by label."""
+def _mean(
+    tickets: Sequence[Ticket],
+    weights: Sequence[float] | None = None,
+    read: Callable[[int, np.ndarray], np.ndarray] = lambda _, shares: shares,
+) -> Ticket:
+    """One answer of several: the weighted mean of what `read` makes of the probabilities of each, by its number."""
     joined = Ticket()
     joined.set_running_or_notify_cancel()
 
     def mean() -> Answer:
         answers = [ticket.result() for ticket in tickets]
-        places = [[member.labels.index(label) for label in entry.labels] for member in entry.members]
-        parts = [answer.probabilities[place] for answer, place in zip(answers, places, strict=True)]
         known = [answer.distance for answer in answers]
-        distance = None if None in known else float(np.average(known, weights=entry.shares))
-        return Answer(np.average(parts, axis=0, weights=entry.shares), None, max(a.seconds for a in answers), distance)
+        distance = None if None in known else float(np.average(known, weights=weights))
+        parts = [read(number, answer.probabilities) for number, answer in enumerate(answers)]
+        return Answer(np.average(parts, axis=0, weights=weights), None, max(a.seconds for a in answers), distance)
 
     _when_all(tickets, mean, joined)
     return joined
+
+
+def _explained(
+    whole: Ticket, ask: Callable[[Answer], list[Ticket]], join: Callable[[Answer, list[Answer]], Answer]
+) -> Ticket:
+    """A ticket for an explanation of the answer that `whole` gives: what `join` makes of what `ask` asked for."""
+    ticket = Ticket()
+    ticket.set_running_or_notify_cancel()
+
+    def known(_: Future[Answer]) -> None:
+        try:
+            if ticket.stopped:
+                raise StoppedError("This explanation was stopped.")
+            answer = whole.result()
+            parts = ask(answer)
+        except BaseException as error:
+            ticket.set_exception(error)
+            return
+        _when_all(parts, lambda: join(answer, [part.result() for part in parts]), ticket)
+
+    whole.add_done_callback(known)
+    return ticket
+
+
+def _joined(entry: Entry, tickets: Sequence[Ticket]) -> Ticket:
+    """One answer of an ensemble's members' answers, joined by label."""
+    return _mean(tickets, entry.shares, lambda n, shares: entry.among(shares[None], entry.members[n].labels)[0])
 
 
 def _when_all(tickets: Sequence[Ticket], make: Callable[[], Answer], whole: Ticket) -> None:

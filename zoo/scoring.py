@@ -9,7 +9,7 @@ import pandas as pd
 
 from zoo import metrics, robustness
 from zoo.bootstrap import Estimate, Interval
-from zoo.corruptions import CLEAN
+from zoo.corruptions import KINDS
 from zoo.metrics import Report, Scaling
 
 NAMES = {**metrics.SCORES, **robustness.SCORES}  # of all scores, for people
@@ -52,7 +52,7 @@ def intervals(report: Report) -> dict[str, Interval]:
 
 def is_corrupted(table: pd.DataFrame) -> bool:
     """Whether the table's pictures are corrupted ones, by their names."""
-    return bool(robustness.parted(table.head(1000))["kind"].ne(CLEAN).any())
+    return bool(robustness.parted(table.head(1000))["kind"].isin(list(KINDS)).any())
 
 
 def rows_hash(table: pd.DataFrame) -> str:

@@ -141,7 +141,7 @@ def test_upload_class_map_and_comparison(page: Page, address: str, files: list[s
     open_page(page, address)
     upload(page, files[:1])
     with Runtime("cpu") as runtime:
-        expected = runtime.classify(get_entry("pbc8-efficientnet-lite0"), draw_cell(LABELS[0], 1, (160, 160)))
+        expected = runtime.classify(get_entry("champion8"), draw_cell(LABELS[0], 1, (160, 160)))
     expect(page.get_by_role("heading", level=4)).to_contain_text(expected.label)
     with page.expect_download() as download:
         page.get_by_role("button", name="Result as CSV").click()
@@ -163,7 +163,7 @@ def test_upload_class_map_and_comparison(page: Page, address: str, files: list[s
 
 def test_ten_at_once_get_each_their_own(browser: Browser, address: str, tmp_path: Path):
     """Ten people, another picture each, at the same moment: class and map are those of their own picture."""
-    entry = get_entry("pbc8-efficientnet-lite0")
+    entry = get_entry("champion8")
     drawn = {f"mine{n}.png": draw_cell(LABELS[n % 4], 40 + n, (150 + 4 * n, 160)) for n in range(10)}
     with Runtime("cpu") as runtime:
         expected = {name: runtime.classify(entry, image) for name, image in drawn.items()}

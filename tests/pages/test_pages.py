@@ -284,7 +284,7 @@ def test_what_is_offered_comes_before_what_was_published(app):
     found = {entry.id: entry for entry in list_entries()}
     ranks = [(not found[name].usable, found[name].system) for name in ids]
     assert ranks == sorted(ranks)
-    assert ids[0].startswith("pbc8-")  # not what does worst
+    assert ids[0] == "champion8"  # not what does worst
     go(app, "compare")
     benchmarks = picker(app, "Benchmark").options
     leaky = ["LEAKY" in name for name in benchmarks]
@@ -298,3 +298,23 @@ def test_a_session_keeps_no_more_than_it_may(app, monkeypatch):
     assert "3 pictures were left out" in said(app)
     app.run()
     assert "left out" not in said(app)
+
+
+def test_how_sure_an_answer_is_in_a_laboratory_never_seen(app, tmp_path, monkeypatch):
+    """Where leave-one-laboratory-out told it: beside the answer, in the table, and in what is downloaded."""
+    two = ("a.png", png("monocyte")), ("b.png", png("neutrophil"))
+    upload(app, *two)
+    assert "sure if the picture" not in said(app) and "elsewhere" not in app.dataframe[0].value
+    folder = make_entry(tmp_path / "zoo" / "travelled", "test_resnet", 4)
+    balanced = {"north": {"value": 0.71, "low": 0.6, "high": 0.8}, "south": {"value": 0.64, "low": 0.5, "high": 0.7}}
+    write_json(folder / "evaluation.json", {"elsewhere": {"temperature": 3.0, "balanced": balanced}})
+    monkeypatch.setenv("HEMAZOO_ZOO", str(tmp_path / "zoo"))
+    shared.renew()
+    app.session_state["model"] = "travelled"
+    app.run()
+    shown = app.dataframe[0].value
+    raised = shown[LABELS].to_numpy() ** (1 / 3)
+    assert np.allclose(shown["elsewhere"], raised.max(1) / raised.sum(1), atol=1e-6)
+    assert (shown["elsewhere"] < shown["confidence"]).all()
+    assert f"{100 * shown['elsewhere'][0]:.0f} % sure if the picture is from a laboratory" in said(app).replace("*", "")
+    assert "71 % in north and 64 % in south" in said(app)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import resource
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import cv2
@@ -17,7 +19,7 @@ import torch
 from tests.making import LABELS, draw_cell, draw_folder
 from training.__main__ import main
 from training.devices import make_accelerator
-from training.engine import FitError, build_model, fit, set_mode, unfreeze
+from training.engine import FitError, TrainingStopped, build_model, fit, set_mode, unfreeze
 from training.feed import Arrays
 from training.rates import is_enough, plateau_scale, rates
 from training.recipe import Recipe, Schedule
@@ -268,7 +270,7 @@ class Short:
 @pytest.fixture
 def small_memory(monkeypatch):
     def limit(room):
-        def build(model, classes):
+        def build(model, classes, start=None):
             network = build_model(model, classes)
             network.forward = Short(network, room)
             return network
@@ -296,7 +298,7 @@ def test_no_memory_at_all_ends_in_a_sentence(run, small_memory):
 
 
 def test_what_is_no_lack_of_memory_is_not_taken_for_it(run, monkeypatch):
-    def build(model, classes):
+    def build(model, classes, start=None):
         network = build_model(model, classes)
         network.forward = lambda batch: (_ for _ in ()).throw(RuntimeError("something else"))
         return network
@@ -342,6 +344,22 @@ def test_every_stage_is_gone_on_with(run):
     for epoch in range(5):
         with pytest.raises(KeyboardInterrupt):
             run("parts", **parts, resume=epoch > 0, after_epoch=stop)
+    resumed = run("parts", **parts, resume=True)
+    assert resumed.history == whole.history
+    first, second = whole.model.state_dict(), resumed.model.state_dict()
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+@pytest.mark.parametrize("step", [1, 6, 7, 12])
+def test_a_run_stopped_after_any_step_is_gone_on_with(run, step, monkeypatch):
+    """The last step of an epoch included: what follows is the same, the history's learning rate as well."""
+    parts = {"schedule": {"rate": "cosine", "epochs": 3, "batch_size": 16}}
+    whole = run("whole", **parts)
+    seen = itertools.count(1)
+    with monkeypatch.context() as patch:
+        patch.setattr("training.engine._stop_on_interrupt", lambda: nullcontext(lambda: next(seen) == step))
+        with pytest.raises(TrainingStopped):
+            run("parts", **parts)
     resumed = run("parts", **parts, resume=True)
     assert resumed.history == whole.history
     first, second = whole.model.state_dict(), resumed.model.state_dict()

@@ -8,10 +8,12 @@ import pytest
 from PIL import Image
 from sklearn.metrics import balanced_accuracy_score
 
-from tests.making import LABELS, draw_cell
-from zoo import benchmarks, corruptions, robustness
+from tests.making import LABELS, draw_cell, draw_smear
+from zoo import benchmarks, corruptions, robustness, scoring
 from zoo.benchmarks import BenchmarkSet, Definition, get_benchmark
 from zoo.data import DataError
+from zoo.localise import find_cell
+from zoo.metrics import AS_STORED
 
 EIGHT = ["basophil", "eosinophil", "erythroblast", "ig", "lymphocyte", "monocyte", "neutrophil", "platelet"]
 
@@ -139,3 +141,30 @@ def test_corruption_errors_are_balanced_errors_against_those_of_alexnet():
     assert summary["corruption_error_alexnet"].value == pytest.approx(np.mean(by_alexnet))
     assert summary["relative_corruption_error_alexnet"].value == pytest.approx(np.mean(lost))
     assert len(robustness.by_kind(found)) == 56
+
+
+def test_a_shifted_picture_is_another_picture_of_the_same_cell():
+    image = draw_smear("neutrophil", 3)
+    first = corruptions.corrupt(image, "a.png", corruptions.SHIFTED, 1)
+    assert np.array_equal(first, corruptions.corrupt(image, "a.png", corruptions.SHIFTED, 1))
+    other = corruptions.corrupt(image, "b.png", corruptions.SHIFTED, 1)
+    assert first.size == other.size == (corruptions.SIDE, corruptions.SIDE)
+    clean = np.asarray(corruptions.corrupt(image, "a.png", corruptions.CLEAN, 0), float)
+    for changed in (first, other):
+        assert np.abs(np.asarray(changed, float) - clean).mean() > 15
+        found = find_cell(changed)
+        assert found is not None  # and it is in the middle, wherever it was
+        assert np.abs(np.array(found.centre) / corruptions.SIDE - 0.5).max() < 0.2
+    blank = Image.new("RGB", (90, 60), (230, 220, 215))
+    assert corruptions.corrupt(blank, "c.png", corruptions.SHIFTED, 1).size == (corruptions.SIDE, corruptions.SIDE)
+    name = corruptions.corrupted_name("a.png", corruptions.SHIFTED, 1)
+    assert corruptions.split_name(name) == ("a.png", corruptions.SHIFTED, 1)
+
+
+def test_shifted_pictures_are_no_table_of_corruptions():
+    names = [corruptions.corrupted_name(f"{n}.png", corruptions.SHIFTED, 1) for n in range(20)]
+    truth = [LABELS[n % 4] for n in range(20)]
+    table = pd.DataFrame(np.random.default_rng(2).dirichlet(np.ones(4), 20), columns=LABELS)
+    table = table.assign(file=names, cell=names, label=truth)[["file", "cell", "label", *LABELS]]
+    assert not scoring.is_corrupted(table)
+    assert "corruption_error" not in scoring.score(table, LABELS, AS_STORED).scores

@@ -73,7 +73,15 @@ def test_classify_prints_one_object_a_line(run, folder):
     lines = [json.loads(line) for line in out.splitlines()]
     assert [line["file"] for line in lines] == [str(p) for p in sorted(folder.rglob("*.png"))]
     for line in lines:
-        assert list(line) == ["file", "label", "confidence", "probabilities", "distance", "familiarity"]
+        assert list(line) == [
+            "file",
+            "label",
+            "confidence",
+            "confidence_elsewhere",
+            "probabilities",
+            "distance",
+            "familiarity",
+        ]
         assert line["confidence"] == max(line["probabilities"].values()) == line["probabilities"][line["label"]]
         assert sum(line["probabilities"].values()) == pytest.approx(1, abs=1e-5)
 
@@ -176,3 +184,27 @@ def test_help(run, command):
     status, out, _ = run(*command, "--help")
     assert status == 0
     assert "usage: python -m zoo" in out
+
+
+def test_statistics_of_the_pictures_at_hand(run, folder, tmp_path):
+    """Batch norm that expects these pictures answers otherwise; nothing is kept, and what cannot be is said."""
+    draw_folder(tmp_path / "more", 4)
+    plain = [
+        json.loads(line) for line in run("classify", tmp_path / "more", "--model", MODEL, "--json")[1].splitlines()
+    ]
+    status, out, err = run("classify", tmp_path / "more", "--model", MODEL, "--json", "--statistics")
+    found = [json.loads(line) for line in out.splitlines()]
+    assert status == 0 and [line["file"] for line in found] == [line["file"] for line in plain], err
+    assert any(one["probabilities"] != other["probabilities"] for one, other in zip(plain, found, strict=True))
+    status, _, err = run("classify", folder / LABELS[0], "--model", MODEL, "--statistics")
+    assert status == 2 and "3 pictures without labels; 10 are needed" in err
+    status, _, err = run("classify", folder, "--model", "tiny-cnn60", "--statistics")
+    assert status == 2 and "no batch norm" in err
+    status, _, err = run("classify", folder, "--model", MODEL, "--statistics", "--out", tmp_path / "a.jsonl")
+    assert status == 2 and "training adapt" in err
+
+
+def test_more_views_are_an_option(run, folder):
+    answers = [run("classify", folder, "--model", MODEL, "--json", "--views", count)[1] for count in (1, 8)]
+    first, second = ([json.loads(line)["probabilities"] for line in out.splitlines()] for out in answers)
+    assert first != second

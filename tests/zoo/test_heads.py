@@ -32,6 +32,8 @@ KINDS = {
     "forest": {"n_estimators": 20, "bootstrap": True},
 }
 
+GRANULES = ("eosinophil", "neutrophil", "ig")
+
 
 def blobs(count=120, width=128):
     random = np.random.default_rng(0)
@@ -187,6 +189,28 @@ def test_an_ensemble_averages_by_label(together):
         assert np.allclose(whole, expected / expected.max(), atol=1e-5)
 
 
+def test_one_model_asked_for_fewer_kinds_leaves_the_others_out(together):
+    """Of a model of five kinds: two counted as one, one left out, the rest scaled to 1."""
+    five = [*LABELS, "ig"]
+    make_entry(together / "five", "test_resnet", 5, five)
+    ensemble(together / "fewer", ["five"], ["lymphocyte", "granulocyte"], same=dict.fromkeys(GRANULES, "granulocyte"))
+    entry = found(together, "fewer")
+    assert entry.usable and entry.labels == ["lymphocyte", "granulocyte"]
+    with Runtime("cpu", "fp32") as runtime:
+        cell = draw_cell("eosinophil", 3)
+        whole = runtime.classify(entry.members[0], cell).probabilities
+        mixed = runtime.classify(entry, cell)
+        granules = sum(whole[label] for label in GRANULES)
+        assert mixed.probabilities["granulocyte"] == pytest.approx(
+            granules / (granules + whole["lymphocyte"]), abs=1e-6
+        )
+        for label, asked in (("granulocyte", "eosinophil"), ("lymphocyte", "lymphocyte")):
+            mine = runtime.explain(entry, cell, label).values
+            assert np.allclose(mine, runtime.explain(entry.members[0], cell, asked).values, atol=1e-5)
+    ensemble(together / "more", ["five"], ["lymphocyte", "basophil"], same={})
+    assert "names other classes" in found(together, "more").reason
+
+
 def test_its_members_queues_are_shared(together):
     """Many askers of the ensemble and of its members at once get what one asker gets."""
     entry = found(together)
@@ -236,7 +260,8 @@ def test_an_ensemble_that_cannot_be_used_says_why(together):
     ("ours", "said"),
     [
         ({"members": ["one", "one"]}, "named twice"),
-        ({"members": ["one"]}, "at least 2"),
+        ({"members": []}, "at least 1"),
+        ({"members": ["one"]}, "needs the labels that are told apart"),
         ({"members": ["one", "../two"]}, "pattern"),
         ({"members": ["one", "two"], "member_weights": [1.0]}, "not as many"),
         ({"members": ["one", "two"], "member_weights": [0.5, 0.9]}, "add up to 1"),

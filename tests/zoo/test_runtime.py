@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import threading
 import weakref
 from concurrent.futures import ThreadPoolExecutor
@@ -18,10 +19,11 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 import zoo
 import zoo.engine
 import zoo.loaded
-from tests.making import ARCHITECTURES, LABELS, make_entry
+from tests.making import ARCHITECTURES, LABELS, draw_cell, make_entry
 from zoo.attribution import PREDICTED, Cams, ExplanationError, explain_batch
 from zoo.attribution.features import find_layer
 from zoo.entry import Entry, EntryError, read_entry, read_predictions
+from zoo.files import write_json
 from zoo.loaded import Wish, bf16_is_faster, load_model, resolve_device, unclear_share
 from zoo.preprocess import preprocessor
 from zoo.runtime import BusyError, Runtime
@@ -351,3 +353,28 @@ def test_the_short_way_gives_the_same(zoo_environment, cells, tmp_path):
     expected = zoo.default_runtime().classify(zoo.get_entry(name), cells[0])
     assert all(one.probabilities == pytest.approx(expected.probabilities, abs=1e-5) for one in found)
     assert zoo.explain(cells[0], name).values.shape == (96, 96)
+
+
+@pytest.mark.parametrize("shape", [(48, 48), (32, 48)])
+def test_views_of_a_picture_are_averaged(tmp_path, shape):
+    """The answer is the mean over turned and mirrored pictures; the explanation is of that answer."""
+    folder = make_entry(tmp_path / "viewed", "test_resnet", 3)
+    config = json.loads((folder / "config.json").read_text())
+    config["pretrained_cfg"] |= {"input_size": [3, *shape], "crop_mode": "squash", "crop_pct": 1.0}
+    write_json(folder / "config.json", config)
+    entry, cell = read_entry(folder), draw_cell("neutrophil", 4, (shape[1], shape[0]))
+    seen = [cell, cell.transpose(Image.Transpose.ROTATE_180)]
+    if shape[0] == shape[1]:
+        seen += [one.transpose(Image.Transpose.ROTATE_90) for one in seen]
+    else:
+        seen += [cell.transpose(Image.Transpose.FLIP_LEFT_RIGHT), cell.transpose(Image.Transpose.FLIP_TOP_BOTTOM)]
+    with Runtime("cpu", "fp32") as runtime:
+        alone = [runtime.classify(entry, view).probabilities for view in seen]
+        found = runtime.classify(entry.with_views(4), cell)
+        for label in LABELS:
+            assert found.probabilities[label] == pytest.approx(np.mean([one[label] for one in alone]), abs=1e-3)
+        explained = runtime.explain(entry.with_views(4), cell)
+        assert explained.prediction.probabilities == pytest.approx(found.probabilities, abs=1e-5)
+        assert explained.label == found.label
+        assert np.allclose(explained.values, runtime.explain(entry, cell, found.label).values, atol=1e-5)
+        assert runtime.classify(entry.with_views(8), cell).confidence > 0

@@ -19,12 +19,13 @@ from typing import Annotated, Literal
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from zoo import corruptions
+from zoo import corruptions, joining
 from zoo.data import DataError, FileSource, Source
 from zoo.entry import Entry, Label
 
 FOLDER = Path(__file__).parent
 CROSS_VALIDATION = "-grouped-cv"
+LEFT_OUT = "-left-out"  # answers of others of the same recipe, each in a laboratory that it never saw
 COLUMNS = ("file", "cell", "label")
 
 
@@ -39,7 +40,7 @@ class Definition(BaseModel):
     credit: str
     labels: list[Label] = Field(min_length=2)
     same: dict[str, str] = Field({}, description="Label of a model → the label of this benchmark that it counts as")
-    corruptions: Literal["", "blood"] = ""
+    corruptions: Literal["", "blood", "shifted"] = ""
     rows: str = Field("", description="Name of the benchmark whose rows these are; empty: its own")
     note: Annotated[str, Field(max_length=600)] = ""
 
@@ -66,8 +67,7 @@ class BenchmarkSet:
 
     def mapping(self, labels: Sequence[str]) -> dict[str, str]:
         """Label of a model → label here, for those that count."""
-        named = {label: self.definition.same.get(label, label) for label in labels}
-        return {label: name for label, name in named.items() if name in self.labels}
+        return joining.mapping(labels, self.labels, self.definition.same)
 
     def fits(self, entry: Entry) -> bool:
         """Whether the entry can name every class that occurs here."""
@@ -79,13 +79,9 @@ class BenchmarkSet:
         What a model gives to classes that do not occur here is left out, so that a model of eight classes answers the
         same question as one of four. Where it leaves nothing, all classes are alike.
         """
-        mapping = self.mapping(labels)
-        summed = {
-            name: table[[label for label in labels if mapping.get(label) == name]].sum(axis=1) for name in self.labels
-        }
-        found = pd.DataFrame(summed, index=table.index)
-        total = found.sum(axis=1)
-        shares = found.div(total.where(total > 0, 1), axis=0).where(total > 0, 1 / len(self.labels))
+        given = table[list(labels)].to_numpy()
+        found = joining.among(given, labels, self.labels, self.definition.same)
+        shares = pd.DataFrame(found, index=table.index, columns=self.labels)
         return pd.concat([table[[column for column in COLUMNS if column in table]], shares], axis=1)
 
     def pictures(self, root: Path) -> list[tuple[str, str, str, Source]]:
@@ -106,7 +102,7 @@ class BenchmarkSet:
             box = tuple(int(row[side]) for side in ("left", "top", "right", "bottom")) if "left" in row else None
             source = FileSource(folder / file, box)
             if self.definition.corruptions:
-                for kind, severity in corruptions.SETTINGS:
+                for kind, severity in corruptions.SETS[self.definition.corruptions]:
                     name = corruptions.corrupted_name(file, kind, severity)
                     corrupted = corruptions.CorruptedSource(source, file, kind, severity)
                     found.append((name, row["cell"], row["label"], corrupted))
