@@ -16,12 +16,14 @@ from pathlib import Path
 from tqdm import tqdm
 
 from training import (
+    champions,
     comparison,
     crossval,
     evaluate,
     explain_quality,
     fetch,
     gate,
+    left_out,
     publish,
     publish_examples,
     results,
@@ -123,6 +125,7 @@ def parser() -> argparse.ArgumentParser:
     _add_sweep(commands)
     _add_evaluate(commands)
     _add_crossval(commands)
+    _add_left_out(commands)
     _add_rows(commands)
     _add_report(commands)
     _add_adapt(commands)
@@ -243,6 +246,24 @@ def _add_crossval(commands: argparse._SubParsersAction) -> None:
     cross.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
     cross.add_argument("--json", action="store_true", help="print the scores as JSON on stdout")
     cross.set_defaults(run=_crossval, again="give the command again to go on")
+
+
+def _add_left_out(commands: argparse._SubParsersAction) -> None:
+    left = commands.add_parser(
+        "loso",
+        help="train a recipe without each of its laboratories, judge it there",
+        description="Leave one laboratory (source) out: train a recipe of several laboratories once without each, and "
+        "judge it on the pictures of that one that it trains on otherwise. It is what recipes are chosen by, and what "
+        "tells how sure answers are out there. Cut short, it goes on where it was.",
+    )
+    left.add_argument("recipe", help="a recipe's id, or a .toml file; one that mixes laboratories (data.mix)")
+    left.add_argument("--data", type=Path, required=True, metavar="ROOT", help="folder that holds their folders")
+    left.add_argument("--into", metavar="ENTRY", help="entry of the same recipe that keeps the answers")
+    left.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a key of the recipe")
+    left.add_argument("--place", type=Path, metavar="DIR", help="where the models are kept (default: runs/loso/ID)")
+    left.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
+    left.add_argument("--json", action="store_true", help="print the scores as JSON on stdout")
+    left.set_defaults(run=_left_out, again="give the command again to go on")
 
 
 def _add_rows(commands: argparse._SubParsersAction) -> None:
@@ -396,6 +417,9 @@ def _add_reproduce(commands: argparse._SubParsersAction) -> None:
         "as the budget goes, and write the table of results from the entries. What is there is not trained again.",
     )
     again.add_argument("--system", choices=tuple("ABCDE"), help="one system only")
+    again.add_argument(
+        "--champions", action="store_true", help="ours for cells of any laboratory: trained, scored on every benchmark"
+    )
     again.add_argument("--only", action="append", metavar="RECIPE", help="one recipe only; may be given several times")
     again.add_argument(
         "--data", type=Path, metavar="ROOT", help="folder that holds dataset2 and pbc; none: only the table"
@@ -699,6 +723,25 @@ def _crossval(options: argparse.Namespace) -> int:
     return OK
 
 
+def _left_out(options: argparse.Namespace) -> int:
+    recipe = load_recipe(options.recipe, options.set)
+    if recipe.ensemble:
+        return _say(f"{recipe.id} is an ensemble: ask its members.", USAGE)
+    place = options.place or RUNS / "loso" / recipe.id
+    accelerator = make_accelerator(resolve_device(options.device))
+    found = left_out.leave_out(recipe, options.data, place.resolve(), accelerator, say)
+    for name, scores in found.scores.items():
+        i = scores["balanced_accuracy"]
+        _say(f"in {name}: balanced {100 * i['value']:.1f} % ({100 * i['low']:.1f} to {100 * i['high']:.1f})", OK)
+    _say(f"temperature out there: {found.temperature:.2f}", OK)
+    if options.into:
+        entry = _entry(options.into, usable=False)
+        _say(f"{entry.id} keeps it as {left_out.add(entry, recipe, found, device_name(accelerator.device))}.", OK)
+    if options.json:
+        print(json.dumps({"temperature": found.temperature, "labels": found.labels, "laboratories": found.scores}))
+    return OK
+
+
 def _rows(options: argparse.Namespace) -> int:
     made = rows_of(options.benchmark, options.data)
     print(made.to_csv(index=False, lineterminator="\n"), end="")
@@ -861,6 +904,8 @@ def _features(options: argparse.Namespace) -> int:
 
 
 def _reproduce(options: argparse.Namespace) -> int:
+    if options.champions:
+        return _champions(options)
     wanted = results.wanted(options.system, options.only)
     failed = []
     if options.data is not None:
@@ -873,6 +918,17 @@ def _reproduce(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps([asdict(row) for row in rows]))
     return FAILED if failed else OK
+
+
+def _champions(options: argparse.Namespace) -> int:
+    failed = []
+    if options.data is not None:
+        accelerator = make_accelerator(resolve_device(options.device))
+        failed = champions.reproduce(options.data, options.zoo, RUNS, options.budget * 60, accelerator, say)
+    for reason in failed:
+        _say(reason, FAILED)
+    champions.write_table(champions.TABLE if options.table == results.TABLE else options.table, options.zoo)
+    return _summaries(champions.champions(options.zoo), options.json) or (FAILED if failed else OK)
 
 
 def _refused(options: argparse.Namespace, recipe: Recipe, out: Path, work: Path, started: bool) -> str | None:

@@ -12,14 +12,18 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 import torch
+from PIL import Image
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
 from training.recipe import Augment
+from zoo.localise import ROOM, empty_slide
 
 # stain vectors of haematoxylin, eosin and the residual (Ruifrok & Johnston 2001, Anal Quant Cytol Histol 23:291-299)
 HED = torch.tensor([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
 FAINT = 1e-3  # least transmitted light, so that its logarithm is finite
+TIGHT = (1.0, 1.4)  # sides of a cell's box that a tight frame is wide
+BEST = 95  # JPEG quality beyond which nothing is seen of it
 MUCH = 1.5  # times smaller a picture may become in one bilinear warp before it is averaged first
 
 
@@ -68,11 +72,12 @@ def training_transform(
     `input_size` is (height, width) in pixels, `seen` the middle share of the picture's sides that fills it. All that is
     random is drawn from torch's generator.
     """
-    warp, colours = Warp(augment, input_size, seen), Colours(augment)
+    warp, colours, stored = Warp(augment, input_size, seen), Colours(augment), Storage(augment)
     rest = v2.Compose(_rest(augment, mean, std))
 
     def transform(pixels: np.ndarray) -> torch.Tensor:
-        return rest(torch.from_numpy(colours(warp(pixels))).permute(2, 0, 1).contiguous())
+        seen = stored(colours(warp(pixels)))
+        return rest(torch.from_numpy(seen).permute(2, 0, 1).contiguous())
 
     return transform
 
@@ -103,6 +108,8 @@ class Warp:
         if self.augment.vertical_flip and torch.rand(()) < 0.5:
             pixels = pixels[::-1]
         pixels = np.ascontiguousarray(pixels)
+        if self.augment.frame and torch.rand(()) < self.augment.frame:
+            pixels = _framed(pixels)
         height, width = self.size
         if self.affine is None:
             pixels = _middle(pixels, self.seen)
@@ -149,6 +156,20 @@ def _matrix(
     return np.column_stack([resize @ linear, offset])
 
 
+def _framed(pixels: np.ndarray) -> np.ndarray:
+    """What is left of a square around a cell where the picture was a tight crop: see `zoo.localise.square_at`."""
+    height, width = pixels.shape[:2]
+    low, high = TIGHT[0] / ROOM / 2, TIGHT[1] / ROOM / 2
+    left, top, right, bottom = (low + (high - low) * torch.rand(4)).tolist()
+    rows = slice(max(0, round(height * (0.5 - top))), round(height * (0.5 + bottom)))
+    columns = slice(max(0, round(width * (0.5 - left))), round(width * (0.5 + right)))
+    inside = pixels[rows, columns]
+    framed = np.empty_like(pixels)
+    framed[:] = empty_slide(Image.fromarray(inside))
+    framed[rows, columns] = inside
+    return framed
+
+
 def _cropped(pixels: np.ndarray, most: float) -> np.ndarray:
     """A part of the picture's own shape, of at least 1 - `most` of its area."""
     height, width = pixels.shape[:2]
@@ -184,6 +205,33 @@ class Colours:
         if self.light:
             pixels = _lit(pixels, self.light * _signed(), self.light * _signed())
         return pixels
+
+
+class Storage:
+    """Fewer pixels, and JPEG compression: what cameras and archives do to a picture."""
+
+    def __init__(self, augment: Augment) -> None:
+        self.resolution, self.jpeg = augment.resolution, augment.jpeg
+
+    def __call__(self, pixels: np.ndarray) -> np.ndarray:
+        """uint8 (h, w, 3) → the same shape."""
+        if self.resolution and torch.rand(()) < 0.5:
+            pixels = _coarser(pixels, self.resolution + (1 - self.resolution) * float(torch.rand(())))
+        if self.jpeg and torch.rand(()) < 0.5:
+            quality = self.jpeg + round((BEST - self.jpeg) * float(torch.rand(())))
+            _, content = cv2.imencode(".jpg", pixels[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
+            pixels = np.ascontiguousarray(cv2.imdecode(content, cv2.IMREAD_COLOR)[..., ::-1])
+        return pixels
+
+
+def _coarser(pixels: np.ndarray, share: float) -> np.ndarray:
+    """A picture of fewer pixels, brought back to its size."""
+    height, width = pixels.shape[:2]
+    small = cv2.resize(
+        pixels, (max(4, round(width * share)), max(4, round(height * share))), interpolation=cv2.INTER_AREA
+    )
+    how = cv2.INTER_CUBIC if torch.rand(()) < 0.5 else cv2.INTER_LINEAR
+    return cv2.resize(small, (width, height), interpolation=how)
 
 
 def _signed() -> float:

@@ -193,6 +193,12 @@ def _fitting(entry: Entry, recipe: Recipe) -> str:
         shares = ", ".join(
             f"{m} {s:.2f}" for m, s in zip(recipe.ensemble.members, told.get("weights", []), strict=False)
         )
+        if recipe.ensemble.same is not None:
+            counts = "".join(f"; {label} counts as {name}" for label, name in recipe.ensemble.same.items())
+            among = ", ".join(entry.labels)
+            return (
+                f"Which of {among} is it? Asked of {recipe.ensemble.members[0]}, what else it knows left out{counts}."
+            )
         return (
             f"Probabilities of its members are averaged with weights {recipe.ensemble.weights} on validation: {shares}."
         )
@@ -200,7 +206,8 @@ def _fitting(entry: Entry, recipe: Recipe) -> str:
         kind = {"knn": "k nearest neighbours", "svm": "a support vector machine", "forest": "a random forest"}
         given = f"the features of `{recipe.head.of}`" if recipe.head.of else "raw pixels"
         return f"{kind[recipe.head.kind].capitalize()} on {given}, options {recipe.head.options}."
-    start = "ImageNet weights" if recipe.network.weights != "none" else "random weights"
+    named = {"imagenet": "ImageNet weights", "none": "random weights"}
+    start = named.get(recipe.network.weights, f"the weights of {recipe.network.weights}")
     chosen = recipe.schedule.select.removeprefix("val_").replace("_", " ").replace("loss", "log loss")
     steps = "; then ".join(f"{stage.epochs} epochs of {_trained(stage)}" for stage in recipe.course)
     ran = f" {told['epochs']} epochs were run, {told['seconds'] / 60:.0f} minutes on {told['device']}." if told else ""

@@ -33,7 +33,7 @@ from tqdm import tqdm
 import zoo.architectures  # noqa: F401 (registers our own networks with timm)
 from training import checkpoint
 from training.feed import Arrays, Feed, PictureFeed, keep_features
-from training.imagenet import load_imagenet
+from training.imagenet import WeightsError, load_imagenet
 from training.rates import is_enough, lower_is_better, plateau_scale, rates
 from training.recipe import Model, Recipe, Stage
 from training.splits import Split
@@ -74,9 +74,17 @@ class Fitted:
     processes: int = 1
 
 
-def build_model(model: Model, classes: int) -> nn.Module:
-    """The recipe's network with `classes` outputs and its start weights. Raises WeightsError if they are not here."""
+def build_model(model: Model, classes: int, start: nn.Module | None = None) -> nn.Module:
+    """The recipe's network with `classes` outputs and its start weights, those of another network where it is given.
+
+    Raises WeightsError if they are not here, or do not fit.
+    """
     network = timm.create_model(model.timm_name, pretrained=False, num_classes=classes, **model.timm_args)
+    if model.begins_with_entry:
+        try:
+            network.load_state_dict(start.state_dict() if start else {})
+        except RuntimeError as error:
+            raise WeightsError(f"The weights of {model.weights} do not fit {model.architecture}.") from error
     if model.weights == "imagenet":
         load_imagenet(network.backbone if model.head else network, model.architecture)
         # timm's own start for this layer gives logits of some ±10, whose first gradients would undo the pretraining
@@ -121,19 +129,21 @@ def fit(
     accelerator: Accelerator,
     resume: bool = False,
     finish: bool = False,
+    start: nn.Module | None = None,
     after_epoch: Callable[[dict[str, float]], None] | None = None,
 ) -> Fitted:
     """Fit `recipe` on the split's training rows, choosing the epoch on validation, as the recipe says.
 
     Keeps `checkpoint.safetensors`, `history.json` and `run.json` in `work`. `finish` gives the best epoch of an
-    unfinished run. `after_epoch` is told each epoch's figures and may raise to end the run.
+    unfinished run. `start` is the network that a recipe begins with, where it names another entry. `after_epoch` is
+    told each epoch's figures and may raise to end the run.
 
     Raises TrainingStopped on Ctrl-C (after the running step, state saved), DivergedError on a loss that is not finite,
     FitError on a full disk or a memory too small for two pictures, CheckpointError if `resume` finds a state of other
     making.
     """
     torch.manual_seed(recipe.seed)
-    run = _Run(recipe, data, split, work, accelerator)
+    run = _Run(recipe, data, split, work, accelerator, start)
     if resume or finish:
         run.resume()
     if finish:
@@ -150,12 +160,20 @@ def fit(
 class _Run:
     """The state of one fitting."""
 
-    def __init__(self, recipe: Recipe, data: Arrays, split: Split, work: Path, accelerator: Accelerator) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        data: Arrays,
+        split: Split,
+        work: Path,
+        accelerator: Accelerator,
+        start: nn.Module | None,
+    ) -> None:
         self.recipe, self.data, self.split, self.work = recipe, data, split, work
         self.accelerator, self.device = accelerator, accelerator.device
         self.world, self.main = accelerator.num_processes, accelerator.is_main_process
         form = torch.channels_last if recipe.schedule.channels_last else torch.contiguous_format
-        self.model = build_model(recipe.network, len(recipe.labels)).to(self.device, memory_format=form)
+        self.model = build_model(recipe.network, len(recipe.labels), start).to(self.device, memory_format=form)
         decay = recipe.optimizer.ema_decay
         self.ema = ModelEmaV3(self.model, decay=decay, use_warmup=True) if decay else None
         self.best = copy.deepcopy(self.model)
@@ -287,6 +305,12 @@ class _Run:
         self.history, self.best_epoch = facts["history"], facts["best_epoch"]
         self.images = facts["images"]
         self.began = time.monotonic() - facts["seconds"]
+        if self.step:  # all steps of an epoch may be behind it, and its rate is part of the history
+            self._set_rates(self.step - 1, plateau_scale(self.recipe.schedule, self._stage_history()))
+
+    def _set_rates(self, step: int, scale: float) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = float(scale * self.course[self.epoch * self.steps + step] * group.get("lr_scale", 1.0))
 
     def _seconds(self) -> float:
         return time.monotonic() - self.began
@@ -365,8 +389,7 @@ class _Run:
         step = number * self.steps + self.step
         # dropout's choices, whatever went before; processes draw their own
         torch.manual_seed((self.recipe.seed * 1_000_003 + step) * self.world + self.accelerator.process_index)
-        for group in self.optimizer.param_groups:
-            group["lr"] = float(scale * self.course[self.epoch * self.steps + self.step] * group.get("lr_scale", 1.0))
+        self._set_rates(self.step, scale)
         form = torch.channels_last if self.recipe.schedule.channels_last and inputs.ndim == 4 else None
         inputs = inputs.to(self.device, non_blocking=True)
         inputs = inputs.contiguous(memory_format=form) if form else inputs

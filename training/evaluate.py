@@ -158,7 +158,7 @@ def evaluate(
         if any(part is None for part in parts):
             failed.setdefault(entry.id, f"{entry.id} could not be scored, for a member of it was not.")
             continue
-        table = mixed(parts, entry.labels, np.array(entry.shares)) if entry.members else parts[0]
+        table = _together(entry, parts) if entry.members else parts[0]
         try:
             renewed_card = add(entry, benchmark, benchmark.answers(table, entry.labels), device_name(runtime.device))
         except OSError as error:
@@ -168,6 +168,15 @@ def evaluate(
             say(f"{entry.id}: its card still has the old figures, for its recipe is of another version.")
         say(f"{entry.id}: {headline(read_entry(entry.folder), benchmark.name)}")
     return failed
+
+
+def _together(entry: Entry, parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """An ensemble's table of those of its members."""
+    own = []
+    for member, part in zip(entry.members, parts, strict=True):
+        shares = entry.among(part[member.labels].to_numpy(np.float64), member.labels)
+        own.append(part[["file", "cell", "label"]].assign(**dict(zip(entry.labels, shares.T, strict=True))))
+    return mixed(own, entry.labels, np.array(entry.shares))
 
 
 def classify(

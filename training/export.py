@@ -219,6 +219,7 @@ def network_config(recipe: Recipe) -> dict[str, Any]:
         "architecture": recipe.network.timm_name,
         "model_args": args,
         "pretrained_cfg": pretrained_cfg(recipe.network),
+        "zoo": {"views": recipe.network.views, "explanation_layer": recipe.network.explanation_layer},
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,11 @@ from sklearn.metrics import roc_auc_score
 from tqdm import tqdm
 
 from training.card import renew_card
-from training.data import TrainingDataError, prepare, read_labelled
+from training.data import TrainingDataError, prepare
 from training.recipe import Recipe
-from training.run import Job, make_split
+from training.run import Job, make_split, read_data
 from training.splits import Split
+from zoo import corruptions
 from zoo.benchmarks import get_benchmark, get_definition, laboratories_of, published
 from zoo.data import FileSource, Item, Source, read_dataset
 from zoo.engine import Caller
@@ -94,6 +96,17 @@ def cells_elsewhere(entry: Entry, root: Path) -> list[Item]:
         random = np.random.default_rng(0)
         found += [items[i] for i in random.permutation(len(items))[:ELSEWHERE]]
     return found
+
+
+def shifted_cells(items: Sequence[Item], split: Split) -> list[Item]:
+    """Validation cells, strongly shifted (`zoo.shifting`), in place of another laboratory's where all are at home."""
+    random = np.random.default_rng(0)
+    rows = _few_a_cell(split.rows["val"], split.cells, random)
+    chosen = [items[row] for row in random.permutation(rows)[:ELSEWHERE]]
+    return [
+        replace(item, source=corruptions.CorruptedSource(item.source, item.file, corruptions.SHIFTED, 1))
+        for item in chosen
+    ]
 
 
 def embed(runtime: Runtime, entry: Entry, images: Iterator[Image.Image], count: int) -> np.ndarray:
@@ -204,19 +217,20 @@ def _empty(root: Path, random: np.random.Generator, count: int = 120) -> list[Im
 def fit(entry: Entry, root: Path, runtime: Runtime) -> None:
     """Fit the entry's gate on the cells that its own recipe trains and validates on, and write it into the entry.
 
-    Its second limit is set by other data sets in `root`, where they may be trained on.
+    Its second limit is set by other data sets in `root`, where they may be trained on, else by cells strongly shifted.
 
     Raises TrainingDataError where the entry keeps no recipe, or its data are not among the folders of `root`.
     """
     if not entry.recipe or entry.members:
         raise TrainingDataError(f"{entry.id} keeps no recipe of its own: its gate cannot be fitted.")
     recipe = Recipe.model_validate(entry.recipe)
-    data = root / recipe.data.name
+    data = root if recipe.data.mix else root / recipe.data.name
     if not data.is_dir():
         raise TrainingDataError(f"{entry.id} was trained on {recipe.data.name}, which is not in {root}.")
-    prepared = prepare(read_labelled(data, recipe.data.labels or None), recipe.data.packed, recipe.data.crop)
+    prepared = prepare(read_data(recipe, data), recipe.data.packed, recipe.data.crop)
     split = make_split(Job(recipe, data, Path(), Path()), prepared)
-    write_gate(entry.folder, make_gate(runtime, entry, prepared.data.items, split, cells_elsewhere(entry, data.parent)))
+    others = cells_elsewhere(entry, root) or shifted_cells(prepared.data.items, split)
+    write_gate(entry.folder, make_gate(runtime, entry, prepared.data.items, split, others))
 
 
 def measure(entry: Entry, root: Path, runtime: Runtime, say: Callable[[object], None]) -> dict[str, Any]:
@@ -234,7 +248,7 @@ def measure(entry: Entry, root: Path, runtime: Runtime, say: Callable[[object], 
     elsewhere = {
         name: _of_benchmark(entry, name, root, runtime)
         for name in published()
-        if name != home and not name.endswith("-corrupted") and (root / get_definition(name).place).is_dir()
+        if name != home and not get_definition(name).corruptions and (root / get_definition(name).place).is_dir()
     }
     every = np.concatenate(list(kinds.values()))
     found = {

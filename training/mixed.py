@@ -6,7 +6,7 @@ the test side, of dataset2 its own TEST; BCCD's frames are training only where d
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -38,6 +38,30 @@ def read_mixed(root: Path, sources: Mapping[str, int], seed: int) -> DataSet:
             raise TrainingDataError(f"{error} Name the folder that holds {', '.join(sources)} with --data.") from error
         items += _few(found, copies, seed)
     return DataSet("mixed", root, "laboratories joined", tuple(items))
+
+
+def laboratories(sources: Iterable[str]) -> list[str]:
+    """The laboratories that the folders of a mix come from."""
+    return sorted({LABORATORIES.get(name, name) for name in sources})
+
+
+def parts_without(data: DataSet, laboratory: str) -> list[str | None]:
+    """Official side of each item of a mix that is to hold up in a laboratory it never saw.
+
+    What of that laboratory is trained on otherwise is tested on, as far as the others show such cells; what is tested
+    on otherwise takes no part, so that choices made here cannot be fitted to it. Raises TrainingDataError if there is
+    no such laboratory, or no other.
+    """
+    known = sorted({str(item.origin) for item in data.items})
+    if laboratory not in known or len(known) < 2:
+        raise TrainingDataError(f"{laboratory!r} cannot be left out of a mix of {', '.join(known)}.")
+    kinds = {item.label for item in data.items if item.split == "train" and item.origin != laboratory}
+    parts: list[str | None] = []
+    for item in data.items:
+        left = item.origin == laboratory
+        usable = item.split == "train" and not (left and item.label not in kinds)
+        parts.append(("test" if left else "train") if usable else None)
+    return parts
 
 
 def _few(items: list[Item], copies: int, seed: int) -> list[Item]:
@@ -88,6 +112,8 @@ def _bccd(root: Path) -> Found:
             yield _named(frame, "dataset2", f"frame-{one.get(name, name)}", "train", "bccd")
 
 
+SAME: Mapping[str, str] = {"ig": "neutrophil"}  # kinds that a laboratory with fewer of them counts as another
+LABORATORIES: Mapping[str, str] = {"bccd": "dataset2"}  # a folder whose pictures were taken where another's were
 SOURCES: Mapping[str, Callable[[Path], Found]] = {"pbc": _pbc, "dataset2": _dataset2, "bccd": _bccd}
 
 

@@ -53,6 +53,9 @@ class Data(_Part):
     mix: dict[str, Annotated[int, Field(gt=0)]] = Field(
         {}, description="Laboratories (folders of --data) that are joined, and how many copies of a cell each gives"
     )
+    left_out: str = Field(
+        "", description="Laboratory of the mix whose pictures of training are not trained on but tested on; none: empty"
+    )
     packed: tuple[int, int] = Field(description="Height and width, in pixels, to which pictures are decoded once")
     crop: Literal["none", "cell", "square"] = Field(
         "none",
@@ -64,16 +67,27 @@ class Model(_Part):
     """Network and its input."""
 
     architecture: str
-    weights: Literal["imagenet", "none"] = "none"
+    weights: str = Field(
+        "none",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        description="imagenet; none: random; else the entry whose weights it begins with, of the same classes",
+    )
     head: list[str] = Field(
         [], description="Layers between the features and the classes, as of zoo.architectures.transfer; none: own head"
     )
     input_size: tuple[int, int] = Field(description="Height and width in pixels")
     crop_pct: float = Field(1.0, gt=0.1, le=1, description="Share of the (square) picture's side that is seen")
+    views: Literal[1, 2, 4, 8] = Field(1, description="Turned and mirrored views of a picture that are averaged")
+    explanation_layer: str | None = Field(None, description="Layer that maps are made of; none: the last with a map")
     args: dict[str, Any] = {}
     mean: tuple[float, float, float] | None = Field(None, description="None: what the architecture expects")
     std: tuple[float, float, float] | None = None
     interpolation: Literal["bilinear", "bicubic"] = "bicubic"
+
+    @property
+    def begins_with_entry(self) -> bool:
+        """Whether the weights to begin with are another entry's."""
+        return self.weights not in ("imagenet", "none")
 
     @property
     def timm_name(self) -> str:
@@ -159,6 +173,9 @@ class Augment(_Part):
     contrast: float = Field(0, ge=0)
     saturation: float = Field(0, ge=0)
     hue: float = Field(0, ge=0, le=0.5)
+    frame: float = Field(
+        0, ge=0, le=1, description="Probability of a tight frame around the middle, outside of which is empty slide"
+    )
     tint: float = Field(0, ge=0, le=1, description="White balance and gamma: exponents and factors of each channel")
     light: float = Field(0, ge=0, lt=1, description="Share by which light falls off across the picture, at the most")
     hed: float = Field(0, ge=0, description="Stain jitter: factor and shift of haematoxylin, eosin and residual")
@@ -167,6 +184,15 @@ class Augment(_Part):
     randaugment: int = Field(0, ge=0, le=30, description="Magnitude of RandAugment's two operations")
     augmix: int = Field(0, ge=0, le=10, description="Severity of AugMix")
     blur: float = Field(0, ge=0, description="Largest sigma in pixels of the packed picture")
+    resolution: float = Field(
+        0,
+        ge=0,
+        lt=1,
+        description="Least share of its sides that half of the pictures are reduced to, and back; 0: none",
+    )
+    jpeg: int = Field(
+        0, ge=0, le=100, description="Lowest JPEG quality that half of the pictures went through; 0: none"
+    )
     noise: float = Field(0, ge=0, description="Standard deviation, of a range of 0..1")
     mixup: float = Field(0, ge=0, description="Alpha of the beta distribution two pictures are mixed by")
     cutmix: float = Field(0, ge=0, description="Alpha of the beta distribution of the area cut from another picture")
@@ -218,7 +244,11 @@ class Head(_Part):
 class Ensemble(_Part):
     """Probabilities of several entries, averaged."""
 
-    members: list[str] = Field(min_length=2, description="Ids of entries of the zoo")
+    members: list[str] = Field(min_length=1, description="Ids of entries of the zoo")
+    same: dict[str, str] | None = Field(
+        None,
+        description="Label of a member → label of this recipe that it counts as; what members know beyond is left out",
+    )
     weights: Literal["equal", "fitted"] = Field("fitted", description="fitted: least log loss on validation")
 
 
@@ -232,6 +262,7 @@ class Recipe(_Part):
     system: Literal["", "A", "B", "C", "D", "E"] = Field("", description="Published system it belongs to")
     reported: str = Field("", description="What its authors reported")
     notes: list[str] = Field([], description="Where it differs from what was published; printed on the card")
+    step: bool = Field(False, description="No more than a step towards another recipe: the zoo keeps no weights of it")
     published: dict[str, Any] = Field({}, description="Keys that the published protocol sets otherwise")
     seed: int = 0
     data: Data

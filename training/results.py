@@ -16,7 +16,7 @@ from training.imagenet import WeightsError
 from training.recipe import PUBLISHED, SCRATCH, Recipe, load_recipe, recipe_ids
 from training.run import Job, parameters, train
 from zoo.data import DataError
-from zoo.entry import EVALUATION, Entry, EntryError
+from zoo.entry import EVALUATION, Entry, EntryError, read_entry
 from zoo.files import atomic_folder, write_text
 
 MAX_WEIGHTS = 10_000_000  # bytes of a file in the built-in zoo
@@ -65,7 +65,8 @@ def wanted(system: str | None = None, only: Sequence[str] | None = None) -> list
     named = [r for r in recipes if only or (r.system == system if system else r.id != "starter")]
 
     def rank(recipe: Recipe) -> tuple[str, int, str]:
-        builds_on = 2 if recipe.ensemble else 1 if recipe.head and recipe.head.of else 0
+        others = bool(recipe.head and recipe.head.of) or bool(recipe.model and recipe.model.begins_with_entry)
+        builds_on = 2 if recipe.ensemble else int(others)
         return recipe.system or "Z", builds_on, recipe.id
 
     return [recipe.id for recipe in sorted(named, key=rank)]
@@ -121,13 +122,13 @@ def _train(recipe: Recipe, data: Path, runs: Path, accelerator: Accelerator, say
 
 
 def publish(entry: Path, place: Path) -> None:
-    """Copy an entry into the zoo, without its weights if they are too large or were trained on a leaky split."""
+    """Copy an entry into the zoo, without its weights if they are too large, only a step, or saw a leaky split."""
     with atomic_folder(place) as temporary:
         shutil.copytree(entry, temporary, dirs_exist_ok=True)
         heavy = [path for path in temporary.iterdir() if path.stat().st_size >= MAX_WEIGHTS]
-        leaky = place.name.endswith(PUBLISHED)
+        light = place.name.endswith(PUBLISHED) or read_entry(entry).recipe.get("step", False)
         for path in temporary.iterdir():
-            if path.suffix in (".safetensors", ".skops") and (leaky or heavy):
+            if path.suffix in (".safetensors", ".skops") and (light or heavy):
                 path.unlink()
 
 

@@ -25,6 +25,8 @@ SEED = 5
 
 def rows_of(name: str, root: Path) -> pd.DataFrame:
     """The rows of a benchmark made from the data sets under `root`. Raises DataError."""
+    if get_definition(name).rows:
+        return rows_of(get_definition(name).rows, root)
     if name in TESTS:
         return tested(TESTS[name], root)
     if name in SAMPLES:

@@ -11,6 +11,7 @@ import numpy as np
 import timm
 import torch
 from accelerate import Accelerator
+from torch import nn
 
 from training.audit.report import Findings, look_for_copies
 from training.audit.report import run as run_audit
@@ -20,7 +21,7 @@ from training.data import Prepared, TrainingDataError, item_names, prepare, read
 from training.engine import Fitted, fit
 from training.export import Classical, Maker, Network, network_config, write_entry
 from training.feed import Arrays
-from training.mixed import read_mixed
+from training.mixed import parts_without, read_mixed
 from training.recipe import PUBLISHED, Recipe
 from training.splits import (
     Split,
@@ -125,8 +126,21 @@ def read_data(recipe: Recipe, place: Path) -> DataSet:
 
 def _network(job: Job, ready: Ready, accelerator: Accelerator) -> tuple[Maker, dict]:
     job.work.mkdir(parents=True, exist_ok=True)
-    fitted = fit(job.recipe, ready.arrays, ready.split, job.work, accelerator, job.resume, job.finish)
+    start = starting_network(job.recipe, ready.split, job.out)
+    fitted = fit(job.recipe, ready.arrays, ready.split, job.work, accelerator, job.resume, job.finish, start)
     return Network(job.recipe, fitted), facts_of(fitted, accelerator.device)
+
+
+def starting_network(recipe: Recipe, split: Split, out: Path) -> nn.Module | None:
+    """The network of the entry that the recipe begins with, if it names one.
+
+    Raises EntryError if it is not here, TrainingDataError if it was trained on another split.
+    """
+    if not recipe.network.begins_with_entry:
+        return None
+    entry = find_entry(recipe.network.weights, out)
+    _same_split(entry, split)
+    return load_model(entry)
 
 
 def facts_of(fitted: Fitted, device: torch.device) -> dict:
@@ -192,7 +206,7 @@ def find_entry(name: str, out: Path) -> Entry:
 def _same_split(entry: Entry, split: Split) -> None:
     if split.hash not in {benchmark.split_hash for benchmark in entry.evaluation.benchmarks.values()}:
         raise TrainingDataError(
-            f"{entry.id}, which gives the features, was trained on another split: its training pictures may be test "
+            f"{entry.id}, which this builds on, was trained on another split: its training pictures may be test "
             "pictures here. Train it again, or name its split with --split."
         )
 
@@ -207,7 +221,7 @@ def make_split(job: Job, prepared: Prepared) -> Split:
     # a manifest brings its cells along; a stratified split knows identical pixels, unless a rule asks for more
     known = job.split is not None or (wanted.split == "stratified" and not recipe.needs_cells)
     if wanted.mix:
-        table = _table_as_named(prepared)
+        table = _table_as_named(prepared, wanted.left_out)
     elif known and not recipe.clean.needs_audit:
         labels = [item.label for item in data.items]
         table = Table.plain(item_names(data.items), labels, prepared.pixels, parts_of(data))
@@ -226,15 +240,16 @@ def make_split(job: Job, prepared: Prepared) -> Split:
     return clean(split, recipe.clean, split.cells, table.pixels, found and _suspects(found, table))
 
 
-def _table_as_named(prepared: Prepared) -> Table:
-    """The table of a data set that names the cell of each picture itself."""
+def _table_as_named(prepared: Prepared, left_out: str) -> Table:
+    """The table of a data set that names the cell of each picture itself, a laboratory `left_out` to be tested on."""
     items = prepared.data.items
+    parts = parts_without(prepared.data, left_out) if left_out else parts_of(prepared.data)
     return Table(
         tuple(item_names(items)),
         tuple(str(item.label) for item in items),
         tuple(str(item.cell) for item in items),
         prepared.pixels,
-        tuple(parts_of(prepared.data)),
+        tuple(parts),
         (True,) * len(items),
     )
 

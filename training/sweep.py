@@ -11,6 +11,7 @@ import time
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -26,6 +27,7 @@ from training.engine import DivergedError, fit
 from training.feed import Arrays
 from training.rates import lower_is_better
 from training.recipe import Metric, Recipe, RecipeError, load_recipe
+from training.run import starting_network
 from training.splits import Split
 from zoo.files import write_text
 
@@ -208,10 +210,12 @@ def run(
             if trial.should_prune():
                 raise optuna.TrialPruned
 
-        place = work / f"trial-{trial.number}"
-        place.mkdir(parents=True, exist_ok=True)
+        # a folder of its own: on SQLite two workers that begin at one moment may be given one number
+        work.mkdir(parents=True, exist_ok=True)
+        place = Path(mkdtemp(prefix=f"trial-{trial.number}-", dir=work))
         try:
-            fitted = fit(recipe, arrays, split, place, accelerator, after_epoch=after_epoch)
+            start = starting_network(recipe, split, place)
+            fitted = fit(recipe, arrays, split, place, accelerator, start=start, after_epoch=after_epoch)
         except DivergedError as error:
             trial.set_user_attr("reason", str(error))
             raise optuna.TrialPruned from error

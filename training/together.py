@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ from training.card import renew_card
 from training.data import TrainingDataError
 from training.export import Judged, benchmark_name, config, judge, place_of, write_judged
 from training.recipe import Recipe
-from zoo import metrics
+from zoo import joining, metrics
 from zoo.entry import CONFIG, Benchmark, Entry, read_entry, read_predictions
 from zoo.files import write_json
 
@@ -50,8 +50,9 @@ def write_ensemble(out: Path, recipe: Recipe, members: Sequence[Entry]) -> Entry
     leaky = any(b.leaky for member in members for b in member.evaluation.benchmarks.values())
     names = {role: benchmark_name(recipe, role, leaky) for role in ("validation", "test")}
     records = {role: [_record(member, name) for member in members] for role, name in names.items()}
-    labels = members[0].labels
-    tables = {role: _tables(members, name, labels) for role, name in names.items()}
+    same = recipe.ensemble.same if recipe.ensemble else None
+    labels = members[0].labels if same is None else recipe.labels
+    tables = {role: _tables(members, name, labels, same) for role, name in names.items()}
     truth, _ = metrics.arrays(tables["validation"][0], labels)
     shares = np.stack([table[labels].to_numpy(np.float64) for table in tables["validation"]])
     fitted = recipe.ensemble is not None and recipe.ensemble.weights == "fitted"
@@ -72,7 +73,7 @@ def write_ensemble(out: Path, recipe: Recipe, members: Sequence[Entry]) -> Entry
         "architecture": "ensemble",
         "model_args": {},
         "pretrained_cfg": first.pretrained_cfg.model_dump(mode="json"),
-        "zoo": {"members": [member.id for member in members], "member_weights": weights.tolist()},
+        "zoo": {"members": [member.id for member in members], "member_weights": weights.tolist(), "same": same},
     }
     with place_of(out) as place:
         told = f"Trained, validated and tested on the split of its members: {', '.join(m.id for m in members)}."
@@ -83,9 +84,9 @@ def write_ensemble(out: Path, recipe: Recipe, members: Sequence[Entry]) -> Entry
 
 
 def mixed(tables: Sequence[pd.DataFrame], labels: Sequence[str], weights: np.ndarray) -> pd.DataFrame:
-    """The prediction table of an ensemble, in half precision as it is stored."""
+    """The prediction table of an ensemble, in half precision as it is stored, of its members' tables in its labels."""
     mean = np.average([table[list(labels)].to_numpy(np.float64) for table in tables], axis=0, weights=weights)
-    table = tables[0].copy()
+    table = tables[0][["file", "cell", "label"]].copy()
     table[list(labels)] = mean.astype(np.float16).astype(np.float32)
     return table
 
@@ -97,14 +98,29 @@ def _record(member: Entry, name: str) -> Benchmark:
     return found
 
 
-def _tables(members: Sequence[Entry], name: str, labels: Sequence[str]) -> list[pd.DataFrame]:
-    """The members' predictions on one benchmark, row by row the same pictures."""
+def _tables(
+    members: Sequence[Entry], name: str, labels: Sequence[str], same: Mapping[str, str] | None
+) -> list[pd.DataFrame]:
+    """The members' predictions on one benchmark among `labels`, row by row the same pictures."""
     hashes = {_record(member, name).split_hash for member in members}
     tables = [read_predictions(member, name).sort_values("file", ignore_index=True) for member in members]
-    same = all(table["file"].equals(tables[0]["file"]) for table in tables)
-    if len(hashes) > 1 or not same or any(set(member.labels) != set(labels) for member in members):
+    alike = all(table["file"].equals(tables[0]["file"]) for table in tables)
+    known = [set(joining.mapping(member.labels, labels, same or {}).values()) for member in members]
+    strange = any(found != set(labels) for found in known) or (
+        same is None and any(set(member.labels) != set(labels) for member in members)
+    )
+    if len(hashes) > 1 or not alike or strange:
         raise TrainingDataError(
             f"The members were not trained and tested on one split of {name}: the test pictures of one may be the "
             "training pictures of another. Train them with the same --split."
         )
-    return tables
+    return [_among(table, member.labels, labels, same or {}) for table, member in zip(tables, members, strict=True)]
+
+
+def _among(table: pd.DataFrame, known: Sequence[str], labels: Sequence[str], same: Mapping[str, str]) -> pd.DataFrame:
+    """A member's table among `labels`; pictures of other kinds are no question that it can be asked."""
+    names = joining.mapping(known, labels, same)
+    kept = table[table["label"].isin(names)]
+    shares = joining.among(kept[list(known)].to_numpy(np.float64), known, labels, same)
+    told = kept[["file", "cell", "label"]].assign(label=kept["label"].map(names)).reset_index(drop=True)
+    return pd.concat([told, pd.DataFrame(shares, columns=list(labels))], axis=1)

@@ -57,6 +57,8 @@ def test_the_71_cells_of_test(real_data, capsys):
         ("wbc4-efficientnet-lite0", "dataset2-test", "dataset2"),
         ("cnn60", "dataset2-test", "dataset2"),
         ("wbc4-efficientnet-lite0", "lisc", "lisc"),
+        ("champion8", "pbc-test", "pbc"),
+        ("champion4", "lisc", "lisc"),
     ],
 )
 def test_stored_predictions_are_what_the_model_says_today(real_data, capsys, model, benchmark, folder):

@@ -171,7 +171,7 @@ def test_views_are_turns_of_one_picture():
     views = turned(pixels, 8)
     assert len({tuple(view.flatten().tolist()) for view in views}) == 8
     assert all(sorted(view.flatten().tolist()) == sorted(pixels.flatten().tolist()) for view in views)
-    assert turned(torch.zeros(3, 4, 6), 8).shape == (8, 3, 4, 6)
+    assert turned(torch.zeros(3, 4, 6), 8).shape == (4, 3, 4, 6)
 
 
 def test_the_gate_knows_the_new_cells(source, tmp_path):

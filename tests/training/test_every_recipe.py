@@ -126,15 +126,18 @@ def test_an_ensemble_of_what_was_trained(name, place, data, capsys):
         assert "There is no model" in capsys.readouterr().err
     for number, member in enumerate(recipe.ensemble.members):
         # small stand-ins: what an ensemble does with its members does not depend on their size
-        assert train("minicnn", data, member, f"optimizer.lr=1e-{3 + number % 2}", "optimizer.l2=0") == 0
+        alike = f"data.name={recipe.data.name}", "optimizer.l2=0"
+        assert train("minicnn", data, member, f"optimizer.lr=1e-{3 + number % 2}", *alike) == 0
     assert main(["train", name, "--out", f"zoo/{name}"]) == 0
     entry = check(place, name, data)
     assert [member.id for member in entry.members] == recipe.ensemble.members
     assert sum(entry.shares) == pytest.approx(1)
     with Runtime("cpu", "fp32") as runtime:
         cell = Image.new("RGB", (80, 80), (200, 150, 190))
-        parts = [runtime.classify(member, cell).probabilities for member in entry.members]
+        answers = [(member, runtime.classify(member, cell).probabilities) for member in entry.members]
         found = runtime.classify(entry, cell).probabilities
+    shares = [entry.among(np.array([list(own.values())]), member.labels)[0] for member, own in answers]
+    parts = [dict(zip(entry.labels, share, strict=True)) for share in shares]
     for label, value in found.items():
         assert value == pytest.approx(sum(s * p[label] for s, p in zip(entry.shares, parts, strict=True)), abs=1e-6)
 

@@ -271,4 +271,5 @@ def test_plain_timm_gives_the_same_answers(server, tmp_path, capsys):
 def is_plain(entry: Entry) -> bool:
     """Whether timm alone knows the network, and it sees the picture as timm would show it."""
     config = entry.config
-    return bool(config) and not (config.zoo.members or config.zoo.head or is_own(config.architecture))
+    sees_a_part = config and (config.zoo.crop != "none" or config.zoo.views > 1)
+    return bool(config) and not (sees_a_part or config.zoo.members or config.zoo.head or is_own(config.architecture))

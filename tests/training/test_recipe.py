@@ -100,6 +100,9 @@ CHANGES = {
     "noise": 0.1,
     "tint": 0.4,
     "light": 0.6,
+    "frame": 1.0,
+    "resolution": 0.3,
+    "jpeg": 20,
 }
 
 

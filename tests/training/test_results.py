@@ -8,12 +8,13 @@ import pandas as pd
 import pytest
 
 from tests.making import LABELS, draw_cell, make_entry
-from training import results
+from training import champions, results
 from training.__main__ import main
 from training.classical import fit_head
 from training.recipe import Head, load_recipe
 from zoo import reports
 from zoo.catalogue import BUILTIN, FolderSource, list_entries
+from zoo.files import write_json
 from zoo.heads import write_head
 
 
@@ -153,3 +154,34 @@ def test_a_table_that_holds_no_features_is_refused(tmp_path, text):
     (tmp_path / "features-x.csv").write_text(text)
     with pytest.raises(reports.ReportError, match=r"features-x.csv"):
         reports.read_features(tmp_path / "features-x.csv")
+
+
+def test_the_champions_table_is_the_one_the_entries_give(tmp_path):
+    """docs/champions.md is generated: `python -m training reproduce --champions`."""
+    champions.write_table(tmp_path / "champions.md", BUILTIN)
+    assert (tmp_path / "champions.md").read_text() == champions.TABLE.read_text()
+
+
+def test_champions_are_set_against_their_targets(tmp_path, capsys):
+    folder = make_entry(tmp_path / "zoo" / "champion8", "test_resnet", 1)
+    metric = {"value": 0.5, "low": 0.4, "high": 0.6}
+    reached = {"balanced_accuracy": {"value": 0.9, "low": 0.8, "high": 0.95}}
+    told = {
+        "pbc-test-corrupted": {"corruption_error": {"value": 0.03, "low": 0.02, "high": 0.06}},
+        "lisc": reached,
+        "pbc-test": {"accuracy": metric},
+    }
+    records = {
+        name: {"title": name, "labels": ["a", "b"], "confusion": [[1, 0], [0, 1]], "n_images": 2, "n_cells": 2}
+        | {"metrics": found}
+        for name, found in told.items()
+    }
+    write_json(folder / "evaluation.json", {"benchmarks": records})
+    assert main(["reproduce", "--champions", "--zoo", str(tmp_path / "zoo"), "--table", str(tmp_path / "t.md")]) == 0
+    lines = (tmp_path / "t.md").read_text().splitlines()
+    rows = [[part.strip() for part in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+    cells = {row[0]: row[2] for row in rows}
+    assert cells["PBC test, corrupted, balanced error"] == "**3.0 (2.0 to 6.0)**"
+    assert cells["LISC, 4 classes, balanced: a laboratory never trained on"] == "**90.0 (80.0 to 95.0)**"
+    assert cells["PBC test, accuracy"] == "50.0 (40.0 to 60.0)"
+    assert cells["PBC test, balanced accuracy"] == "–"

@@ -140,7 +140,7 @@ def test_two_workers_share_the_trials(place):
     space(place)
     runs = [worker(place) for _ in range(2)]
     said = [run.communicate(timeout=240)[1] for run in runs]
-    assert [run.returncode for run in runs] == [0, 0], said
+    assert [run.returncode for run in runs] == [0, 0], "\n".join(said)
     table = pd.read_csv(place / "runs/sweeps/starter/trials.csv")
     done = table[table["state"] == "complete"].drop_duplicates(["optimizer.name", "stages.1.lr"])
     assert len(done) == 4

@@ -332,3 +332,26 @@ def test_a_manifest_decides_who_is_tested(place, data, capsys):
         assert "have changed (monocyte/000.png)" in capsys.readouterr().err
     finally:
         draw_cell("monocyte", 0).save(data / "monocyte" / "000.png")
+
+
+def test_a_recipe_may_begin_with_another_entrys_weights(place, data, trained, monkeypatch, capsys):
+    """What was learnt is kept; weights that saw other pictures, or that do not fit, are refused."""
+    monkeypatch.setenv("HEMAZOO_ZOO", str(trained.parent))
+
+    def further(name: str, *changes: str) -> int:
+        given = [word for change in ("schedule.epochs=1", "optimizer.lr=1e-9", *changes) for word in ("--set", change)]
+        return main(["train", "drawn.toml", "--data", str(data), "--out", f"zoo/{name}", "--device", "cpu", *given])
+
+    assert further("further", "model.weights=drawn") == 0
+    first, then = (
+        read_predictions(read_entry(folder), "drawn-test") for folder in (trained, place / "zoo" / "further")
+    )
+    same = first[LABELS].to_numpy().argmax(1) == then[LABELS].to_numpy().argmax(1)
+    assert first["file"].equals(then["file"]) and same.mean() > 0.7  # batch norm goes on learning
+    assert "the weights of drawn" in (place / "zoo" / "further" / "README.md").read_text()
+    assert further("other", "model.weights=drawn", "seed=4") == 1
+    assert "trained on another split" in capsys.readouterr().err
+    assert further("gone", "model.weights=nobody") != 0
+    assert "There is no model" in capsys.readouterr().err
+    assert further("unfit", "model.weights=drawn", "model.architecture=test_efficientnet") == 1
+    assert "do not fit test_efficientnet" in capsys.readouterr().err

@@ -1,0 +1,81 @@
+"""What are a few labelled cells of a new laboratory worth? Adapts a model to some of a benchmark, scores the rest.
+
+    PYTHONPATH=. python benchmarks/few.py champion8 --data ROOT [--benchmark lisc] [--each 5] [--draws 5]
+
+Prints, for each draw, balanced accuracy on the cells that were not drawn, before and after, and what the adaptation
+itself expected from cross-validating the drawn cells alone; then the mean over draws and their range.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from zoo import metrics
+from zoo.adaptation import adapt
+from zoo.benchmarks import BenchmarkSet, get_benchmark
+from zoo.catalogue import get_entry
+from zoo.entry import Entry
+from zoo.runtime import Runtime
+
+
+def main() -> None:
+    """Run the draws and print them."""
+    options = _parser().parse_args()
+    entry, benchmark = get_entry(options.entry), get_benchmark(options.benchmark)
+    pictures = [(row, cell, label, source.image()) for row, cell, label, source in benchmark.pictures(options.data)]
+    before = after = ()
+    for draw in range(options.draws):
+        drawn = _draw([label for _, _, label, _ in pictures], options.each, draw)
+        rest = [picture for n, picture in enumerate(pictures) if n not in drawn]
+        start = time.perf_counter()
+        with tempfile.TemporaryDirectory() as folder:
+            images, labels = [pictures[n][3] for n in drawn], [pictures[n][2] for n in drawn]
+            made = adapt(entry, images, labels, Path(folder) / "adapted", options.benchmark)
+            seconds = time.perf_counter() - start
+            before = (*before, _score(entry, benchmark, rest))
+            after = (*after, _score(made.entry, benchmark, rest))
+        told = f"{100 * made.after.value:.1f} % ({100 * made.after.low:.1f} to {100 * made.after.high:.1f})"
+        print(
+            f"draw {draw + 1}: {len(drawn)} cells, {100 * before[-1]:.1f} -> {100 * after[-1]:.1f} % of {len(rest)} "
+            f"others, expected {told}, {seconds:.0f} s, changed {made.choice}",
+            flush=True,
+        )
+    for name, found in (("before", before), ("after", after)):
+        print(f"{name}: {100 * np.mean(found):.1f} % balanced (draws {100 * min(found):.1f} to {100 * max(found):.1f})")
+
+
+def _draw(labels: list[str], each: int, seed: int) -> list[int]:
+    """Rows of `each` cells a label."""
+    order = np.random.default_rng(seed).permutation(len(labels))
+    return sorted(int(n) for name in sorted(set(labels)) for n in [n for n in order if labels[n] == name][:each])
+
+
+def _score(entry: Entry, benchmark: BenchmarkSet, pictures: list) -> float:
+    """Balanced accuracy among the benchmark's kinds."""
+    with Runtime() as runtime:
+        tickets = [runtime.submit(entry, image) for _, _, _, image in pictures]
+        shares = np.stack([ticket.result().probabilities for ticket in tickets])
+    table = pd.DataFrame(shares, columns=entry.labels)
+    table = table.assign(file=[p[0] for p in pictures], cell=[p[1] for p in pictures], label=[p[2] for p in pictures])
+    answers = benchmark.answers(table, entry.labels)
+    return float(metrics.scores(metrics.confusion_of(answers, benchmark.labels))["balanced_accuracy"])
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("entry", help="an entry's id in the zoo")
+    parser.add_argument("--data", type=Path, required=True, metavar="ROOT", help="folder that holds the data sets")
+    parser.add_argument("--benchmark", default="lisc", help="(default: lisc)")
+    parser.add_argument("--each", type=int, default=5, help="labelled cells of each kind (default: 5)")
+    parser.add_argument("--draws", type=int, default=5, help="(default: 5)")
+    return parser
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,130 @@
+"""Do the champions reach what they were made for? Each of their figures made again, and set against its target.
+
+What is trained, scored or left out already is not done again; a fresh zoo folder asks for all of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from accelerate import Accelerator
+
+from training import evaluate, left_out, results
+from training.recipe import load_recipe, recipe_ids
+from zoo.benchmarks import LEFT_OUT, get_benchmark, names
+from zoo.catalogue import FolderSource, list_entries
+from zoo.entry import Entry, Metric
+from zoo.files import write_text
+from zoo.leaderboard import images_per_second
+from zoo.loaded import device_name
+from zoo.runtime import Runtime
+
+TABLE = results.TABLE.with_name("champions.md")
+PREFIX = "champion"
+SHORT = ("model.weights=imagenet", "model.views=1", "stages=[{epochs=4, lr=1e-3}]")
+SPEED = 100  # images a second that a sibling classifies on two cores
+
+
+@dataclass(frozen=True)
+class Target:
+    """A metric of a benchmark and the value to reach: at least, or at most where less is better."""
+
+    benchmark: str
+    metric: str
+    title: str
+    value: float
+    at_most: bool = False
+
+
+TARGETS = (
+    Target("pbc-test", "accuracy", "PBC test, accuracy", 0.993),
+    Target("pbc-test", "balanced_accuracy", "PBC test, balanced accuracy", 0.993),
+    Target("pbc-test", "ece_calibrated", "PBC test, calibration error", 0.01, at_most=True),
+    Target("dataset2-test", "accuracy", "dataset2 TEST, by image", 0.95),
+    Target("dataset2-test", "accuracy_by_cell", "dataset2 TEST, by source cell", 68 / 71),
+    Target("lisc", "balanced_accuracy", "LISC, 4 classes, balanced: a laboratory never trained on", 0.88),
+    Target("pbc-test-corrupted", "corruption_error", "PBC test, corrupted, balanced error", 0.05, at_most=True),
+    Target("pbc-test-shifted", "accuracy", "PBC test, strongly shifted, accuracy", 0.92),
+)
+
+
+def reproduce(
+    data: Path, zoo: Path, runs: Path, seconds: float, accelerator: Accelerator, say: Callable[[object], None]
+) -> list[str]:
+    """Train, score and judge every champion into the folder `zoo`; returns what failed, each named."""
+    wanted = results.wanted(only=champion_recipes())
+    failed = results.reproduce(wanted, data, zoo, runs, seconds, accelerator, say)
+    with Runtime(accelerator.device.type) as runtime:
+        for name in names():
+            benchmark = get_benchmark(name)
+            asked = [e for e in champions(zoo) if not (evaluate.refused(e, benchmark) or evaluate.holds(e, benchmark))]
+            if asked:
+                said = evaluate.evaluate(asked, benchmark, benchmark.pictures(data), runtime, say)
+                failed += [f"{entry}: {reason}" for entry, reason in said.items()]
+    for entry in champions(zoo):
+        if entry.elsewhere is None and not entry.members:
+            recipe = load_recipe(entry.id, SHORT)
+            found = left_out.leave_out(recipe, data, runs / "loso" / recipe.id, accelerator, say)
+            left_out.add(entry, recipe, found, device_name(accelerator.device))
+    return failed
+
+
+def champion_recipes() -> list[str]:
+    """Ids of the champions' recipes."""
+    return [name for name in recipe_ids() if name.startswith(PREFIX)]
+
+
+def champions(zoo: Path) -> list[Entry]:
+    """The champions in a folder of entries that can be used."""
+    wanted = set(champion_recipes())
+    return [entry for entry in list_entries([FolderSource(zoo, str(zoo))]) if entry.id in wanted and entry.usable]
+
+
+def table(entries: Sequence[Entry]) -> str:
+    """What was reached, as Markdown: a line a target, a column a champion; bold where it is reached."""
+    lines = [
+        "# Champions\n",
+        "Generated from the entries by `python -m training reproduce --champions`; do not edit. 95 % intervals by "
+        "bootstrap over source cells; **bold** where the target is reached.\n",
+        "| benchmark | target | " + " | ".join(f"`{entry.id}`" for entry in entries) + " |",
+        "|---|---|" + "---|" * len(entries),
+    ]
+    for target in TARGETS:
+        sign = "≤" if target.at_most else "≥"
+        lines.append(f"| {target.title} | {sign} {100 * target.value:.1f} % | " + _cells(target, entries))
+    left = [_of(entry, f"{entry.data}{LEFT_OUT}", "balanced_accuracy") for entry in entries]
+    lines.append("| laboratories left out, balanced (what recipes are chosen by) | | " + _texts(left))
+    speeds = [(rate, f"{rate:,.0f}") if (rate := images_per_second(entry)) else (0, "–") for entry in entries]
+    marked = " | ".join(f"**{text}**" if rate > SPEED else text for rate, text in speeds)
+    lines.append(f"| images a second, two cores | > {SPEED} for a small sibling | {marked} |")
+    return "\n".join(lines) + "\n"
+
+
+def write_table(path: Path, zoo: Path) -> None:
+    """Write `table` of the champions in `zoo`."""
+    write_text(path, table(champions(zoo)))
+
+
+def _of(entry: Entry, benchmark: str, metric: str) -> Metric | None:
+    found = entry.evaluation.benchmarks.get(benchmark)
+    return found.metrics.get(metric) if found else None
+
+
+def _cells(target: Target, entries: Sequence[Entry]) -> str:
+    found = [_of(entry, target.benchmark, target.metric) for entry in entries]
+    sign = -1 if target.at_most else 1
+    return _texts(found, [metric is not None and sign * metric.value >= sign * target.value for metric in found])
+
+
+def _texts(found: Sequence[Metric | None], bold: Sequence[bool] | None = None) -> str:
+    texts = []
+    for metric, strong in zip(found, bold or [False] * len(found), strict=True):
+        text = "–"
+        if metric is not None:
+            text = f"{100 * metric.value:.1f}"
+            if metric.low is not None and metric.high is not None:
+                text += f" ({100 * metric.low:.1f} to {100 * metric.high:.1f})"
+        texts.append(f"**{text}**" if strong else text)
+    return " | ".join(texts) + " |"
