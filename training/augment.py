@@ -17,13 +17,15 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
 from training.recipe import Augment
-from zoo.localise import ROOM, empty_slide
+from zoo.localise import ROOM, empty_slide, find_cell
 
 # stain vectors of haematoxylin, eosin and the residual (Ruifrok & Johnston 2001, Anal Quant Cytol Histol 23:291-299)
 HED = torch.tensor([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
 FAINT = 1e-3  # least transmitted light, so that its logarithm is finite
 TIGHT = (1.0, 1.4)  # sides of a cell's box that a tight frame is wide
 BEST = 95  # JPEG quality beyond which nothing is seen of it
+RIM = 0.02  # of the side over which a cell goes over into another picture's surroundings
+LIGHTS = (0.6, 1.6)  # factors by which one slide's light may become another's
 MUCH = 1.5  # times smaller a picture may become in one bilinear warp before it is averaged first
 
 
@@ -65,19 +67,25 @@ class ColourDegeneration(v2.Transform):
 
 
 def training_transform(
-    augment: Augment, input_size: tuple[int, int], mean: list[float], std: list[float], seen: float = 1.0
+    augment: Augment,
+    input_size: tuple[int, int],
+    mean: list[float],
+    std: list[float],
+    seen: float = 1.0,
+    other: Callable[[], np.ndarray] | None = None,
 ) -> Callable[[np.ndarray], torch.Tensor]:
     """Transform of uint8 pixels (h, w, 3) into the normalised float32 (3, *input_size) tensor of training.
 
-    `input_size` is (height, width) in pixels, `seen` the middle share of the picture's sides that fills it. All that is
-    random is drawn from torch's generator.
+    `input_size` is (height, width) in pixels, `seen` the middle share of the picture's sides that fills it. `other`
+    draws another training picture, for its background. All that is random is drawn from torch's generator.
     """
+    moved = Background(augment.background, other) if augment.background and other else None
     warp, colours, stored = Warp(augment, input_size, seen), Colours(augment), Storage(augment)
     rest = v2.Compose(_rest(augment, mean, std))
 
     def transform(pixels: np.ndarray) -> torch.Tensor:
-        seen = stored(colours(warp(pixels)))
-        return rest(torch.from_numpy(seen).permute(2, 0, 1).contiguous())
+        changed = stored(colours(warp(moved(pixels) if moved else pixels)))
+        return rest(torch.from_numpy(changed).permute(2, 0, 1).contiguous())
 
     return transform
 
@@ -177,6 +185,42 @@ def _cropped(pixels: np.ndarray, most: float) -> np.ndarray:
     tall, wide = max(1, round(height * side)), max(1, round(width * side))
     top, left = (int(torch.randint(0, n + 1, ())) for n in (height - tall, width - wide))
     return pixels[top : top + tall, left : left + wide]
+
+
+class Background:
+    """Lays the cell into another picture's surroundings; both show their cell in the middle, at one scale.
+
+    The cell is given the other slide's light, too: stains multiply light, so all of it times one factor a channel.
+    """
+
+    def __init__(self, probability: float, other: Callable[[], np.ndarray]) -> None:
+        self.probability, self.other = probability, other
+
+    def __call__(self, pixels: np.ndarray) -> np.ndarray:
+        """uint8 (h, w, 3) → the same shape; unchanged where no cell is found."""
+        if torch.rand(()) >= self.probability:
+            return pixels
+        ground = np.rot90(self.other(), int(torch.randint(4, ())))
+        ground = cv2.resize(np.ascontiguousarray(ground), pixels.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+        own, others = _cell_of(pixels), _cell_of(ground)
+        if own is None or others is None:
+            return pixels
+        here, there = (np.array(empty_slide(Image.fromarray(each)), np.float32) for each in (pixels, ground))
+        light = np.clip(there / np.maximum(here, 1), *LIGHTS)
+        empty = ground + others * (there - ground)
+        return (own * light * pixels + (1 - own) * empty).clip(0, 255).astype(np.uint8)
+
+
+def _cell_of(pixels: np.ndarray) -> np.ndarray | None:
+    """How far each pixel is of the cell (h, w, 1), 0..1, its surroundings fading; None if no cell is found."""
+    height, width = pixels.shape[:2]
+    # half as fine: the mask's edge is soft, and the search four times as fast
+    small = cv2.resize(pixels, (max(8, width // 2), max(8, height // 2)), interpolation=cv2.INTER_AREA)
+    cell = find_cell(Image.fromarray(small))
+    if cell is None:
+        return None
+    mask = cv2.resize(cell.mask.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
+    return np.clip(2 * cv2.GaussianBlur(mask, (0, 0), RIM * width), 0, 1)[..., None]
 
 
 class Colours:

@@ -31,7 +31,7 @@ from torch import nn
 from tqdm import tqdm
 
 import zoo.architectures  # noqa: F401 (registers our own networks with timm)
-from training import checkpoint
+from training import attributes, checkpoint, mixstyle
 from training.feed import Arrays, Feed, PictureFeed, keep_features
 from training.imagenet import WeightsError, load_imagenet
 from training.rates import is_enough, lower_is_better, plateau_scale, rates
@@ -173,7 +173,13 @@ class _Run:
         self.accelerator, self.device = accelerator, accelerator.device
         self.world, self.main = accelerator.num_processes, accelerator.is_main_process
         form = torch.channels_last if recipe.schedule.channels_last else torch.contiguous_format
-        self.model = build_model(recipe.network, len(recipe.labels), start).to(self.device, memory_format=form)
+        model = build_model(recipe.network, len(recipe.labels), start)
+        choices = attributes.choices(data.attributes)
+        attributes.widen(model, sum(choices))
+        if recipe.augment.mixstyle:
+            mixstyle.attach(model, recipe.augment.mixstyle)
+        self.model = model.to(self.device, memory_format=form)
+        self.beside = attributes.Loss(len(recipe.labels), choices, recipe.attributes) if choices else None
         decay = recipe.optimizer.ema_decay
         self.ema = ModelEmaV3(self.model, decay=decay, use_warmup=True) if decay else None
         self.best = copy.deepcopy(self.model)
@@ -231,12 +237,13 @@ class _Run:
         self.runner = self._runner()
 
     def _keeps_features(self, stage: Stage) -> bool:
-        return stage.train == "head" and self.recipe.schedule.cache_features and self.mixup is None
+        mixed = self.mixup is not None or self.recipe.augment.mixstyle
+        return stage.train == "head" and self.recipe.schedule.cache_features and not mixed
 
     def _feed(self, stage: Stage) -> Feed:
         size = stage.input_size or self.recipe.network.input_size
         if not self.kept:
-            return PictureFeed(self.recipe, self.data, size)
+            return PictureFeed(self.recipe, self.data, size, self.split.rows["train"])
         with self.accelerator.main_process_first():
             return keep_features(
                 self.recipe, self.data, self.split.hash, dict(self.split.rows), self.model, self.device, size, self.main
@@ -360,8 +367,9 @@ class _Run:
         )
         saved = time.monotonic()
         with bar:
-            for inputs, labels, weights in self.feed.train(number, self._shares(number)):
-                self.train_step(number, scale, inputs, labels, weights)
+            shares = self._shares(number)
+            for rows, (inputs, labels, weights) in zip(shares, self.feed.train(number, shares), strict=True):
+                self.train_step(number, scale, inputs, labels, weights, rows)
                 bar.update(len(labels) * self.world)
                 bar.set_postfix(loss=f"{self.sums[0] / self.sums[2]:.3f}", refresh=False)
                 self.tell()
@@ -383,7 +391,13 @@ class _Run:
         return [rows[self.accelerator.process_index :: self.world] for rows in batches]
 
     def train_step(
-        self, number: int, scale: float, inputs: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor
+        self,
+        number: int,
+        scale: float,
+        inputs: torch.Tensor,
+        labels: torch.Tensor,
+        weights: torch.Tensor,
+        rows: np.ndarray,
     ) -> None:
         """One step on this process's share of a batch."""
         step = number * self.steps + self.step
@@ -395,6 +409,7 @@ class _Run:
         inputs = inputs.contiguous(memory_format=form) if form else inputs
         labels = labels.to(self.device)
         targets, weights = labels, weights.to(self.device)
+        known = None if self.beside is None else torch.from_numpy(self.data.attributes[rows]).to(self.device)
         if self.mixup is not None:
             np.random.seed(step % 2**32)  # noqa: NPY002 (timm draws from numpy's global state)
             even = len(labels) // 2 * 2  # it mixes pairs
@@ -404,7 +419,7 @@ class _Run:
             weights = (weights + weights.flip(0)) / 2
         while True:
             try:
-                loss, correct = self._gradients(inputs, labels, targets, weights)
+                loss, correct = self._gradients(inputs, labels, targets, weights, known)
                 break
             except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
                 self._make_do(error)
@@ -420,7 +435,12 @@ class _Run:
         self.sums = [a + b for a, b in zip(self.sums, (loss * len(labels), correct, len(labels)), strict=True)]
 
     def _gradients(
-        self, inputs: torch.Tensor, labels: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor
+        self,
+        inputs: torch.Tensor,
+        labels: torch.Tensor,
+        targets: torch.Tensor,
+        weights: torch.Tensor,
+        known: torch.Tensor | None,
     ) -> tuple[float, float]:
         """Gradients of a batch's loss, run in parts; the mean loss and how many are right."""
         self.optimizer.zero_grad(set_to_none=True)
@@ -429,8 +449,11 @@ class _Run:
         for start in starts:
             part = slice(start, start + self.part)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.schedule.precision == "bf16"):
-                logits = self.runner(inputs[part])
-            loss = (self.criterion(logits.float(), targets[part]) * weights[part]).sum() / len(labels)
+                found = self.runner(inputs[part]).float()
+            logits = found[:, : len(self.recipe.labels)]
+            loss = (self.criterion(logits, targets[part]) * weights[part]).sum() / len(labels)
+            if self.beside is not None and known is not None:
+                loss = loss + self.beside(found, known[part]) * len(found) / len(labels)
             if self.recipe.optimizer.l2:
                 squares = sum(
                     (parameter.square().sum() for parameter in self.decayed), torch.zeros((), device=self.device)
@@ -545,7 +568,7 @@ class _Run:
             inputs = batch.to(self.device)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.schedule.precision == "bf16"):
                 logits = network.forward_rest(inputs) if self.kept else network(inputs)
-            found.append(logits.float().log_softmax(1).cpu())
+            found.append(logits[:, : len(self.recipe.labels)].float().log_softmax(1).cpu())
         logs, labels = self._gathered(torch.cat(found), len(rows)), self.data.labels[rows]
         right = logs.argmax(1) == labels
         balanced = np.mean([right[labels == label].mean() for label in np.unique(labels)])
@@ -568,6 +591,7 @@ class _Run:
         if self.world > 1:
             broadcast_object_list(best)
         model = self.best.to("cpu", memory_format=torch.contiguous_format).eval().requires_grad_(True)
+        attributes.narrow(model, len(self.recipe.labels))
         return Fitted(model, self.history, best[0], self._seconds(), self.images, self.world)
 
 

@@ -34,11 +34,15 @@ ROOMY = 1000.0  # features below it in the first batch stay far below float16's 
 
 @dataclass(frozen=True)
 class Arrays:
-    """Packed pictures, uint8 (n, height, width, 3), label numbers, int64 (n,), and weights of the loss (n,) if any."""
+    """Packed pictures, uint8 (n, height, width, 3), label numbers, int64 (n,), and weights of the loss (n,) if any.
+
+    `attributes` are numbers of what else is known (n, attributes), int64, -1 where it is not.
+    """
 
     pictures: np.ndarray
     labels: np.ndarray
     weights: np.ndarray | None = None
+    attributes: np.ndarray | None = None
 
     def weight(self, rows: np.ndarray) -> np.ndarray:
         """Weights of `rows`, float32."""
@@ -61,13 +65,14 @@ class Feed(Protocol):
 class PictureFeed:
     """Augmented pictures of one size, made by worker processes while the network computes."""
 
-    def __init__(self, recipe: Recipe, data: Arrays, input_size: tuple[int, int]) -> None:
-        self.recipe, self.data, self.input_size = recipe, data, input_size
+    def __init__(self, recipe: Recipe, data: Arrays, input_size: tuple[int, int], rows: np.ndarray) -> None:
+        self.augmented = _Augmented(recipe, data, input_size, rows)
+        self.data = data
         self.prepare = preprocessor(pretrained_cfg(recipe.network))
 
     def train(self, epoch: int, batches: list[np.ndarray]) -> Iterator[Batch]:
         """Augmented float32 pictures (B, 3, H, W), labels and weights."""
-        yield from loader(_Augmented(self.recipe, self.data, self.input_size), epoch, batches)
+        yield from loader(self.augmented, epoch, batches)
 
     def look(self, rows: np.ndarray) -> Iterator[torch.Tensor]:
         """Pictures (B, 3, H, W) as the entry will see them, at the recipe's own input size."""
@@ -131,14 +136,13 @@ def keep_features(
     folder = cache_folder() / "features" / digest.hexdigest()[:24]
     train, val = np.unique(rows["train"]), np.asarray(rows["val"])
     if main and not folder.is_dir():
-        pictures = PictureFeed(recipe, data, input_size)
+        pictures = PictureFeed(recipe, data, input_size, train)
         with atomic_folder(folder) as place, torch.inference_mode():
             run = _Pass(model, device, recipe.schedule.precision == "bf16")
             order = [train[start : start + PASS_BATCH] for start in range(0, len(train), PASS_BATCH)]
-            transform = _Augmented(recipe, data, input_size)
             with tqdm(total=views * len(train) + len(val), desc="features", unit="image") as progress:
                 for view in range(views):
-                    batches = (batch[0] for batch in loader(transform, view, order))
+                    batches = (batch[0] for batch in loader(pictures.augmented, view, order))
                     run.write(place / f"view{view}.npy", len(train), batches, progress)
                 run.write(place / "plain.npy", len(val), pictures.look(val), progress)
             write_json(place / "made.json", {"views": views, "recipe": recipe.id})
@@ -172,14 +176,17 @@ class _Pass:
 
 
 class _Augmented(Dataset):
-    """Augmented training pictures; an item is named (row, seed) and depends on nothing else."""
+    """Augmented training pictures; an item is named (row, seed) and depends on nothing else but the training `rows`."""
 
-    def __init__(self, recipe: Recipe, data: Arrays, input_size: tuple[int, int]) -> None:
+    def __init__(self, recipe: Recipe, data: Arrays, input_size: tuple[int, int], rows: np.ndarray) -> None:
         config = pretrained_cfg(recipe.network)
-        self.data, self.seed = data, recipe.seed
+        self.data, self.seed, self.rows = data, recipe.seed, rows
         self.transform = training_transform(
-            recipe.augment, input_size, config["mean"], config["std"], config["crop_pct"]
+            recipe.augment, input_size, config["mean"], config["std"], config["crop_pct"], self._any
         )
+
+    def _any(self) -> np.ndarray:
+        return np.array(self.data.pictures[self.rows[int(torch.randint(len(self.rows), ()))]])
 
     def __getitem__(self, item: tuple[int, int]) -> tuple[torch.Tensor, int, np.float32]:
         row, seed = item

@@ -176,6 +176,9 @@ class Augment(_Part):
     frame: float = Field(
         0, ge=0, le=1, description="Probability of a tight frame around the middle, outside of which is empty slide"
     )
+    background: float = Field(
+        0, ge=0, le=1, description="Probability of another training picture's surroundings, and of its light and slide"
+    )
     tint: float = Field(0, ge=0, le=1, description="White balance and gamma: exponents and factors of each channel")
     light: float = Field(0, ge=0, lt=1, description="Share by which light falls off across the picture, at the most")
     hed: float = Field(0, ge=0, description="Stain jitter: factor and shift of haematoxylin, eosin and residual")
@@ -196,12 +199,15 @@ class Augment(_Part):
     noise: float = Field(0, ge=0, description="Standard deviation, of a range of 0..1")
     mixup: float = Field(0, ge=0, description="Alpha of the beta distribution two pictures are mixed by")
     cutmix: float = Field(0, ge=0, description="Alpha of the beta distribution of the area cut from another picture")
+    mixstyle: float = Field(
+        0, ge=0, le=1, description="Probability that a batch's first feature maps swap mean and spread with each other"
+    )
     fill: tuple[int, int, int] = (0, 0, 0)
 
     @property
     def any(self) -> bool:
         """Whether a picture is changed at random at all (mixing is not a change of one picture)."""
-        return bool(self.model_dump(exclude_defaults=True, exclude={"fill", "mixup", "cutmix"}))
+        return bool(self.model_dump(exclude_defaults=True, exclude={"fill", "mixup", "cutmix", "mixstyle"}))
 
 
 class Clean(_Part):
@@ -230,6 +236,13 @@ class Balance(_Part):
         description="How far laboratories of a mix are evened out: 0 by their cells, 1 all weigh the same",
     )
     resample: Literal["none", "downsample", "oversample"] = "none"
+
+
+class Attributes(_Part):
+    """What else is known of training pictures, learnt beside their kind; the entry tells the kind alone."""
+
+    folder: str = Field(description="Folder of tables (CSV: img_name, an attribute a column), in that of --data")
+    weight: float = Field(0.3, gt=0, description="Of the attributes' mean loss, beside the kind's")
 
 
 class Head(_Part):
@@ -275,11 +288,14 @@ class Recipe(_Part):
     augment: Augment = Augment()
     clean: Clean = Clean()
     balance: Balance = Balance()
+    attributes: Attributes | None = None
 
     @model_validator(mode="after")
     def _one_kind(self) -> Recipe:
         if self.ensemble is None and self.model is None:
             raise ValueError("a recipe needs a [model] or an [ensemble]")
+        if self.attributes and (self.augment.mixup or self.augment.cutmix):
+            raise ValueError("attributes are those of one picture: they go with neither mixup nor cutmix")
         for stage in self.stages:
             if stage.train != "all" and self.model and not self.model.head:
                 raise ValueError("stages that train a part need model.head, the layers after the backbone")

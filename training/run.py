@@ -13,6 +13,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
+from training.attributes import read_attributes
 from training.audit.report import Findings, look_for_copies
 from training.audit.report import run as run_audit
 from training.classical import fit_head, hidden_vectors
@@ -110,7 +111,10 @@ def make_ready(job: Job, quiet: bool = False) -> Ready:
             say(f"left out {name}: {reason}")
         report(split)
     weights = row_weights(recipe.balance, split, labels, split.cells)
-    return Ready(prepared, Arrays(prepared.pictures, labels, weights), split)
+    known = None
+    if recipe.attributes:
+        known = read_attributes(job.data / recipe.attributes.folder, item_names(prepared.data.items))
+    return Ready(prepared, Arrays(prepared.pictures, labels, weights, known), split)
 
 
 def read_data(recipe: Recipe, place: Path) -> DataSet:

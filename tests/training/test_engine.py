@@ -15,16 +15,20 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from tests.making import LABELS, draw_cell, draw_folder
+from training import mixstyle
 from training.__main__ import main
+from training.augment import Background
 from training.devices import make_accelerator
 from training.engine import FitError, TrainingStopped, build_model, fit, set_mode, unfreeze
 from training.feed import Arrays
 from training.rates import is_enough, plateau_scale, rates
-from training.recipe import Recipe, Schedule
+from training.recipe import Recipe, RecipeError, Schedule
 from training.splits import Split
 from zoo.entry import read_entry, read_predictions
+from zoo.localise import find_cell
 
 ROOT = Path(__file__).parents[2]
 SIDE = 48
@@ -115,6 +119,8 @@ def test_every_optimiser_learns(run, name):
         {"augment": {"mixup": 0.4}},
         {"augment": {"cutmix": 1.0}},
         {"augment": {"mixup": 0.2, "cutmix": 0.5}, "schedule": {"batch_size": 15}},
+        {"augment": {"mixstyle": 1.0}, "optimizer": {"ema_decay": 0.9}},
+        {"augment": {"background": 1.0}},
         {"schedule": {"precision": "bf16", "channels_last": False}},
         {"schedule": {"rate": "one_cycle", "warmup_epochs": 1}},
     ],
@@ -125,6 +131,46 @@ def test_every_option_learns(run, change):
     losses = [entry["train_loss"] for entry in fitted.history]
     assert losses[-1] < losses[0]
     assert not any(module.training for module in fitted.model.modules())
+
+
+def test_mixed_styles_are_other_pictures(run):
+    """Every map keeps its pattern and gets a mean and spread between its own and another's."""
+    torch.manual_seed(1)
+    maps = torch.randn(6, 3, 5, 5) * torch.rand(6, 3, 1, 1) + torch.randn(6, 3, 1, 1)
+    new = mixstyle.mixed(maps)
+    means = maps.mean((2, 3))
+    assert not torch.allclose(new, maps)
+    assert bool((new.mean((2, 3)) >= means.min(0).values - 1e-4).all())
+    assert bool((new.mean((2, 3)) <= means.max(0).values + 1e-4).all())
+    pattern = torch.corrcoef(torch.stack([maps[0, 0].flatten(), new[0, 0].flatten()]))[0, 1]
+    assert pattern > 0.999
+
+
+def test_styles_are_mixed_in_training_alone(run):
+    model = run(augment={"mixstyle": 1.0}, schedule={"epochs": 1}).model
+    inputs = torch.rand(4, 3, SIDE, SIDE)
+    assert torch.equal(model(inputs), model(inputs))
+    with pytest.raises(RecipeError, match="tells its levels"):
+        run("none", augment={"mixstyle": 1.0}, model=PARTED)
+
+
+def test_a_background_is_anothers_and_the_cell_stays():
+    mine = np.asarray(draw_cell("neutrophil", 3, (120, 120)))
+    other = np.full_like(np.asarray(draw_cell("lymphocyte", 4, (120, 120))), 0)
+    other[:] = np.asarray(draw_cell("lymphocyte", 4, (120, 120)))
+    other = (other * np.array([0.95, 0.8, 0.9])).astype(np.uint8)  # another white balance
+    torch.manual_seed(0)
+    new = Background(1.0, lambda: other)(mine)
+    cell = find_cell(Image.fromarray(mine))
+    inside = cv2.resize(cell.nucleus.astype(np.uint8), (120, 120)).astype(bool)
+    corner = np.s_[:12, :12]
+    light = new[inside].mean(0) / mine[inside].mean(0)
+    assert light[1] < 0.9 * light[0]  # the other slide lets less green through, and so does its cell now
+    turned = [np.abs(new[corner].astype(int) - np.rot90(other, k)[corner]).mean() for k in range(4)]
+    assert min(turned) < 3 < np.abs(new[corner].astype(int) - mine[corner]).mean()
+    assert np.corrcoef(new[inside].ravel(), mine[inside].ravel())[0, 1] > 0.95
+    empty = np.full((60, 60, 3), 230, np.uint8)
+    assert np.array_equal(Background(1.0, lambda: other)(empty), empty)  # without a cell nothing is changed
 
 
 def test_a_slow_average_forgets_the_weights_it_began_with(run):

@@ -8,12 +8,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from tests.making import LABELS, draw_cell, draw_folder, make_predictions
 from tests.training.test_train import RECIPE
 from training import left_out, mixed
 from training.__main__ import main
+from training.attributes import UNKNOWN, Loss, narrow, read_attributes, widen
 from training.data import TrainingDataError
+from training.engine import build_model
+from training.recipe import Attributes, Model
 from zoo.data import DataSet, Item, read_dataset
 from zoo.entry import read_entry, read_predictions
 from zoo.runtime import Runtime
@@ -51,6 +55,62 @@ def read(root: Path, name: str) -> Iterator[Item]:
 
 def run(*more: object) -> int:
     return main(["loso", "drawn.toml", "--data", ".", "--place", "out", "--device", "cpu", *map(str, more)])
+
+
+def test_attributes_are_learnt_beside_the_kind(place, capsys):
+    """What is known of some pictures changes what is learnt, and leaves an entry of the kinds alone."""
+    (place / "known").mkdir(exist_ok=True)
+    names = sorted(path.name for path in (place / "north" / "basophil").iterdir())
+    table = "img_name,label,shape,granules,path\n" + "".join(
+        f"{name},Basophil,{('round', 'lobed', 'band')[k % 3]},{('yes', 'no')[k % 2]},x/{name}\n"
+        for k, name in enumerate(names)
+    )
+    (place / "known" / "some.csv").write_text(table)
+    order = ["train", "drawn.toml", "--data", ".", "--device", "cpu"]
+    order += ["--set", "augment.mixup=0"]
+    change = ["--set", 'attributes.folder="known"', "--set", "attributes.weight=0.5"]
+    assert main([*order, "--out", "zoo/beside", *change]) == 0
+    assert main([*order, "--out", "zoo/alone"]) == 0
+    beside, alone = (read_entry(place / "zoo" / name) for name in ("beside", "alone"))
+    assert beside.labels == alone.labels
+    first, second = (read_predictions(entry, "mixed-test")[entry.labels].to_numpy() for entry in (beside, alone))
+    assert first.shape == second.shape
+    assert not np.allclose(first, second)
+    assert beside.recipe["attributes"] == {"folder": "known", "weight": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        (None, "no table of attributes"),
+        ("name,shape\nx,round\n", "no column img_name"),
+        ("img_name,shape\nelsewhere.png,round\n", "No training picture is named"),
+    ],
+)
+def test_attributes_that_tell_nothing_are_refused(table, said, tmp_path):
+    if table:
+        (tmp_path / "some.csv").write_text(table)
+    with pytest.raises(TrainingDataError, match=said):
+        read_attributes(tmp_path, ["pbc/neutrophil/a.png"])
+
+
+def test_what_is_not_known_weighs_nothing():
+    wanted = Attributes(folder="known", weight=1.0)
+    beside = Loss(2, [3, 2], wanted)
+    outputs, known = torch.zeros(2, 7), torch.tensor([[0, 1], [UNKNOWN, UNKNOWN]])
+    assert beside(outputs, known).item() == pytest.approx((np.log(3) + np.log(2)) / 2 / 2)
+    assert beside(outputs, torch.full((2, 2), UNKNOWN)).item() == 0
+
+
+def test_outputs_are_added_and_taken_away():
+    model = build_model(Model(architecture="test_resnet", input_size=(32, 32)), 4).eval()
+    inputs = torch.rand(2, 3, 32, 32)
+    before = model(inputs)
+    widen(model, 5)
+    assert model(inputs).shape == (2, 9)
+    assert torch.allclose(model(inputs)[:, :4], before, atol=1e-6)
+    narrow(model, 4)
+    assert torch.allclose(model(inputs), before, atol=1e-6)
 
 
 def test_each_laboratory_is_answered_for_by_who_never_saw_it(place, capsys):
