@@ -112,12 +112,13 @@ def unfreeze(network: nn.Module, what: str | list[str]) -> None:
         raise FitError(f"The backbone has no part {unknown[0]!r}. It has: {blocks}.")
 
 
-def set_mode(network: nn.Module) -> None:
-    """Training mode where something is trained; what is frozen keeps its batch-norm statistics, too."""
+def set_mode(network: nn.Module, keep_statistics: bool = False) -> None:
+    """Training mode where something is trained; what is frozen keeps its batch-norm statistics, too, or all of it."""
     network.train()
     for module in network.modules():
         own = list(module.parameters())
-        if own and not any(parameter.requires_grad for parameter in own):
+        frozen = own and not any(parameter.requires_grad for parameter in own)
+        if frozen or (keep_statistics and isinstance(module, nn.modules.batchnorm._BatchNorm)):
             module.eval()
 
 
@@ -353,7 +354,7 @@ class _Run:
         return [entry for entry in self.history if entry["stage"] == self.stage + 1]
 
     def train_epoch(self, stopped: Callable[[], bool]) -> None:
-        set_mode(self.model)
+        set_mode(self.model, self.recipe.schedule.keep_statistics)
         number = len(self.history)
         scale = plateau_scale(self.recipe.schedule, self._stage_history())
         title = f"epoch {number + 1}/{self.recipe.epochs}"

@@ -142,6 +142,9 @@ class Schedule(_Part):
     stop_patience: int | None = Field(None, gt=0, description="Epochs without a better stop_metric before it ends")
     precision: Literal["bf16", "fp32"] = "bf16"
     channels_last: bool = True
+    keep_statistics: bool = Field(
+        False, description="Batch norm keeps the statistics of the weights it begins with; its scales are trained"
+    )
     compile: bool = False
     cache_features: bool = Field(True, description="A frozen backbone sees each picture once, its features are kept")
     views: int = Field(4, gt=0, description="Augmented views of each picture whose features are kept")

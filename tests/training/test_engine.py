@@ -201,6 +201,20 @@ def test_l2_shrinks_weights_and_not_biases(run):
     assert all(small[key] < 0.9 * plain[key] for key in convolutions)
 
 
+def test_batch_norm_may_keep_its_statistics(run):
+    torch.manual_seed(0)
+    start = weights(build_model(recipe().network, 4))
+    kept, plain = (
+        weights(run(name, schedule={"epochs": 1, "keep_statistics": keep}).model)
+        for name, keep in (("kept", True), ("plain", False))
+    )
+    moving = [key for key in start if "running" in key]
+    assert moving
+    assert all(torch.equal(start[key], kept[key]) for key in moving)
+    assert not any(torch.equal(start[key], plain[key]) for key in moving)
+    assert not torch.equal(start["bn1.weight"], kept["bn1.weight"])
+
+
 def test_stages_freeze_and_unfreeze(run):
     start = weights(build_model(recipe(model=HEAD).network, 4))
     torch.manual_seed(0)
