@@ -64,12 +64,18 @@ def wanted(system: str | None = None, only: Sequence[str] | None = None) -> list
     recipes = [load_recipe(name) for name in (only or recipe_ids())]
     named = [r for r in recipes if only or (r.system == system if system else r.id != "starter")]
 
-    def rank(recipe: Recipe) -> tuple[str, int, str]:
-        others = bool(recipe.head and recipe.head.of) or bool(recipe.model and recipe.model.begins_with_entry)
-        builds_on = 2 if recipe.ensemble else int(others)
-        return recipe.system or "Z", builds_on, recipe.id
+    return [recipe.id for recipe in sorted(named, key=lambda r: (r.system or "Z", steps_before(r), r.id))]
 
-    return [recipe.id for recipe in sorted(named, key=rank)]
+
+def steps_before(recipe: Recipe) -> int:
+    """How many recipes have to be trained one after the other before this one can be."""
+    built_on = list(recipe.ensemble.members) if recipe.ensemble else []
+    if recipe.model and recipe.model.begins_with_entry:
+        built_on.append(recipe.model.weights)
+    if recipe.head and recipe.head.of:
+        built_on.append(recipe.head.of)
+    known = set(recipe_ids())
+    return max((1 + steps_before(load_recipe(name)) for name in built_on if name in known), default=0)
 
 
 def reproduce(
