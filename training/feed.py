@@ -137,7 +137,7 @@ def keep_features(
     train, val = np.unique(rows["train"]), np.asarray(rows["val"])
     if main and not folder.is_dir():
         pictures = PictureFeed(recipe, data, input_size, train)
-        with atomic_folder(folder) as place, torch.inference_mode():
+        with atomic_folder(folder, Path.is_dir) as place, torch.inference_mode():
             run = _Pass(model, device, recipe.schedule.precision == "bf16")
             order = [train[start : start + PASS_BATCH] for start in range(0, len(train), PASS_BATCH)]
             with tqdm(total=views * len(train) + len(val), desc="features", unit="image") as progress:

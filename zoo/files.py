@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+TAKEN = (errno.EEXIST, errno.ENOTEMPTY)  # what renaming says where another process was first
 
 
 @contextmanager
@@ -33,10 +36,11 @@ def atomic_path(target: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def atomic_folder(target: Path) -> Iterator[Path]:
+def atomic_folder(target: Path, keep: Callable[[Path], bool] | None = None) -> Iterator[Path]:
     """Yield a temporary folder beside `target`; put it in `target`'s place if the block succeeds, remove it if not.
 
-    Raises OSError where the folder cannot be written.
+    `keep` tells of a folder that another process has put there meanwhile whether it does as well: then it stays, for
+    somebody may be reading it. Raises OSError where the folder cannot be written.
     """
     target = Path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -45,9 +49,18 @@ def atomic_folder(target: Path) -> Iterator[Path]:
     try:
         yield temporary
         temporary.chmod(0o777 & ~_umask())
-        if target.exists():
-            target.rename(old)
-        temporary.rename(target)
+        while True:
+            if target.exists():
+                if keep is not None and keep(target):
+                    break
+                shutil.rmtree(old, ignore_errors=True)
+                target.rename(old)
+            try:
+                temporary.rename(target)
+                break
+            except OSError as error:
+                if error.errno not in TAKEN:
+                    raise
     finally:
         if old.exists() and not target.exists():
             old.rename(target)

@@ -20,6 +20,7 @@ from PIL import Image
 from tests.making import LABELS, draw_cell, draw_folder
 from zoo.data import DataError, layouts, pack, read_dataset
 from zoo.data.table import split_name
+from zoo.files import atomic_folder
 from zoo.images import ImageError
 
 ONCE = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -374,6 +375,49 @@ def test_a_damaged_cache_is_made_again(tmp_path):
     raw[-5] ^= 255
     stored.write_bytes(bytes(raw))
     assert (pack(data, (16, 16), tmp_path / "cache").pictures == good).all()
+
+
+def test_two_that_pack_the_same_at_once_share_one(tmp_path):
+    """What the first one reads stays where it is: with another put in its place it was missing for a moment."""
+    data = read_dataset(draw_folder(tmp_path / "cells", 2))
+    cache = tmp_path / "cache"
+    quicker, inode = [], []
+
+    def overtaken(items, title, total):
+        quicker.append(pack(data, (16, 16), cache))
+        inode.append(Path(quicker[0].pictures.filename).stat().st_ino)
+        return items
+
+    slower = pack(data, (16, 16), cache, overtaken)
+    first, second = (Path(found.pictures.filename) for found in (quicker[0], slower))
+    assert first == second
+    assert first.stat().st_ino == inode[0]
+    assert np.array_equal(quicker[0].pictures, slower.pictures)
+    assert not list(first.parent.parent.glob(".*"))  # nothing half-written is left
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_a_folder_that_comes_while_another_is_written(tmp_path, keep):
+    target = tmp_path / "place"
+    with atomic_folder(target, (lambda _: True) if keep else None) as mine:
+        (mine / "file").write_text("mine")
+        target.mkdir()
+        (target / "file").write_text("theirs")
+    assert (target / "file").read_text() == ("theirs" if keep else "mine")
+    assert [path.name for path in tmp_path.iterdir()] == ["place"]
+
+
+def test_a_folder_that_comes_at_the_last_moment(tmp_path, monkeypatch):
+    """Looked for, not there, and there when the new one is to be put in its place."""
+    target = tmp_path / "place"
+    looked = iter([False])
+    real = Path.exists
+    monkeypatch.setattr(Path, "exists", lambda path: next(looked, True) if path == target else real(path))
+    with atomic_folder(target) as mine:
+        (mine / "file").write_text("mine")
+        target.mkdir()
+        (target / "file").write_text("theirs")
+    assert (target / "file").read_text() == "mine"
 
 
 def test_a_changed_picture_is_decoded_again(tmp_path):

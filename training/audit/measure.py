@@ -78,7 +78,7 @@ def measure(data: DataSet, cache: Path) -> Measured:
             pass
         _join([path for path, _ in todo], whole, len(data))
         for path, _ in todo:
-            path.unlink()
+            path.unlink(missing_ok=True)
     return open_columns(whole)
 
 
@@ -103,7 +103,7 @@ def _is_whole(path: Path, items: Sequence[Item]) -> bool:
 
 
 def _join(paths: Sequence[Path], whole: Path, count: int) -> None:
-    with atomic_folder(whole) as temporary:
+    with atomic_folder(whole, lambda place: (place / "problems.json").exists()) as temporary:
         written: dict[str, np.ndarray] = {}
         problems: list[str] = []
         done = 0

@@ -73,7 +73,8 @@ def pixel_hash(image: Image.Image) -> str:
 
 
 def _write(folder: Path, data: DataSet, size: tuple[int, int], progress: Progress, crop: str) -> None:
-    with atomic_folder(folder) as temporary:
+    # a good one that another process has made meanwhile is being read
+    with atomic_folder(folder, lambda place: _open(place) is not None) as temporary:
         shape = (len(data), *size, 3)
         pictures = np.lib.format.open_memmap(temporary / PICTURES, "w+", np.uint8, shape)
 
