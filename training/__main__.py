@@ -26,6 +26,7 @@ from training import (
     left_out,
     publish,
     publish_examples,
+    readme,
     results,
     space,
     sweep,
@@ -915,6 +916,7 @@ def _reproduce(options: argparse.Namespace) -> int:
     if options.system is None and options.only is None:
         results.write_table(options.table, rows)
         _say(f"Table: {options.table}", OK)
+        _renew_readme(options)
     if options.json:
         print(json.dumps([asdict(row) for row in rows]))
     return FAILED if failed else OK
@@ -928,7 +930,14 @@ def _champions(options: argparse.Namespace) -> int:
     for reason in failed:
         _say(reason, FAILED)
     champions.write_table(champions.TABLE if options.table == results.TABLE else options.table, options.zoo)
+    _renew_readme(options)
     return _summaries(champions.champions(options.zoo), options.json) or (FAILED if failed else OK)
+
+
+def _renew_readme(options: argparse.Namespace) -> None:
+    """The README tells of the built-in zoo, and of no other."""
+    if options.table == results.TABLE and options.zoo == BUILTIN:
+        readme.renew()
 
 
 def _refused(options: argparse.Namespace, recipe: Recipe, out: Path, work: Path, started: bool) -> str | None:

@@ -97,11 +97,17 @@ def champions(zoo: Path) -> list[Entry]:
 
 
 def table(entries: Sequence[Entry]) -> str:
-    """What was reached, as Markdown: a line a target, a column a champion; bold where it is reached."""
-    lines = [
-        "# Champions\n",
+    """What was reached, as a page in Markdown."""
+    return (
+        "# Champions\n\n"
         "Generated from the entries by `python -m training reproduce --champions`; do not edit. 95 % intervals by "
-        "bootstrap over source cells; **bold** where the target is reached.\n",
+        "bootstrap over source cells; **bold** where the target is reached.\n\n" + rows(entries)
+    )
+
+
+def rows(entries: Sequence[Entry]) -> str:
+    """A line a target, a column a champion; bold where it is reached."""
+    lines = [
         "| benchmark | target | " + " | ".join(f"`{entry.id}`" for entry in entries) + " |",
         "|---|---|" + "---|" * len(entries),
     ]

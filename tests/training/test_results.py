@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from tests.making import LABELS, draw_cell, make_entry
-from training import champions, results
+from training import champions, readme, results
 from training.__main__ import main
 from training.classical import fit_head
 from training.recipe import Head, load_recipe
@@ -162,6 +162,15 @@ def test_the_champions_table_is_the_one_the_entries_give(tmp_path):
     """docs/champions.md is generated: `python -m training reproduce --champions`."""
     champions.write_table(tmp_path / "champions.md", BUILTIN)
     assert (tmp_path / "champions.md").read_text() == champions.TABLE.read_text()
+
+
+def test_the_readme_says_what_the_entries_say():
+    """Its tables are generated: `python -m training reproduce`."""
+    told = readme.PLACE.read_text()
+    assert told.count("<!-- end -->") == len(readme.TABLES)
+    assert readme.renewed(told) == told
+    usable = sum(entry.usable for entry in list_entries([FolderSource(BUILTIN, "built-in")]))
+    assert f"{usable} trained models" in told
 
 
 def test_champions_are_set_against_their_targets(tmp_path, capsys):

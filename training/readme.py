@@ -1,0 +1,133 @@
+"""Is what the README says of the built-in models what their entries say? Its tables are made from them.
+
+A table stands between `<!-- name -->` and `<!-- end -->`; `python -m training reproduce` makes them again.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from training import champions
+from zoo.calibration import is_scaled
+from zoo.catalogue import BUILTIN, FolderSource, list_entries
+from zoo.entry import Entry, Metric, Pointing
+from zoo.files import write_text
+from zoo.leaderboard import AWAY, home_benchmark, images_per_second
+
+PLACE = Path(__file__).parents[1] / "README.md"
+MARK = re.compile(r"(<!-- ((?!end)\w+) -->\n).*?(?=<!-- end -->)", re.DOTALL)
+NOTHING = "–"
+
+
+def renewed(text: str) -> str:
+    """A README with its tables as the built-in entries have them."""
+    entries = [entry for entry in list_entries([FolderSource(BUILTIN, "built-in")]) if entry.usable]
+    return MARK.sub(lambda found: found[1] + TABLES[found[2]](entries), text)
+
+
+def renew(place: Path = PLACE) -> None:
+    """Write the README at `place` anew, if there is one."""
+    if place.is_file():
+        write_text(place, renewed(place.read_text(encoding="utf-8")))
+
+
+def models(entries: Sequence[Entry]) -> str:
+    """One row a model: at home, elsewhere, corrupted, calibration, size, speed."""
+    titles = ["model", "task", "test benchmark", "accuracy, by image", "by source cell", "elsewhere (LISC), balanced"]
+    rows = []
+    for entry in entries:
+        home = home_benchmark(entry) or ""
+        own = entry.evaluation.benchmarks.get(home)
+        rate, size = images_per_second(entry), entry.weights.bytes if entry.weights else 0
+        rows.append(
+            [
+                f"`{entry.id}`",
+                entry.config.zoo.task if entry.config else NOTHING,
+                f"{home}: {own.n_images:,} images of {own.n_cells:,} cells" if own else NOTHING,
+                _share(_metric(entry, home, "accuracy")),
+                _share(_metric(entry, home, "accuracy_by_cell")),
+                _share(_metric(entry, AWAY[0], "balanced_accuracy")),
+                _share(_rest(_metric(entry, f"{home}-corrupted", "corruption_error"))),
+                _share(_metric(entry, home, "ece_calibrated" if is_scaled(entry) else "ece"), interval=False),
+                f"{size / 1e6:.1f} MB",
+                f"{rate:.0f}" if rate else NOTHING,
+            ]
+        )
+    return _markdown([*titles, "corrupted, balanced", "calibration error", "size", "images/s"], rows)
+
+
+def trust(entries: Sequence[Entry]) -> str:
+    """One row a model whose maps or gate were judged."""
+    titles = ["model", "maps that point at the cell, whole frames (by chance)", "the same, dataset2's fields", "ROAD"]
+    rows = []
+    for entry in entries:
+        maps, gate = next(iter(entry.evaluation.explanations.values()), None), entry.evaluation.gate
+        if not maps and not gate:
+            continue
+        every, lisc = (gate.strangers["all"], gate.cells_elsewhere.get("lisc")) if gate else (None, None)
+        rows.append(
+            [
+                f"`{entry.id}`",
+                _pointing(maps.frames if maps else None),
+                _pointing(maps.copies if maps else None),
+                _signed(maps.road if maps else None),
+                f"{maps.sanity['100 %']:.2f}" if maps and maps.sanity else NOTHING,
+                f"{100 * gate.false_alarms.marked:.1f} % of {gate.false_alarms.images:,}" if gate else NOTHING,
+                f"{every.auroc:.4f}, {every.marked:.0%}, {every.held_back:.0%}".replace("%", " %")
+                if every and every.auroc is not None
+                else NOTHING,
+                f"{lisc.marked:.0%}, {lisc.held_back:.0%}".replace("%", " %") if lisc else NOTHING,
+            ]
+        )
+    asked = ["what is no cell: AUROC, marked, held back", "LISC's cells: marked, held back"]
+    return _markdown([*titles, "maps of random weights", "false alarms at home", *asked], rows)
+
+
+TABLES: Mapping[str, Callable[[Sequence[Entry]], str]] = {
+    "models": models,
+    "champions": lambda entries: champions.rows([e for e in entries if e.id in champions.champion_recipes()]),
+    "trust": trust,
+}
+
+
+def _metric(entry: Entry, benchmark: str, name: str) -> Metric | None:
+    found = entry.evaluation.benchmarks.get(benchmark)
+    return found.metrics.get(name) if found else None
+
+
+def _rest(metric: Metric | None) -> Metric | None:
+    """One minus a share."""
+    if metric is None or metric.low is None or metric.high is None:
+        return None
+    return Metric(value=1 - metric.value, low=1 - metric.high, high=1 - metric.low)
+
+
+def _share(metric: Metric | None, interval: bool = True) -> str:
+    if metric is None:
+        return NOTHING
+    said = f"{100 * metric.value:.1f} %"
+    if interval and metric.low is not None and metric.high is not None:
+        said += f" ({100 * metric.low:.1f} to {100 * metric.high:.1f})"
+    return said
+
+
+def _pointing(found: Pointing | None) -> str:
+    if found is None:
+        return NOTHING
+    told = found.pointing
+    return f"{100 * told.value:.0f} % ({100 * (told.low or 0):.0f} to {100 * (told.high or 1):.0f}) " + (
+        f"({100 * found.chance:.0f} %)"
+    )
+
+
+def _signed(metric: Metric | None) -> str:
+    if metric is None or metric.low is None or metric.high is None:
+        return NOTHING
+    return f"{metric.value:+.2f} ({metric.low:+.2f} to {metric.high:+.2f})"
+
+
+def _markdown(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    written = ["| " + " | ".join(line) + " |\n" for line in (titles, *rows)]
+    return "".join([written[0], "|" + "---|" * len(titles) + "\n", *written[1:]])
