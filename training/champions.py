@@ -114,7 +114,7 @@ def rows(entries: Sequence[Entry]) -> str:
     for target in TARGETS:
         sign = "≤" if target.at_most else "≥"
         lines.append(f"| {target.title} | {sign} {100 * target.value:.1f} % | " + _cells(target, entries))
-    left = [_of(entry, f"{entry.data}{LEFT_OUT}", "balanced_accuracy") for entry in entries]
+    left = [metric_of(entry, f"{entry.data}{LEFT_OUT}", "balanced_accuracy") for entry in entries]
     lines.append("| laboratories left out, balanced (what recipes are chosen by) | | " + _texts(left))
     speeds = [(rate, f"{rate:,.0f}") if (rate := images_per_second(entry)) else (0, "–") for entry in entries]
     marked = " | ".join(f"**{text}**" if rate > SPEED else text for rate, text in speeds)
@@ -127,13 +127,14 @@ def write_table(path: Path, zoo: Path) -> None:
     write_text(path, table(champions(zoo)))
 
 
-def _of(entry: Entry, benchmark: str, metric: str) -> Metric | None:
+def metric_of(entry: Entry, benchmark: str, metric: str) -> Metric | None:
+    """A stored metric of an entry on a benchmark, None where it was not measured."""
     found = entry.evaluation.benchmarks.get(benchmark)
     return found.metrics.get(metric) if found else None
 
 
 def _cells(target: Target, entries: Sequence[Entry]) -> str:
-    found = [_of(entry, target.benchmark, target.metric) for entry in entries]
+    found = [metric_of(entry, target.benchmark, target.metric) for entry in entries]
     sign = -1 if target.at_most else 1
     return _texts(found, [metric is not None and sign * metric.value >= sign * target.value for metric in found])
 

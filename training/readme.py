@@ -46,11 +46,13 @@ def models(entries: Sequence[Entry]) -> str:
                 f"`{entry.id}`",
                 entry.config.zoo.task if entry.config else NOTHING,
                 f"{home}: {own.n_images:,} images of {own.n_cells:,} cells" if own else NOTHING,
-                _share(_metric(entry, home, "accuracy")),
-                _share(_metric(entry, home, "accuracy_by_cell")),
-                _share(_metric(entry, AWAY[0], "balanced_accuracy")),
-                _share(_rest(_metric(entry, f"{home}-corrupted", "corruption_error"))),
-                _share(_metric(entry, home, "ece_calibrated" if is_scaled(entry) else "ece"), interval=False),
+                _share(champions.metric_of(entry, home, "accuracy")),
+                _share(champions.metric_of(entry, home, "accuracy_by_cell")),
+                _share(champions.metric_of(entry, AWAY[0], "balanced_accuracy")),
+                _share(_rest(champions.metric_of(entry, f"{home}-corrupted", "corruption_error"))),
+                _share(
+                    champions.metric_of(entry, home, "ece_calibrated" if is_scaled(entry) else "ece"), interval=False
+                ),
                 f"{size / 1e6:.1f} MB",
                 f"{rate:.0f}" if rate else NOTHING,
             ]
@@ -90,11 +92,6 @@ TABLES: Mapping[str, Callable[[Sequence[Entry]], str]] = {
     "champions": lambda entries: champions.rows([e for e in entries if e.id in champions.champion_recipes()]),
     "trust": trust,
 }
-
-
-def _metric(entry: Entry, benchmark: str, name: str) -> Metric | None:
-    found = entry.evaluation.benchmarks.get(benchmark)
-    return found.metrics.get(name) if found else None
 
 
 def _rest(metric: Metric | None) -> Metric | None:

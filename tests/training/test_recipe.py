@@ -103,18 +103,22 @@ CHANGES = {
     "frame": 1.0,
     "resolution": 0.3,
     "jpeg": 20,
+    "background": 0.5,
 }
 
 
 def test_every_augmentation_is_checked_here():
-    assert set(CHANGES) == set(Augment.model_fields) - {"mixup", "cutmix", "fill"}
+    of_batches = {"mixup", "cutmix", "mixstyle"}
+    assert set(CHANGES) == set(Augment.model_fields) - of_batches - {"fill"}
 
 
 @pytest.mark.parametrize("name", CHANGES)
 def test_each_augmentation_changes_the_picture_and_follows_the_seed(name):
-    transform = training_transform(Augment(**{name: CHANGES[name]}), (40, 40), [0.5] * 3, [0.5] * 3)
-    still = training_transform(Augment(), (40, 40), [0.5] * 3, [0.5] * 3)
-    picture = np.random.default_rng(0).integers(60, 200, (40, 40, 3), dtype=np.uint8)
+    other = np.asarray(draw_cell("lymphocyte", 2, (80, 80)))
+    wanted = Augment(**{name: CHANGES[name]})
+    transform = training_transform(wanted, (40, 40), [0.5] * 3, [0.5] * 3, other=lambda: other)
+    still = training_transform(Augment(), (40, 40), [0.5] * 3, [0.5] * 3, other=lambda: other)
+    picture = np.asarray(draw_cell("neutrophil", 1, (80, 80)))
     plain = still(picture)
     assert torch.equal(plain, still(picture))
     changed = 0
