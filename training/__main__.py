@@ -645,8 +645,7 @@ def _sweep(options: argparse.Namespace) -> int:
             kept[key] = make_ready(Job(recipe, options.data, out, out, options.split, options.originals))
         return recipe, kept[key].arrays, kept[key].split
 
-    sweep.run(study, space, options.recipe, ready, out / "work", accelerator, say)
-    shutil.rmtree(out / "work", ignore_errors=True)
+    sweep.run(study, space, options.recipe, ready, out, accelerator, say)
     sweep.write_report(study, space, out)
     found = sweep.table(study)
     done = found[found["state"] == "complete"]

@@ -210,7 +210,7 @@ def run(
             if trial.should_prune():
                 raise optuna.TrialPruned
 
-        # a folder of its own: on SQLite two workers that begin at one moment may be given one number
+        # a folder of its own, in one that stays: other workers go on when this one is done
         work.mkdir(parents=True, exist_ok=True)
         place = Path(mkdtemp(prefix=f"trial-{trial.number}-", dir=work))
         try:
