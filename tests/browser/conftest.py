@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
 DESK, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
-PATIENCE = 60_000  # milliseconds; two test processes share two cores
+PATIENCE = 150_000  # milliseconds; two test processes share two cores
 
 
 @pytest.fixture(scope="module")
