@@ -33,6 +33,7 @@ from zoo.calibration import scaling_of
 from zoo.corruptions import split_name
 from zoo.data import DataError, Source, read_dataset
 from zoo.entry import (
+    CONFIG,
     EVALUATION,
     HEAD,
     PREDICTIONS,
@@ -47,6 +48,7 @@ from zoo.entry import (
 from zoo.files import atomic_path, write_json
 from zoo.images import ImageError
 from zoo.loaded import device_name
+from zoo.localise import EDITION
 from zoo.runtime import Runtime
 
 SPEED_IMAGES = 128
@@ -295,9 +297,10 @@ def _decoded(picture: Picture) -> Image.Image:
 
 
 def _place(entry: Entry, benchmark: BenchmarkSet) -> Path:
-    """Where unfinished answers are kept: other weights, another version or another benchmark are another place."""
-    files = [entry.folder / name for name in (WEIGHTS, HEAD) if (entry.folder / name).exists()]
+    """Where unfinished answers are kept: other weights, another way of looking or another benchmark are elsewhere."""
+    files = [entry.folder / name for name in (WEIGHTS, HEAD, CONFIG) if (entry.folder / name).exists()]
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in files))
+    digest.update(str(EDITION).encode())
     digest.update(benchmark.hash.encode())
     return cache_folder() / "evaluations" / f"{digest.hexdigest()[:24]}.parquet"
 

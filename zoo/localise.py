@@ -15,10 +15,13 @@ import cv2
 import numpy as np
 from PIL import Image
 
+EDITION = 2  # of what `cut` gives, part of the keys of what is kept: raise when it changes
 WORK = 192  # longer side, in pixels, at which a picture is looked at
 FINE = 512  # the same for a picture whose cell is too small to be seen at WORK
 SMALL = 14.0  # nucleus diameter in pixels below which the finer look is taken
 BLACK = 12  # brightest sample of a pixel that no light reached: what rotation leaves in the corners
+SHADE = 80  # the same where an eyepiece's rim fills a corner
+GREY = 24  # spread of the three samples below which such a rim has no colour; the darkest nuclei are above
 BACKGROUND = 90  # percentile of brightness that is taken for the empty slide
 STAIN = np.array([0.2, 1.2, -0.8], np.float32)  # weight of red, green and blue absorption in the stain score
 DARKEST = 1.6  # optical density above which a sample says nothing more
@@ -29,6 +32,10 @@ REACH = 0.6  # nucleus radii that cytoplasm may extend beyond the nucleus
 SURE_DEPTH = 0.8  # stain score of a well-stained nucleus
 ROOM = 1.9  # sides of a cell's box that its square is wide: training turns, shifts and zooms in it
 GROUND = 85  # percentile of brightness that the empty slide around a cell has
+DEEP = 0.35  # share of the slide's green that the darkest stain of a picture lets through, at most, in a square
+FAINT = 0.6  # share above which `find_cell` looks at a picture made deeper
+UNSTAINED = 0.85  # share above which nothing in a picture is stained
+DARK = 0.5  # percentile of the darkest stain
 
 # system E, in RGB
 PURPLE = ((80, 80, 180), (180, 170, 245))
@@ -58,7 +65,8 @@ class Cell:
 
 def find_cell(image: Image.Image) -> Cell | None:
     """The main nucleated cell or platelet of an RGB picture; None if nothing in it is stained like one."""
-    pixels = np.asarray(image)
+    tables = _deeper(image, FAINT)
+    pixels = np.asarray(image if tables is None else image.point(tables))
     found = _find(pixels, WORK)
     longest = max(image.size)
     if longest > WORK and (found is None or found.nucleus_diameter * found.scale < SMALL):
@@ -101,9 +109,13 @@ def crop_cell_at(image: Image.Image) -> tuple[Image.Image, Box]:
 def square_at(image: Image.Image) -> tuple[Image.Image, Box]:
     """A square around the main cell, ROOM times as wide as the cell's box is long, and where in the picture it lies.
 
-    Every laboratory's cells are then of one size, in the middle. Where the square reaches out of the picture it has
-    the colour of the empty slide. A picture without a cell is taken for one.
+    Every laboratory's cells are then of one size, in the middle, and none is paler than DEEP: what haze, a thin stain
+    or a flat camera lay over the picture is taken away. Where the square reaches out of the picture it has the colour
+    of the empty slide. A picture without a cell is taken for one.
     """
+    tables = _deeper(image, DEEP)
+    if tables is not None:
+        image = image.point(tables)
     cell = find_cell(image)
     left, top, right, bottom = cell.box if cell else (0, 0, *image.size)
     side = max(8, round(ROOM * max(right - left, bottom - top)))
@@ -114,6 +126,40 @@ def square_at(image: Image.Image) -> tuple[Image.Image, Box]:
     canvas = Image.new("RGB", (side, side), empty_slide(image))
     canvas.paste(image, (-x, -y))
     return canvas, box
+
+
+def _deeper(image: Image.Image, above: float) -> list[int] | None:
+    """Tables for `Image.point` after which the darkest stain lets DEEP of the slide's light through; None if it does.
+
+    Light that a picture has everywhere alike is what makes it pale: as much of the slide's own colour is taken away,
+    and what remains is stretched to the slide's brightness again. Pictures darker than `above`, and those without
+    stain, are left as they are.
+    """
+    scale = min(1.0, WORK / max(image.size))
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    pixels = cv2.resize(np.asarray(image), size, interpolation=cv2.INTER_AREA)
+    seen = cv2.GaussianBlur(pixels, (0, 0), 1.0)[_lit(pixels)].astype(np.float32)
+    if not len(seen):
+        return None
+    slide = np.percentile(seen, BACKGROUND, axis=0)
+    share = float(np.percentile(seen[:, 1], DARK) / max(slide[1], 1))
+    if not above < share < UNSTAINED:
+        return None
+    veil = (share - DEEP) / (1 - DEEP)
+    levels = (np.arange(256)[None] - veil * slide[:, None]) / (1 - veil)
+    return [int(level) for level in levels.clip(0, 255).round().ravel()]
+
+
+def _lit(pixels: np.ndarray) -> np.ndarray:
+    """Where light reached a picture of RGB pixels (H, W, 3): not black, and no dark grey that fills a corner."""
+    brightest = pixels.max(2)
+    lit = brightest > BLACK
+    dark = (brightest < SHADE) & (brightest - pixels.min(2) < GREY)
+    corners = [corner for corner in ((0, 0), (0, -1), (-1, 0), (-1, -1)) if lit[corner] and dark[corner]]
+    if corners:
+        _, parts = cv2.connectedComponents(dark.astype(np.uint8))
+        lit &= ~np.isin(parts, [parts[corner] for corner in corners])
+    return lit
 
 
 def empty_slide(image: Image.Image) -> tuple[int, int, int]:
@@ -144,7 +190,7 @@ CROPS: Mapping[str, Callable[[Image.Image], tuple[Image.Image, Box]]] = {
 
 def stain(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Stain score (H, W) of RGB pixels (H, W, 3), 0 where unstained, and where light reached the picture at all."""
-    lit = pixels.max(2) > BLACK
+    lit = _lit(pixels)
     smooth = cv2.GaussianBlur(pixels, (0, 0), 1.0).astype(np.float32)
     seen = smooth[lit] if lit.any() else smooth.reshape(-1, 3)
     background = np.percentile(seen[:: max(1, len(seen) // 4096)], BACKGROUND, axis=0).astype(np.float32)

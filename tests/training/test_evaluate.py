@@ -100,6 +100,21 @@ def test_what_is_cut_short_is_gone_on_with(root, tmp_path, monkeypatch):
     assert one.drop(columns=LABELS).equals(other.drop(columns=LABELS))
 
 
+def test_another_way_of_looking_is_asked_anew(root, tmp_path, monkeypatch):
+    """Answers are kept for the weights and for how they look at a picture; so was only the first, once."""
+    entry = make_entry(tmp_path / "zoo" / "tiny", "test_resnet")
+    assert run(entry, "--benchmark", "drawn-far", "--data", root) == 0
+    before = read_predictions(read_entry(entry), "drawn-far")
+    config = json.loads((entry / "config.json").read_text())
+    config["pretrained_cfg"]["crop_pct"] = 0.4
+    config["pretrained_cfg"]["crop_mode"] = "center"
+    write_json(entry / "config.json", config)
+    (entry / "evaluation.json").unlink()
+    assert run(entry, "--benchmark", "drawn-far", "--data", root) == 0
+    after = read_predictions(read_entry(entry), "drawn-far")
+    assert np.abs(after[LABELS].to_numpy() - before[LABELS].to_numpy()).max() > 1e-3
+
+
 def test_corrupted_pictures_and_an_ensemble(root, tmp_path, capsys):
     zoo = tmp_path / "zoo"
     members = [make_entry(zoo / name, "test_resnet", seed) for seed, name in enumerate(("one", "two"))]

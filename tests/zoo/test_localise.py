@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from tests.making import LABELS, draw_cell
-from zoo.localise import PAD, ROOM, crop_cell, cut, find_cell, square_at
+from zoo.localise import DEEP, PAD, ROOM, crop_cell, cut, find_cell, square_at
 
 
 def smear(where: tuple[int, int], size: tuple[int, int] = (320, 240), radius: int = 16) -> Image.Image:
@@ -66,6 +66,41 @@ def test_other_light_and_stain(label, tint):
 def test_black_corners_are_no_cell():
     turned = smear((160, 120)).rotate(25, fillcolor=(0, 0, 0))
     assert inside(find_cell(turned).centre, (160, 120), 8)
+
+
+@pytest.mark.parametrize("rim", [(30, 30, 30), (62, 55, 50)])
+def test_an_eyepieces_rim_is_no_cell(rim):
+    """What a camera held to an eyepiece has in its corners is dark, but not black."""
+    field = smear((160, 120), (320, 320))
+    lit = Image.new("L", field.size)
+    ImageDraw.Draw(lit).ellipse([4, 4, 316, 316], fill=255)
+    assert inside(find_cell(Image.composite(field, Image.new("RGB", field.size, rim), lit)).centre, (160, 120), 8)
+
+
+def veiled(image: Image.Image, kept: float) -> Image.Image:
+    """The picture through haze of the slide's own colour; `kept` of its contrast is left."""
+    slide = np.percentile(np.asarray(image), 90, axis=(0, 1))
+    return Image.fromarray((slide + kept * (np.asarray(image) - slide)).clip(0, 255).astype(np.uint8))
+
+
+@pytest.mark.parametrize("kept", [0.3, 0.5])
+@pytest.mark.parametrize("label", LABELS)
+def test_a_faint_picture_gives_the_square_of_a_clear_one(label, kept):
+    clear = draw_cell(label, 2, (160, 160))
+    (before, place), (after, other) = square_at(clear), square_at(veiled(clear, kept))
+    assert np.abs(np.subtract(place, other)).max() <= 8
+    pixels, shown = np.asarray(before, float), np.asarray(after.resize(before.size), float)
+    darkest, brightest = np.percentile(shown[..., 1], (1, 90))
+    assert darkest < max(np.percentile(pixels[..., 1], 1), (DEEP + 0.1) * brightest)
+    assert np.abs(shown - pixels).mean() < np.abs(np.asarray(veiled(before, kept), float) - pixels).mean()
+
+
+def test_a_pictures_own_depth_is_left_alone():
+    clear = draw_cell("neutrophil", 2, (160, 160))
+    square, (left, top, right, bottom) = square_at(clear)
+    inner = (max(0, left), max(0, top), min(160, right), min(160, bottom))
+    shown = square.crop((inner[0] - left, inner[1] - top, inner[2] - left, inner[3] - top))
+    assert np.array_equal(np.asarray(shown), np.asarray(clear.crop(inner)))
 
 
 @pytest.mark.parametrize("colour", [(0, 0, 0), (255, 255, 255), (230, 220, 210)])
