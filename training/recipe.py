@@ -57,9 +57,10 @@ class Data(_Part):
         "", description="Laboratory of the mix whose pictures of training are not trained on but tested on; none: empty"
     )
     packed: tuple[int, int] = Field(description="Height and width, in pixels, to which pictures are decoded once")
-    crop: Literal["none", "cell", "square"] = Field(
+    crop: Literal["none", "cell", "square", "alone"] = Field(
         "none",
-        description="cell: cut out by system E's crop_cell first; square: a square around the cell, of one scale",
+        description="cell: cut out by system E's crop_cell first; square: a square around the cell, of one scale; "
+        "alone: the same, with the empty slide in place of the cell's surroundings",
     )
 
 

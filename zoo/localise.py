@@ -31,6 +31,7 @@ CYTOPLASM = 0.125  # of the nucleus's stain above the background that its cytopl
 REACH = 0.6  # nucleus radii that cytoplasm may extend beyond the nucleus
 SURE_DEPTH = 0.8  # stain score of a well-stained nucleus
 ROOM = 1.9  # sides of a cell's box that its square is wide: training turns, shifts and zooms in it
+AROUND = 0.15  # nucleus diameters of its surroundings that a cell keeps when it is shown alone
 GROUND = 85  # percentile of brightness that the empty slide around a cell has
 DEEP = 0.35  # share of the slide's green that the darkest stain of a picture lets through, at most, in a square
 FAINT = 0.6  # share above which `find_cell` looks at a picture made deeper
@@ -113,19 +114,43 @@ def square_at(image: Image.Image) -> tuple[Image.Image, Box]:
     or a flat camera lay over the picture is taken away. Where the square reaches out of the picture it has the colour
     of the empty slide. A picture without a cell is taken for one.
     """
+    return _square(image)[:2]
+
+
+def alone_at(image: Image.Image) -> tuple[Image.Image, Box]:
+    """`square_at`, with the empty slide around the cell instead of its neighbours.
+
+    Red cells and what else surrounds a cell tell more of the laboratory than of the cell.
+    """
+    square, place, cell, slide = _square(image)
+    if cell is None:
+        return square, place
+    reach = max(1, round(AROUND * cell.nucleus_diameter * cell.scale))
+    mask = cv2.dilate(cell.mask.astype(np.uint8) * 255, _disc(2 * reach + 1))
+    # softer than a cut, which would be an edge of its own
+    mask = cv2.GaussianBlur(mask, (0, 0), 1.5)
+    grow = 1 / cell.scale
+    shift = 0.5 * grow - 0.5
+    matrix = np.array([[grow, 0, shift - place[0]], [0, grow, shift - place[1]]])
+    mask = cv2.warpAffine(mask, matrix, square.size, flags=cv2.INTER_LINEAR)
+    return Image.composite(square, Image.new("RGB", square.size, slide), Image.fromarray(mask)), place
+
+
+def _square(image: Image.Image) -> tuple[Image.Image, Box, Cell | None, tuple[int, int, int]]:
+    """`square_at`, the cell in the picture and the colour of its empty slide."""
     tables = _deeper(image, DEEP)
     if tables is not None:
         image = image.point(tables)
-    cell = find_cell(image)
+    cell, slide = find_cell(image), empty_slide(image)
     left, top, right, bottom = cell.box if cell else (0, 0, *image.size)
     side = max(8, round(ROOM * max(right - left, bottom - top)))
     x, y = round((left + right - side) / 2), round((top + bottom - side) / 2)
     box = (x, y, x + side, y + side)
     if x >= 0 and y >= 0 and box[2] <= image.width and box[3] <= image.height:
-        return image.crop(box), box
-    canvas = Image.new("RGB", (side, side), empty_slide(image))
+        return image.crop(box), box, cell, slide
+    canvas = Image.new("RGB", (side, side), slide)
     canvas.paste(image, (-x, -y))
-    return canvas, box
+    return canvas, box, cell, slide
 
 
 def _deeper(image: Image.Image, above: float) -> list[int] | None:
@@ -138,7 +163,7 @@ def _deeper(image: Image.Image, above: float) -> list[int] | None:
     scale = min(1.0, WORK / max(image.size))
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     pixels = cv2.resize(np.asarray(image), size, interpolation=cv2.INTER_AREA)
-    seen = cv2.GaussianBlur(pixels, (0, 0), 1.0)[_lit(pixels)].astype(np.float32)
+    seen = cv2.GaussianBlur(pixels, (0, 0), 1.0)[_within(_lit(pixels))].astype(np.float32)
     if not len(seen):
         return None
     slide = np.percentile(seen, BACKGROUND, axis=0)
@@ -160,6 +185,11 @@ def _lit(pixels: np.ndarray) -> np.ndarray:
         _, parts = cv2.connectedComponents(dark.astype(np.uint8))
         lit &= ~np.isin(parts, [parts[corner] for corner in corners])
     return lit
+
+
+def _within(lit: np.ndarray) -> np.ndarray:
+    """`lit` without the seam between a picture and its black corners, which is no edge of a cell."""
+    return cv2.erode(lit.astype(np.uint8), np.ones((5, 5), np.uint8), borderValue=1).astype(bool)
 
 
 def empty_slide(image: Image.Image) -> tuple[int, int, int]:
@@ -185,6 +215,7 @@ CROPS: Mapping[str, Callable[[Image.Image], tuple[Image.Image, Box]]] = {
     "none": whole,
     "cell": crop_cell_at,
     "square": square_at,
+    "alone": alone_at,
 }
 
 
@@ -196,8 +227,7 @@ def stain(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     background = np.percentile(seen[:: max(1, len(seen) // 4096)], BACKGROUND, axis=0).astype(np.float32)
     # the offset keeps noise in near-black samples from counting as stain
     density = np.clip(np.log((background + 8) / (smooth + 8)), -0.2, DARKEST)
-    # the seam between picture and black corner is no edge of a cell
-    inside = cv2.erode(lit.astype(np.uint8), np.ones((5, 5), np.uint8), borderValue=1).astype(bool)
+    inside = _within(lit)
     return np.where(inside, (density @ STAIN).clip(0, 2), 0), inside
 
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from tests.making import LABELS, draw_cell
-from zoo.localise import DEEP, PAD, ROOM, crop_cell, cut, find_cell, square_at
+from zoo.localise import DEEP, PAD, ROOM, alone_at, crop_cell, cut, find_cell, square_at
 
 
 def smear(where: tuple[int, int], size: tuple[int, int] = (320, 240), radius: int = 16) -> Image.Image:
@@ -93,6 +93,32 @@ def test_a_faint_picture_gives_the_square_of_a_clear_one(label, kept):
     darkest, brightest = np.percentile(shown[..., 1], (1, 90))
     assert darkest < max(np.percentile(pixels[..., 1], 1), (DEEP + 0.1) * brightest)
     assert np.abs(shown - pixels).mean() < np.abs(np.asarray(veiled(before, kept), float) - pixels).mean()
+
+
+def test_black_corners_do_not_count_as_depth():
+    faint = veiled(smear((160, 120)), 0.35).rotate(25, fillcolor=(0, 0, 0), resample=Image.Resampling.BILINEAR)
+    square, _ = square_at(faint)
+    middle = np.asarray(square)[square.height // 3 : -square.height // 3, square.width // 3 : -square.width // 3]
+    assert np.percentile(middle[..., 1], 5) < 110
+
+
+@pytest.mark.parametrize("where", [(160, 120), (30, 40)])
+def test_a_cell_alone_is_the_square_without_its_neighbours(where):
+    field = smear(where)
+    (square, place), (alone, other) = square_at(field), alone_at(field)
+    assert place == other and square.size == alone.size
+    before, after = (np.asarray(image).astype(int) for image in (square, alone))
+    y, x = where[1] - place[1], where[0] - place[0]
+    rows, columns = np.mgrid[: len(before), : len(before)]
+    away = np.hypot(rows - y, columns - x)
+    assert np.abs(after - before)[away < 22].max() <= 3  # the cell is all there
+    assert np.ptp(after[away > 40], axis=0).max() == 0  # and nothing else
+    assert np.ptp(before[away > 40], axis=0).max() > 20
+
+
+def test_nothing_alone_is_the_whole_picture():
+    empty = Image.new("RGB", (64, 48), (240, 240, 240))
+    assert np.array_equal(np.asarray(alone_at(empty)[0]), np.asarray(square_at(empty)[0]))
 
 
 def test_a_pictures_own_depth_is_left_alone():
