@@ -67,9 +67,13 @@ class Cell:
 def find_cell(image: Image.Image) -> Cell | None:
     """The main nucleated cell or platelet of an RGB picture; None if nothing in it is stained like one."""
     tables = _deeper(image, FAINT)
-    pixels = np.asarray(image if tables is None else image.point(tables))
+    return _look(np.asarray(image if tables is None else image.point(tables)))
+
+
+def _look(pixels: np.ndarray) -> Cell | None:
+    """`find_cell` in RGB pixels (H, W, 3) as they are."""
     found = _find(pixels, WORK)
-    longest = max(image.size)
+    longest = max(pixels.shape[:2])
     if longest > WORK and (found is None or found.nucleus_diameter * found.scale < SMALL):
         found = _find(pixels, min(FINE, longest)) or found
     return found
@@ -141,7 +145,7 @@ def _square(image: Image.Image) -> tuple[Image.Image, Box, Cell | None, tuple[in
     tables = _deeper(image, DEEP)
     if tables is not None:
         image = image.point(tables)
-    cell, slide = find_cell(image), empty_slide(image)
+    cell, slide = _look(np.asarray(image)), empty_slide(image)
     left, top, right, bottom = cell.box if cell else (0, 0, *image.size)
     side = max(8, round(ROOM * max(right - left, bottom - top)))
     x, y = round((left + right - side) / 2), round((top + bottom - side) / 2)
@@ -163,16 +167,21 @@ def _deeper(image: Image.Image, above: float) -> list[int] | None:
     scale = min(1.0, WORK / max(image.size))
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     pixels = cv2.resize(np.asarray(image), size, interpolation=cv2.INTER_AREA)
-    seen = cv2.GaussianBlur(pixels, (0, 0), 1.0)[_within(_lit(pixels))].astype(np.float32)
+    seen = cv2.GaussianBlur(pixels, (0, 0), 1.0)[_within(_lit(pixels))]
     if not len(seen):
         return None
-    slide = np.percentile(seen, BACKGROUND, axis=0)
-    share = float(np.percentile(seen[:, 1], DARK) / max(slide[1], 1))
+    slide = np.array([_level(seen[:, channel], BACKGROUND) for channel in range(3)])
+    share = _level(seen[:, 1], DARK) / max(slide[1], 1)
     if not above < share < UNSTAINED:
         return None
     veil = (share - DEEP) / (1 - DEEP)
     levels = (np.arange(256)[None] - veil * slide[:, None]) / (1 - veil)
     return [int(level) for level in levels.clip(0, 255).round().ravel()]
+
+
+def _level(samples: np.ndarray, share: float) -> int:
+    """Percentile of 8-bit samples, without sorting them."""
+    return int(np.searchsorted(np.bincount(samples, minlength=256).cumsum(), share / 100 * len(samples)))
 
 
 def _lit(pixels: np.ndarray) -> np.ndarray:
