@@ -186,13 +186,14 @@ def _level(samples: np.ndarray, share: float) -> int:
 
 def _lit(pixels: np.ndarray) -> np.ndarray:
     """Where light reached a picture of RGB pixels (H, W, 3): not black, and no dark grey that fills a corner."""
-    brightest = pixels.max(2)
+    red, green, blue = cv2.split(pixels)
+    brightest = cv2.max(cv2.max(red, green), blue)
     lit = brightest > BLACK
-    dark = (brightest < SHADE) & (brightest - pixels.min(2) < GREY)
-    corners = [corner for corner in ((0, 0), (0, -1), (-1, 0), (-1, -1)) if lit[corner] and dark[corner]]
+    corners = [at for at in ((0, 0), (0, -1), (-1, 0), (-1, -1)) if BLACK < brightest[at] < SHADE]
     if corners:
+        dark = (brightest < SHADE) & (brightest - cv2.min(cv2.min(red, green), blue) < GREY)
         _, parts = cv2.connectedComponents(dark.astype(np.uint8))
-        lit &= ~np.isin(parts, [parts[corner] for corner in corners])
+        lit &= ~np.isin(parts, [parts[at] for at in corners if dark[at]])
     return lit
 
 
