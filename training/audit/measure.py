@@ -22,7 +22,7 @@ from zoo.files import atomic_folder, atomic_path
 from zoo.images import FORMATS, ImageError
 from zoo.localise import Cell, find_cell
 
-VERSION = 3  # part of the cache's key: raise when a measurement changes
+VERSION = 4  # part of the cache's key: raise when a measurement changes
 CHUNK = 128  # pictures a file of the cache
 FEW = 300  # pictures below which no process is started
 THUMBNAIL = 72  # pixels
