@@ -244,7 +244,7 @@ def add(entry: Entry, benchmark: BenchmarkSet, table: pd.DataFrame, device: str)
 
 def put_record(entry: Entry, name: str, found: dict) -> bool:
     """Add one benchmark's record to an entry's evaluation.json, and tell it in the card; False where that stays old."""
-    written = read_entry(entry.folder).evaluation.model_dump(mode="json")
+    written = read_entry(entry.folder).evaluation.as_written()
     written["benchmarks"][name] = found
     return renewed(entry, written)
 
@@ -261,7 +261,7 @@ def rescore(entry: Entry) -> bool:
     Raises EntryError if predictions are damaged.
     """
     scaling = scaling_of(entry)
-    written = entry.evaluation.model_dump(mode="json")
+    written = entry.evaluation.as_written()
     for name, benchmark in entry.evaluation.benchmarks.items():
         table = read_predictions(entry, name)
         report = scoring.score(table, benchmark.labels, scaling)
@@ -334,7 +334,7 @@ def put_speed(entry: Entry, runtime: Runtime, pictures: Sequence[Picture]) -> fl
         list(classify_files(runtime, entry, files))
         seconds.append(time.perf_counter() - start)
     rate = SPEED_IMAGES / min(seconds[1:])
-    written = read_entry(entry.folder).evaluation.model_dump(mode="json")
+    written = read_entry(entry.folder).evaluation.as_written()
     written["speed"] = {"images_per_second": round(rate, 1), "device": device_name(runtime.device)}
     write_json(entry.folder / EVALUATION, written)
     return rate

@@ -123,7 +123,7 @@ def add(entry: Entry, recipe: Recipe, found: Found, device: str) -> str:
         "device": device,
     }
     write_predictions(entry.folder / PREDICTIONS / f"{name}.parquet", found.table, found.labels)
-    written = read_entry(entry.folder).evaluation.model_dump(mode="json")
+    written = read_entry(entry.folder).evaluation.as_written()
     kept = as_stored(found.table, found.labels)
     written["benchmarks"][name] = record(kept, scaling_of(entry), told)
     balanced = {place: scores["balanced_accuracy"] for place, scores in found.scores.items()}

@@ -296,6 +296,11 @@ class Evaluation(BaseModel):
     elsewhere: Elsewhere | None = None
     benchmarks: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")], Benchmark] = {}
 
+    def as_written(self) -> dict[str, Any]:
+        """What the file says, by the names that it says it with; what was never measured is left out."""
+        unmeasured = {name for name in ("gate", "elsewhere") if getattr(self, name) is None}
+        return self.model_dump(mode="json", by_alias=True, exclude=unmeasured)
+
 
 @dataclass(frozen=True)
 class Weights:

@@ -100,6 +100,20 @@ def test_what_is_cut_short_is_gone_on_with(root, tmp_path, monkeypatch):
     assert one.drop(columns=LABELS).equals(other.drop(columns=LABELS))
 
 
+def test_what_other_commands_measured_stays_as_they_wrote_it(root, tmp_path):
+    entry = make_entry(tmp_path / "zoo" / "tiny", "test_resnet")
+    share = {"value": 0.9, "low": 0.8, "high": 1.0}
+    maps = {"bccd-frames": {"pointing": share, "energy": share, "chance": 0.2, "images": 9}, "sanity": {"100 %": 0.1}}
+    path = entry / "evaluation.json"
+    path.write_text(json.dumps({"schema_version": 1, "explanations": {"grad-cam": maps}}), encoding="utf-8")
+    assert run(entry, "--benchmark", "drawn-far", "--data", root) == 0
+    written = json.loads(path.read_text(encoding="utf-8"))
+    found = written["explanations"]["grad-cam"]
+    assert {name: found[name] for name in maps} == maps
+    assert set(found) <= set(maps) | {"dataset2-test", "road", "deletion", "insertion"}
+    assert "gate" not in written and "drawn-far" in written["benchmarks"]
+
+
 def test_another_way_of_looking_is_asked_anew(root, tmp_path, monkeypatch):
     """Answers are kept for the weights and for how they look at a picture; so was only the first, once."""
     entry = make_entry(tmp_path / "zoo" / "tiny", "test_resnet")
