@@ -27,10 +27,11 @@ from zoo.data import FileSource, Item, Source, read_dataset
 from zoo.engine import Caller
 from zoo.entry import EVALUATION, Entry
 from zoo.files import write_json
-from zoo.gate import SHIFTED, UNKNOWN, Gate, fit_gate, write_gate
+from zoo.gate import FALSE_ALARMS, SHIFTED, UNKNOWN, Gate, fit_gate, with_finder, write_gate
 from zoo.images import from_array
 from zoo.leaderboard import home_benchmark
 from zoo.loaded import Loaded
+from zoo.localise import LOOKED_FOR
 from zoo.runtime import Runtime
 
 BATCH = 32
@@ -71,13 +72,19 @@ def make_gate(
     rows = split.rows["train"]
     rows = np.sort(random.choice(rows, MOST, replace=False)) if len(rows) > MOST else rows
     held = _few_a_cell(split.rows["val"], split.cells, random)
-    vectors = embed(runtime, entry, (items[i].source.image() for i in rows), len(rows))
-    limits = embed(runtime, entry, (items[i].source.image() for i in held), len(held))
+    vectors, _ = embed(runtime, entry, (items[i].source.image() for i in rows), len(rows))
+    limits, sure = embed(runtime, entry, (items[i].source.image() for i in held), len(held))
     numbers = np.array([labels.index(str(items[i].label)) for i in rows])
     if len(set(numbers.tolist())) < len(labels):
         raise TrainingDataError(f"{entry.id}: some class has no training picture; a gate needs all.")
-    others = embed(runtime, entry, (item.source.image() for item in elsewhere), len(elsewhere)) if elsewhere else None
-    return fit_gate(vectors, numbers, limits, others)
+    others, unsure = None, None
+    if elsewhere:
+        others, unsure = embed(runtime, entry, (item.source.image() for item in elsewhere), len(elsewhere))
+    if entry.config is None or entry.config.zoo.crop not in LOOKED_FOR:
+        return fit_gate(vectors, numbers, limits, others)
+    # either may raise the alarm, so that each gets half of what is allowed
+    gate = fit_gate(vectors, numbers, limits, others, false_alarms=FALSE_ALARMS / 2)
+    return with_finder(gate, sure, unsure, FALSE_ALARMS / 2)
 
 
 def cells_elsewhere(entry: Entry, root: Path) -> list[Item]:
@@ -109,13 +116,19 @@ def shifted_cells(items: Sequence[Item], split: Split) -> list[Item]:
     ]
 
 
-def embed(runtime: Runtime, entry: Entry, images: Iterator[Image.Image], count: int) -> np.ndarray:
-    """The vectors (n, d) that the entry's network sees in pictures, as it is run for users."""
+def embed(runtime: Runtime, entry: Entry, images: Iterator[Image.Image], count: int) -> tuple[np.ndarray, np.ndarray]:
+    """The vectors (n, d) that the entry's network sees in pictures, as it is run for users.
+
+    And how sure the cell finder was of each (n,), see `zoo.localise.Cut`.
+    """
     model, caller, found = runtime.model(entry), Caller("gate"), []
     part: list[torch.Tensor] = []
+    sure: list[float] = []
     with tqdm(total=count, desc=f"looking, {entry.id}", unit="image") as progress:
         for image in images:
-            part.append(model.pixels(image))
+            pixels, confidence = model.prepare.look(image)
+            part.append(pixels)
+            sure.append(confidence)
             if len(part) == BATCH:
                 found.append(_ask(runtime, model, part, caller))
                 progress.update(len(part))
@@ -123,7 +136,7 @@ def embed(runtime: Runtime, entry: Entry, images: Iterator[Image.Image], count: 
         if part:
             found.append(_ask(runtime, model, part, caller))
             progress.update(len(part))
-    return np.concatenate(found)
+    return np.concatenate(found), np.array(sure)
 
 
 def _ask(runtime: Runtime, model: Loaded, part: list[torch.Tensor], caller: Caller) -> np.ndarray:

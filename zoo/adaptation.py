@@ -158,10 +158,10 @@ def adapt(
     rows = _chosen(labels)
     views = max(1, min(VIEWS, MOST // len(rows)))
     say(0.0, "reading the pictures")
-    pixels = [source.prepare.pixels(images[row]) for row in rows]
+    seen = [source.prepare.look(images[row]) for row in rows]
     numbers = np.array([-1 if labels[row] is None else entry.labels.index(str(labels[row])) for row in rows])
     named = [(files[row] if files else f"{row}") for row in rows]
-    work = _Work(source, pixels, numbers, views, say)
+    work = _Work(source, seen, numbers, views, say)
     if known:
         choice, before, after = work.crossvalidate()
     else:
@@ -230,11 +230,12 @@ class _Work:
     """The pictures of one laboratory, seen by one model."""
 
     def __init__(
-        self, source: _Source, pixels: Sequence[torch.Tensor], numbers: np.ndarray, views: int, say: Say
+        self, source: _Source, seen: Sequence[tuple[torch.Tensor, float]], numbers: np.ndarray, views: int, say: Say
     ) -> None:
-        self.source, self.pixels, self.numbers, self.views, self.say = source, pixels, numbers, views, say
+        self.source, self.numbers, self.views, self.say = source, numbers, views, say
+        self.pixels, self.confidence = [pixels for pixels, _ in seen], [confidence for _, confidence in seen]
         self.say(0.02, "looking at the pictures")
-        self.plain = source.look(pixels, views)
+        self.plain = source.look(self.pixels, views)
         self.norms = source.has_statistics
 
     def vectors(self, rows: np.ndarray) -> torch.Tensor:
@@ -444,7 +445,7 @@ def _write(
         if tables is not None:
             write_predictions(place / PREDICTIONS / f"{name}-crossval.parquet", tables[1], entry.labels)
         if gate is not None and not choice.statistics:
-            write_gate(place, widened(gate, work.plain[:, 0].float()))
+            write_gate(place, widened(gate, work.plain[:, 0].float(), work.confidence))
         write_text(place / "README.md", _card(entry, facts))
     return read_entry(out)
 

@@ -101,6 +101,7 @@ class _Request:
     ticket: Ticket
     caller: Caller
     born: float
+    confidence: float = 1.0
 
 
 @dataclass(eq=False)
@@ -131,13 +132,19 @@ class Engine:
         self._thread = self._begin()
 
     def submit(
-        self, model: Loaded, pixels: torch.Tensor, wish: Wish | None, caller: Caller, wait: bool = True
+        self,
+        model: Loaded,
+        pixels: torch.Tensor,
+        wish: Wish | None,
+        caller: Caller,
+        wait: bool = True,
+        confidence: float = 1.0,
     ) -> Ticket:
         """Queue a picture as `model.pixels` gives it. Raises BusyError if the caller's lane, or the queue, stays full.
 
-        Without `wait` there is always room.
+        Without `wait` there is always room. `confidence` that there is a cell in it, for the gate.
         """
-        request = _Request(model, pixels, wish, Ticket(), caller, time.monotonic())
+        request = _Request(model, pixels, wish, Ticket(), caller, time.monotonic(), confidence)
         key = (caller.name, id(model))
         deadline = request.born + PATIENCE
         with self._changed:
@@ -302,7 +309,9 @@ class Engine:
         """Run a batch. What fails in company is tried alone; what does not fit into memory, in halves."""
         model = requests[0].model
         try:
-            answers = model.run([r.pixels for r in requests], [r.wish for r in requests])
+            answers = model.run(
+                [r.pixels for r in requests], [r.wish for r in requests], [r.confidence for r in requests]
+            )
         except Exception as error:
             if len(requests) == 1:
                 requests[0].ticket.set_exception(_in_words(error, model))

@@ -7,12 +7,15 @@ everything (Mueller & Hein 2025, arXiv:2505.18032). The covariance is that of pr
 class, the answer is no guess about a cell, whatever its probability says.
 
 Two limits: what cells at home stay within, and what cells of other laboratories stay within. Beyond the first the
-picture is of another laboratory, or no cell; beyond the second it is like nothing that was seen in any.
+picture is of another laboratory, or no cell; beyond the second it is like nothing that was seen in any. Models that
+look for the cell first have the same two limits for how sure it was found: of noise or a photograph they would be shown
+whatever came nearest to one, on an empty slide.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -30,7 +33,9 @@ MOST_BYTES = 1_000_000  # of the directions that are kept
 FALSE_ALARMS = 0.01  # share of cells beyond a limit: of validation cells, and of cells of other laboratories
 SHIFTED, UNKNOWN = 1.0, 2.0  # distances of the two limits
 Familiarity = Literal["familiar", "shifted", "unknown"]
+LEAST_GAP = 0.02  # of the cell finder's two limits
 NAMES = ("mean", "means", "axes", "variances", "rest", "limit", "far")
+SURENESS = ("sure", "unsure")
 
 
 @dataclass(frozen=True)
@@ -38,7 +43,8 @@ class Gate:
     """`mean` (d,), class `means` (classes, k) along `axes` (d, k), `variances` (k,) there and `rest` in every other.
 
     A picture whose distance (per dimension) is above `limit` is unlike the cells at home; `far` times that is the limit
-    for cells of other laboratories, 1 where none were at hand.
+    for cells of other laboratories, 1 where none were at hand. `sure` and `unsure` are what the cell finder's
+    confidence stays above, at home and elsewhere; 0 where the model looks for no cell.
     """
 
     mean: torch.Tensor
@@ -48,12 +54,22 @@ class Gate:
     rest: torch.Tensor
     limit: torch.Tensor
     far: torch.Tensor
+    sure: torch.Tensor = field(default_factory=lambda: torch.tensor(0.0))
+    unsure: torch.Tensor = field(default_factory=lambda: torch.tensor(0.0))
 
-    def distances(self, vectors: torch.Tensor) -> torch.Tensor:
-        """Distances (n,) of embeddings (n, d) from the nearest class: see `familiarity`."""
+    def distances(self, vectors: torch.Tensor, confidence: torch.Tensor | None = None) -> torch.Tensor:
+        """Distances (n,) of embeddings (n, d) from the nearest class: see `familiarity`.
+
+        `confidence` (n,) that the pictures show a cell, see `zoo.localise.Cut`; None: nobody doubts it.
+        """
         beyond = self.raw(vectors) - 1
         away = torch.where(self.far > 1, beyond / (self.far - 1).clamp(min=1e-6), 1 + beyond)
-        return 1 + torch.where(beyond > 0, away, beyond)
+        seen = 1 + torch.where(beyond > 0, away, beyond)
+        if confidence is None or self.sure == 0:
+            return seen
+        # SHIFTED at the first limit, UNKNOWN at the second
+        doubt = 1 + (self.sure - confidence) / (self.sure - self.unsure).clamp(min=LEAST_GAP)
+        return torch.maximum(seen, doubt.to(seen))
 
     @property
     def width(self) -> int:
@@ -70,7 +86,7 @@ class Gate:
 
     def to(self, device: torch.device) -> Gate:
         """The same on a device."""
-        return Gate(*(getattr(self, name).to(device) for name in NAMES))
+        return Gate(*(getattr(self, name).to(device) for name in (*NAMES, *SURENESS)))
 
 
 def familiarity(distance: float | None) -> Familiarity | None:
@@ -81,11 +97,17 @@ def familiarity(distance: float | None) -> Familiarity | None:
 
 
 def fit_gate(
-    vectors: np.ndarray, labels: np.ndarray, held: np.ndarray, elsewhere: np.ndarray | None = None, seed: int = 0
+    vectors: np.ndarray,
+    labels: np.ndarray,
+    held: np.ndarray,
+    elsewhere: np.ndarray | None = None,
+    seed: int = 0,
+    false_alarms: float = FALSE_ALARMS,
 ) -> Gate:
     """A gate of training embeddings (n, d) with label numbers (n,), and of `held`-back ones (m, d) for its limit.
 
-    `elsewhere` (k, d): embeddings of cells of other laboratories, for its second limit.
+    `elsewhere` (k, d): embeddings of cells of other laboratories, for its second limit. Of each a share of
+    `false_alarms` stays beyond.
     """
     values = _unit(torch.from_numpy(np.ascontiguousarray(vectors, np.float32)))
     numbers = torch.from_numpy(np.asarray(labels, np.int64))
@@ -109,19 +131,35 @@ def fit_gate(
     rest = outside if left else torch.tensor(1e12)
     one = torch.tensor(1.0)
     made = Gate(mean, (classes - mean) @ axes, axes, variances.clamp(min=floor), rest.clamp(min=floor), one, one)
-    made = replace(made, limit=_reach(made, held))
-    return made if elsewhere is None else replace(made, far=_reach(made, elsewhere).clamp(min=1))
+    made = replace(made, limit=_reach(made, held, false_alarms))
+    return made if elsewhere is None else replace(made, far=_reach(made, elsewhere, false_alarms).clamp(min=1))
 
 
-def widened(gate: Gate, vectors: torch.Tensor) -> Gate:
-    """The gate with its first limit so wide that the cells of these embeddings (n, d) are familiar as well."""
+def with_finder(
+    gate: Gate, held: np.ndarray, elsewhere: np.ndarray | None = None, false_alarms: float = FALSE_ALARMS
+) -> Gate:
+    """The gate with limits for the cell finder's confidence, from that in cells at home and of other laboratories."""
+    sure = np.quantile(held, false_alarms)
+    unsure = sure if elsewhere is None else min(sure, np.quantile(elsewhere, false_alarms))
+    return replace(gate, sure=torch.tensor(float(sure)), unsure=torch.tensor(float(unsure)))
+
+
+def widened(gate: Gate, vectors: torch.Tensor, confidence: Sequence[float]) -> Gate:
+    """The gate with its first limits so wide that the cells of these embeddings (n, d) are familiar as well."""
     known = torch.quantile(gate.raw(vectors), 1 - FALSE_ALARMS).clamp(min=1)
-    return replace(gate, limit=gate.limit * known, far=(gate.far / known).clamp(min=1))
+    sure = torch.minimum(gate.sure, torch.quantile(torch.tensor(confidence), FALSE_ALARMS))
+    return replace(
+        gate,
+        limit=gate.limit * known,
+        far=(gate.far / known).clamp(min=1),
+        sure=sure,
+        unsure=torch.minimum(gate.unsure, sure),
+    )
 
 
-def _reach(gate: Gate, vectors: np.ndarray) -> torch.Tensor:
-    """The distance that all but FALSE_ALARMS of the embeddings stay within."""
-    return torch.quantile(gate.raw(torch.from_numpy(np.ascontiguousarray(vectors, np.float32))), 1 - FALSE_ALARMS)
+def _reach(gate: Gate, vectors: np.ndarray, false_alarms: float) -> torch.Tensor:
+    """The distance that all but a share of `false_alarms` of the embeddings stay within."""
+    return torch.quantile(gate.raw(torch.from_numpy(np.ascontiguousarray(vectors, np.float32))), 1 - false_alarms)
 
 
 def _unit(vectors: torch.Tensor) -> torch.Tensor:
@@ -130,7 +168,7 @@ def _unit(vectors: torch.Tensor) -> torch.Tensor:
 
 def write_gate(folder: Path, gate: Gate) -> None:
     """Write the gate into an entry's folder."""
-    tensors = {name: getattr(gate, name).contiguous() for name in NAMES}
+    tensors = {name: getattr(gate, name).contiguous() for name in (*NAMES, *SURENESS)}
     with atomic_path(folder / FILE) as temporary:
         save_file(tensors, temporary)
 
@@ -142,17 +180,21 @@ def read_gate(folder: Path, classes: int) -> Gate | None:
         return None
     try:
         found = load_file(str(path))
-        gate = Gate(*(found[name].float() for name in NAMES))
+        # a gate of a model that looks for no cell may not tell how sure one was found
+        told = {name: found[name].float() for name in SURENESS if name in found}
+        gate = Gate(*(found[name].float() for name in NAMES), **told)
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise EntryError(f"{FILE} of {folder.name} is damaged; fit it again (`python -m training gate`).") from error
     width, directions = gate.axes.shape if gate.axes.ndim == 2 else (0, 0)
-    shapes = [(width,), (classes, directions), (width, directions), (directions,), (), (), ()]
-    fits = all(tuple(getattr(gate, name).shape) == shape for name, shape in zip(NAMES, shapes, strict=True))
+    shapes = [(width,), (classes, directions), (width, directions), (directions,), (), (), (), (), ()]
+    named = dict(zip((*NAMES, *SURENESS), shapes, strict=True))
+    fits = all(tuple(getattr(gate, name).shape) == shape for name, shape in named.items())
     if (
         not fits
-        or not all(torch.isfinite(getattr(gate, name)).all() for name in NAMES)
+        or not all(torch.isfinite(getattr(gate, name)).all() for name in named)
         or gate.limit <= 0
         or gate.far < 1
+        or not 0 <= gate.unsure <= gate.sure <= 1
     ):
         raise EntryError(f"{FILE} of {folder.name} does not fit its model; fit it again (`python -m training gate`).")
     return gate

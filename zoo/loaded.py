@@ -99,8 +99,16 @@ class Loaded:
         """A picture as the network's input, uint8 (3, H, W); safe in any thread."""
         return self.prepare.pixels(image)
 
-    def run(self, pictures: Sequence[torch.Tensor], wishes: Sequence[Wish | None]) -> list[Answer]:
-        """Answers to pictures (see `pixels`), with maps where a quick wish asks for one."""
+    def run(
+        self,
+        pictures: Sequence[torch.Tensor],
+        wishes: Sequence[Wish | None],
+        confidence: Sequence[float] | None = None,
+    ) -> list[Answer]:
+        """Answers to pictures (see `pixels`), with maps where a quick wish asks for one.
+
+        `confidence` that each picture shows a cell, for the gate; None: nobody doubts it.
+        """
         start = time.perf_counter()
         batch = self._batch(pictures)
         logits = torch.empty(len(pictures), len(self.labels), device=self.device)
@@ -122,7 +130,8 @@ class Loaded:
                     logits[rows], features = cams.logits, cams.features
                     maps |= zip(rows, cams.maps.cpu().numpy(), strict=True)
                 if self.gate is not None:
-                    distances |= zip(rows, self._distances(part, features), strict=True)
+                    found = None if confidence is None else torch.tensor([confidence[i] for i in rows])
+                    distances |= zip(rows, self._distances(part, features, found), strict=True)
         probabilities = self._settle(batch, logits)
         for i in maps:
             wish, best = wishes[i], int(probabilities[i].argmax())
@@ -170,14 +179,17 @@ class Loaded:
         with torch.no_grad():
             return self.model.forward_head(features, pre_logits=True).float()
 
-    def _distances(self, batch: torch.Tensor, features: torch.Tensor | None) -> list[float]:
+    def _distances(
+        self, batch: torch.Tensor, features: torch.Tensor | None, confidence: torch.Tensor | None
+    ) -> list[float]:
         """Of a normalised batch; `features` is what the backbone gave, None where it was not kept."""
         if self.gate is None:
             return []
         if features is None:
             features = split_forward(self.model, batch)[0]
         with torch.autocast(self.device.type, enabled=False):
-            return self.gate.distances(self._vectors(features.float())).tolist()
+            confidence = None if confidence is None else confidence.to(self.device)
+            return self.gate.distances(self._vectors(features.float()), confidence).tolist()
 
     def look(self, picture: torch.Tensor, layer: str | None) -> Seen:
         """The feature map of one picture (see `pixels`), in full precision. Raises ExplanationError."""

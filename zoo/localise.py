@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -44,6 +45,17 @@ PAD, PADDING = 10, (198, 203, 208)
 
 
 Box = tuple[int, int, int, int]  # left, top, right, bottom
+
+
+class Cut(NamedTuple):
+    """A part of a picture, where in it that lies, and how sure it is (0..1) that a cell is there.
+
+    It reaches out of the picture where its box does. Where nobody looked for a cell, nobody doubts it.
+    """
+
+    image: Image.Image
+    box: Box
+    confidence: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -88,9 +100,8 @@ def crop_cell(image: Image.Image) -> Image.Image:
     return crop_cell_at(image)[0]
 
 
-def crop_cell_at(image: Image.Image) -> tuple[Image.Image, Box]:
+def crop_cell_at(image: Image.Image) -> Cut:
     """`crop_cell`, and where in the picture the crop lies, in pixels; it may reach a little outside of the picture."""
-    everything = (0, 0, *image.size)
     pixels = cv2.copyMakeBorder(np.array(image), PAD, PAD, PAD, PAD, cv2.BORDER_CONSTANT, value=PADDING)
     purple = cv2.erode(cv2.inRange(pixels, *PURPLE), np.ones((3, 3), np.uint8), iterations=2)
     purple = cv2.dilate(purple, np.ones((5, 5), np.uint8), iterations=5)
@@ -99,7 +110,7 @@ def crop_cell_at(image: Image.Image) -> tuple[Image.Image, Box]:
     boxes = [cv2.boxPoints(cv2.minAreaRect(contour)).astype(int) for contour in contours]
     boxes = [box for box in boxes if (box[0] != box[3]).any() and (box[0] != box[1]).any()]
     if not boxes:
-        return image, everything
+        return whole(image)
     (left, top), (right, bottom) = boxes[-1].min(0), boxes[-1].max(0)
     mask = np.zeros(pixels.shape[:2], np.uint8)
     cv2.drawContours(mask, contours, len(contours) - 1, 255, -1)
@@ -107,28 +118,30 @@ def crop_cell_at(image: Image.Image) -> tuple[Image.Image, Box]:
     # a box that reaches out of the picture has a negative corner; E's slicing then gives nothing: the whole picture
     crop = pixels[top:bottom, left:right]
     if not crop.size:
-        return image, everything
-    return Image.fromarray(crop), (left - PAD, top - PAD, left - PAD + crop.shape[1], top - PAD + crop.shape[0])
+        return whole(image)
+    left, top = int(left) - PAD, int(top) - PAD
+    return Cut(Image.fromarray(crop), (left, top, left + crop.shape[1], top + crop.shape[0]))
 
 
-def square_at(image: Image.Image) -> tuple[Image.Image, Box]:
+def square_at(image: Image.Image) -> Cut:
     """A square around the main cell, ROOM times as wide as the cell's box is long, and where in the picture it lies.
 
     Every laboratory's cells are then of one size, in the middle, and none is paler than DEEP: what haze, a thin stain
     or a flat camera lay over the picture is taken away. Where the square reaches out of the picture it has the colour
     of the empty slide. A picture without a cell is taken for one.
     """
-    return _square(image)[:2]
+    square, place, cell, _ = _square(image)
+    return Cut(square, place, cell.confidence if cell else 0.0)
 
 
-def alone_at(image: Image.Image) -> tuple[Image.Image, Box]:
+def alone_at(image: Image.Image) -> Cut:
     """`square_at`, with the empty slide around the cell instead of its neighbours.
 
     Red cells and what else surrounds a cell tell more of the laboratory than of the cell.
     """
     square, place, cell, slide = _square(image)
     if cell is None:
-        return square, place
+        return Cut(square, place, 0.0)
     reach = max(1, round(AROUND * cell.nucleus_diameter * cell.scale))
     mask = cv2.dilate(cell.mask.astype(np.uint8) * 255, _disc(2 * reach + 1))
     # softer than a cut, which would be an edge of its own
@@ -137,7 +150,8 @@ def alone_at(image: Image.Image) -> tuple[Image.Image, Box]:
     shift = 0.5 * grow - 0.5
     matrix = np.array([[grow, 0, shift - place[0]], [0, grow, shift - place[1]]])
     mask = cv2.warpAffine(mask, matrix, square.size, flags=cv2.INTER_LINEAR)
-    return Image.composite(square, Image.new("RGB", square.size, slide), Image.fromarray(mask)), place
+    alone = Image.composite(square, Image.new("RGB", square.size, slide), Image.fromarray(mask))
+    return Cut(alone, place, cell.confidence)
 
 
 def _square(image: Image.Image) -> tuple[Image.Image, Box, Cell | None, tuple[int, int, int]]:
@@ -211,17 +225,18 @@ def empty_slide(image: Image.Image) -> tuple[int, int, int]:
     return int(red), int(green), int(blue)
 
 
-def cut(image: Image.Image, crop: str) -> tuple[Image.Image, Box]:
-    """The part of a picture that a model asks for, and where it lies: see CROPS."""
+def cut(image: Image.Image, crop: str) -> Cut:
+    """The part of a picture that a model asks for: see CROPS."""
     return CROPS[crop](image)
 
 
-def whole(image: Image.Image) -> tuple[Image.Image, Box]:
+def whole(image: Image.Image) -> Cut:
     """All of a picture."""
-    return image, (0, 0, *image.size)
+    return Cut(image, (0, 0, *image.size))
 
 
-CROPS: Mapping[str, Callable[[Image.Image], tuple[Image.Image, Box]]] = {
+LOOKED_FOR = ("square", "alone")  # crops for which the cell is found by `find_cell`, and how sure that is
+CROPS: Mapping[str, Callable[[Image.Image], Cut]] = {
     "none": whole,
     "cell": crop_cell_at,
     "square": square_at,

@@ -44,7 +44,12 @@ class Preprocessor:
 
     def pixels(self, image: Image.Image) -> torch.Tensor:
         """Picture of any size → uint8 (3, H, W), cut as the entry asks, resized and cropped to the model's input."""
-        return self.fit(cut(image, self.crop)[0])
+        return self.look(image)[0]
+
+    def look(self, image: Image.Image) -> tuple[torch.Tensor, float]:
+        """`pixels`, and how sure it is (0..1) that the picture shows a cell; 1 where the entry looks for none."""
+        part = cut(image, self.crop)
+        return self.fit(part.image), part.confidence
 
     def normalise(self, pixels: torch.Tensor) -> torch.Tensor:
         """uint8 (..., 3, H, W) → float32 of the same shape, zero mean and unit variance by the entry's figures."""
@@ -82,7 +87,7 @@ def turned(pixels: torch.Tensor, count: int) -> torch.Tensor:
 
 def region_of(image: Image.Image, pretrained_cfg: Mapping[str, Any], crop: str = "none") -> Region:
     """The part of a picture that `preprocessor` keeps, cut included."""
-    _, (left, top, right, bottom) = cut(image, crop)
+    left, top, right, bottom = cut(image, crop).box
     seen = seen_region((right - left, bottom - top), pretrained_cfg)
     return Region(left + seen.left, top + seen.top, seen.width, seen.height)
 

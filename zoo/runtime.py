@@ -286,11 +286,11 @@ class Runtime:
                 return _joined(entry, [self._submit(member, image, None, caller, wait) for member in entry.members])
             return self._explain_together(entry, image, wish, caller)
         model = self.model(entry)
-        pixels = model.pixels(image)
+        pixels, confidence = model.prepare.look(image)
         seen = turned(pixels, entry.views)
         if len(seen) == 1:
-            return self.engine.submit(model, pixels, wish, caller, wait)
-        whole = _mean([self.engine.submit(model, view, None, caller, wait) for view in seen])
+            return self.engine.submit(model, pixels, wish, caller, wait, confidence)
+        whole = _mean([self.engine.submit(model, view, None, caller, wait, confidence) for view in seen])
         if wish is None:
             return whole
 

@@ -63,7 +63,7 @@ def test_who_has_gone_is_not_worked_for(small, cells, runtime):
     model = runtime.model(small)
     real = model.run
     blocker = threading.Event()
-    model.run = lambda pictures, wishes: (blocker.wait(30), done.append(len(pictures)), real(pictures, wishes))[2]
+    model.run = lambda pictures, *rest: (blocker.wait(30), done.append(len(pictures)), real(pictures, *rest))[2]
     mine = Caller("mine", lambda: here[0])
     first = runtime.submit(small, cells[0], caller=mine)
     time.sleep(0.1)
@@ -85,7 +85,7 @@ def test_a_batch_waits_a_moment_for_company(small, cells):
     with Runtime("cpu", "fp32", batch_size=8, linger=0.5) as runtime:
         model = runtime.model(small)
         real = model.run
-        model.run = lambda pictures, wishes: (sizes.append(len(pictures)), real(pictures, wishes))[1]
+        model.run = lambda pictures, *rest: (sizes.append(len(pictures)), real(pictures, *rest))[1]
         tickets = []
         for cell in cells[:8]:
             tickets.append(runtime.submit(small, cell))
@@ -103,11 +103,11 @@ def test_what_does_not_fit_is_tried_in_halves(small, cells, error):
         model = runtime.model(small)
         real = model.run
 
-        def little(pictures, wishes):
+        def little(pictures, *rest):
             sizes.append(len(pictures))
             if len(pictures) > 3:
                 raise error
-            return real(pictures, wishes)
+            return real(pictures, *rest)
 
         model.run = little
         tickets = [runtime.submit(small, cell) for cell in cells[:8]]
@@ -120,7 +120,7 @@ def test_what_does_not_fit_is_tried_in_halves(small, cells, error):
 
 
 def test_what_does_not_fit_alone_is_a_sentence(small, cells, runtime):
-    def none(pictures, wishes):
+    def none(*_):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     runtime.model(small).run = none
@@ -134,7 +134,7 @@ def test_a_worker_that_dies_is_replaced(small, tiny_zoo, cells, runtime):
     runtime.model(other)
     real, blocker = model.run, threading.Event()
 
-    def die(pictures, wishes):
+    def die(*_):
         blocker.wait(30)
         raise SystemExit("killed by a test")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,10 +12,11 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from tests.making import LABELS, draw_cell, make_entry
+from training.gate import embed
 from zoo.__main__ import main
 from zoo.engine import Caller
 from zoo.entry import EntryError, read_entry
-from zoo.gate import FILE, NAMES, Gate, familiarity, fit_gate, read_gate, write_gate
+from zoo.gate import FILE, NAMES, Gate, familiarity, fit_gate, read_gate, widened, with_finder, write_gate
 from zoo.runtime import Runtime
 
 
@@ -149,3 +151,58 @@ def test_a_kept_gate_is_the_fitted_one(tmp_path, gate):
     vectors = torch.from_numpy(cloud(50, 9)[0])
     assert torch.allclose(read_gate(tmp_path, 4).distances(vectors), gate.distances(vectors), rtol=1e-2)
     assert read_gate(tmp_path / "nowhere", 4) is None
+
+
+CONFIDENT = np.linspace(0.6, 0.9, 101)
+
+
+def test_how_sure_the_cell_was_found_has_the_same_two_limits(gate):
+    both = with_finder(gate, CONFIDENT, CONFIDENT - 0.2)
+    vectors = torch.from_numpy(cloud(300, 7)[0])
+    plain = both.distances(vectors)
+    assert torch.equal(plain, gate.distances(vectors))
+    assert torch.equal(both.distances(vectors, torch.ones(300)), plain.clamp(min=0))  # what is sure, changes nothing
+    known = plain[plain <= 1].shape[0]
+
+    def kinds(confidence: float) -> list[str | None]:
+        return [familiarity(d) for d in both.distances(vectors, torch.full((300,), confidence)).tolist()]
+
+    assert kinds(0.62).count("familiar") == known
+    assert kinds(0.5).count("familiar") == 0 and kinds(0.5).count("shifted") == known
+    assert set(kinds(0.3)) == {"unknown"}
+    # without another laboratory there is one limit, and nothing is divided by nothing
+    assert familiarity(with_finder(gate, CONFIDENT).distances(vectors[:1], torch.zeros(1)).item()) == "unknown"
+    # a laboratory whose cells are found less surely becomes known
+    wider = widened(both, vectors, [0.4] * 300)
+    assert (wider.distances(vectors, torch.full((300,), 0.4)) <= 1).float().mean() > 0.98
+
+
+def test_limits_of_the_finder_are_kept_and_older_gates_have_none(tmp_path, gate):
+    both = with_finder(gate, CONFIDENT, CONFIDENT - 0.2)
+    write_gate(tmp_path, both)
+    kept = read_gate(tmp_path, 4)
+    assert (kept.sure.item(), kept.unsure.item()) == pytest.approx((both.sure.item(), both.unsure.item()))
+    save_file({name: getattr(gate, name).contiguous() for name in NAMES}, tmp_path / FILE)
+    assert read_gate(tmp_path, 4).sure == 0
+    write_gate(tmp_path, replace(both, unsure=both.sure + 0.05))
+    with pytest.raises(EntryError, match="training gate"):
+        read_gate(tmp_path, 4)
+
+
+@pytest.mark.parametrize("views", [1, 4])
+def test_noise_is_held_back_where_the_model_looks_for_a_cell(tmp_path, views):
+    folder = make_entry(tmp_path / "looks", "test_resnet", crop="alone", views=views)
+    entry = read_entry(folder)
+    drawn = [draw_cell(label, seed) for seed in range(10) for label in LABELS]
+    with Runtime("cpu", "fp32") as runtime:
+        vectors, sure = embed(runtime, entry, iter(drawn), len(drawn))
+    lax = replace(fit_gate(vectors, np.arange(40) % 4, vectors), limit=torch.tensor(1e6))  # all is familiar to it
+    write_gate(folder, with_finder(lax, sure))
+    nothing = Image.new("RGB", (80, 80), (240, 230, 225))
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (96, 96, 3), np.uint8))
+    with Runtime("cpu", "fp32") as runtime:
+        assert [runtime.classify(entry, cell).familiarity for cell in drawn].count("familiar") > 36
+        for picture in (nothing, noise):
+            assert runtime.classify(entry, picture).familiarity == "unknown"
+            for method in ("grad-cam", "occlusion"):
+                assert runtime.explain(entry, picture, method=method).prediction.familiarity == "unknown"

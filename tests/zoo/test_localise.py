@@ -87,7 +87,7 @@ def veiled(image: Image.Image, kept: float) -> Image.Image:
 @pytest.mark.parametrize("label", LABELS)
 def test_a_faint_picture_gives_the_square_of_a_clear_one(label, kept):
     clear = draw_cell(label, 2, (160, 160))
-    (before, place), (after, other) = square_at(clear), square_at(veiled(clear, kept))
+    (before, place, _), (after, other, _) = square_at(clear), square_at(veiled(clear, kept))
     assert np.abs(np.subtract(place, other)).max() <= 8
     pixels, shown = np.asarray(before, float), np.asarray(after.resize(before.size), float)
     darkest, brightest = np.percentile(shown[..., 1], (1, 90))
@@ -97,7 +97,7 @@ def test_a_faint_picture_gives_the_square_of_a_clear_one(label, kept):
 
 def test_black_corners_do_not_count_as_depth():
     faint = veiled(smear((160, 120)), 0.35).rotate(25, fillcolor=(0, 0, 0), resample=Image.Resampling.BILINEAR)
-    square, _ = square_at(faint)
+    square = square_at(faint).image
     middle = np.asarray(square)[square.height // 3 : -square.height // 3, square.width // 3 : -square.width // 3]
     assert np.percentile(middle[..., 1], 5) < 110
 
@@ -105,7 +105,7 @@ def test_black_corners_do_not_count_as_depth():
 @pytest.mark.parametrize("where", [(160, 120), (30, 40)])
 def test_a_cell_alone_is_the_square_without_its_neighbours(where):
     field = smear(where)
-    (square, place), (alone, other) = square_at(field), alone_at(field)
+    (square, place, _), (alone, other, _) = square_at(field), alone_at(field)
     assert place == other and square.size == alone.size
     before, after = (np.asarray(image).astype(int) for image in (square, alone))
     y, x = where[1] - place[1], where[0] - place[0]
@@ -123,7 +123,7 @@ def test_nothing_alone_is_the_whole_picture():
 
 def test_a_pictures_own_depth_is_left_alone():
     clear = draw_cell("neutrophil", 2, (160, 160))
-    square, (left, top, right, bottom) = square_at(clear)
+    square, (left, top, right, bottom), _ = square_at(clear)
     inner = (max(0, left), max(0, top), min(160, right), min(160, bottom))
     shown = square.crop((inner[0] - left, inner[1] - top, inner[2] - left, inner[3] - top))
     assert np.array_equal(np.asarray(shown), np.asarray(clear.crop(inner)))
@@ -188,7 +188,7 @@ def test_a_square_around_the_cell_is_of_one_scale(size, away):
     field = Image.new("RGB", size, (232, 222, 214))
     at = [round((1 + a) * (side - 96) / 2) for a, side in zip(away, size, strict=True)]
     field.paste(cell, tuple(at))
-    square, box = square_at(field)
+    square, box, _ = square_at(field)
     assert square.size[0] == square.size[1] == box[2] - box[0]
     found = find_cell(square)
     assert found.box[2] - found.box[0] == pytest.approx(square.width / ROOM, rel=0.12)
@@ -199,6 +199,6 @@ def test_a_square_around_the_cell_is_of_one_scale(size, away):
 
 @pytest.mark.parametrize("size", [(2, 2), (3, 200), (64, 64)])
 def test_a_square_of_nothing_is_the_whole_picture(size):
-    square, box = square_at(Image.new("RGB", size, (240, 240, 240)))
+    square, box, _ = square_at(Image.new("RGB", size, (240, 240, 240)))
     assert square.size[0] == square.size[1]
     assert box[2] - box[0] >= max(size)

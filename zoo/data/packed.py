@@ -83,7 +83,7 @@ def _write(folder: Path, data: DataSet, size: tuple[int, int], progress: Progres
                 image = data.items[row].source.image()
             except ImageError as error:
                 return error
-            pictures[row] = np.asarray(cut(image, crop)[0].resize(size[::-1], Image.Resampling.BICUBIC))
+            pictures[row] = np.asarray(cut(image, crop).image.resize(size[::-1], Image.Resampling.BICUBIC))
             return pixel_hash(image)
 
         with ThreadPoolExecutor(READERS) as pool:
