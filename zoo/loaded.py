@@ -251,7 +251,8 @@ def device_name(device: torch.device) -> str:
     """The device for people: the GPU's name, or CPU with its number of threads."""
     if device.type == "cuda":
         return f"GPU ({torch.cuda.get_device_name(device)})"
-    return f"CPU ({torch.get_num_threads()} threads)"
+    threads = torch.get_num_threads()
+    return f"CPU ({threads} thread{'s' if threads > 1 else ''})"
 
 
 def load_model(entry: Entry) -> nn.Module:
