@@ -130,8 +130,8 @@ class Loaded:
                     logits[rows], features = cams.logits, cams.features
                     maps |= zip(rows, cams.maps.cpu().numpy(), strict=True)
                 if self.gate is not None:
-                    found = None if confidence is None else torch.tensor([confidence[i] for i in rows])
-                    distances |= zip(rows, self._distances(part, features, found), strict=True)
+                    sure = None if confidence is None else torch.tensor([confidence[i] for i in rows])
+                    distances |= zip(rows, self._distances(part, features, sure), strict=True)
         probabilities = self._settle(batch, logits)
         for i in maps:
             wish, best = wishes[i], int(probabilities[i].argmax())
