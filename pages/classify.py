@@ -8,6 +8,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 from PIL import Image
+from streamlit.elements.lib.column_types import ColumnConfig
 
 from pages import shared
 from zoo.api import default_runtime
@@ -18,6 +19,7 @@ from zoo.runtime import BusyError
 
 RESULTS = "results"  # key of the session's results: model → picture id → Result
 REDRAW_SECONDS = 0.4
+LEAST_WIDTH, MARGIN, LETTER = 80, 36, 7  # of a column, its padding with the sign for sorting, and a letter, in pixels
 
 
 def classify(entry: Entry, pictures: list[shared.Picture]) -> dict[str, Result]:
@@ -139,12 +141,17 @@ def show_failures(pictures: list[shared.Picture], results: dict[str, Result]) ->
         st.dataframe(pd.DataFrame(failed, columns=["file", "reason"]), hide_index=True)
 
 
+def share_column(title: str, told: str | None = None) -> ColumnConfig:
+    """A column of bars from 0 to 1, wide enough for its whole title."""
+    width = max(LEAST_WIDTH, MARGIN + LETTER * len(title))
+    return st.column_config.ProgressColumn(format="percent", min_value=0, max_value=1, width=width, help=told)
+
+
 def show_table(entry: Entry, pictures: list[shared.Picture], results: dict[str, Result]) -> shared.Picture:
     """The table of all results; returns the picture of the selected row, else of the first."""
     found = table(entry, pictures, results)
     shown = found.copy()
     shown.insert(0, "picture", [shared.thumbnail(p.id, p.data) for p in pictures])
-    share = st.column_config.ProgressColumn(format="percent", min_value=0, max_value=1, width="small")
     event = st.dataframe(
         shown,
         hide_index=True,
@@ -155,19 +162,15 @@ def show_table(entry: Entry, pictures: list[shared.Picture], results: dict[str, 
         height=min(44 * len(shown) + 40, 420),
         column_config={
             "picture": st.column_config.ImageColumn(width="small"),
-            "confidence": share,
-            "elsewhere": st.column_config.ProgressColumn(
-                format="percent",
-                min_value=0,
-                max_value=1,
-                width="small",
-                help="How sure the answer is if the picture is from a laboratory that the model never saw.",
+            "confidence": share_column("confidence"),
+            "elsewhere": share_column(
+                "elsewhere", "How sure the answer is if the picture is from a laboratory that the model never saw."
             ),
             "familiarity": st.column_config.TextColumn(
                 help="Familiar: like the cells that this model was trained on. Shifted: a cell of another laboratory, "
                 "stain or camera, or no cell. Unknown: like no cell of any laboratory."
             ),
-            **dict.fromkeys(entry.labels, share),
+            **{label: share_column(label) for label in entry.labels},
         },
     )
     st.download_button("Results as CSV", shared.csv(found), f"{entry.id}.csv", "text/csv", icon=":material/download:")
