@@ -189,9 +189,9 @@ Generated from the entries by `python -m training reproduce`; do not edit. Accur
 bootstrap over source cells. **Published protocol**: a random split by image, as its authors made it (of dataset2's
 TRAIN, which holds 16 to 157 copies of each cell, so that nearly every test image has a copy in training); the epoch is
 chosen on pictures of its own, which the authors did not do. **Honest**: no cell on two sides (dataset2: its own TEST;
-PBC: by cell, copies found by an audit). Minutes and images a second are those of the honest run, on the machine named
-in the entry. "Not yet" was not trained so far; an id that ends in `_scratch` began with random weights, because
-ImageNet's could not be reached.
+PBC: by cell, copies found by an audit). Minutes and images a second are those of the honest run (of the published one
+where there is no other), on the machine named in the entry; its card tells epochs and pixels. "Not yet" was not trained
+so far; an id that ends in `_scratch` began with random weights, because ImageNet's could not be reached.
 """
 COLUMNS = "| recipe | reported | published protocol | leak | honest | cells | minutes | images/s | parameters |"
 
