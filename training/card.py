@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
@@ -9,7 +10,7 @@ from typing import Literal
 from huggingface_hub import EvalResult, ModelCardData
 from pydantic import ValidationError
 
-from training.recipe import PUBLISHED, SCRATCH, Recipe, Stage
+from training.recipe import PUBLISHED, SCRATCH, Recipe, Stage, differences, load_recipe, recipe_ids
 from training.splits import Split
 from zoo.architectures import is_own
 from zoo.attribution import METHODS
@@ -177,13 +178,22 @@ def how_split(recipe: Recipe, split: Split) -> str:
 
 def _training(entry: Entry, recipe: Recipe, split: str) -> str:
     made = f"`python -m training train {recipe.id.removesuffix(PUBLISHED).removesuffix(SCRATCH)} --data DIR --out ENTRY"
-    made += (" --scratch" if SCRATCH in recipe.id else "") + (" --published" if PUBLISHED in recipe.id else "") + "`"
+    made += (" --scratch" if SCRATCH in recipe.id else "") + (" --published" if PUBLISHED in recipe.id else "")
+    made += "".join(f" --set {shlex.quote(change)}" for change in _set_otherwise(recipe)) + "`"
     return f"""## Data and training
 
 {recipe.data.credit}.
 
 {split}
 {_fitting(entry, recipe)} The whole recipe is in `config.json`; {made} makes it again."""
+
+
+def _set_otherwise(recipe: Recipe) -> list[str]:
+    """What the entry was made with that the recipe of its name has otherwise by now; nothing where there is none."""
+    name = recipe.id.removesuffix(PUBLISHED).removesuffix(SCRATCH)
+    if name not in recipe_ids():
+        return []
+    return differences(recipe, load_recipe(name, published=PUBLISHED in recipe.id, scratch=SCRATCH in recipe.id))
 
 
 def _fitting(entry: Entry, recipe: Recipe) -> str:

@@ -7,6 +7,7 @@ whose name begins with an underscore are there to be inherited only.
 from __future__ import annotations
 
 import difflib
+import json
 import tomllib
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -24,6 +25,11 @@ SCRATCH = "_scratch"  # end of the id of what began with random weights for want
 PUBLISHED = "_as_published"  # end of the id of what was trained under the published protocol
 # these add weight decay to the gradient, where it is L2 by another name and scaled by the optimiser
 COUPLED = ("sgd", "momentum", "adam", "nadam", "radam", "rmsprop", "rmsproptf", "adamax", "adagrad")
+# what says no more than what a recipe is: nothing that decides the weights
+_TEXTS: dict[str, Any] = {
+    **dict.fromkeys(("title", "summary", "task", "system", "reported", "notes", "published"), True),
+    "data": {"credit", "descriptions"},
+}
 
 
 class RecipeError(ValueError):
@@ -334,11 +340,19 @@ class Recipe(_Part):
 
     def fingerprint(self) -> str:
         """What decides the weights, as JSON: not the texts, and not what is left at its default."""
-        texts = {
-            **dict.fromkeys(("title", "summary", "task", "system", "reported", "notes", "published"), True),
-            "data": {"credit", "descriptions"},
-        }
-        return self.model_dump_json(exclude=texts, exclude_defaults=True)
+        return self.model_dump_json(exclude=_TEXTS, exclude_defaults=True)
+
+
+def differences(made: Recipe, named: Recipe) -> list[str]:
+    """What must be set to get from `named` to `made`, each as `--set` takes it; texts, `step` and ids do not count.
+
+    A value that was set and is none in `made` cannot be told so, and is left out.
+    """
+    of, to = (
+        _leaves(recipe.model_dump(mode="json", exclude={**_TEXTS, "id": True, "step": True}))
+        for recipe in (named, made)
+    )
+    return [f"{key}={_inline(value)}" for key, value in to.items() if value is not None and of.get(key) != value]
 
 
 def recipe_ids() -> list[str]:
@@ -390,6 +404,23 @@ def pretrained_cfg(model: Model) -> dict[str, Any]:
         "mean": list(model.mean or (own.mean if own else (0.5, 0.5, 0.5))),
         "std": list(model.std or (own.std if own else (0.5, 0.5, 0.5))),
     }
+
+
+def _leaves(content: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+    """Values by dotted key; a list is one value."""
+    found: dict[str, Any] = {}
+    for key, value in content.items():
+        found |= _leaves(value, f"{before}{key}.") if isinstance(value, dict) else {f"{before}{key}": value}
+    return found
+
+
+def _inline(value: Any) -> str:
+    """A value as TOML in one line; what is none is left out of tables."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key} = {_inline(part)}" for key, part in value.items() if part is not None) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(_inline(part) for part in value) + "]"
+    return json.dumps(value)
 
 
 def _from_scratch(content: Mapping[str, Any]) -> dict[str, Any]:

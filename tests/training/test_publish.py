@@ -7,10 +7,12 @@ import multiprocessing
 import os
 import random
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +23,11 @@ from tests.hub import Fault, Hub
 from tests.making import add_evaluation, draw_cell, make_entry
 from training.__main__ import main
 from training.publish import ASSETS
+from training.recipe import Recipe, load_recipe
 from zoo import hub as zoo_hub
 from zoo.architectures import is_own
 from zoo.catalogue import BUILTIN, FolderSource
-from zoo.entry import Entry, read_entry
+from zoo.entry import CARD, Entry, read_entry
 from zoo.files import write_json
 from zoo.images import decode
 from zoo.runtime import Runtime
@@ -273,3 +276,12 @@ def is_plain(entry: Entry) -> bool:
     config = entry.config
     sees_a_part = config and (config.zoo.crop != "none" or config.zoo.views > 1)
     return bool(config) and not (sees_a_part or config.zoo.members or config.zoo.head or is_own(config.architecture))
+
+
+@pytest.mark.parametrize("entry", [entry for entry in ENTRIES if entry.recipe], ids=lambda entry: entry.id)
+def test_the_command_on_a_card_is_that_of_the_entry(entry):
+    card = (entry.folder / CARD).read_text(encoding="utf-8")
+    words = shlex.split(re.search(r"`python -m training (train [^`]*)` makes it again", card)[1])
+    changes = [value for key, value in pairwise(words) if key == "--set"]
+    named = load_recipe(words[1], changes, published="--published" in words, scratch="--scratch" in words)
+    assert named.fingerprint() == Recipe.model_validate(entry.recipe).fingerprint()
