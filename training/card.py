@@ -177,9 +177,10 @@ def how_split(recipe: Recipe, split: Split) -> str:
 
 
 def _training(entry: Entry, recipe: Recipe, split: str) -> str:
-    made = f"`python -m training train {recipe.id.removesuffix(PUBLISHED).removesuffix(SCRATCH)} --data DIR --out ENTRY"
+    name = recipe.id.removesuffix(PUBLISHED).removesuffix(SCRATCH)
+    made = f"`python -m training train {name} --data DIR --out ENTRY"
     made += (" --scratch" if SCRATCH in recipe.id else "") + (" --published" if PUBLISHED in recipe.id else "")
-    made += "".join(f" --set {shlex.quote(change)}" for change in _set_otherwise(recipe)) + "`"
+    made += "".join(f" --set {shlex.quote(change)}" for change in _set_otherwise(recipe, name)) + "`"
     return f"""## Data and training
 
 {recipe.data.credit}.
@@ -188,9 +189,8 @@ def _training(entry: Entry, recipe: Recipe, split: str) -> str:
 {_fitting(entry, recipe)} The whole recipe is in `config.json`; {made} makes it again."""
 
 
-def _set_otherwise(recipe: Recipe) -> list[str]:
-    """What the entry was made with that the recipe of its name has otherwise by now; nothing where there is none."""
-    name = recipe.id.removesuffix(PUBLISHED).removesuffix(SCRATCH)
+def _set_otherwise(recipe: Recipe, name: str) -> list[str]:
+    """What an entry's recipe has otherwise than the one that is called `name` by now; nothing where there is none."""
     if name not in recipe_ids():
         return []
     return differences(recipe, load_recipe(name, published=PUBLISHED in recipe.id, scratch=SCRATCH in recipe.id))

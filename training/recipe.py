@@ -352,7 +352,12 @@ def differences(made: Recipe, named: Recipe) -> list[str]:
         _leaves(recipe.model_dump(mode="json", exclude={**_TEXTS, "id": True, "step": True}))
         for recipe in (named, made)
     )
-    return [f"{key}={_inline(value)}" for key, value in to.items() if value is not None and of.get(key) != value]
+    return as_set({key: value for key, value in to.items() if value is not None and of.get(key) != value})
+
+
+def as_set(values: Mapping[str, Any]) -> list[str]:
+    """Values by dotted key as `--set` and `load_recipe` take them."""
+    return [f"{key}={_inline(value)}" for key, value in values.items()]
 
 
 def recipe_ids() -> list[str]:

@@ -26,7 +26,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from training.engine import DivergedError, fit
 from training.feed import Arrays
 from training.rates import lower_is_better
-from training.recipe import Metric, Recipe, RecipeError, load_recipe
+from training.recipe import Metric, Recipe, RecipeError, as_set, load_recipe
 from training.run import starting_network
 from training.splits import Split
 from zoo.files import write_text
@@ -114,13 +114,7 @@ def read_space(path: Path) -> Space:
 
 def changes_of(space: Space, chosen: dict[str, Any]) -> list[str]:
     """Settings as --set takes them."""
-    return [f"{key}={_toml(value)}" for key, value in {**space.set, **chosen}.items()]
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    return f'"{value}"' if isinstance(value, str) else str(value)
+    return as_set({**space.set, **chosen})
 
 
 def open_study(space: Space, storage: str, name: str) -> optuna.Study:
