@@ -36,6 +36,7 @@ from training.recipe import Recipe, load_recipe
 from training.splits import Split
 
 SIDE = 160
+LOOPS = ("bare", "ours", "timm")
 STEPS = ("cnn5_128", "pbc8-efficientnet-lite0")
 CHANGES = ["data.labels={ a = 'a', b = 'b', c = 'c', d = 'd' }", "data.descriptions={}"]
 
@@ -47,22 +48,26 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=15, help="of the frozen comparison")
     parser.add_argument("--step", choices=STEPS, help="the step of this recipe alone; prints images a second")
     parser.add_argument("--keep", action="store_true", help="with --step: the process keeps freed memory")
+    parser.add_argument("--loop", choices=LOOPS, help="this way of training alone; prints images a second")
+    parser.add_argument("--folder", type=Path, help="with --loop timm: class folders of the pictures")
     options = parser.parse_args()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if options.step:
         if options.keep and not keep_memory():
             parser.error("this system's memory cannot be told to stay")
         print(bare_step(load_recipe(options.step, CHANGES), torch.device("cpu")))
-        return
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    with tempfile.TemporaryDirectory() as folder:
-        os.environ["HEMAZOO_CACHE"] = folder
-        arrays, split = drawn(options.images)
-        place = Path(folder)
-        print(f"{device}, {torch.get_num_threads()} threads, {options.images} pictures of {SIDE}×{SIDE}")
-        whole(place, arrays, split, device)
-        frozen(place, arrays, split, device, options.epochs)
-        if device.type == "cpu":
-            memory()
+    elif options.loop:
+        print(loop(options.loop, options.images, options.folder, device))
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            os.environ["HEMAZOO_CACHE"] = folder
+            place = Path(folder)
+            print(f"{device}, {torch.get_num_threads()} threads, {options.images} pictures of {SIDE}×{SIDE}")
+            arrays, split = drawn(options.images)
+            whole(place, arrays, split)
+            frozen(place, arrays, split, device, options.epochs)
+            if device.type == "cpu":
+                memory()
 
 
 def drawn(count: int) -> tuple[Arrays, Split]:
@@ -72,17 +77,13 @@ def drawn(count: int) -> tuple[Arrays, Split]:
     return Arrays(np.stack(cells), np.arange(len(cells)) % 4), Split(rows, tuple(map(str, range(len(cells)))), {}, "x")
 
 
-def whole(place: Path, arrays: Arrays, split: Split, device: torch.device) -> None:
+def whole(place: Path, arrays: Arrays, split: Split) -> None:
     """End to end against the bare step, and against timm's own way; in turns, the best of each."""
-    changes = [*CHANGES, "stages=[]", "schedule.epochs=1", "model.input_size=[128, 128]"]
-    recipe = load_recipe("pbc8-efficientnet-lite0", changes)
     write_folder(place / "pictures", arrays, split)
-    keep_memory()  # for timm's way as well: loops are compared
-    found: dict[str, list[float]] = {"ours": [], "bare": [], "timm": []}
-    for turn in range(2):
-        found["bare"].append(bare_step(recipe, device))
-        found["ours"].append(ours(place / f"work{turn}", recipe, arrays, split, device))
-        found["timm"].append(timms(place / "pictures", recipe, device))
+    found: dict[str, list[float]] = {name: [] for name in LOOPS}
+    for name in LOOPS * 2:
+        options = ["--loop", name, "--images", len(split.rows["train"]), "--folder", place / "pictures"]
+        found[name].append(alone(*options))
     best = {name: max(rates) for name, rates in found.items()}
     print("EfficientNet-Lite0, 128×128, bf16, batch 64, everything trained, EMA, augmented; images a second")
     print(f"  the step alone, on a batch in memory        {best['bare']:8.1f}")
@@ -91,6 +92,22 @@ def whole(place: Path, arrays: Arrays, split: Split, device: torch.device) -> No
         ("ours", "the same against timm's train script", "timm", 1.0),
     ):
         print(f"  {title:43} {best[name]:8.1f}  ratio {best[name] / best[against]:.2f} (goal {goal})")
+
+
+def loop(name: str, images: int, folder: Path, device: torch.device) -> float:
+    """Images a second of one of `LOOPS`."""
+    changes = [*CHANGES, "stages=[]", "schedule.epochs=1", "model.input_size=[128, 128]"]
+    recipe = load_recipe("pbc8-efficientnet-lite0", changes)
+    keep_memory()  # for timm's way as well: loops are compared
+    if name == "bare":
+        return bare_step(recipe, device, images // recipe.schedule.batch_size)
+    return timms(folder, recipe, device) if name == "timm" else ours(recipe, *drawn(images), device)
+
+
+def alone(*options: object) -> float:
+    """What this script prints in a process of its own: a process is not as it was after another training in it."""
+    command = [sys.executable, __file__, *map(str, options)]
+    return float(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()[-1])
 
 
 def bare_step(recipe: Recipe, device: torch.device, steps: int = 8) -> float:
@@ -124,18 +141,16 @@ def memory() -> None:
     for name in STEPS:
         found: dict[bool, list[float]] = {False: [], True: []}
         for kept in (False, True) * 2:
-            # a process cannot be told to forget it again
-            command = [sys.executable, __file__, "--step", name, *["--keep"] * kept]
-            found[kept].append(float(subprocess.run(command, capture_output=True, text=True, check=True).stdout))
+            found[kept].append(alone("--step", name, *["--keep"] * kept))
         before, after = max(found[False]), max(found[True])
         print(f"  {name:25} {before:8.1f} {after:8.1f}  ratio {after / before:.2f}")
 
 
-def ours(work: Path, recipe: Recipe, arrays: Arrays, split: Split, device: torch.device) -> float:
+def ours(recipe: Recipe, arrays: Arrays, split: Split, device: torch.device) -> float:
     """Images a second of an epoch, validation and saving left out: they are timed by no one else here."""
-    work.mkdir()
     little = Split({**split.rows, "val": split.rows["val"][:8]}, split.cells, {}, "x")
-    fitted = fit(recipe, arrays, little, work, make_accelerator(device))
+    with tempfile.TemporaryDirectory() as work:
+        fitted = fit(recipe, arrays, little, Path(work), make_accelerator(device))
     return fitted.images / fitted.seconds
 
 

@@ -26,6 +26,8 @@ TIGHT = (1.0, 1.4)  # sides of a cell's box that a tight frame is wide
 BEST = 95  # JPEG quality beyond which nothing is seen of it
 RIM = 0.02  # of the side over which a cell goes over into another picture's surroundings
 LIGHTS = (0.6, 1.6)  # factors by which one slide's light may become another's
+BLURRED = 0.3  # share of pictures out of focus
+SHARP = 0.1  # pixels of blur that cannot be seen
 MUCH = 1.5  # times smaller a picture may become in one bilinear warp before it is averaged first
 
 
@@ -80,11 +82,11 @@ def training_transform(
     draws another training picture, for its background. All that is random is drawn from torch's generator.
     """
     moved = Background(augment.background, other) if augment.background and other else None
-    warp, colours, stored = Warp(augment, input_size, seen), Colours(augment), Storage(augment)
+    warp, colours, stored, blur = Warp(augment, input_size, seen), Colours(augment), Storage(augment), Blur(augment)
     rest = v2.Compose(_rest(augment, mean, std))
 
     def transform(pixels: np.ndarray) -> torch.Tensor:
-        changed = stored(colours(warp(moved(pixels) if moved else pixels)))
+        changed = blur(stored(colours(warp(moved(pixels) if moved else pixels))))
         return rest(torch.from_numpy(changed).permute(2, 0, 1).contiguous())
 
     return transform
@@ -111,11 +113,11 @@ class Warp:
         """uint8 (h, w, 3) → uint8 (*size, 3)."""
         if self.augment.crop:
             pixels = _cropped(pixels, self.augment.crop)
-        if self.augment.horizontal_flip and torch.rand(()) < 0.5:
-            pixels = pixels[:, ::-1]
-        if self.augment.vertical_flip and torch.rand(()) < 0.5:
-            pixels = pixels[::-1]
         pixels = np.ascontiguousarray(pixels)
+        if self.augment.horizontal_flip and torch.rand(()) < 0.5:
+            pixels = cv2.flip(pixels, 1)
+        if self.augment.vertical_flip and torch.rand(()) < 0.5:
+            pixels = cv2.flip(pixels, 0)
         if self.augment.frame and torch.rand(()) < self.augment.frame:
             pixels = _framed(pixels)
         height, width = self.size
@@ -268,6 +270,23 @@ class Storage:
         return pixels
 
 
+class Blur:
+    """Three pictures in ten out of focus: Gaussian, with a standard deviation of up to `augment.blur` pixels."""
+
+    def __init__(self, augment: Augment) -> None:
+        self.most = augment.blur
+
+    def __call__(self, pixels: np.ndarray) -> np.ndarray:
+        """uint8 (h, w, 3) → the same shape."""
+        if not self.most or torch.rand(()) >= BLURRED:
+            return pixels
+        return _blurred(pixels, SHARP + (self.most - SHARP) * float(torch.rand(())))
+
+
+def _blurred(pixels: np.ndarray, sigma: float) -> np.ndarray:
+    return cv2.GaussianBlur(pixels, (5, 5), sigma)
+
+
 def _coarser(pixels: np.ndarray, share: float) -> np.ndarray:
     """A picture of fewer pixels, brought back to its size."""
     height, width = pixels.shape[:2]
@@ -330,8 +349,6 @@ def _rest(augment: Augment, mean: list[float], std: list[float]) -> list[v2.Tran
         steps.append(v2.RandAugment(magnitude=augment.randaugment, fill=list(augment.fill)))
     if augment.augmix:
         steps.append(v2.AugMix(severity=augment.augmix, fill=list(augment.fill)))
-    if augment.blur:
-        steps.append(v2.RandomApply([v2.GaussianBlur(5, (0.1, augment.blur))], p=0.3))
     steps.append(v2.ToDtype(torch.float32, scale=True))
     if augment.hed:
         steps.append(HedJitter(augment.hed))

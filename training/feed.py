@@ -66,13 +66,13 @@ class PictureFeed:
     """Augmented pictures of one size, made by worker processes while the network computes."""
 
     def __init__(self, recipe: Recipe, data: Arrays, input_size: tuple[int, int], rows: np.ndarray) -> None:
-        self.augmented = _Augmented(recipe, data, input_size, rows)
+        self.made = Made(_Augmented(recipe, data, input_size, rows))
         self.data = data
         self.prepare = preprocessor(pretrained_cfg(recipe.network))
 
     def train(self, epoch: int, batches: list[np.ndarray]) -> Iterator[Batch]:
         """Augmented float32 pictures (B, 3, H, W), labels and weights."""
-        yield from loader(self.augmented, epoch, batches)
+        yield from self.made.batches(epoch, batches)
 
     def look(self, rows: np.ndarray) -> Iterator[torch.Tensor]:
         """Pictures (B, 3, H, W) as the entry will see them, at the recipe's own input size."""
@@ -142,7 +142,7 @@ def keep_features(
             order = [train[start : start + PASS_BATCH] for start in range(0, len(train), PASS_BATCH)]
             with tqdm(total=views * len(train) + len(val), desc="features", unit="image") as progress:
                 for view in range(views):
-                    batches = (batch[0] for batch in loader(pictures.augmented, view, order))
+                    batches = (batch[0] for batch in pictures.made.batches(view, order))
                     run.write(place / f"view{view}.npy", len(train), batches, progress)
                 run.write(place / "plain.npy", len(val), pictures.look(val), progress)
             write_json(place / "made.json", {"views": views, "recipe": recipe.id})
@@ -192,24 +192,38 @@ class _Augmented(Dataset):
         row, seed = item
         picture = np.array(self.data.pictures[row])
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed * 1_000_003 + row)
+            # torch.manual_seed also tells devices, and keeps a traceback of each call for them: a fifth of the time
+            torch.default_generator.manual_seed(seed * 1_000_003 + row)
             weight = self.data.weight(np.array([row]))[0]
             return self.transform(picture), int(self.data.labels[row]), weight
 
 
-def loader(pictures: _Augmented, epoch: int, batches: list[np.ndarray]) -> DataLoader:
-    """Augmented batches of these rows, as they are in `epoch`."""
-    # OpenCV's threads do not survive a fork, and what waits for them waits for ever: end them first
-    cv2.setNumThreads(1)
-    seeds = [[(int(row), pictures.seed * 7_919 + epoch) for row in rows] for rows in batches]
-    return DataLoader(
-        pictures,
-        batch_sampler=seeds,
-        # one core of two for pictures, of more all but one; more than eight bring nothing
-        num_workers=max(1, min(8, (os.cpu_count() or 2) - 1)),
-        prefetch_factor=4,
-        worker_init_fn=_prepare_worker,
-    )
+class Made:
+    """Augmented batches, made by worker processes that stay from epoch to epoch.
+
+    Workers are forked, and after a fork all memory that the network writes to is copied, page by page: with workers of
+    each epoch's own that was a fifth of a short epoch.
+    """
+
+    def __init__(self, pictures: _Augmented) -> None:
+        self.pictures = pictures
+        self.due: list[list[tuple[int, int]]] = []  # read by the loader at the beginning of each epoch
+        # OpenCV's threads do not survive a fork, and what waits for them waits for ever: end them first
+        cv2.setNumThreads(1)
+        self.loader = DataLoader(
+            pictures,
+            batch_sampler=self.due,
+            # one core of two for pictures, of more all but one; more than eight bring nothing
+            num_workers=max(1, min(8, (os.cpu_count() or 2) - 1)),
+            prefetch_factor=4,
+            worker_init_fn=_prepare_worker,
+            persistent_workers=True,
+        )
+
+    def batches(self, epoch: int, batches: list[np.ndarray]) -> Iterator[Batch]:
+        """A batch for each array of row numbers, as it is in `epoch`."""
+        self.due[:] = [[(int(row), self.pictures.seed * 7_919 + epoch) for row in rows] for rows in batches]
+        yield from self.loader
 
 
 def _prepare_worker(worker: int) -> None:

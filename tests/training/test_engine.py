@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import json
+import multiprocessing
 import os
 import resource
 import subprocess
@@ -96,6 +98,19 @@ def same(one, two):
 
 def weights(model):
     return {key: value.clone() for key, value in model.state_dict().items()}
+
+
+def test_workers_end_with_the_run(run):
+    """They stay from epoch to epoch; nothing of a run may outlive it."""
+    before = set(multiprocessing.active_children())
+    seen = []
+    run(
+        schedule={"epochs": 3},
+        after_epoch=lambda entry: seen.append({child.pid for child in multiprocessing.active_children()}),
+    )
+    gc.collect()
+    assert seen[0] and seen[0] == seen[1] == seen[2]
+    assert set(multiprocessing.active_children()) == before
 
 
 OPTIMISERS = ["sgd", "momentum", "adam", "adamw", "lion", "rmsprop", "nadamw", "lamb"]

@@ -14,7 +14,7 @@ from torchvision.transforms.v2 import functional
 
 from tests.making import draw_cell
 from training.__main__ import main
-from training.augment import Warp, _brighter, _contrasted, _saturated, _turned, training_transform
+from training.augment import Warp, _blurred, _brighter, _contrasted, _saturated, _turned, training_transform
 from training.engine import build_model
 from training.imagenet import PACKAGED, WeightsError
 from training.recipe import FOLDER, Augment, RecipeError, load_recipe, pretrained_cfg, recipe_ids
@@ -142,6 +142,7 @@ def test_colours_change_as_torchvision_changes_them():
         (_contrasted, functional.adjust_contrast, (0.6, 1.3), 2),
         (_saturated, functional.adjust_saturation, (0.5, 1.5), 2),
         (_turned, functional.adjust_hue, (-0.2, 0.05), 8),  # 256 hues of bytes
+        (_blurred, lambda image, sigma: functional.gaussian_blur(image, [5, 5], [sigma]), (0.3, 1.0, 3.0), 1),
     ):
         for value in values:
             expected = theirs(image, value).permute(1, 2, 0).numpy().astype(int)
