@@ -4,7 +4,7 @@
 
 Four questions: how near is training from pictures to the same step on a batch that is ready in memory; how much faster
 are frozen backbones on kept features than the ordinary way; how do we compare with the loop of timm's train script; and
-what does it bring that a training on a CPU keeps the memory of freed tensors.
+what does it bring that a training on a CPU keeps the memory of freed tensors, and computes depthwise gradients our way.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from torch import nn
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from tests.making import LABELS, draw_cell
+from training.depthwise import hasten
 from training.devices import keep_memory, make_accelerator
 from training.engine import build_model, fit
 from training.feed import Arrays
@@ -38,6 +39,7 @@ from training.splits import Split
 SIDE = 160
 LOOPS = ("bare", "ours", "timm")
 STEPS = ("cnn5_128", "pbc8-efficientnet-lite0")
+OWN = ("memory", "gradients")
 CHANGES = ["data.labels={ a = 'a', b = 'b', c = 'c', d = 'd' }", "data.descriptions={}"]
 
 
@@ -47,15 +49,15 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=1920)
     parser.add_argument("--epochs", type=int, default=15, help="of the frozen comparison")
     parser.add_argument("--step", choices=STEPS, help="the step of this recipe alone; prints images a second")
-    parser.add_argument("--keep", action="store_true", help="with --step: the process keeps freed memory")
+    parser.add_argument("--own", nargs="*", choices=OWN, default=[], help="with --step: what of ours it is done with")
     parser.add_argument("--loop", choices=LOOPS, help="this way of training alone; prints images a second")
     parser.add_argument("--folder", type=Path, help="with --loop timm: class folders of the pictures")
     options = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if options.step:
-        if options.keep and not keep_memory():
+        if "memory" in options.own and not keep_memory():
             parser.error("this system's memory cannot be told to stay")
-        print(bare_step(load_recipe(options.step, CHANGES), torch.device("cpu")))
+        print(bare_step(load_recipe(options.step, CHANGES), torch.device("cpu"), quick="gradients" in options.own))
     elif options.loop:
         print(loop(options.loop, options.images, options.folder, device))
     else:
@@ -67,7 +69,7 @@ def main() -> None:
             whole(place, arrays, split)
             frozen(place, arrays, split, device, options.epochs)
             if device.type == "cpu":
-                memory()
+                alone_on_a_cpu()
 
 
 def drawn(count: int) -> tuple[Arrays, Split]:
@@ -110,9 +112,11 @@ def alone(*options: object) -> float:
     return float(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()[-1])
 
 
-def bare_step(recipe: Recipe, device: torch.device, steps: int = 8) -> float:
-    """Images a second of forward, backward, optimiser and average on one batch in memory."""
+def bare_step(recipe: Recipe, device: torch.device, steps: int = 8, quick: bool = True) -> float:
+    """Images a second of forward, backward, optimiser and average on one batch in memory; `quick`: `hasten`ed."""
     model = build_model(recipe.network, 4).to(device, memory_format=torch.channels_last).train()
+    if quick and device.type == "cpu":
+        hasten(model)
     average = ModelEmaV3(model, decay=0.99)
     optimizer = create_optimizer_v2(model, opt="adamw", lr=1e-3, weight_decay=0.05)
     size = recipe.schedule.batch_size
@@ -135,15 +139,16 @@ def bare_step(recipe: Recipe, device: torch.device, steps: int = 8) -> float:
     return steps * size / (time.perf_counter() - start)
 
 
-def memory() -> None:
-    """The bare step of two recipes, freed memory given back to the system and kept; in turns, the best of each."""
-    print("The step alone, freed memory given back to the system and kept; images a second")
+def alone_on_a_cpu() -> None:
+    """The bare step of some recipes, with ever more of ours; in turns, the best of each."""
+    print("The step alone: as torch does it, with freed memory kept, and with our depthwise gradients; images a second")
     for name in STEPS:
-        found: dict[bool, list[float]] = {False: [], True: []}
-        for kept in (False, True) * 2:
-            found[kept].append(alone("--step", name, *["--keep"] * kept))
-        before, after = max(found[False]), max(found[True])
-        print(f"  {name:25} {before:8.1f} {after:8.1f}  ratio {after / before:.2f}")
+        found: list[list[float]] = [[] for _ in range(len(OWN) + 1)]
+        for parts in (*range(len(found)),) * 2:
+            found[parts].append(alone("--step", name, "--own", *OWN[:parts]))
+        rates = [max(each) for each in found]
+        told = "  ".join(f"{rate:.1f} ({rate / rates[0]:.2f})" for rate in rates[1:])
+        print(f"  {name:25} {rates[0]:8.1f}  {told}")
 
 
 def ours(recipe: Recipe, arrays: Arrays, split: Split, device: torch.device) -> float:

@@ -32,6 +32,7 @@ from tqdm import tqdm
 
 import zoo.architectures  # noqa: F401 (registers our own networks with timm)
 from training import attributes, checkpoint, mixstyle
+from training.depthwise import hasten
 from training.feed import Arrays, Feed, PictureFeed, keep_features
 from training.imagenet import WeightsError, load_imagenet
 from training.rates import is_enough, lower_is_better, plateau_scale, rates
@@ -180,6 +181,8 @@ class _Run:
         if recipe.augment.mixstyle:
             mixstyle.attach(model, recipe.augment.mixstyle)
         self.model = model.to(self.device, memory_format=form)
+        if self.device.type == "cpu":
+            hasten(self.model)
         self.beside = attributes.Loss(len(recipe.labels), choices, recipe.attributes) if choices else None
         decay = recipe.optimizer.ema_decay
         self.ema = ModelEmaV3(self.model, decay=decay, use_warmup=True) if decay else None
