@@ -34,7 +34,12 @@ _HASTENED = {nn.Conv2d: _Hastened, Conv2dSame: _HastenedSame}
 
 
 def hasten(network: nn.Module) -> None:
-    """Let the depthwise convolutions of `network` compute their gradients this way; nothing else of them changes."""
+    """Let the depthwise convolutions of `network` compute their gradients this way; nothing else of them changes.
+
+    Nothing changes at all where torch computes without oneDNN.
+    """
+    if not torch.backends.mkldnn.is_available():
+        return
     for module in network.modules():
         kind = _HASTENED.get(type(module))
         if kind is not None and _is_depthwise(module):
