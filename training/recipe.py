@@ -429,10 +429,13 @@ def _inline(value: Any) -> str:
 
 
 def _from_scratch(content: Mapping[str, Any]) -> dict[str, Any]:
-    """The recipe begun with random weights: nothing that was never trained may stay frozen."""
+    """The recipe begun with random weights: nothing that was never trained stays frozen. An ensemble of such ones."""
+    ends = {"id": f"{content.get('id')}{SCRATCH}", "title": f"{content.get('title')} (from random weights)"}
+    if "ensemble" in content:
+        members = [f"{member}{SCRATCH}" for member in content["ensemble"].get("members", [])]
+        return {**content, "ensemble": {**content["ensemble"], "members": members}, **ends}
     stages = [{**stage, "train": "all"} for stage in content.get("stages", [])]
     model = {**content.get("model", {}), "weights": "none"}
-    ends = {"id": f"{content.get('id')}{SCRATCH}", "title": f"{content.get('title')} (from random weights)"}
     return {**content, "model": model, "stages": stages, **ends}
 
 

@@ -112,6 +112,8 @@ def reproduce(
                         continue  # from random weights, then
                     except (DataError, FitError, CheckpointError, EntryError) as error:
                         say(f"{recipe.id}: {error}")
+                        if recipe.ensemble and isinstance(error, EntryError) and not scratch:
+                            continue  # of members from random weights, if there are such
                         failed.append(recipe.id)
                         break
                 publish(runs / ENTRIES / recipe.id, zoo / recipe.id)

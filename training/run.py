@@ -194,7 +194,7 @@ def _named(name: str, recipe: Recipe) -> str:
 
 
 def _members(job: Job) -> list[Entry]:
-    """The entries that an ensemble's recipe names; those that began with random weights stand in for others."""
+    """The entries that an ensemble's recipe names."""
     named = job.recipe.ensemble.members if job.recipe.ensemble else []
     return [find_entry(_named(name, job.recipe), job.out) for name in named]
 

@@ -142,6 +142,18 @@ def test_an_ensemble_of_what_was_trained(name, place, data, capsys):
         assert value == pytest.approx(sum(s * p[label] for s, p in zip(entry.shares, parts, strict=True)), abs=1e-6)
 
 
+def test_an_ensemble_takes_members_from_random_weights_where_there_are_no_others(place, data, capsys):
+    members = [f"{member}_scratch" for member in load_recipe("ensemble").ensemble.members]
+    for number, member in enumerate(members):
+        assert train("minicnn", data, f"../runs/entries/{member}", f"optimizer.lr=1e-{3 + number % 2}") == 0
+    # under the published protocol there are none
+    assert main(["reproduce", "--only", "ensemble", "--data", str(data), "--zoo", "zoo"]) == 1
+    assert "There is no model 'efficientnet_b3_scratch_as_published'" in capsys.readouterr().err
+    entry = next(e for e in list_entries([FolderSource(place / "zoo", "here")]) if e.id == "ensemble_scratch")
+    assert entry.config.zoo.members == members
+    assert "From random weights" in (entry.folder / "README.md").read_text()
+
+
 def test_members_of_another_split_are_refused(place, data, capsys):
     members = load_recipe("pbc8-ensemble").ensemble.members
     for number, member in enumerate(members):
