@@ -71,23 +71,22 @@ class ColourDegeneration(v2.Transform):
 def training_transform(
     augment: Augment,
     input_size: tuple[int, int],
-    mean: list[float],
-    std: list[float],
     seen: float = 1.0,
     other: Callable[[], np.ndarray] | None = None,
 ) -> Callable[[np.ndarray], torch.Tensor]:
-    """Transform of uint8 pixels (h, w, 3) into the normalised float32 (3, *input_size) tensor of training.
+    """Random changes of uint8 pixels (h, w, 3) that make them a uint8 tensor (*input_size, 3) of training.
 
     `input_size` is (height, width) in pixels, `seen` the middle share of the picture's sides that fills it. `other`
     draws another training picture, for its background. All that is random is drawn from torch's generator.
     """
     moved = Background(augment.background, other) if augment.background and other else None
     warp, colours, stored, blur = Warp(augment, input_size, seen), Colours(augment), Storage(augment), Blur(augment)
-    rest = v2.Compose(_rest(augment, mean, std))
+    steps = _rest(augment)
+    rest = v2.Compose(steps) if steps else None
 
     def transform(pixels: np.ndarray) -> torch.Tensor:
-        changed = blur(stored(colours(warp(moved(pixels) if moved else pixels))))
-        return rest(torch.from_numpy(changed).permute(2, 0, 1).contiguous())
+        changed = torch.from_numpy(blur(stored(colours(warp(moved(pixels) if moved else pixels)))))
+        return rest(changed.permute(2, 0, 1).contiguous()).permute(1, 2, 0) if rest else changed
 
     return transform
 
@@ -338,9 +337,9 @@ def _turned(pixels: np.ndarray, share: float) -> np.ndarray:
     return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB_FULL)
 
 
-def _rest(augment: Augment, mean: list[float], std: list[float]) -> list[v2.Transform]:
-    """What torchvision does, on uint8 tensors (3, h, w) first, on float ones then."""
-    steps: list[v2.Transform] = []
+def _rest(augment: Augment) -> list[Callable[[torch.Tensor], torch.Tensor]]:
+    """What torchvision does, on uint8 tensors (3, h, w), in between on float ones."""
+    steps: list[Callable[[torch.Tensor], torch.Tensor]] = []
     if augment.colour_degeneration:
         steps.append(v2.RandomApply([ColourDegeneration()], p=augment.colour_degeneration))
     if augment.channel_shuffle:
@@ -349,9 +348,12 @@ def _rest(augment: Augment, mean: list[float], std: list[float]) -> list[v2.Tran
         steps.append(v2.RandAugment(magnitude=augment.randaugment, fill=list(augment.fill)))
     if augment.augmix:
         steps.append(v2.AugMix(severity=augment.augmix, fill=list(augment.fill)))
-    steps.append(v2.ToDtype(torch.float32, scale=True))
-    if augment.hed:
-        steps.append(HedJitter(augment.hed))
+    exact: list[v2.Transform] = [HedJitter(augment.hed)] if augment.hed else []
     if augment.noise:
-        steps.append(v2.RandomApply([v2.GaussianNoise(sigma=augment.noise)], p=0.3))
-    return [*steps, v2.Normalize(mean, std)]
+        exact.append(v2.RandomApply([v2.GaussianNoise(sigma=augment.noise)], p=0.3))
+    return [*steps, v2.ToDtype(torch.float32, scale=True), *exact, _bytes] if exact else steps
+
+
+def _bytes(picture: torch.Tensor) -> torch.Tensor:
+    """A float picture in 0..1 as uint8; torchvision's own conversion rounds down."""
+    return (255 * picture).round_().clamp_(0, 255).to(torch.uint8)

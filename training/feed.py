@@ -66,7 +66,7 @@ class PictureFeed:
     """Augmented pictures of one size, made by worker processes while the network computes."""
 
     def __init__(self, recipe: Recipe, data: Arrays, input_size: tuple[int, int], rows: np.ndarray) -> None:
-        self.made = Made(_Augmented(recipe, data, input_size, rows))
+        self.made = Made(recipe, data, input_size, rows)
         self.data = data
         self.prepare = preprocessor(pretrained_cfg(recipe.network))
 
@@ -181,9 +181,7 @@ class _Augmented(Dataset):
     def __init__(self, recipe: Recipe, data: Arrays, input_size: tuple[int, int], rows: np.ndarray) -> None:
         config = pretrained_cfg(recipe.network)
         self.data, self.seed, self.rows = data, recipe.seed, rows
-        self.transform = training_transform(
-            recipe.augment, input_size, config["mean"], config["std"], config["crop_pct"], self._any
-        )
+        self.transform = training_transform(recipe.augment, input_size, config["crop_pct"], self._any)
 
     def _any(self) -> np.ndarray:
         return np.array(self.data.pictures[self.rows[int(torch.randint(len(self.rows), ()))]])
@@ -205,13 +203,16 @@ class Made:
     each epoch's own that was a fifth of a short epoch.
     """
 
-    def __init__(self, pictures: _Augmented) -> None:
-        self.pictures = pictures
+    def __init__(self, recipe: Recipe, data: Arrays, input_size: tuple[int, int], rows: np.ndarray) -> None:
+        config = pretrained_cfg(recipe.network)
+        mean, std = (torch.tensor(config[name]).view(3, 1, 1) for name in ("mean", "std"))
+        self.factor, self.shift = 1 / (255 * std), mean / std
+        self.seed = recipe.seed
         self.due: list[list[tuple[int, int]]] = []  # read by the loader at the beginning of each epoch
         # OpenCV's threads do not survive a fork, and what waits for them waits for ever: end them first
         cv2.setNumThreads(1)
         self.loader = DataLoader(
-            pictures,
+            _Augmented(recipe, data, input_size, rows),
             batch_sampler=self.due,
             # one core of two for pictures, of more all but one; more than eight bring nothing
             num_workers=max(1, min(8, (os.cpu_count() or 2) - 1)),
@@ -221,9 +222,11 @@ class Made:
         )
 
     def batches(self, epoch: int, batches: list[np.ndarray]) -> Iterator[Batch]:
-        """A batch for each array of row numbers, as it is in `epoch`."""
-        self.due[:] = [[(int(row), self.pictures.seed * 7_919 + epoch) for row in rows] for rows in batches]
-        yield from self.loader
+        """A batch for each array of row numbers, as it is in `epoch`; pictures in channels_last memory."""
+        self.due[:] = [[(int(row), self.seed * 7_919 + epoch) for row in rows] for rows in batches]
+        for pixels, labels, weights in self.loader:
+            # bytes come from the workers: memory that is shared is dear, page by page
+            yield pixels.permute(0, 3, 1, 2).float().mul_(self.factor).sub_(self.shift), labels, weights
 
 
 def _prepare_worker(worker: int) -> None:

@@ -25,7 +25,7 @@ from training.__main__ import main
 from training.augment import Background
 from training.devices import make_accelerator
 from training.engine import FitError, TrainingStopped, build_model, fit, set_mode, unfreeze
-from training.feed import Arrays
+from training.feed import Arrays, PictureFeed
 from training.rates import is_enough, plateau_scale, rates
 from training.recipe import Recipe, RecipeError, Schedule
 from training.splits import Split
@@ -282,6 +282,21 @@ def test_kept_features_are_found_again_by_another_head(run, tmp_path):
     assert made == {path: path.stat().st_mtime_ns for path in (tmp_path / "cache" / "features").rglob("*")}
     run("three", model=HEAD, stages=stages, augment={"zoom": 0.1})
     assert len(list((tmp_path / "cache" / "features").iterdir())) == 2
+
+
+def test_what_is_trained_on_is_what_the_entry_will_see(arrays):
+    """But for random changes, of which there are none here."""
+    still = recipe(augment={"horizontal_flip": False, "rotation": 0})
+    rows = np.array([5, 2, 9, 2])
+    feed = PictureFeed(still, arrays, (SIDE, SIDE), rows)
+    seen = torch.cat(list(feed.look(rows)))
+    for epoch in range(2):
+        (pictures, labels, weights), *more = feed.train(epoch, [rows[:3], rows[3:]])
+        assert torch.allclose(pictures, seen[:3], atol=1e-6)
+        assert pictures.is_contiguous(memory_format=torch.channels_last)
+        assert labels.tolist() == [1, 2, 1]
+        assert weights.tolist() == [1, 1, 1]
+        assert torch.allclose(more[0][0], seen[3:], atol=1e-6)
 
 
 def test_opencv_used_before_does_not_stop_the_workers(run):

@@ -17,7 +17,7 @@ from training.__main__ import main
 from training.augment import Warp, _blurred, _brighter, _contrasted, _saturated, _turned, training_transform
 from training.engine import build_model
 from training.imagenet import PACKAGED, WeightsError
-from training.recipe import FOLDER, Augment, RecipeError, load_recipe, pretrained_cfg, recipe_ids
+from training.recipe import FOLDER, Augment, RecipeError, load_recipe, recipe_ids
 from zoo.preprocess import preprocessor
 
 # every id of the five published systems
@@ -69,14 +69,13 @@ def test_every_recipe_loads(name, published):
 @pytest.mark.parametrize("name", [name for name in recipe_ids() if load_recipe(name).model])
 def test_every_recipe_augments(name):
     recipe = load_recipe(name)
-    config = pretrained_cfg(recipe.network)
     size = recipe.network.input_size
-    transform = training_transform(recipe.augment, size, config["mean"], config["std"])
+    transform = training_transform(recipe.augment, size)
     picture = np.random.default_rng(0).integers(0, 256, (*recipe.data.packed, 3), dtype=np.uint8)
     # two flips alone leave one picture in four as it is
     first, *others = (transform(picture) for _ in range(12))
-    assert first.shape == (3, *size)
-    assert first.dtype == torch.float32
+    assert first.shape == (*size, 3)
+    assert first.dtype == torch.uint8
     assert all(torch.equal(first, other) for other in others) != recipe.augment.any
 
 
@@ -117,8 +116,8 @@ def test_every_augmentation_is_checked_here():
 def test_each_augmentation_changes_the_picture_and_follows_the_seed(name):
     other = np.asarray(draw_cell("lymphocyte", 2, (80, 80)))
     wanted = Augment(**{name: CHANGES[name]})
-    transform = training_transform(wanted, (40, 40), [0.5] * 3, [0.5] * 3, other=lambda: other)
-    still = training_transform(Augment(), (40, 40), [0.5] * 3, [0.5] * 3, other=lambda: other)
+    transform = training_transform(wanted, (40, 40), other=lambda: other)
+    still = training_transform(Augment(), (40, 40), other=lambda: other)
     picture = np.asarray(draw_cell("neutrophil", 1, (80, 80)))
     plain = still(picture)
     assert torch.equal(plain, still(picture))
@@ -128,9 +127,7 @@ def test_each_augmentation_changes_the_picture_and_follows_the_seed(name):
         first = transform(picture)
         torch.manual_seed(seed)
         assert torch.equal(first, transform(picture))
-        assert torch.isfinite(first).all()
-        assert first.abs().max() <= (1.6 if name == "noise" else 1 + 1e-5)
-        changed += not torch.allclose(first, plain, atol=1e-3)
+        changed += not torch.equal(first, plain)
     assert changed >= 2
 
 
@@ -173,10 +170,10 @@ def test_training_sees_the_middle_that_the_entry_will_see(augment):
 
 
 def test_stain_jitter_of_no_strength_changes_nothing():
-    almost = training_transform(Augment(hed=1e-9), (16, 16), [0.5] * 3, [0.5] * 3)
-    still = training_transform(Augment(), (16, 16), [0.5] * 3, [0.5] * 3)
+    almost = training_transform(Augment(hed=1e-9), (16, 16))
+    still = training_transform(Augment(), (16, 16))
     picture = np.random.default_rng(0).integers(20, 256, (16, 16, 3), dtype=np.uint8)
-    assert torch.allclose(almost(picture), still(picture), atol=1e-4)
+    assert torch.equal(almost(picture), still(picture))
 
 
 @pytest.mark.parametrize("architecture", PACKAGED)
