@@ -486,7 +486,7 @@ def with_members(entry: Entry, others: Mapping[str, Entry]) -> Entry:
         if member is None:
             return replace(entry, reason=f"Its member {name} is not in the zoo.")
         if not member.usable or member.config is None or member.config.zoo.members:
-            return replace(entry, reason=f"Its member {name} cannot be used here.")
+            return replace(entry, reason=f"Its member {name} cannot be used here. {member.reason or ''}".strip())
         same = entry.config.zoo.same
         known = member.labels if same is None else joining.mapping(member.labels, entry.labels, same).values()
         if set(known) != set(entry.labels):
