@@ -408,9 +408,10 @@ class _Run:
         # dropout's choices, whatever went before; processes draw their own
         torch.manual_seed((self.recipe.seed * 1_000_003 + step) * self.world + self.accelerator.process_index)
         self._set_rates(self.step, scale)
-        form = torch.channels_last if self.recipe.schedule.channels_last and inputs.ndim == 4 else None
+        form = torch.channels_last if self.recipe.schedule.channels_last else torch.contiguous_format
         inputs = inputs.to(self.device, non_blocking=True)
-        inputs = inputs.contiguous(memory_format=form) if form else inputs
+        if inputs.ndim == 4:
+            inputs = inputs.contiguous(memory_format=form)
         labels = labels.to(self.device)
         targets, weights = labels, weights.to(self.device)
         known = None if self.beside is None else torch.from_numpy(self.data.attributes[rows]).to(self.device)

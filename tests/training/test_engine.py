@@ -299,6 +299,21 @@ def test_what_is_trained_on_is_what_the_entry_will_see(arrays):
         assert torch.allclose(more[0][0], seen[3:], atol=1e-6)
 
 
+@pytest.mark.parametrize("last", [True, False])
+def test_pictures_lie_in_memory_as_the_recipe_says(run, monkeypatch, last):
+    seen = []
+
+    def watched(*args):
+        model = build_model(*args)
+        model.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].is_contiguous()))
+        return model
+
+    monkeypatch.setattr("training.engine.build_model", watched)
+    run(schedule={"epochs": 1, "channels_last": last})
+    assert seen
+    assert all(seen) != last
+
+
 def test_opencv_used_before_does_not_stop_the_workers(run):
     """An audit uses OpenCV's threads; the worker processes that are forked afterwards must not wait for them."""
     cv2.setNumThreads(4)
