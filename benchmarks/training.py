@@ -73,7 +73,7 @@ def main() -> None:
 
 
 def drawn(count: int) -> tuple[Arrays, Split]:
-    """Drawn cells, half as many again to validate on."""
+    """Drawn cells, an eighth as many again to validate on."""
     cells = [np.asarray(draw_cell(LABELS[n % 4], n, (SIDE, SIDE))) for n in range(count + count // 8)]
     rows = {"train": np.arange(count), "val": np.arange(count, len(cells)), "test": np.arange(0)}
     return Arrays(np.stack(cells), np.arange(len(cells)) % 4), Split(rows, tuple(map(str, range(len(cells)))), {}, "x")

@@ -216,8 +216,10 @@ def _fitting(entry: Entry, recipe: Recipe) -> str:
         kind = {"knn": "k nearest neighbours", "svm": "a support vector machine", "forest": "a random forest"}
         given = f"the features of `{recipe.head.of}`" if recipe.head.of else "raw pixels"
         return f"{kind[recipe.head.kind].capitalize()} on {given}, options {recipe.head.options}."
-    named = {"imagenet": "ImageNet weights", "none": "random weights"}
-    start = named.get(recipe.network.weights, f"the weights of {recipe.network.weights}")
+    begins_with = recipe.network.begins_with
+    start = {"imagenet": "ImageNet weights", "none": "random weights"}.get(str(recipe.network.weights), "")
+    if begins_with:
+        start = f"the {'mean of the ' if len(begins_with) > 1 else ''}weights of {' and '.join(begins_with)}"
     chosen = recipe.schedule.select.removeprefix("val_").replace("_", " ").replace("loss", "log loss")
     steps = "; then ".join(f"{stage.epochs} epochs of {_trained(stage)}" for stage in recipe.course)
     ran = f" {told['epochs']} epochs were run, {told['seconds'] / 60:.0f} minutes on {told['device']}." if told else ""

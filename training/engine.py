@@ -12,7 +12,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +28,7 @@ from timm.data import Mixup
 from timm.optim import create_optimizer_v2
 from timm.utils import ModelEmaV3
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
 import zoo.architectures  # noqa: F401 (registers our own networks with timm)
@@ -75,17 +76,22 @@ class Fitted:
     processes: int = 1
 
 
-def build_model(model: Model, classes: int, start: nn.Module | None = None) -> nn.Module:
-    """The recipe's network with `classes` outputs and its start weights, those of another network where it is given.
+def build_model(model: Model, classes: int, starts: Sequence[nn.Module] = ()) -> nn.Module:
+    """The recipe's network with `classes` outputs and its start weights: of other networks (`starts`) the mean.
 
-    Raises WeightsError if they are not here, or do not fit.
+    Raises WeightsError if they are not here, or do not fit. The mean of several trainings from one start: Wortsman et
+    al., Model soups, 2022.
     """
     network = timm.create_model(model.timm_name, pretrained=False, num_classes=classes, **model.timm_args)
-    if model.begins_with_entry:
-        try:
-            network.load_state_dict(start.state_dict() if start else {})
-        except RuntimeError as error:
-            raise WeightsError(f"The weights of {model.weights} do not fit {model.architecture}.") from error
+    if model.begins_with:
+        mean = AveragedModel(network, use_buffers=True)
+        for name, start in zip(model.begins_with, starts, strict=True):
+            try:
+                network.load_state_dict(start.state_dict())
+            except RuntimeError as error:
+                raise WeightsError(f"The weights of {name} do not fit {model.architecture}.") from error
+            mean.update_parameters(network)
+        network = mean.module
     if model.weights == "imagenet":
         load_imagenet(network.backbone if model.head else network, model.architecture)
         # timm's own start for this layer gives logits of some ±10, whose first gradients would undo the pretraining
@@ -131,21 +137,21 @@ def fit(
     accelerator: Accelerator,
     resume: bool = False,
     finish: bool = False,
-    start: nn.Module | None = None,
+    starts: Sequence[nn.Module] = (),
     after_epoch: Callable[[dict[str, float]], None] | None = None,
 ) -> Fitted:
     """Fit `recipe` on the split's training rows, choosing the epoch on validation, as the recipe says.
 
     Keeps `checkpoint.safetensors`, `history.json` and `run.json` in `work`. `finish` gives the best epoch of an
-    unfinished run. `start` is the network that a recipe begins with, where it names another entry. `after_epoch` is
+    unfinished run. `starts` are the networks that a recipe begins with, where it names entries. `after_epoch` is
     told each epoch's figures and may raise to end the run.
 
     Raises TrainingStopped on Ctrl-C (after the running step, state saved), DivergedError on a loss that is not finite,
     FitError on a full disk or a memory too small for two pictures, CheckpointError if `resume` finds a state of other
     making.
     """
-    torch.manual_seed(recipe.seed)
-    run = _Run(recipe, data, split, work, accelerator, start)
+    torch.manual_seed(recipe.chance)
+    run = _Run(recipe, data, split, work, accelerator, starts)
     if resume or finish:
         run.resume()
     if finish:
@@ -169,13 +175,13 @@ class _Run:
         split: Split,
         work: Path,
         accelerator: Accelerator,
-        start: nn.Module | None,
+        starts: Sequence[nn.Module],
     ) -> None:
         self.recipe, self.data, self.split, self.work = recipe, data, split, work
         self.accelerator, self.device = accelerator, accelerator.device
         self.world, self.main = accelerator.num_processes, accelerator.is_main_process
         form = torch.channels_last if recipe.schedule.channels_last else torch.contiguous_format
-        model = build_model(recipe.network, len(recipe.labels), start)
+        model = build_model(recipe.network, len(recipe.labels), starts)
         choices = attributes.choices(data.attributes)
         attributes.widen(model, sum(choices))
         if recipe.augment.mixstyle:
@@ -390,7 +396,7 @@ class _Run:
 
     def _shares(self, number: int) -> list[np.ndarray]:
         """This process's rows of each batch that is still to come in this epoch."""
-        order = np.random.default_rng([self.recipe.seed, number]).permutation(self.split.rows["train"])
+        order = np.random.default_rng([self.recipe.chance, number]).permutation(self.split.rows["train"])
         batches = [order[i * self.batch : (i + 1) * self.batch] for i in range(self.step, self.steps)]
         return [rows[self.accelerator.process_index :: self.world] for rows in batches]
 
@@ -406,7 +412,7 @@ class _Run:
         """One step on this process's share of a batch."""
         step = number * self.steps + self.step
         # dropout's choices, whatever went before; processes draw their own
-        torch.manual_seed((self.recipe.seed * 1_000_003 + step) * self.world + self.accelerator.process_index)
+        torch.manual_seed((self.recipe.chance * 1_000_003 + step) * self.world + self.accelerator.process_index)
         self._set_rates(self.step, scale)
         form = torch.channels_last if self.recipe.schedule.channels_last else torch.contiguous_format
         inputs = inputs.to(self.device, non_blocking=True)

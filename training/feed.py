@@ -127,7 +127,7 @@ def keep_features(
         recipe.network.model_dump_json(exclude={"head"}),
         recipe.network.head[0],
         recipe.augment.model_dump_json(),
-        f"{recipe.data.packed} {recipe.data.crop} {recipe.seed} {views} {input_size} {recipe.schedule.precision}",
+        f"{recipe.data.packed} {recipe.data.crop} {recipe.chance} {views} {input_size} {recipe.schedule.precision}",
         f"{np.unique(rows['train']).tolist()} {np.asarray(rows['val']).tolist()}",
     ):
         digest.update(part.encode())
@@ -180,7 +180,7 @@ class _Augmented(Dataset):
 
     def __init__(self, recipe: Recipe, data: Arrays, input_size: tuple[int, int], rows: np.ndarray) -> None:
         config = pretrained_cfg(recipe.network)
-        self.data, self.seed, self.rows = data, recipe.seed, rows
+        self.data, self.seed, self.rows = data, recipe.chance, rows
         self.transform = training_transform(recipe.augment, input_size, config["crop_pct"], self._any)
 
     def _any(self) -> np.ndarray:
@@ -207,7 +207,7 @@ class Made:
         config = pretrained_cfg(recipe.network)
         mean, std = (torch.tensor(config[name]).view(3, 1, 1) for name in ("mean", "std"))
         self.factor, self.shift = 1 / (255 * std), mean / std
-        self.seed = recipe.seed
+        self.seed = recipe.chance
         self.due: list[list[tuple[int, int]]] = []  # read by the loader at the beginning of each epoch
         # OpenCV's threads do not survive a fork, and what waits for them waits for ever: end them first
         cv2.setNumThreads(1)

@@ -70,14 +70,17 @@ class Data(_Part):
     )
 
 
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+
+
 class Model(_Part):
     """Network and its input."""
 
     architecture: str
-    weights: str = Field(
+    weights: Name | Annotated[list[Name], Field(min_length=1)] = Field(
         "none",
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
-        description="imagenet; none: random; else the entry whose weights it begins with, of the same classes",
+        description="imagenet; none: random; else the entry whose weights it begins with, of the same classes, or "
+        "several whose weights are averaged",
     )
     head: list[str] = Field(
         [], description="Layers between the features and the classes, as of zoo.architectures.transfer; none: own head"
@@ -92,9 +95,11 @@ class Model(_Part):
     interpolation: Literal["bilinear", "bicubic"] = "bicubic"
 
     @property
-    def begins_with_entry(self) -> bool:
-        """Whether the weights to begin with are another entry's."""
-        return self.weights not in ("imagenet", "none")
+    def begins_with(self) -> list[str]:
+        """The entries whose weights it begins with, none where they are ImageNet's or random."""
+        if isinstance(self.weights, list):
+            return self.weights
+        return [] if self.weights in ("imagenet", "none") else [self.weights]
 
     @property
     def timm_name(self) -> str:
@@ -151,6 +156,11 @@ class Schedule(_Part):
     channels_last: bool = True
     keep_statistics: bool = Field(
         False, description="Batch norm keeps the statistics of the weights it begins with; its scales are trained"
+    )
+    run: int = Field(
+        0,
+        ge=0,
+        description="Which of several trainings on one split: order and changes of pictures are others",
     )
     compile: bool = False
     cache_features: bool = Field(True, description="A frozen backbone sees each picture once, its features are kept")
@@ -327,6 +337,11 @@ class Recipe(_Part):
     def course(self) -> list[Stage]:
         """The stages, one of all epochs where the recipe names none."""
         return self.stages or [Stage(epochs=self.schedule.epochs)]
+
+    @property
+    def chance(self) -> int:
+        """Seed of what is random while it is trained; `seed` alone is that of the split."""
+        return self.seed + 1009 * self.schedule.run
 
     @property
     def epochs(self) -> int:

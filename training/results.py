@@ -70,8 +70,8 @@ def wanted(system: str | None = None, only: Sequence[str] | None = None) -> list
 def steps_before(recipe: Recipe) -> int:
     """How many recipes have to be trained one after the other before this one can be."""
     built_on = list(recipe.ensemble.members) if recipe.ensemble else []
-    if recipe.model and recipe.model.begins_with_entry:
-        built_on.append(recipe.model.weights)
+    if recipe.model:
+        built_on += recipe.model.begins_with
     if recipe.head and recipe.head.of:
         built_on.append(recipe.head.of)
     known = set(recipe_ids())

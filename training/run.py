@@ -130,21 +130,20 @@ def read_data(recipe: Recipe, place: Path) -> DataSet:
 
 def _network(job: Job, ready: Ready, accelerator: Accelerator) -> tuple[Maker, dict]:
     job.work.mkdir(parents=True, exist_ok=True)
-    start = starting_network(job.recipe, ready.split, job.out)
-    fitted = fit(job.recipe, ready.arrays, ready.split, job.work, accelerator, job.resume, job.finish, start)
+    starts = starting_networks(job.recipe, ready.split, job.out)
+    fitted = fit(job.recipe, ready.arrays, ready.split, job.work, accelerator, job.resume, job.finish, starts)
     return Network(job.recipe, fitted), facts_of(fitted, accelerator.device)
 
 
-def starting_network(recipe: Recipe, split: Split, out: Path) -> nn.Module | None:
-    """The network of the entry that the recipe begins with, if it names one.
+def starting_networks(recipe: Recipe, split: Split, out: Path) -> list[nn.Module]:
+    """The networks of the entries that the recipe begins with, if it names any.
 
-    Raises EntryError if it is not here, TrainingDataError if it was trained on another split.
+    Raises EntryError if one is not here, TrainingDataError if it was trained on another split.
     """
-    if not recipe.network.begins_with_entry:
-        return None
-    entry = find_entry(recipe.network.weights, out)
-    _same_split(entry, split)
-    return load_model(entry)
+    entries = [find_entry(name, out) for name in recipe.network.begins_with]
+    for entry in entries:
+        _same_split(entry, split)
+    return [load_model(entry) for entry in entries]
 
 
 def facts_of(fitted: Fitted, device: torch.device) -> dict:

@@ -26,6 +26,7 @@ from training.augment import Background
 from training.devices import make_accelerator
 from training.engine import FitError, TrainingStopped, build_model, fit, set_mode, unfreeze
 from training.feed import Arrays, PictureFeed
+from training.imagenet import WeightsError
 from training.rates import is_enough, plateau_scale, rates
 from training.recipe import Recipe, RecipeError, Schedule
 from training.splits import Split
@@ -228,6 +229,32 @@ def test_batch_norm_may_keep_its_statistics(run):
     assert all(torch.equal(start[key], kept[key]) for key in moving)
     assert not any(torch.equal(start[key], plain[key]) for key in moving)
     assert not torch.equal(start["bn1.weight"], kept["bn1.weight"])
+
+
+def test_a_network_may_begin_with_the_mean_of_several(run):
+    """Weights and what batch norm remembers; a network that does not fit is named."""
+    several = recipe(model={"weights": ["one", "two", "three"]}).network
+    networks = [build_model(recipe().network, 4) for _ in range(3)]
+    for number, network in enumerate(networks):
+        network.bn1.running_mean.fill_(number**2)
+    mean = weights(build_model(several, 4, networks))
+    states = [weights(network) for network in networks]
+    for key, value in mean.items():
+        wished = torch.stack([state[key].double() for state in states]).mean(0)
+        torch.testing.assert_close(value.double(), wished, atol=1e-6, rtol=1e-5)
+    assert mean["bn1.running_mean"][0] == pytest.approx(5 / 3)
+    networks[1] = build_model(recipe().network, 5)
+    with pytest.raises(WeightsError, match="weights of two do not fit"):
+        build_model(several, 4, networks)
+
+
+def test_another_run_of_one_recipe_ends_in_other_weights(run):
+    first, again, other = (
+        weights(run(name, schedule={"epochs": 1, "run": number}).model)
+        for name, number in (("first", 0), ("again", 0), ("other", 1))
+    )
+    assert all(torch.equal(first[key], again[key]) for key in first)
+    assert not any(torch.equal(first[key], other[key]) for key in first if key.endswith(".weight"))
 
 
 def test_stages_freeze_and_unfreeze(run):

@@ -349,9 +349,13 @@ def test_a_recipe_may_begin_with_another_entrys_weights(place, data, trained, mo
     same = first[LABELS].to_numpy().argmax(1) == then[LABELS].to_numpy().argmax(1)
     assert first["file"].equals(then["file"]) and same.mean() > 0.7  # batch norm goes on learning
     assert "the weights of drawn" in (place / "zoo" / "further" / "README.md").read_text()
+    assert further("mean", 'model.weights=["drawn", "further"]', "schedule.run=1") == 0
+    assert "the mean of the weights of drawn and further" in (place / "zoo" / "mean" / "README.md").read_text()
     assert further("other", "model.weights=drawn", "seed=4") == 1
     assert "trained on another split" in capsys.readouterr().err
     assert further("gone", "model.weights=nobody") != 0
     assert "There is no model" in capsys.readouterr().err
     assert further("unfit", "model.weights=drawn", "model.architecture=test_efficientnet") == 1
     assert "do not fit test_efficientnet" in capsys.readouterr().err
+    assert further("nothing", "model.weights=[]") == 2
+    assert "model.weights" in capsys.readouterr().err
