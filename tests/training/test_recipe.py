@@ -187,6 +187,17 @@ def test_packaged_imagenet_weights_fill_the_whole_backbone(architecture):
     assert not [key for key in same if key.endswith(("weight", "running_var"))]
 
 
+def test_group_norm_takes_the_scales_of_batch_norm():
+    """All that ImageNet's weights hold but batch norm's statistics."""
+    changes = ["model.architecture=efficientnet_lite0", 'model.args={norm_layer="groupnorm1", pad_type="same"}']
+    plain, grouped = (
+        build_model(load_recipe("pbc8-efficientnet-lite0", given).network, 8).state_dict() for given in ([], changes)
+    )
+    assert not [key for key in grouped if "running" in key]
+    assert all(torch.equal(plain[key], value) for key, value in grouped.items() if "classifier" not in key)
+    assert {key for key in plain if key.endswith("weight")} == {key for key in grouped if key.endswith("weight")}
+
+
 def test_weights_that_cannot_be_reached_say_what_to_do():
     with pytest.raises(WeightsError, match="--scratch"):
         build_model(load_recipe("resnet50_frozen").network, 4)
