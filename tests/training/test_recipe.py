@@ -189,7 +189,7 @@ def test_packaged_imagenet_weights_fill_the_whole_backbone(architecture):
 
 def test_group_norm_takes_the_scales_of_batch_norm():
     """All that ImageNet's weights hold but batch norm's statistics."""
-    changes = ["model.architecture=efficientnet_lite0", 'model.args={norm_layer="groupnorm1", pad_type="same"}']
+    changes = ["model.architecture=efficientnet_lite0_gn"]
     plain, grouped = (
         build_model(load_recipe("pbc8-efficientnet-lite0", given).network, 8).state_dict() for given in ([], changes)
     )
