@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -16,7 +17,8 @@ from training.__main__ import main
 from training.explain_quality import carry
 from zoo import benchmarks
 from zoo.entry import EntryError, read_entry
-from zoo.gate import FILE
+from zoo.files import write_json
+from zoo.gate import FILE, read_gate
 from zoo.runtime import Runtime
 
 TOML = """
@@ -86,6 +88,27 @@ def test_a_damaged_gate_is_told_of_and_can_be_fitted_again(place):
     assert main(["gate", str(folder), "--data", str(place / "data")]) == 0
     with Runtime("cpu") as runtime:
         assert runtime.classify(read_entry(folder), draw_cell("monocyte", 1)).distance is not None
+
+
+@pytest.mark.parametrize("misses", [False, True])
+def test_a_cell_finder_that_misses_cells_leaves_the_gate_to_the_network(place, tmp_path, capsys, monkeypatch, misses):
+    """Its limit would be at nothing, and half of the false alarms would be kept for what never raises one."""
+    folder = tmp_path / "drawn"
+    shutil.copytree(place / "zoo" / "drawn", folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["zoo"]["crop"] = "square"
+    write_json(folder / "config.json", config)
+    embed = gate.embed
+
+    def blind(*args):
+        vectors, sure = embed(*args)
+        return vectors, np.zeros_like(sure)
+
+    if misses:
+        monkeypatch.setattr(gate, "embed", blind)
+    assert main(["gate", str(folder), "--data", str(place / "data")]) == 0
+    assert ("the cell finder misses 100.0 %" in capsys.readouterr().err) == misses
+    assert (read_gate(folder, 4).sure == 0) == misses
 
 
 def test_strangers_are_the_same_every_time():
