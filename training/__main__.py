@@ -33,9 +33,10 @@ from training import (
 )
 from training.audit.report import look_for_copies, write
 from training.audit.report import run as run_audit
+from training.averaging import begun
 from training.checkpoint import CheckpointError
 from training.devices import LOGS, make_accelerator
-from training.engine import CHECKPOINT, FitError, TrainingStopped
+from training.engine import FitError, TrainingStopped
 from training.features import feature_table, write_features
 from training.feed import Arrays
 from training.imagenet import WeightsError
@@ -600,7 +601,7 @@ def _train(options: argparse.Namespace) -> int:
     recipe = load_recipe(options.recipe, options.set, options.published, options.scratch)
     recipe, out = with_labels(recipe, options.data), options.out.resolve()
     work = options.work or RUNS / out.name
-    started = (work / CHECKPOINT).exists()
+    started = begun(work)
     refused = _refused(options, recipe, out, work, started)
     if refused:
         return _say(refused, USAGE)

@@ -216,17 +216,18 @@ def _fitting(entry: Entry, recipe: Recipe) -> str:
         kind = {"knn": "k nearest neighbours", "svm": "a support vector machine", "forest": "a random forest"}
         given = f"the features of `{recipe.head.of}`" if recipe.head.of else "raw pixels"
         return f"{kind[recipe.head.kind].capitalize()} on {given}, options {recipe.head.options}."
-    begins_with = recipe.network.begins_with
-    start = {"imagenet": "ImageNet weights", "none": "random weights"}.get(str(recipe.network.weights), "")
-    if begins_with:
-        start = f"the {'mean of the ' if len(begins_with) > 1 else ''}weights of {' and '.join(begins_with)}"
+    named = {"imagenet": "ImageNet weights", "none": "random weights"}
+    start = named.get(recipe.network.weights, f"the weights of {recipe.network.weights}")
     chosen = recipe.schedule.select.removeprefix("val_").replace("_", " ").replace("loss", "log loss")
     steps = "; then ".join(f"{stage.epochs} epochs of {_trained(stage)}" for stage in recipe.course)
     ran = f" {told['epochs']} epochs were run, {told['seconds'] / 60:.0f} minutes on {told['device']}." if told else ""
-    return (
-        f"`{recipe.network.architecture}` from {start}, {steps}, by {recipe.optimizer.name}; the best by {chosen} on "
-        f"validation (epoch {told.get('best_epoch', '?')}).{ran}"
-    )
+    fitting = f"`{recipe.network.architecture}` from {start}, {steps}, by {recipe.optimizer.name}"
+    if recipe.schedule.runs > 1:
+        return (
+            f"{fitting}, {recipe.schedule.runs} times with other orders and changes of pictures; of each run the best "
+            f"epoch by {chosen} on validation, of their weights the mean.{ran}"
+        )
+    return f"{fitting}; the best by {chosen} on validation (epoch {told.get('best_epoch', '?')}).{ran}"
 
 
 def _trained(stage: Stage) -> str:

@@ -14,8 +14,8 @@ import pandas as pd
 from accelerate import Accelerator
 
 from training.audit.report import look_for_copies
+from training.averaging import begun
 from training.data import TrainingDataError
-from training.engine import CHECKPOINT
 from training.evaluate import put_record
 from training.export import record
 from training.recipe import Recipe, load_recipe
@@ -55,7 +55,7 @@ def crossval(plan: Plan, accelerator: Accelerator, say: Say) -> pd.DataFrame:
                 continue
             say(f"== fold {number + 1} of {plan.folds}: {recipe.id}")
             work = folder / f"{recipe.id}.work"
-            resume = (work / CHECKPOINT).exists()
+            resume = begun(work)
             train(Job(recipe, plan.data, folder / recipe.id, work, manifest, plan.originals, resume), accelerator)
         tables.append(tested(read_entry(folder / plan.recipe.id)))
     return pd.concat(tables, ignore_index=True).sort_values("file", ignore_index=True)

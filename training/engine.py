@@ -12,7 +12,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +28,6 @@ from timm.data import Mixup
 from timm.optim import create_optimizer_v2
 from timm.utils import ModelEmaV3
 from torch import nn
-from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
 import zoo.architectures  # noqa: F401 (registers our own networks with timm)
@@ -76,22 +75,17 @@ class Fitted:
     processes: int = 1
 
 
-def build_model(model: Model, classes: int, starts: Sequence[nn.Module] = ()) -> nn.Module:
-    """The recipe's network with `classes` outputs and its start weights: of other networks (`starts`) the mean.
+def build_model(model: Model, classes: int, start: nn.Module | None = None) -> nn.Module:
+    """The recipe's network with `classes` outputs and its start weights, those of another network where it is given.
 
-    Raises WeightsError if they are not here, or do not fit. The mean of several trainings from one start: Wortsman et
-    al., Model soups, 2022.
+    Raises WeightsError if they are not here, or do not fit.
     """
     network = timm.create_model(model.timm_name, pretrained=False, num_classes=classes, **model.timm_args)
-    if model.begins_with:
-        mean = AveragedModel(network, use_buffers=True)
-        for name, start in zip(model.begins_with, starts, strict=True):
-            try:
-                network.load_state_dict(start.state_dict())
-            except RuntimeError as error:
-                raise WeightsError(f"The weights of {name} do not fit {model.architecture}.") from error
-            mean.update_parameters(network)
-        network = mean.module
+    if model.begins_with_entry:
+        try:
+            network.load_state_dict(start.state_dict() if start else {})
+        except RuntimeError as error:
+            raise WeightsError(f"The weights of {model.weights} do not fit {model.architecture}.") from error
     if model.weights == "imagenet":
         load_imagenet(network.backbone if model.head else network, model.architecture)
         # timm's own start for this layer gives logits of some ±10, whose first gradients would undo the pretraining
@@ -137,21 +131,21 @@ def fit(
     accelerator: Accelerator,
     resume: bool = False,
     finish: bool = False,
-    starts: Sequence[nn.Module] = (),
+    start: nn.Module | None = None,
     after_epoch: Callable[[dict[str, float]], None] | None = None,
 ) -> Fitted:
     """Fit `recipe` on the split's training rows, choosing the epoch on validation, as the recipe says.
 
     Keeps `checkpoint.safetensors`, `history.json` and `run.json` in `work`. `finish` gives the best epoch of an
-    unfinished run. `starts` are the networks that a recipe begins with, where it names entries. `after_epoch` is
+    unfinished run. `start` is the network that a recipe begins with, where it names another entry. `after_epoch` is
     told each epoch's figures and may raise to end the run.
 
     Raises TrainingStopped on Ctrl-C (after the running step, state saved), DivergedError on a loss that is not finite,
     FitError on a full disk or a memory too small for two pictures, CheckpointError if `resume` finds a state of other
     making.
     """
-    torch.manual_seed(recipe.chance)
-    run = _Run(recipe, data, split, work, accelerator, starts)
+    torch.manual_seed(recipe.seed)
+    run = _Run(recipe, data, split, work, accelerator, start)
     if resume or finish:
         run.resume()
     if finish:
@@ -175,13 +169,13 @@ class _Run:
         split: Split,
         work: Path,
         accelerator: Accelerator,
-        starts: Sequence[nn.Module],
+        start: nn.Module | None,
     ) -> None:
         self.recipe, self.data, self.split, self.work = recipe, data, split, work
         self.accelerator, self.device = accelerator, accelerator.device
         self.world, self.main = accelerator.num_processes, accelerator.is_main_process
         form = torch.channels_last if recipe.schedule.channels_last else torch.contiguous_format
-        model = build_model(recipe.network, len(recipe.labels), starts)
+        model = build_model(recipe.network, len(recipe.labels), start)
         choices = attributes.choices(data.attributes)
         attributes.widen(model, sum(choices))
         if recipe.augment.mixstyle:

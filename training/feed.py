@@ -36,13 +36,15 @@ ROOMY = 1000.0  # features below it in the first batch stay far below float16's 
 class Arrays:
     """Packed pictures, uint8 (n, height, width, 3), label numbers, int64 (n,), and weights of the loss (n,) if any.
 
-    `attributes` are numbers of what else is known (n, attributes), int64, -1 where it is not.
+    `attributes` are numbers of what else is known (n, attributes), int64, -1 where it is not. `around` are the same
+    pictures with what surrounds the cell, uint8 (n, height, width, 3), where `pictures` show it alone.
     """
 
     pictures: np.ndarray
     labels: np.ndarray
     weights: np.ndarray | None = None
     attributes: np.ndarray | None = None
+    around: np.ndarray | None = None
 
     def weight(self, rows: np.ndarray) -> np.ndarray:
         """Weights of `rows`, float32."""
@@ -181,6 +183,7 @@ class _Augmented(Dataset):
     def __init__(self, recipe: Recipe, data: Arrays, input_size: tuple[int, int], rows: np.ndarray) -> None:
         config = pretrained_cfg(recipe.network)
         self.data, self.seed, self.rows = data, recipe.chance, rows
+        self.surroundings = recipe.augment.surroundings
         self.transform = training_transform(recipe.augment, input_size, config["crop_pct"], self._any)
 
     def _any(self) -> np.ndarray:
@@ -188,11 +191,12 @@ class _Augmented(Dataset):
 
     def __getitem__(self, item: tuple[int, int]) -> tuple[torch.Tensor, int, np.float32]:
         row, seed = item
-        picture = np.array(self.data.pictures[row])
         with torch.random.fork_rng(devices=[]):
             # torch.manual_seed also tells devices, and keeps a traceback of each call for them: a fifth of the time
             torch.default_generator.manual_seed(seed * 1_000_003 + row)
             weight = self.data.weight(np.array([row]))[0]
+            whole = self.data.around is not None and float(torch.rand(())) < self.surroundings
+            picture = np.array((self.data.around if whole else self.data.pictures)[row])
             return self.transform(picture), int(self.data.labels[row]), weight
 
 

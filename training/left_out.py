@@ -15,9 +15,9 @@ import numpy as np
 import pandas as pd
 from accelerate import Accelerator
 
+from training.averaging import begun
 from training.crossval import tested
 from training.data import TrainingDataError
-from training.engine import CHECKPOINT
 from training.evaluate import renewed
 from training.export import record
 from training.mixed import SAME, laboratories
@@ -61,7 +61,7 @@ def leave_out(recipe: Recipe, data: Path, place: Path, accelerator: Accelerator,
             say(f"== {recipe.id} without {name}")
             own = recipe.model_copy(update={"data": recipe.data.model_copy(update={"left_out": name})})
             work = place / f"without-{name}.work"
-            train(Job(own, data, out, work, resume=(work / CHECKPOINT).exists()), accelerator)
+            train(Job(own, data, out, work, resume=begun(work)), accelerator)
         entry = read_entry(out)
         if not entry.ok:
             raise TrainingDataError(f"{out} cannot be read: {entry.reason} Delete it to train it again.")

@@ -70,17 +70,14 @@ class Data(_Part):
     )
 
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-
-
 class Model(_Part):
     """Network and its input."""
 
     architecture: str
-    weights: Name | Annotated[list[Name], Field(min_length=1)] = Field(
+    weights: str = Field(
         "none",
-        description="imagenet; none: random; else the entry whose weights it begins with, of the same classes, or "
-        "several whose weights are averaged",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        description="imagenet; none: random; else the entry whose weights it begins with, of the same classes",
     )
     head: list[str] = Field(
         [], description="Layers between the features and the classes, as of zoo.architectures.transfer; none: own head"
@@ -95,11 +92,9 @@ class Model(_Part):
     interpolation: Literal["bilinear", "bicubic"] = "bicubic"
 
     @property
-    def begins_with(self) -> list[str]:
-        """The entries whose weights it begins with, none where they are ImageNet's or random."""
-        if isinstance(self.weights, list):
-            return self.weights
-        return [] if self.weights in ("imagenet", "none") else [self.weights]
+    def begins_with_entry(self) -> bool:
+        """Whether the weights to begin with are another entry's."""
+        return self.weights not in ("imagenet", "none")
 
     @property
     def timm_name(self) -> str:
@@ -162,6 +157,7 @@ class Schedule(_Part):
         ge=0,
         description="Which of several trainings on one split: order and changes of pictures are others",
     )
+    runs: int = Field(1, gt=0, description="Trained that often from one start; the entry has the mean of their weights")
     compile: bool = False
     cache_features: bool = Field(True, description="A frozen backbone sees each picture once, its features are kept")
     views: int = Field(4, gt=0, description="Augmented views of each picture whose features are kept")
@@ -198,6 +194,9 @@ class Augment(_Part):
     )
     background: float = Field(
         0, ge=0, le=1, description="Probability of another training picture's surroundings, and of its light and slide"
+    )
+    surroundings: float = Field(
+        0, ge=0, le=1, description="Probability that a cell that is seen alone (data.crop) keeps what surrounds it"
     )
     tint: float = Field(0, ge=0, le=1, description="White balance and gamma: exponents and factors of each channel")
     light: float = Field(0, ge=0, lt=1, description="Share by which light falls off across the picture, at the most")
@@ -316,6 +315,8 @@ class Recipe(_Part):
             raise ValueError("a recipe needs a [model] or an [ensemble]")
         if self.attributes and (self.augment.mixup or self.augment.cutmix):
             raise ValueError("attributes are those of one picture: they go with neither mixup nor cutmix")
+        if self.augment.surroundings and self.data.crop != "alone":
+            raise ValueError("augment.surroundings needs cells that are seen alone: set data.crop to alone")
         for stage in self.stages:
             if stage.train != "all" and self.model and not self.model.head:
                 raise ValueError("stages that train a part need model.head, the layers after the backbone")
@@ -340,8 +341,13 @@ class Recipe(_Part):
 
     @property
     def chance(self) -> int:
-        """Seed of what is random while it is trained; `seed` alone is that of the split."""
+        """Seed of what is random while it is trained; `seed` alone is that of the split and of the start weights."""
         return self.seed + 1009 * self.schedule.run
+
+    def of_run(self, number: int) -> Recipe:
+        """The recipe of one of its runs (`schedule.runs`), from 0."""
+        one = {"run": self.schedule.run + number, "runs": 1}
+        return self.model_copy(update={"schedule": self.schedule.model_copy(update=one)})
 
     @property
     def epochs(self) -> int:

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from accelerate import Accelerator
 
+from training.averaging import begun
 from training.checkpoint import CheckpointError
-from training.engine import CHECKPOINT, FitError
+from training.engine import FitError
 from training.imagenet import WeightsError
 from training.recipe import PUBLISHED, SCRATCH, Recipe, load_recipe, recipe_ids
 from training.run import Job, parameters, train
@@ -70,8 +71,8 @@ def wanted(system: str | None = None, only: Sequence[str] | None = None) -> list
 def steps_before(recipe: Recipe) -> int:
     """How many recipes have to be trained one after the other before this one can be."""
     built_on = list(recipe.ensemble.members) if recipe.ensemble else []
-    if recipe.model:
-        built_on += recipe.model.begins_with
+    if recipe.model and recipe.model.begins_with_entry:
+        built_on.append(recipe.model.weights)
     if recipe.head and recipe.head.of:
         built_on.append(recipe.head.of)
     known = set(recipe_ids())
@@ -125,7 +126,7 @@ def _train(recipe: Recipe, data: Path, runs: Path, accelerator: Accelerator, say
     work = runs / recipe.id
     say(f"== {recipe.id}")
     place = None if recipe.ensemble else data if recipe.data.mix else data / recipe.data.name
-    resume = (work / CHECKPOINT).exists()
+    resume = begun(work)
     train(Job(recipe, place, runs / ENTRIES / recipe.id, work, resume=resume), accelerator)
 
 

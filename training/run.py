@@ -16,10 +16,11 @@ from torch import nn
 from training.attributes import read_attributes
 from training.audit.report import Findings, look_for_copies
 from training.audit.report import run as run_audit
+from training.averaging import fit_all
 from training.classical import fit_head, hidden_vectors
 from training.cleaning import Suspects, clean, resample, row_weights
 from training.data import Prepared, TrainingDataError, item_names, prepare, read_labelled
-from training.engine import Fitted, fit
+from training.engine import Fitted
 from training.export import Classical, Maker, Network, network_config, write_entry
 from training.feed import Arrays
 from training.mixed import parts_without, read_mixed
@@ -114,7 +115,10 @@ def make_ready(job: Job, quiet: bool = False) -> Ready:
     known = None
     if recipe.attributes:
         known = read_attributes(job.data / recipe.attributes.folder, item_names(prepared.data.items))
-    return Ready(prepared, Arrays(prepared.pictures, labels, weights, known), split)
+    around = None
+    if recipe.augment.surroundings:
+        around = prepare(prepared.data, recipe.data.packed, "square").pictures
+    return Ready(prepared, Arrays(prepared.pictures, labels, weights, known, around), split)
 
 
 def read_data(recipe: Recipe, place: Path) -> DataSet:
@@ -130,20 +134,21 @@ def read_data(recipe: Recipe, place: Path) -> DataSet:
 
 def _network(job: Job, ready: Ready, accelerator: Accelerator) -> tuple[Maker, dict]:
     job.work.mkdir(parents=True, exist_ok=True)
-    starts = starting_networks(job.recipe, ready.split, job.out)
-    fitted = fit(job.recipe, ready.arrays, ready.split, job.work, accelerator, job.resume, job.finish, starts)
+    start = starting_network(job.recipe, ready.split, job.out)
+    fitted = fit_all(job.recipe, ready.arrays, ready.split, job.work, accelerator, job.resume, job.finish, start)
     return Network(job.recipe, fitted), facts_of(fitted, accelerator.device)
 
 
-def starting_networks(recipe: Recipe, split: Split, out: Path) -> list[nn.Module]:
-    """The networks of the entries that the recipe begins with, if it names any.
+def starting_network(recipe: Recipe, split: Split, out: Path) -> nn.Module | None:
+    """The network of the entry that the recipe begins with, if it names one.
 
-    Raises EntryError if one is not here, TrainingDataError if it was trained on another split.
+    Raises EntryError if it is not here, TrainingDataError if it was trained on another split.
     """
-    entries = [find_entry(name, out) for name in recipe.network.begins_with]
-    for entry in entries:
-        _same_split(entry, split)
-    return [load_model(entry) for entry in entries]
+    if not recipe.network.begins_with_entry:
+        return None
+    entry = find_entry(recipe.network.weights, out)
+    _same_split(entry, split)
+    return load_model(entry)
 
 
 def facts_of(fitted: Fitted, device: torch.device) -> dict:

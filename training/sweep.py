@@ -27,7 +27,7 @@ from training.engine import DivergedError, fit
 from training.feed import Arrays
 from training.rates import lower_is_better
 from training.recipe import Metric, Recipe, RecipeError, as_set, load_recipe
-from training.run import starting_networks
+from training.run import starting_network
 from training.splits import Split
 from zoo.files import write_text
 
@@ -208,8 +208,8 @@ def run(
         work.mkdir(parents=True, exist_ok=True)
         place = Path(mkdtemp(prefix=f"trial-{trial.number}-", dir=work))
         try:
-            starts = starting_networks(recipe, split, place)
-            fitted = fit(recipe, arrays, split, place, accelerator, starts=starts, after_epoch=after_epoch)
+            start = starting_network(recipe, split, place)
+            fitted = fit(recipe, arrays, split, place, accelerator, start=start, after_epoch=after_epoch)
         except DivergedError as error:
             trial.set_user_attr("reason", str(error))
             raise optuna.TrialPruned from error

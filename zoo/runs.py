@@ -56,12 +56,13 @@ def list_runs(folder: Path | None = None) -> list[Run]:
     """Runs of a folder (HEMAZOO_RUNS, or `runs`), the latest first; what cannot be read is left out."""
     place = folder or Path(os.environ.get(VARIABLE) or DEFAULT).expanduser()
     found = []
-    for state in place.glob(f"*/{STATE}"):
+    # of a recipe of several runs each has a folder of its own
+    for state in (*place.glob(f"*/{STATE}"), *place.glob(f"*/run-*/{STATE}")):
         try:
             known = State.model_validate(_read(state))
         except (OSError, ValueError, ValidationError):
             continue  # half-made or foreign: nothing a visitor could act on
-        found.append(Run(state.parent.name, known, _history(state.parent / HISTORY)))
+        found.append(Run(state.parent.relative_to(place).as_posix(), known, _history(state.parent / HISTORY)))
     return sorted(found, key=lambda run: -run.state.updated)
 
 

@@ -23,10 +23,10 @@ from tests.making import LABELS, draw_cell, draw_folder
 from training import mixstyle
 from training.__main__ import main
 from training.augment import Background
+from training.averaging import mean_of
 from training.devices import make_accelerator
 from training.engine import FitError, TrainingStopped, build_model, fit, set_mode, unfreeze
 from training.feed import Arrays, PictureFeed
-from training.imagenet import WeightsError
 from training.rates import is_enough, plateau_scale, rates
 from training.recipe import Recipe, RecipeError, Schedule
 from training.splits import Split
@@ -231,21 +231,23 @@ def test_batch_norm_may_keep_its_statistics(run):
     assert not torch.equal(start["bn1.weight"], kept["bn1.weight"])
 
 
-def test_a_network_may_begin_with_the_mean_of_several(run):
-    """Weights and what batch norm remembers; a network that does not fit is named."""
-    several = recipe(model={"weights": ["one", "two", "three"]}).network
-    networks = [build_model(recipe().network, 4) for _ in range(3)]
-    for number, network in enumerate(networks):
-        network.bn1.running_mean.fill_(number**2)
-    mean = weights(build_model(several, 4, networks))
-    states = [weights(network) for network in networks]
+def test_the_mean_of_several_runs(run, arrays, split):
+    """Weights are means; batch norm's statistics are looked at again, those of the mean's own activations."""
+    parts = {"schedule": {"epochs": 1, "runs": 2, "batch_size": 16, "precision": "fp32"}}
+    found = [run(f"run{number}", schedule={**parts["schedule"], "runs": 1, "run": number}) for number in range(2)]
+    made = mean_of(recipe(**parts), arrays, split, found, torch.device("cpu"))
+    one, other = (weights(fitted.model) for fitted in found)
+    mean = weights(made.model)
     for key, value in mean.items():
-        wished = torch.stack([state[key].double() for state in states]).mean(0)
-        torch.testing.assert_close(value.double(), wished, atol=1e-6, rtol=1e-5)
-    assert mean["bn1.running_mean"][0] == pytest.approx(5 / 3)
-    networks[1] = build_model(recipe().network, 5)
-    with pytest.raises(WeightsError, match="weights of two do not fit"):
-        build_model(several, 4, networks)
+        if "running" in key:
+            assert not torch.equal(value, (one[key] + other[key]) / 2)
+        elif "num_batches" not in key:
+            torch.testing.assert_close(value, (one[key] + other[key]) / 2)
+    assert [entry["run"] for entry in made.history] == [1, 2]
+    assert not made.model.training
+    assert all(torch.equal(mean[key], value) for key, value in weights(
+        mean_of(recipe(**parts), arrays, split, found, torch.device("cpu")).model
+    ).items())  # fmt: skip
 
 
 def test_another_run_of_one_recipe_ends_in_other_weights(run):
@@ -255,6 +257,20 @@ def test_another_run_of_one_recipe_ends_in_other_weights(run):
     )
     assert all(torch.equal(first[key], again[key]) for key in first)
     assert not any(torch.equal(first[key], other[key]) for key in first if key.endswith(".weight"))
+
+
+@pytest.mark.parametrize("share", [0.5, 1.0])
+def test_cells_may_keep_their_surroundings(split, share):
+    """About that share of a training epoch, the same ones whenever it is gone over again; none where it is judged."""
+    alone, around = (np.full((144, SIDE, SIDE, 3), value, np.uint8) for value in (60, 200))
+    data = Arrays(alone, np.arange(144) % 4, around=around)
+    drawn = recipe(data={"crop": "alone"}, augment={"surroundings": share, "rotation": 0})
+    feed = PictureFeed(drawn, data, (SIDE, SIDE), split.rows["train"])
+    seen = [np.concatenate([b[0].mean((1, 2, 3)).numpy() for b in feed.train(1, [split.rows["train"]])]) for _ in "ab"]
+    assert np.array_equal(*seen)
+    plain = torch.cat(list(feed.look(split.rows["val"]))).mean((1, 2, 3))
+    kept = np.mean(seen[0] > plain.max().item() + 0.1)
+    assert kept == 1 if share == 1 else 0.25 < kept < 0.75
 
 
 def test_stages_freeze_and_unfreeze(run):

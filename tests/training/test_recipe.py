@@ -187,6 +187,12 @@ def test_packaged_imagenet_weights_fill_the_whole_backbone(architecture):
     assert not [key for key in same if key.endswith(("weight", "running_var"))]
 
 
+def test_surroundings_are_those_of_cells_that_are_seen_alone():
+    assert load_recipe("champion8", ["augment.surroundings=0.5"]).augment.surroundings == 0.5
+    with pytest.raises(RecipeError, match=r"set data\.crop to alone"):
+        load_recipe("pbc8-efficientnet-lite0", ["augment.surroundings=0.5"])
+
+
 def test_group_norm_takes_the_scales_of_batch_norm():
     """All that ImageNet's weights hold but batch norm's statistics."""
     changes = ["model.architecture=efficientnet_lite0_gn"]

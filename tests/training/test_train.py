@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from zoo import metrics, scoring
 from zoo.batch import classify_files
 from zoo.calibration import scaling_of
 from zoo.entry import read_entry, read_history, read_predictions
+from zoo.runs import list_runs
 from zoo.runtime import Runtime
 
 ROOT = Path(__file__).parents[2]
@@ -190,9 +192,9 @@ def start(place: Path, data: Path, *more: str) -> subprocess.Popen:
     )
 
 
-def wait_for_epoch(place: Path, epoch: int, run: subprocess.Popen) -> None:
+def wait_for_epoch(place: Path, epoch: int, run: subprocess.Popen, part: str = "") -> None:
     deadline = time.monotonic() + 120
-    history = place / "runs" / "drawn" / "history.json"
+    history = place / "runs" / "drawn" / part / "history.json"
     while time.monotonic() < deadline and run.poll() is None:
         if history.exists() and len(json.loads(history.read_text())) >= epoch:
             return
@@ -226,6 +228,34 @@ def test_killed_then_resumed_ends_in_the_same_weights(place, data, trained):
     assert run.communicate(timeout=120) is not None
     assert run.returncode == 0
     assert same_weights(place / "zoo" / "drawn", trained)
+
+
+def test_several_runs_are_averaged_whenever_they_were_stopped(place, data, trained, capsys):
+    """Killed in the second run, the first is not trained again; the entry tells of both."""
+    changes = [word for change in ("schedule.epochs=2", "schedule.runs=2") for word in ("--set", change)]
+    run = start(place, data, *changes)
+    wait_for_epoch(place, 1, run, "run-2")
+    os.killpg(run.pid, signal.SIGKILL)
+    run.communicate(timeout=60)
+    assert train(place, data, *changes) == 2
+    assert "--resume" in capsys.readouterr().err
+    assert [found.name for found in list_runs(place / "runs")] == ["drawn/run-2"]
+    shutil.copytree(place / "runs", place / "kept")
+    assert train(place, data, "--resume", *changes) == 0
+    said = capsys.readouterr()
+    assert (said.out + said.err).count("train_loss") <= 1  # the rest of the second
+    assert not (place / "runs" / "drawn").exists()
+    shutil.move(place / "zoo" / "drawn", place / "resumed")
+    assert train(place, data, *changes) == 0
+    assert same_weights(place / "zoo" / "drawn", place / "resumed")
+    made = read_entry(place / "resumed")
+    history = read_history(made)
+    assert history["run"].tolist() == [1, 1, 2, 2]
+    assert history["epoch"].tolist() == [1, 2, 3, 4]
+    assert "2 times with other orders" in (place / "resumed" / "README.md").read_text()
+    # a run that was begun may be taken as it is
+    shutil.move(place / "kept" / "drawn", place / "runs" / "drawn")
+    assert train(place, data, "--finish", *changes) == 0
 
 
 def test_an_unfinished_run_is_not_trampled_on(place, data, capsys):
@@ -349,13 +379,9 @@ def test_a_recipe_may_begin_with_another_entrys_weights(place, data, trained, mo
     same = first[LABELS].to_numpy().argmax(1) == then[LABELS].to_numpy().argmax(1)
     assert first["file"].equals(then["file"]) and same.mean() > 0.7  # batch norm goes on learning
     assert "the weights of drawn" in (place / "zoo" / "further" / "README.md").read_text()
-    assert further("mean", 'model.weights=["drawn", "further"]', "schedule.run=1") == 0
-    assert "the mean of the weights of drawn and further" in (place / "zoo" / "mean" / "README.md").read_text()
     assert further("other", "model.weights=drawn", "seed=4") == 1
     assert "trained on another split" in capsys.readouterr().err
     assert further("gone", "model.weights=nobody") != 0
     assert "There is no model" in capsys.readouterr().err
     assert further("unfit", "model.weights=drawn", "model.architecture=test_efficientnet") == 1
     assert "do not fit test_efficientnet" in capsys.readouterr().err
-    assert further("nothing", "model.weights=[]") == 2
-    assert "model.weights" in capsys.readouterr().err
