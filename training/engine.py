@@ -539,7 +539,9 @@ class _Run:
         self.save()
         if self.main:
             self._write(lambda: write_json(self.work / HISTORY, self.history))
-            self.accelerator.log(entry, step=len(self.history))
+            # the runs of one training follow each other in its log
+            before = self.recipe.schedule.run * self.recipe.epochs
+            self.accelerator.log(entry, step=before + len(self.history))
         self.told = 0.0
         self.tell()
         return entry

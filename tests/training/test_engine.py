@@ -585,9 +585,13 @@ def test_two_processes_give_what_one_gives(place):
 
 
 def test_epochs_are_reported_to_tensorboard(place):
-    pytest.importorskip("tensorboard")
-    assert main([*command("cells")[2:], "--log", "tensorboard"]) == 0
-    assert list((place / "runs" / "logs" / "mine").rglob("events.out.tfevents.*"))
+    """Those of several runs after each other."""
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    several = ["--set", "schedule.runs=2", "--set", "stages=[{epochs=2}]"]
+    assert main([*command("cells")[2:], *several, "--log", "tensorboard"]) == 0
+    (written,) = {path.parent for path in (place / "runs" / "logs" / "mine").rglob("events.out.tfevents.*")}
+    told = accumulator.EventAccumulator(str(written)).Reload()
+    assert [event.step for event in told.Scalars("val_loss")] == [1, 2, 3, 4]
 
 
 def test_a_tracker_that_is_not_installed_is_named(place, capsys):
