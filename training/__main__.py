@@ -640,8 +640,9 @@ def _sweep(options: argparse.Namespace) -> int:
 
     def ready(recipe: Recipe) -> tuple[Recipe, Arrays, Split]:
         recipe = with_labels(recipe, options.data)
-        # trials of one data set and split share them
-        key = f"{recipe.data} {recipe.clean} {recipe.balance} {recipe.seed}"
+        # trials of one data set and split share them; what is known beside a picture is read where it is asked for
+        beside = f"{recipe.attributes} {recipe.augment.surroundings > 0}"
+        key = f"{recipe.data} {recipe.clean} {recipe.balance} {recipe.seed} {beside}"
         if key not in kept:
             kept[key] = make_ready(Job(recipe, options.data, out, out, options.split, options.originals))
         return recipe, kept[key].arrays, kept[key].split

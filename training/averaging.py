@@ -17,12 +17,10 @@ from torch.optim.swa_utils import AveragedModel, update_bn
 from tqdm import tqdm
 
 from training.engine import CHECKPOINT, FitError, Fitted, fit
-from training.feed import Arrays, PictureFeed
+from training.feed import PASS_BATCH, Arrays, PictureFeed
 from training.recipe import Recipe
 from training.splits import Split
 from zoo.runs import STATE
-
-PASS_BATCH = 64
 
 
 def fit_all(
@@ -77,7 +75,8 @@ def mean_of(recipe: Recipe, data: Arrays, split: Split, found: Sequence[Fitted],
     network = averaged.module.to(device)
     feed = PictureFeed(recipe, data, recipe.network.input_size, split.rows["train"])
     rows = np.random.default_rng(recipe.chance).permutation(split.rows["train"])
-    parts = [rows[i : i + PASS_BATCH] for i in range(0, len(rows) - len(rows) % PASS_BATCH or 1, PASS_BATCH)]
+    # whole batches, or all there is
+    parts = [rows[i : i + PASS_BATCH] for i in range(0, max(1, len(rows) - PASS_BATCH + 1), PASS_BATCH)]
     batches = (batch[0] for batch in feed.train(0, parts))
     with (
         torch.random.fork_rng(devices=[]),
