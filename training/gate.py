@@ -83,15 +83,16 @@ def make_gate(
     if entry.config is None or entry.config.zoo.crop not in LOOKED_FOR:
         return fit_gate(vectors, numbers, limits, others)
     # either may raise the alarm, so that each gets half of what is allowed
-    if np.quantile(sure, FALSE_ALARMS / 2) == 0:
+    half = FALSE_ALARMS / 2
+    if np.quantile(sure, half) == 0:
         missed = 100 * np.mean(sure == 0)
         say(
             f"{entry.id}: the cell finder misses {missed:.1f} % of the validation cells, more than may be marked. "
             "The gate goes by what the network sees alone."
         )
         return fit_gate(vectors, numbers, limits, others)
-    gate = fit_gate(vectors, numbers, limits, others, false_alarms=FALSE_ALARMS / 2)
-    return with_finder(gate, sure, unsure, FALSE_ALARMS / 2)
+    gate = fit_gate(vectors, numbers, limits, others, false_alarms=half)
+    return with_finder(gate, sure, unsure, half)
 
 
 def cells_elsewhere(entry: Entry, root: Path) -> list[Item]:

@@ -230,7 +230,7 @@ def test_killed_then_resumed_ends_in_the_same_weights(place, data, trained):
     assert same_weights(place / "zoo" / "drawn", trained)
 
 
-def test_several_runs_are_averaged_whenever_they_were_stopped(place, data, trained, capsys):
+def test_several_runs_are_averaged_whenever_they_were_stopped(place, data, capsys):
     """Killed in the second run, the first is not trained again; the entry tells of both."""
     changes = [word for change in ("schedule.epochs=2", "schedule.runs=2") for word in ("--set", change)]
     run = start(place, data, *changes)
