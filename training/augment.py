@@ -26,6 +26,7 @@ TIGHT = (1.0, 1.4)  # sides of a cell's box that a tight frame is wide
 BEST = 95  # JPEG quality beyond which nothing is seen of it
 RIM = 0.02  # of the side over which a cell goes over into another picture's surroundings
 LIGHTS = (0.6, 1.6)  # factors by which one slide's light may become another's
+SPREADS = (0.5, 2.0)  # factors by which one picture's contrast may become another's
 BLURRED = 0.3  # share of pictures out of focus
 SHARP = 0.1  # pixels of blur that cannot be seen
 MUCH = 1.5  # times smaller a picture may become in one bilinear warp before it is averaged first
@@ -77,15 +78,21 @@ def training_transform(
     """Random changes of uint8 pixels (h, w, 3) that make them a uint8 tensor (*input_size, 3) of training.
 
     `input_size` is (height, width) in pixels, `seen` the middle share of the picture's sides that fills it. `other`
-    draws another training picture, for its background. All that is random is drawn from torch's generator.
+    draws another training picture, for its background or colours. All that is random is drawn from torch's generator.
     """
-    moved = Background(augment.background, other) if augment.background and other else None
+    borrowed: list[Callable[[np.ndarray], np.ndarray]] = []
+    if augment.background and other:
+        borrowed.append(Background(augment.background, other))
+    if augment.colour_transfer and other:
+        borrowed.append(ColourTransfer(augment.colour_transfer, other))
     warp, colours, stored, blur = Warp(augment, input_size, seen), Colours(augment), Storage(augment), Blur(augment)
     steps = _rest(augment)
     rest = v2.Compose(steps) if steps else None
 
     def transform(pixels: np.ndarray) -> torch.Tensor:
-        changed = torch.from_numpy(blur(stored(colours(warp(moved(pixels) if moved else pixels)))))
+        for borrow in borrowed:
+            pixels = borrow(pixels)
+        changed = torch.from_numpy(blur(stored(colours(warp(pixels)))))
         return rest(changed.permute(2, 0, 1).contiguous()).permute(1, 2, 0) if rest else changed
 
     return transform
@@ -210,6 +217,35 @@ class Background:
         light = np.clip(there / np.maximum(here, 1), *LIGHTS)
         empty = ground + others * (there - ground)
         return (own * light * pixels + (1 - own) * empty).clip(0, 255).astype(np.uint8)
+
+
+class ColourTransfer:
+    """Gives a picture another's mean and spread of each channel in CIE L*a*b*, or a random share of the way to them.
+
+    Reinhard et al. 2001, doi:10.1109/38.946629. Where pictures of several laboratories are trained on, their stains and
+    cameras are exchanged so.
+    """
+
+    def __init__(self, probability: float, other: Callable[[], np.ndarray]) -> None:
+        self.probability, self.other = probability, other
+
+    def __call__(self, pixels: np.ndarray) -> np.ndarray:
+        """uint8 (h, w, 3) → the same shape."""
+        if torch.rand(()) >= self.probability:
+            return pixels
+        share = float(torch.rand(()))
+        lab = _lab(pixels)
+        (mean, spread), (to_mean, to_spread) = (cv2.meanStdDev(each) for each in (lab, _lab(self.other())))
+        # a channel without contrast has none to be stretched, and its noise is not to become the picture
+        gain = np.clip(to_spread / np.maximum(spread, 1), *SPREADS) ** share
+        moved = (lab - mean.T) * gain.T + mean.T + share * (to_mean - mean).T
+        back = cv2.cvtColor(moved.astype(np.float32), cv2.COLOR_LAB2RGB)
+        return (255 * back).round().clip(0, 255).astype(np.uint8)
+
+
+def _lab(pixels: np.ndarray) -> np.ndarray:
+    """CIE L*a*b* (h, w, 3) of sRGB bytes, L* from 0 to 100."""
+    return cv2.cvtColor(np.float32(pixels) / 255, cv2.COLOR_RGB2LAB)
 
 
 def _cell_of(pixels: np.ndarray) -> np.ndarray | None:

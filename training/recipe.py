@@ -195,6 +195,9 @@ class Augment(_Part):
     background: float = Field(
         0, ge=0, le=1, description="Probability of another training picture's surroundings, and of its light and slide"
     )
+    colour_transfer: float = Field(
+        0, ge=0, le=1, description="Probability of another training picture's colours, or some of the way to them"
+    )
     surroundings: float = Field(
         0, ge=0, le=1, description="Probability that a cell that is seen alone (data.crop) keeps what surrounds it"
     )

@@ -22,7 +22,7 @@ from PIL import Image
 from tests.making import LABELS, draw_cell, draw_folder
 from training import mixstyle
 from training.__main__ import main
-from training.augment import Background
+from training.augment import Background, ColourTransfer
 from training.averaging import mean_of
 from training.devices import make_accelerator
 from training.engine import FitError, TrainingStopped, build_model, fit, set_mode, unfreeze
@@ -137,6 +137,7 @@ def test_every_optimiser_learns(run, name):
         {"augment": {"mixup": 0.2, "cutmix": 0.5}, "schedule": {"batch_size": 15}},
         {"augment": {"mixstyle": 1.0}, "optimizer": {"ema_decay": 0.9}},
         {"augment": {"background": 1.0}},
+        {"augment": {"colour_transfer": 1.0}},
         {"schedule": {"precision": "bf16", "channels_last": False}},
         {"schedule": {"rate": "one_cycle", "warmup_epochs": 1}},
     ],
@@ -187,6 +188,20 @@ def test_a_background_is_anothers_and_the_cell_stays():
     assert np.corrcoef(new[inside].ravel(), mine[inside].ravel())[0, 1] > 0.95
     empty = np.full((60, 60, 3), 230, np.uint8)
     assert np.array_equal(Background(1.0, lambda: other)(empty), empty)  # without a cell nothing is changed
+
+
+def test_colours_are_anothers_and_the_pattern_stays(monkeypatch):
+    mine, other = (np.asarray(draw_cell(*drawn, (120, 120))) for drawn in (("neutrophil", 3), ("lymphocyte", 4)))
+    other = (other * np.array([0.95, 0.75, 0.85])).astype(np.uint8)  # a slide of another colour
+    monkeypatch.setattr(torch, "rand", lambda size: torch.ones(size) * 0.999)  # all of the way
+    new = ColourTransfer(1.0, lambda: other)(mine)
+    means = [cv2.cvtColor(np.float32(each) / 255, cv2.COLOR_RGB2LAB).mean((0, 1)) for each in (mine, other, new)]
+    assert np.abs(means[0] - means[1]).max() > 8
+    assert np.abs(means[2] - means[1]).max() < 2  # but for what a byte cannot hold
+    assert np.corrcoef(new[..., 1].ravel(), mine[..., 1].ravel())[0, 1] > 0.95
+    flat = np.full((40, 40, 3), 230, np.uint8)
+    spread = ColourTransfer(1.0, lambda: other)(flat).std((0, 1))
+    assert spread.max() == 0  # nothing is made up where there is nothing
 
 
 def test_a_slow_average_forgets_the_weights_it_began_with(run):

@@ -104,6 +104,7 @@ CHANGES = {
     "resolution": 0.3,
     "jpeg": 20,
     "background": 0.5,
+    "colour_transfer": 0.5,
 }
 
 
