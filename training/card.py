@@ -133,11 +133,9 @@ def _published(entry: Entry, recipe: Recipe) -> str:
 def _use(entry: Entry, repo: str) -> str:
     config = entry.config
     if config is None or config.zoo.members or config.zoo.head or config.zoo.crop != "none":
-        crop = (
-            ""
-            if config is None or config.zoo.crop == "none"
-            else f" It sees the cell as `zoo.localise.cut` cuts it out ({config.zoo.crop})."
-        )
+        crop = ""
+        if config is not None and config.zoo.crop != "none" and not config.zoo.members:  # members cut for themselves
+            crop = f" It sees the cell as `zoo.localise.cut` cuts it out ({config.zoo.crop})."
         return f"""## Use
 
 ```python
