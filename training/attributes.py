@@ -1,11 +1,14 @@
-"""What else is known of a cell, learnt beside its kind: the shape of its nucleus, its granules, its colours.
+"""What else is known of a cell, learnt beside its kind: the shape of its nucleus, its granules, its stage.
 
 A network gets outputs for every attribute while it trains, and loses them at the end: entries tell the kind alone.
-Attributes of PBC's cells: WBCAtt (Tsutsui, Pang & Wen 2023, NeurIPS Datasets and Benchmarks, arXiv:2306.13531).
+Attributes of PBC's cells: WBCAtt (Tsutsui, Pang & Wen 2023, NeurIPS Datasets and Benchmarks, arXiv:2306.13531), and
+what their files' names begin with: BNE and SNE are band and segmented neutrophils, PMY, MY and MMY the stages of
+immature granulocytes.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
@@ -21,6 +24,32 @@ from training.recipe import Attributes, RecipeError
 NAME = "img_name"
 NOT_ATTRIBUTES = (NAME, "label", "path")  # columns that tell something else
 UNKNOWN = -1
+_LETTERS = re.compile(r"[^\W\d_]+")
+
+
+def read_known(wanted: Attributes, data: Path, files: Sequence[str]) -> np.ndarray:
+    """What a recipe wants to be learnt of each file beside its kind, int64 (files, attributes), -1 where unknown.
+
+    Tables are looked for from the folder `data`. Raises TrainingDataError if nothing is known of any file.
+    """
+    found = [read_attributes(data / wanted.folder, files)] if wanted.folder else []
+    if wanted.names:
+        found.append(read_names(files))
+    return np.concatenate(found, axis=1)
+
+
+def read_names(files: Sequence[str]) -> np.ndarray:
+    """Numbers of the letters that each file's name begins with (files, 1), int64, -1 where it begins with none.
+
+    Raises TrainingDataError if that tells no file from another.
+    """
+    begun = [_LETTERS.match(PurePosixPath(file).name) for file in files]
+    found = pd.Categorical([letters and letters[0].upper() for letters in begun])
+    if len(found.categories) < 2:
+        raise TrainingDataError(
+            "The names of these files do not begin with letters that tell them apart. Leave attributes.names out."
+        )
+    return found.codes.astype(np.int64)[:, None]
 
 
 def read_attributes(folder: Path, files: Sequence[str]) -> np.ndarray:

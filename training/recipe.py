@@ -263,8 +263,17 @@ class Balance(_Part):
 class Attributes(_Part):
     """What else is known of training pictures, learnt beside their kind; the entry tells the kind alone."""
 
-    folder: str = Field(description="Folder of tables (CSV: img_name, an attribute a column), in that of --data")
+    folder: str = Field(
+        "", description="Folder of tables (CSV: img_name, an attribute a column), in that of --data; none: no tables"
+    )
+    names: bool = Field(False, description="The letters a file's name begins with are an attribute: PBC's subclasses")
     weight: float = Field(0.3, gt=0, description="Of the attributes' mean loss, beside the kind's")
+
+    @model_validator(mode="after")
+    def _some(self) -> Attributes:
+        if not self.folder and not self.names:
+            raise ValueError("name a folder of tables, or set names to true")
+        return self
 
 
 class Head(_Part):

@@ -13,7 +13,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from training.attributes import read_attributes
+from training.attributes import read_known
 from training.audit.report import Findings, look_for_copies
 from training.audit.report import run as run_audit
 from training.averaging import fit_all
@@ -114,7 +114,7 @@ def make_ready(job: Job, quiet: bool = False) -> Ready:
     weights = row_weights(recipe.balance, split, labels, split.cells)
     known = None
     if recipe.attributes:
-        known = read_attributes(job.data / recipe.attributes.folder, item_names(prepared.data.items))
+        known = read_known(recipe.attributes, job.data, item_names(prepared.data.items))
     around = None
     if recipe.augment.surroundings:
         around = prepare(prepared.data, recipe.data.packed, "square").pictures

@@ -14,7 +14,7 @@ from tests.making import LABELS, draw_cell, draw_folder, make_predictions
 from tests.training.test_train import RECIPE
 from training import left_out, mixed
 from training.__main__ import main
-from training.attributes import UNKNOWN, Loss, narrow, read_attributes, widen
+from training.attributes import UNKNOWN, Loss, narrow, read_attributes, read_known, read_names, widen
 from training.data import TrainingDataError
 from training.engine import build_model
 from training.recipe import Attributes, Model
@@ -76,7 +76,7 @@ def test_attributes_are_learnt_beside_the_kind(place, capsys):
     first, second = (read_predictions(entry, "mixed-test")[entry.labels].to_numpy() for entry in (beside, alone))
     assert first.shape == second.shape
     assert not np.allclose(first, second)
-    assert beside.recipe["attributes"] == {"folder": "known", "weight": 0.5}
+    assert beside.recipe["attributes"] == {"folder": "known", "names": False, "weight": 0.5}
 
 
 @pytest.mark.parametrize(
@@ -92,6 +92,25 @@ def test_attributes_that_tell_nothing_are_refused(table, said, tmp_path):
         (tmp_path / "some.csv").write_text(table)
     with pytest.raises(TrainingDataError, match=said):
         read_attributes(tmp_path, ["pbc/neutrophil/a.png"])
+
+
+def test_names_tell_subclasses(tmp_path):
+    """PBC's files are named after finer classes than their folders."""
+    files = ["ig/MMY_1.jpg", "neutrophil/BNE_7.jpg", "neutrophil/bne_8.jpg", "ig/12.jpg"]
+    found = read_names(files)[:, 0]
+    assert found[1] == found[2] != found[0]
+    assert found[3] == UNKNOWN
+    (tmp_path / "known").mkdir()
+    (tmp_path / "known" / "some.csv").write_text("img_name,shape\nMMY_1.jpg,round\n")
+    both = read_known(Attributes(folder="known", names=True), tmp_path, files)
+    assert both.shape == (4, 2)
+    assert both[:, 1].tolist() == found.tolist()
+
+
+@pytest.mark.parametrize("files", [["a/1.png", "b/2.png"], ["a/cell-1.png", "b/cell-2.png"]])
+def test_names_that_tell_nothing_are_refused(files):
+    with pytest.raises(TrainingDataError, match=r"attributes\.names"):
+        read_names(files)
 
 
 def test_what_is_not_known_weighs_nothing():
