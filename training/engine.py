@@ -10,6 +10,7 @@ import errno
 import math
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -483,7 +484,9 @@ class _Run:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         parts = math.ceil(self.batch / self.part)
-        tqdm.write(f"Out of memory: going on with {self.part} pictures at a time, {parts} parts a batch.")
+        tqdm.write(
+            f"Out of memory: going on with {self.part} pictures at a time, {parts} parts a batch.", file=sys.stderr
+        )
 
     def _check(self, loss: float) -> None:
         if self.world > 1:
@@ -529,7 +532,7 @@ class _Run:
             self._check(loss)
         self.history.append(entry)
         if self.main:
-            tqdm.write("  ".join(f"{key} {value:.4g}" for key, value in entry.items()))
+            tqdm.write("  ".join(f"{key} {value:.4g}" for key, value in entry.items()), file=sys.stderr)
         if self.rank(entry) < min(map(self.rank, self.history[:-1]), default=(math.inf,)):
             self.best_epoch = len(self.history)
             self.best.load_state_dict(self.judged.state_dict())
@@ -635,7 +638,7 @@ def _stop_on_interrupt() -> Iterator[Callable[[], bool]]:
         if hit:
             raise KeyboardInterrupt
         hit = True
-        tqdm.write("Stopping after this step; the state is saved. Press Ctrl-C again to stop at once.")
+        tqdm.write("Stopping after this step; the state is saved. Press Ctrl-C again to stop at once.", file=sys.stderr)
 
     before = signal.signal(signal.SIGINT, note)
     try:

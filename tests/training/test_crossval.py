@@ -33,9 +33,10 @@ def run(place, *more: object) -> int:
 def test_every_cell_is_answered_for_by_a_fold_that_never_saw_it(place, monkeypatch, capsys):
     monkeypatch.setenv("HEMAZOO_CACHE", str(place / "cache"))
     monkeypatch.chdir(place)
-    assert main(["train", "drawn.toml", "--data", "drawn", "--out", "zoo/drawn", "--device", "cpu"]) == 0
+    assert main(["train", "drawn.toml", "--data", "drawn", "--out", "zoo/drawn", "--device", "cpu", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["id"] == "drawn"  # epochs are told on stderr
     assert run(place, "--into", "zoo/drawn", "--json") == 0
-    told = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
+    told = json.loads(capsys.readouterr().out)
     entry = read_entry(place / "zoo" / "drawn")
     table = read_predictions(entry, "drawn-grouped-cv")
     assert len(table) == 33 and table["file"].is_unique

@@ -447,7 +447,7 @@ def test_too_little_memory_halves_what_is_run_at_a_time(run, small_memory, capsy
     whole = run("enough", model=PARTED, optimizer=PLAIN, schedule={"epochs": 1}).model
     small_memory(5)
     found = run("short", model=PARTED, optimizer=PLAIN, schedule={"epochs": 1}).model
-    said = capsys.readouterr().out
+    said = capsys.readouterr().err
     assert "going on with 8 pictures at a time, 2 parts a batch" in said
     assert "going on with 4 pictures at a time, 4 parts a batch" in said
     assert said.count("Out of memory") == 2
