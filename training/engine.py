@@ -246,13 +246,16 @@ class _Run:
         return stage.train == "head" and self.recipe.schedule.cache_features and not mixed
 
     def _feed(self, stage: Stage) -> Feed:
-        size = stage.input_size or self.recipe.network.input_size
+        size = self._size(stage)
         if not self.kept:
             return PictureFeed(self.recipe, self.data, size, self.split.rows["train"])
         with self.accelerator.main_process_first():
             return keep_features(
                 self.recipe, self.data, self.split.hash, dict(self.split.rows), self.model, self.device, size, self.main
             )
+
+    def _size(self, stage: Stage) -> tuple[int, int]:
+        return stage.input_size or self.recipe.network.input_size
 
     def _runner(self) -> nn.Module:
         """What a step calls: the network, or what follows kept features; compiled and shared among processes."""
@@ -530,10 +533,11 @@ class _Run:
         }
         if not math.isfinite(loss):
             self._check(loss)
+        rivals = self._rivals()
         self.history.append(entry)
         if self.main:
             tqdm.write("  ".join(f"{key} {value:.4g}" for key, value in entry.items()), file=sys.stderr)
-        if self.rank(entry) < min(map(self.rank, self.history[:-1]), default=(math.inf,)):
+        if self.rank(entry) < min(map(self.rank, rivals), default=(math.inf,)):
             self.best_epoch = len(self.history)
             self.best.load_state_dict(self.judged.state_dict())
         self.epoch, self.step, self.sums = self.epoch + 1, 0, [0.0, 0.0, 0.0]
@@ -548,6 +552,11 @@ class _Run:
         self.told = 0.0
         self.tell()
         return entry
+
+    def _rivals(self) -> list[dict[str, float]]:
+        """Epochs so far that were judged on pictures of the running stage's size: others do not compare."""
+        stages, size = self.recipe.course, self._size(self.recipe.course[self.stage])
+        return [entry for entry in self.history if self._size(stages[int(entry["stage"]) - 1]) == size]
 
     def _next_stage(self) -> None:
         """The next stage begins with the best weights so far."""

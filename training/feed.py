@@ -70,14 +70,15 @@ class PictureFeed:
     def __init__(self, recipe: Recipe, data: Arrays, input_size: tuple[int, int], rows: np.ndarray) -> None:
         self.made = Made(recipe, data, input_size, rows)
         self.data = data
-        self.prepare = preprocessor(pretrained_cfg(recipe.network))
+        # judged at the size that is trained at: at another a network that learns looks as if it forgot
+        self.prepare = preprocessor({**pretrained_cfg(recipe.network), "input_size": [3, *input_size]})
 
     def train(self, epoch: int, batches: list[np.ndarray]) -> Iterator[Batch]:
         """Augmented float32 pictures (B, 3, H, W), labels and weights."""
         yield from self.made.batches(epoch, batches)
 
     def look(self, rows: np.ndarray) -> Iterator[torch.Tensor]:
-        """Pictures (B, 3, H, W) as the entry will see them, at the recipe's own input size."""
+        """Pictures (B, 3, H, W) as an entry of this size sees them."""
         for start in range(0, len(rows), VALIDATION_BATCH):
             part = rows[start : start + VALIDATION_BATCH]
             yield torch.stack([self.prepare(Image.fromarray(self.data.pictures[row])) for row in part])

@@ -28,10 +28,11 @@ from training.devices import make_accelerator
 from training.engine import FitError, TrainingStopped, build_model, fit, set_mode, unfreeze
 from training.feed import Arrays, PictureFeed
 from training.rates import is_enough, plateau_scale, rates
-from training.recipe import Recipe, RecipeError, Schedule
+from training.recipe import Recipe, RecipeError, Schedule, pretrained_cfg
 from training.splits import Split
 from zoo.entry import read_entry, read_predictions
 from zoo.localise import find_cell
+from zoo.preprocess import preprocessor
 
 ROOT = Path(__file__).parents[2]
 SIDE = 48
@@ -383,6 +384,24 @@ def test_opencv_used_before_does_not_stop_the_workers(run):
 def test_stages_grow_the_pictures(run):
     stages = [{"epochs": 1, "input_size": [32, 32]}, {"epochs": 1}]
     assert [entry["stage"] for entry in run(stages=stages).history] == [1, 2]
+
+
+def test_an_epoch_is_judged_at_the_size_it_was_trained_at(run, arrays, split):
+    fitted = run(stages=[{"epochs": 1, "input_size": [32, 32]}])
+    prepare = preprocessor({**pretrained_cfg(recipe().network), "input_size": [3, 32, 32]})
+    rows = split.rows["val"]
+    with torch.inference_mode():
+        logits = fitted.model(torch.stack([prepare(Image.fromarray(arrays.pictures[row])) for row in rows]))
+    loss = torch.nn.functional.cross_entropy(logits, torch.from_numpy(arrays.labels[rows])).item()
+    assert loss == pytest.approx(fitted.history[0]["val_loss"], abs=1e-4)
+
+
+@pytest.mark.parametrize(("small", "best"), [([32, 32], 3), ([SIDE, SIDE], 1)])
+def test_epochs_of_another_size_are_no_rivals(run, monkeypatch, small, best):
+    """What was best on smaller pictures is not the entry's network; it begins the next stage."""
+    found = iter([(0.1, 0.9, 0.9), (0.2, 0.8, 0.8), (0.5, 0.5, 0.5)])
+    monkeypatch.setattr("training.engine._Run.validate", lambda _: next(found))
+    assert run(stages=[{"epochs": 2, "input_size": small}, {"epochs": 1}]).best_epoch == best
 
 
 @pytest.mark.parametrize("rate", ["constant", "cosine", "one_cycle"])
