@@ -27,29 +27,26 @@ UNKNOWN = -1
 _LETTERS = re.compile(r"[^\W\d_]+")
 
 
-def read_known(wanted: Attributes, data: Path, files: Sequence[str]) -> np.ndarray:
+def read_known(wanted: Attributes, data: Path, files: Sequence[str]) -> np.ndarray | None:
     """What a recipe wants to be learnt of each file beside its kind, int64 (files, attributes), -1 where unknown.
 
-    Tables are looked for from the folder `data`. Raises TrainingDataError if nothing is known of any file.
+    Tables are looked for from the folder `data`. None where names are asked and tell nothing. Raises TrainingDataError
+    if a table tells nothing of any file.
     """
     found = [read_attributes(data / wanted.folder, files)] if wanted.folder else []
-    if wanted.names:
-        found.append(read_names(files))
-    return np.concatenate(found, axis=1)
+    if wanted.names and (names := read_names(files)) is not None:
+        found.append(names)
+    return np.concatenate(found, axis=1) if found else None
 
 
-def read_names(files: Sequence[str]) -> np.ndarray:
+def read_names(files: Sequence[str]) -> np.ndarray | None:
     """Numbers of the letters that each file's name begins with (files, 1), int64, -1 where it begins with none.
 
-    Raises TrainingDataError if that tells no file from another.
+    None if that tells no file from another, as in a data set of other names.
     """
     begun = [_LETTERS.match(PurePosixPath(file).name) for file in files]
     found = pd.Categorical([letters and letters[0].upper() for letters in begun])
-    if len(found.categories) < 2:
-        raise TrainingDataError(
-            "The names of these files do not begin with letters that tell them apart. Leave attributes.names out."
-        )
-    return found.codes.astype(np.int64)[:, None]
+    return found.codes.astype(np.int64)[:, None] if len(found.categories) > 1 else None
 
 
 def read_attributes(folder: Path, files: Sequence[str]) -> np.ndarray:

@@ -145,6 +145,7 @@ zoo.classify("cell.png", "{repo or entry.id}")  # label, confidence, probabiliti
 ```
 
 Labels: {", ".join(entry.labels)}.{crop}"""
+    views = f"\nScores are of {config.zoo.views} turned and mirrored views, averaged; this shows it one."
     imports = "import timm\n"
     if is_own(config.architecture):
         imports += f"import zoo.architectures  # from HemaZoo: registers {config.architecture} with timm\n"
@@ -158,7 +159,7 @@ probabilities = model(transform(picture)[None]).softmax(1)
 ```
 
 Labels, in the order of the outputs: {", ".join(entry.labels)}. Probabilities are calibrated: the temperature fitted on
-the validation split is already divided into the last layer."""
+the validation split is already divided into the last layer.{views if config.zoo.views > 1 else ""}"""
 
 
 def how_split(recipe: Recipe, split: Split) -> str:

@@ -115,6 +115,8 @@ def make_ready(job: Job, quiet: bool = False) -> Ready:
     known = None
     if recipe.attributes:
         known = read_known(recipe.attributes, job.data, item_names(prepared.data.items))
+        if known is None and not quiet:
+            say("The names of these files tell nothing beside their classes: attributes.names is left out.")
     around = None
     if recipe.augment.surroundings:
         around = prepare(prepared.data, recipe.data.packed, "square").pictures

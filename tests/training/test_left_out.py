@@ -108,9 +108,9 @@ def test_names_tell_subclasses(tmp_path):
 
 
 @pytest.mark.parametrize("files", [["a/1.png", "b/2.png"], ["a/cell-1.png", "b/cell-2.png"]])
-def test_names_that_tell_nothing_are_refused(files):
-    with pytest.raises(TrainingDataError, match=r"attributes\.names"):
-        read_names(files)
+def test_names_that_tell_nothing_are_left_out(files, tmp_path):
+    assert read_names(files) is None
+    assert read_known(Attributes(names=True), tmp_path, files) is None
 
 
 def test_what_is_not_known_weighs_nothing():
