@@ -153,10 +153,10 @@ def evaluate(
     """
     failed = {entry.id: reason for entry in entries if (reason := refused(entry, benchmark))}
     wanted = [entry for entry in entries if entry.id not in failed]
-    single = {e.id: e for entry in wanted for e in _counted(entry)}
+    single = {e.id: e for entry in wanted for e in entry.networks}
     answers = classify(list(single.values()), benchmark, pictures, runtime, failed)
     for entry in wanted:
-        parts = [answers.get(member.id) for member in _counted(entry)]
+        parts = [answers.get(member.id) for member in entry.networks]
         if any(part is None for part in parts):
             failed.setdefault(entry.id, f"{entry.id} could not be scored, for a member of it was not.")
             continue
@@ -172,18 +172,13 @@ def evaluate(
     return failed
 
 
-def _counted(entry: Entry) -> tuple[Entry, ...]:
-    """The entry, or the members of an ensemble that have a share in its answers."""
-    return tuple(m for m, share in zip(entry.members, entry.shares, strict=True) if share) or (entry,)
-
-
 def _together(entry: Entry, parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """An ensemble's table of those of its members that count."""
     own = []
-    for member, part in zip(_counted(entry), parts, strict=True):
+    for (member, _), part in zip(entry.counted, parts, strict=True):
         shares = entry.among(part[member.labels].to_numpy(np.float64), member.labels)
         own.append(part[["file", "cell", "label"]].assign(**dict(zip(entry.labels, shares.T, strict=True))))
-    return mixed(own, entry.labels, np.array([share for share in entry.shares if share]))
+    return mixed(own, entry.labels, np.array([share for _, share in entry.counted]))
 
 
 def classify(

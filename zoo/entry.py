@@ -371,6 +371,16 @@ class Entry:
         return given or [1 / max(len(self.members), 1)] * len(self.members)
 
     @property
+    def counted(self) -> list[tuple[Entry, float]]:
+        """An ensemble's members that have a share in its answers, with it; the others need not be asked."""
+        return [(member, share) for member, share in zip(self.members, self.shares, strict=True) if share > 0]
+
+    @property
+    def networks(self) -> list[Entry]:
+        """Those that answer for it: itself, or an ensemble's members that count."""
+        return [member for member, _ in self.counted] or [self]
+
+    @property
     def elsewhere(self) -> Elsewhere | None:
         """What is known of its kind in laboratories it never saw; of one model asked for other labels, that model's."""
         only = self.members[0].elsewhere if len(self.members) == 1 else None

@@ -116,7 +116,7 @@ class Runtime:
 
     def load(self, entry: Entry) -> None:
         """Load the entry's model, or an ensemble's members, if need be. Raises as `model`."""
-        for single in entry.members or (entry,):
+        for single in entry.networks:
             self.model(single)
 
     def _make_room(self) -> None:
@@ -283,7 +283,7 @@ class Runtime:
     def _submit(self, entry: Entry, image: Image.Image, wish: Wish | None, caller: Caller, wait: bool = True) -> Ticket:
         if entry.members:
             if wish is None:
-                return _joined(entry, [self._submit(member, image, None, caller, wait) for member in entry.members])
+                return _joined(entry, [self._submit(member, image, None, caller, wait) for member in entry.networks])
             return self._explain_together(entry, image, wish, caller)
         model = self.model(entry)
         pixels, confidence = model.prepare.look(image)
@@ -302,9 +302,10 @@ class Runtime:
 
     def _explain_together(self, entry: Entry, image: Image.Image, wish: Wish, caller: Caller) -> Ticket:
         """The members' maps for one label, at the picture's size, averaged with the ensemble's weights."""
-        for member in entry.members:
+        members = entry.networks
+        for member in members:
             self.model(member)  # loaded here: the engine's own thread must not wait for it
-        whole = _joined(entry, [self._submit(member, image, None, caller) for member in entry.members])
+        whole = _joined(entry, [self._submit(member, image, None, caller) for member in members])
 
         def parts(answer: Answer) -> list[Ticket]:
             label = entry.labels[int(answer.probabilities.argmax()) if wish.target == PREDICTED else wish.target]
@@ -316,16 +317,17 @@ class Runtime:
                     None if against is None else entry.asked(against, member),
                     wish.layer,
                 )
-                for member in entry.members
+                for member in members
             ]
-            both = zip(entry.members, wishes, strict=True)
+            both = zip(members, wishes, strict=True)
             return [self._submit(member, image, own, caller, wait=False) for member, own in both]
 
         return _explained(whole, parts, lambda answer, found: self._averaged(entry, image, answer, found))
 
     def _averaged(self, entry: Entry, image: Image.Image, answer: Answer, answers: Sequence[Answer]) -> Answer:
-        maps = [_scaled(self._placed(m, image, a.cam)) for m, a in zip(entry.members, answers, strict=True)]
-        values = sum((share * found for share, found in zip(entry.shares, maps, strict=True)), np.zeros_like(maps[0]))
+        both = zip(entry.counted, answers, strict=True)
+        maps = [share * _scaled(self._placed(member, image, answer.cam)) for (member, share), answer in both]
+        values = sum(maps, np.zeros_like(maps[0]))
         return replace(answer, cam=values, seconds=answer.seconds + sum(a.seconds for a in answers))
 
     def _placed(self, entry: Entry, image: Image.Image, cam: np.ndarray | None) -> np.ndarray:
@@ -353,8 +355,7 @@ def _await(ticket: Ticket, watch: Callable[[Ticket], None] | None) -> Answer:
 
 def methods_for(entry: Entry) -> list[str]:
     """Names of the methods that can explain an entry, the usual one first."""
-    entries = entry.members or (entry,)
-    if any(single.config is not None and single.config.zoo.head for single in entries):
+    if any(single.config is not None and single.config.zoo.head for single in entry.networks):
         return [name for name, method in METHODS.items() if method.any_model]
     return [DEFAULT, *(name for name in METHODS if name != DEFAULT)]
 
@@ -403,7 +404,8 @@ def _explained(
 
 def _joined(entry: Entry, tickets: Sequence[Ticket]) -> Ticket:
     """One answer of an ensemble's members' answers, joined by label."""
-    return _mean(tickets, entry.shares, lambda n, shares: entry.among(shares[None], entry.members[n].labels)[0])
+    counts = [share for _, share in entry.counted]
+    return _mean(tickets, counts, lambda n, shares: entry.among(shares[None], entry.counted[n][0].labels)[0])
 
 
 def _when_all(tickets: Sequence[Ticket], make: Callable[[], Answer], whole: Ticket) -> None:

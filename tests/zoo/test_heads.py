@@ -15,6 +15,7 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
+import zoo.loaded
 from tests.making import LABELS, draw_cell, make_config, make_entry
 from training.classical import fit_head
 from training.recipe import Head
@@ -187,6 +188,21 @@ def test_an_ensemble_averages_by_label(together):
         whole = runtime.explain(entry, cell, "monocyte").values
         expected = 0.25 * maps[0] + 0.75 * maps[1]
         assert np.allclose(whole, expected / expected.max(), atol=1e-5)
+
+
+def test_a_member_without_a_share_is_not_asked(together, monkeypatch):
+    ensemble(together / "alone", ["one", "two"], member_weights=[0.0, 1.0])
+    entry, cell = found(together, "alone"), draw_cell("monocyte", 4)
+    loaded: list[str] = []
+    real = zoo.loaded.load_model
+    monkeypatch.setattr(zoo.loaded, "load_model", lambda one: loaded.append(one.id) or real(one))
+    with Runtime("cpu", "fp32") as runtime:
+        runtime.load(entry)
+        answer, shown = runtime.classify(entry, cell), runtime.explain(entry, cell, "monocyte")
+        assert loaded == ["two"]
+        only = entry.members[1]
+        assert answer.probabilities == pytest.approx(runtime.classify(only, cell).probabilities)
+        assert np.allclose(shown.values, runtime.explain(only, cell, "monocyte").values, atol=1e-5)
 
 
 def test_one_model_asked_for_fewer_kinds_leaves_the_others_out(together):
