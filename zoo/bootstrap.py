@@ -48,11 +48,14 @@ class Estimate:
 
 
 def percentiles(value: float, draws: np.ndarray) -> Interval:
-    """A value with the 2.5 and 97.5 % points of its draws, those left out that are not numbers."""
+    """A value with the 2.5 and 97.5 % points of its draws, those left out that are not numbers, and itself between.
+
+    Of a handful of images most draws may lie to one side: of those without a class its part of a mean is gone.
+    """
     if not np.isfinite(value) or not np.isfinite(draws).any():
         return Interval(float(value), float("nan"), float("nan"))
     low, high = np.nanquantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Interval(float(value), float(low), float(high))
+    return Interval(float(value), min(float(low), float(value)), max(float(high), float(value)))
 
 
 def proportion(count: int, total: int) -> Interval:
