@@ -39,7 +39,7 @@ from training.together import write_ensemble
 from zoo.cache import cache_folder
 from zoo.catalogue import FolderSource, get_entry, list_entries, sources
 from zoo.data import DataSet, read_dataset
-from zoo.entry import Entry, read_entry
+from zoo.entry import Entry, EntryError, read_entry
 from zoo.loaded import device_name, load_model
 from zoo.preprocess import preprocessor
 
@@ -87,6 +87,11 @@ def train(job: Job, accelerator: Accelerator) -> Entry | None:
     recipe, main = job.recipe, accelerator.is_main_process
     if recipe.ensemble:
         return write_ensemble(job.out, recipe, _members(job)) if main else None
+    for name in _built_on(recipe):  # what is missing is said before pictures are read for minutes
+        try:
+            find_entry(name, job.out)
+        except EntryError as error:
+            raise EntryError(f"{error} Train it first, with --out {job.out.parent / name}.") from error
     with accelerator.main_process_first():  # the others find everything in the cache
         ready = make_ready(job, quiet=not main)
     made, training = (_classical if recipe.head else _network)(job, ready, accelerator)
@@ -192,6 +197,13 @@ def _classical(job: Job, ready: Ready, accelerator: Accelerator) -> tuple[Maker,
     say(f"fitting a {head.kind} on {len(rows):,} vectors of {vectors.shape[1]:,} values")
     pipeline = fit_head(head, vectors, ready.arrays.labels[rows], recipe.seed)
     return Classical(recipe, described, tensors, pipeline), {}
+
+
+def _built_on(recipe: Recipe) -> list[str]:
+    """The entries that the recipe begins with, or whose features it takes."""
+    if recipe.head:
+        return [_named(recipe.head.of, recipe)] if recipe.head.of is not None else []
+    return [recipe.network.weights] if recipe.network.begins_with_entry else []
 
 
 def _named(name: str, recipe: Recipe) -> str:
