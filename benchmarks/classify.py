@@ -31,11 +31,11 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from zoo.attribution.features import find_layer
-from zoo.batch import classify_files
-from zoo.catalogue import get_entry
 from zoo.entry import Entry
-from zoo.loaded import Wish, autocast, load_model
-from zoo.runtime import BATCH_SIZE, Runtime
+from zoo.serving.batch import classify_files
+from zoo.serving.loaded import Wish, autocast, load_model
+from zoo.serving.runtime import BATCH_SIZE, Runtime
+from zoo.sources.catalogue import get_entry
 
 SIZE = (320, 240)  # of a picture, pixels
 

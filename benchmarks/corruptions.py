@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from tests.making import LABELS, draw_cell
-from zoo import corruptions
+from zoo.benchmarks import corruptions
 
 RANDOM = ("motion_blur", "stain_deposit", "bubble")
 

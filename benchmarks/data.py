@@ -20,9 +20,9 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from zoo.batch import find_files
 from zoo.data import pack, read_dataset
-from zoo.localise import find_cell
+from zoo.imaging.localise import find_cell
+from zoo.serving.batch import find_files
 
 SIZE = (160, 160)
 LONGEST = 320

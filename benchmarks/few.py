@@ -16,12 +16,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from zoo import metrics
 from zoo.adaptation import adapt
 from zoo.benchmarks import BenchmarkSet, get_benchmark
-from zoo.catalogue import get_entry
 from zoo.entry import Entry
-from zoo.runtime import Runtime
+from zoo.scores import metrics
+from zoo.serving.runtime import Runtime
+from zoo.sources.catalogue import get_entry
 
 
 def main() -> None:

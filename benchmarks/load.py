@@ -34,12 +34,12 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.classify import draw
 from zoo.attribution.features import find_layer
-from zoo.catalogue import get_entry
-from zoo.engine import BATCH_SIZE, Caller
 from zoo.entry import Entry
-from zoo.images import decode
-from zoo.loaded import Loaded, Wish, load_model
-from zoo.runtime import Runtime
+from zoo.imaging.decode import decode
+from zoo.serving.engine import BATCH_SIZE, Caller
+from zoo.serving.loaded import Loaded, Wish, load_model
+from zoo.serving.runtime import Runtime
+from zoo.sources.catalogue import get_entry
 
 MODELS = ("pbc8-efficientnet-lite0", "wbc4-efficientnet-lite0", "cnn60")
 SAME_SHARE, SAME_MAP = 0.02, 0.05  # largest difference of a probability; mean difference of a map's values

@@ -10,8 +10,8 @@ import time
 import numpy as np
 import pandas as pd
 
-from zoo import bootstrap, metrics
-from zoo.metrics import Scaling
+from zoo.scores import bootstrap, metrics
+from zoo.scores.metrics import Scaling
 
 LABELS = list("abcdefgh")
 

@@ -26,11 +26,11 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.classify import draw
 from benchmarks.load import MODELS
-from zoo.catalogue import get_entry
-from zoo.engine import Caller, StoppedError
 from zoo.entry import Entry
-from zoo.images import ImageError, decode
-from zoo.runtime import BusyError, Runtime
+from zoo.imaging.decode import ImageError, decode
+from zoo.serving.engine import Caller, StoppedError
+from zoo.serving.runtime import BusyError, Runtime
+from zoo.sources.catalogue import get_entry
 
 METHODS = ("grad-cam", "layer-cam", "eigen-cam", "occlusion")
 ROOM = 15_000_000  # bytes of models: less than all three need

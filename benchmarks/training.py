@@ -30,12 +30,12 @@ from torch import nn
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from tests.making import LABELS, draw_cell
-from training.depthwise import hasten
-from training.devices import keep_memory, make_accelerator
-from training.engine import build_model, fit
-from training.feed import Arrays
+from training.fit.batches import Arrays
+from training.fit.depthwise import hasten
+from training.fit.devices import keep_memory, make_accelerator
+from training.fit.loop import build_model, fit
+from training.prepare.splits import Split
 from training.recipe import Recipe, load_recipe
-from training.splits import Split
 
 SIDE = 160
 EPOCHS = 2  # the first pays for the start, as it does once in a training of many

@@ -15,9 +15,9 @@ from PIL import Image
 
 from pages import shared
 from zoo.adaptation import LEAST, MOST, Adapted, adapt, can_adapt
-from zoo.bootstrap import Interval
 from zoo.entry import Entry, EntryError, read_predictions
-from zoo.images import SUFFIXES
+from zoo.imaging.decode import SUFFIXES
+from zoo.scores.bootstrap import Interval
 
 LOOSE = "without a label"
 COLUMNS = 3

@@ -12,10 +12,10 @@ from streamlit.elements.lib.column_types import ColumnConfig
 
 from pages import shared
 from zoo.api import default_runtime
-from zoo.batch import Result, classify_files
 from zoo.entry import Entry, EntryError
-from zoo.metrics import differential_count
-from zoo.runtime import BusyError
+from zoo.scores.metrics import differential_count
+from zoo.serving.batch import Result, classify_files
+from zoo.serving.runtime import BusyError
 
 RESULTS = "results"  # key of the session's results: model → picture id → Result
 REDRAW_SECONDS = 0.4

@@ -12,20 +12,20 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from pages import shared
-from zoo import comparison_figures as figures
-from zoo import leaderboard, metrics, robustness, significance
 from zoo.api import default_runtime
 from zoo.attribution import METHODS, ExplanationError
-from zoo.benchmarks import find_source, published
-from zoo.bootstrap import Interval
-from zoo.calibration import scaling_of
-from zoo.catalogue import distinct_titles
-from zoo.datasets import places
+from zoo.attribution.overlay import overlay
+from zoo.benchmarks import find_source, leaderboard, published, robustness
+from zoo.benchmarks.scoring import NAMES, intervals, is_corrupted, rows_hash, score
+from zoo.data.configured import places
 from zoo.entry import Benchmark, Entry, EntryError, read_history, read_predictions
-from zoo.images import ImageError
-from zoo.overlay import overlay
-from zoo.runtime import BusyError
-from zoo.scoring import NAMES, intervals, is_corrupted, rows_hash, score
+from zoo.figures import comparison as figures
+from zoo.imaging.decode import ImageError
+from zoo.scores import metrics, significance
+from zoo.scores.bootstrap import Interval
+from zoo.scores.calibration import scaling_of
+from zoo.serving.runtime import BusyError
+from zoo.sources.catalogue import distinct_titles
 
 FIRST = 3  # models shown before anybody chose
 PICTURES = 24  # shown of those behind a cell of a matrix

@@ -15,11 +15,12 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from pages import shared
-from zoo import report_figures, reports
+from zoo.audits import reports
+from zoo.audits.reports import PAGE, REPORT, Audit, Report, ReportError
 from zoo.data import DataSet
-from zoo.datasets import VARIABLE, list_datasets
-from zoo.images import ImageError
-from zoo.reports import PAGE, REPORT, Audit, Report, ReportError
+from zoo.data.configured import VARIABLE, list_datasets
+from zoo.figures import audit as report_figures
+from zoo.imaging.decode import ImageError
 
 PER_PAGE = 10  # groups
 EACH = 11  # pictures of a group that are shown

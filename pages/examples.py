@@ -7,7 +7,7 @@ from pathlib import Path
 import streamlit as st
 
 from pages import shared
-from zoo.examples import VARIABLE, Example, ExamplesError, fetch, list_examples
+from zoo.sources.examples import VARIABLE, Example, ExamplesError, fetch, list_examples
 
 COLUMNS = 4
 FRAME_BYTES = 21_000  # of a smear frame of the manifest, about

@@ -16,16 +16,16 @@ from plotly.subplots import make_subplots
 from pages import shared
 from zoo.api import default_runtime
 from zoo.attribution import METHODS, ExplanationError
+from zoo.attribution.faithfulness import Faithfulness
+from zoo.attribution.overlay import COLOURS, PARTS, contours, overlay, parts, scale_bar
 from zoo.benchmarks import find_source
-from zoo.catalogue import distinct_titles
-from zoo.datasets import places
-from zoo.engine import Ticket
+from zoo.data.configured import places
 from zoo.entry import Entry, EntryError
-from zoo.faithfulness import Faithfulness
-from zoo.images import ImageError
-from zoo.overlay import COLOURS, PARTS, contours, overlay, parts, scale_bar
-from zoo.runtime import BusyError, Explanation, methods_for
-from zoo.sheet import Panel, sheet
+from zoo.figures.sheet import Panel, sheet
+from zoo.imaging.decode import ImageError
+from zoo.serving.engine import Ticket
+from zoo.serving.runtime import BusyError, Explanation, methods_for
+from zoo.sources.catalogue import distinct_titles
 
 EXPLANATIONS, JUDGED = "explanations", "judged maps"  # keys of what a session keeps: maps, and their faithfulness
 SHOWN_FIRST = 3

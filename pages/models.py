@@ -10,11 +10,11 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from pages import shared
-from zoo import hub
-from zoo.catalogue import BUILTIN, distinct_titles, sources
+from zoo.benchmarks.scoring import NAMES
 from zoo.entry import Entry, EntryError, read_card, read_history
-from zoo.runs import list_runs
-from zoo.scoring import NAMES
+from zoo.sources import hub
+from zoo.sources.catalogue import BUILTIN, distinct_titles, sources
+from zoo.sources.runs import list_runs
 
 PICTURE = re.compile(r"!\[[^\]]*\](?:\([^)]*\)|\[[^\]]*\])?")
 REFRESH = 3  # seconds between two looks at what is in training

@@ -16,17 +16,17 @@ from streamlit import runtime
 from streamlit.runtime.pages_manager import PagesManager
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
-from zoo import hub
 from zoo.api import default_runtime
-from zoo.bootstrap import Interval
-from zoo.catalogue import distinct_titles, list_entries
-from zoo.engine import Caller, Ticket
+from zoo.benchmarks.leaderboard import cells, home_benchmark
 from zoo.entry import Entry, EntryError, Metric
-from zoo.images import SUFFIXES, ImageError, decode
-from zoo.leaderboard import cells, home_benchmark
-from zoo.loaded import device_name
-from zoo.metrics import NO_SHARES
-from zoo.runtime import Prediction
+from zoo.imaging.decode import SUFFIXES, ImageError, decode
+from zoo.scores.bootstrap import Interval
+from zoo.scores.metrics import NO_SHARES
+from zoo.serving.engine import Caller, Ticket
+from zoo.serving.loaded import device_name
+from zoo.serving.runtime import Prediction
+from zoo.sources import hub
+from zoo.sources.catalogue import distinct_titles, list_entries
 
 MODEL, PICTURES = "model", "pictures"  # keys of what a session keeps from page to page
 INSIDE = "inside app.py"  # set by app.py

@@ -21,7 +21,7 @@ from PIL import Image
 
 from tests.hub import Hub, serve
 from tests.making import ARCHITECTURES, LABELS, add_evaluation, draw_cell, make_entry
-from zoo import hub as zoo_hub
+from zoo.sources import hub as zoo_hub
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 

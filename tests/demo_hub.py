@@ -14,8 +14,8 @@ ROOT = Path(__file__).parents[1]
 os.environ |= {"HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_OFFLINE": "0"}
 
 from tests.hub import serve  # noqa: E402
-from training.publish import Wanted, publish  # noqa: E402
-from zoo.catalogue import BUILTIN, FolderSource  # noqa: E402
+from training.publish.hub import Wanted, publish  # noqa: E402
+from zoo.sources.catalogue import BUILTIN, FolderSource  # noqa: E402
 
 
 def main() -> None:

@@ -14,10 +14,10 @@ from PIL import Image, ImageDraw, ImageFilter
 from safetensors.torch import save_file
 
 import zoo.architectures  # noqa: F401
-from zoo import metrics
+from zoo.audits.reports import Duplicates, Report, SourceCells, write_pictures
 from zoo.entry import write_predictions
 from zoo.files import write_json, write_text
-from zoo.reports import Duplicates, Report, SourceCells, write_pictures
+from zoo.scores import metrics
 
 LABELS = ["eosinophil", "lymphocyte", "monocyte", "neutrophil"]
 LOOKS = {  # nucleus lobes, nucleus colour, cytoplasm colour

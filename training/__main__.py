@@ -15,31 +15,27 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from training import (
-    champions,
-    comparison,
-    crossval,
-    evaluate,
-    explain_quality,
-    fetch,
-    gate,
-    left_out,
-    publish,
-    publish_examples,
-    readme,
-    results,
-    space,
-    sweep,
-)
+from training import sweep
 from training.audit.report import look_for_copies, write
 from training.audit.report import run as run_audit
-from training.averaging import begun
-from training.checkpoint import CheckpointError
-from training.devices import LOGS, make_accelerator
-from training.engine import FitError, TrainingStopped
-from training.features import feature_table, write_features
-from training.feed import Arrays
-from training.imagenet import WeightsError
+from training.evaluation import benchmarks as evaluate
+from training.evaluation import crossval
+from training.evaluation import explanations as explain_quality
+from training.evaluation import html_report as comparison
+from training.evaluation import leave_one_lab_out as left_out
+from training.evaluation import ood as gate
+from training.evaluation.features import feature_table, write_features
+from training.fit.averaging import begun
+from training.fit.batches import Arrays
+from training.fit.checkpoint import CheckpointError
+from training.fit.devices import LOGS, make_accelerator
+from training.fit.imagenet import WeightsError
+from training.fit.loop import FitError, TrainingStopped
+from training.prepare import fetch
+from training.prepare.splits import SCHEMES, Split, make_manifest, split_by, table_of, write_manifest
+from training.publish import examples as publish_examples
+from training.publish import hub as publish
+from training.publish import space
 from training.recipe import (
     PUBLISHED,
     SCRATCH,
@@ -48,23 +44,25 @@ from training.recipe import (
     load_recipe,
     recipe_ids,
 )
-from training.rows import rows_of
+from training.reproduce import champions, readme, results
+from training.reproduce.rows import rows_of
 from training.run import EMBEDDER, Job, Ready, make_ready, originals_of, overview, report, say, train, warn, with_labels
-from training.splits import SCHEMES, Split, make_manifest, split_by, table_of, write_manifest
-from zoo import adaptation, benchmarks, runs, scoring
+from zoo import adaptation, benchmarks
 from zoo.attribution import METHODS, ExplanationError
+from zoo.audits.reports import headlines
+from zoo.benchmarks import scoring
+from zoo.benchmarks.leaderboard import home_benchmark
 from zoo.cache import cache_folder
-from zoo.catalogue import BUILTIN, FolderSource, distinct_titles, get_entry, list_entries
 from zoo.data import DataError, layouts, read_dataset
-from zoo.datasets import places
+from zoo.data.configured import places
 from zoo.entry import CONFIG, ID, Entry, EntryError, read_entry, summary
 from zoo.files import write_text
-from zoo.images import ImageError
-from zoo.leaderboard import home_benchmark
-from zoo.loaded import device_name, resolve_device
-from zoo.metrics import AS_STORED, as_dict
-from zoo.reports import headlines
-from zoo.runtime import BusyError, Runtime, methods_for
+from zoo.imaging.decode import ImageError
+from zoo.scores.metrics import AS_STORED, as_dict
+from zoo.serving.loaded import device_name, resolve_device
+from zoo.serving.runtime import BusyError, Runtime, methods_for
+from zoo.sources import runs
+from zoo.sources.catalogue import BUILTIN, FolderSource, distinct_titles, get_entry, list_entries
 
 TRAIN_HELP = """\
 Fit a recipe, score its test split once and write a whole zoo entry, or none.

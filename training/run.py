@@ -13,19 +13,17 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from training.attributes import read_known
 from training.audit.report import Findings, look_for_copies
 from training.audit.report import run as run_audit
-from training.averaging import fit_all
-from training.classical import fit_head, hidden_vectors
-from training.cleaning import Suspects, clean, resample, row_weights
-from training.data import Prepared, TrainingDataError, item_names, prepare, read_labelled
-from training.engine import Fitted
-from training.export import Classical, Maker, Network, network_config, write_entry
-from training.feed import Arrays
-from training.mixed import parts_without, read_mixed
-from training.recipe import PUBLISHED, Recipe
-from training.splits import (
+from training.fit.auxiliary import read_known
+from training.fit.averaging import fit_all
+from training.fit.batches import Arrays
+from training.fit.classical import fit_head, hidden_vectors
+from training.fit.loop import Fitted
+from training.prepare.cleaning import Suspects, clean, resample, row_weights
+from training.prepare.dataset import Prepared, TrainingDataError, item_names, prepare, read_labelled
+from training.prepare.laboratories import parts_without, read_mixed
+from training.prepare.splits import (
     Split,
     Table,
     conflicting,
@@ -35,13 +33,15 @@ from training.splits import (
     split_parts,
     table_of,
 )
-from training.together import write_ensemble
+from training.publish.ensemble import write_ensemble
+from training.publish.export import Classical, Maker, Network, network_config, write_entry
+from training.recipe import PUBLISHED, Recipe
 from zoo.cache import cache_folder
-from zoo.catalogue import FolderSource, get_entry, list_entries, sources
 from zoo.data import DataSet, read_dataset
 from zoo.entry import Entry, EntryError, read_entry
-from zoo.loaded import device_name, load_model
-from zoo.preprocess import preprocessor
+from zoo.imaging.preprocess import preprocessor
+from zoo.serving.loaded import device_name, load_model
+from zoo.sources.catalogue import FolderSource, get_entry, list_entries, sources
 
 EMBEDDER = "pbc8-efficientnet-lite0"  # the zoo's model whose features an audit compares
 

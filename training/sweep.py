@@ -23,12 +23,12 @@ from optuna.trial import TrialState
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
-from training.engine import DivergedError, fit
-from training.feed import Arrays
-from training.rates import lower_is_better
+from training.fit.batches import Arrays
+from training.fit.loop import DivergedError, fit
+from training.fit.schedules import lower_is_better
+from training.prepare.splits import Split
 from training.recipe import Metric, Recipe, RecipeError, as_set, load_recipe
 from training.run import starting_network
-from training.splits import Split
 from zoo.files import write_text
 
 FOLDER = Path(__file__).parent / "spaces"

@@ -2,12 +2,12 @@
 
 from zoo.api import classify, default_runtime, explain
 from zoo.attribution import ExplanationError
-from zoo.batch import classify_files
-from zoo.catalogue import get_entry, list_entries
+from zoo.attribution.overlay import overlay
 from zoo.entry import EntryError, read_predictions
-from zoo.images import ImageError, decode
-from zoo.overlay import overlay
-from zoo.runtime import BusyError, Runtime
+from zoo.imaging.decode import ImageError, decode
+from zoo.serving.batch import classify_files
+from zoo.serving.runtime import BusyError, Runtime
+from zoo.sources.catalogue import get_entry, list_entries
 
 __all__ = [
     "BusyError",

@@ -17,17 +17,17 @@ from typing import IO, Any
 import numpy as np
 from tqdm import tqdm
 
-from zoo import bulk
 from zoo.adaptation import MOST, adapt
 from zoo.attribution import DEFAULT, METHODS, MODEL_FREE, ExplanationError
-from zoo.batch import find_files
-from zoo.catalogue import get_entry, list_entries
+from zoo.attribution.overlay import overlay
 from zoo.entry import Entry, EntryError, summary
 from zoo.files import atomic_path
-from zoo.images import ImageError, decode
-from zoo.loaded import PRECISIONS, device_name
-from zoo.overlay import overlay
-from zoo.runtime import BATCH_SIZE, BusyError, Runtime
+from zoo.imaging.decode import ImageError, decode
+from zoo.serving import bulk
+from zoo.serving.batch import find_files
+from zoo.serving.loaded import PRECISIONS, device_name
+from zoo.serving.runtime import BATCH_SIZE, BusyError, Runtime
+from zoo.sources.catalogue import get_entry, list_entries
 
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from zoo.catalogue import get_entry
-from zoo.images import decode
-from zoo.runtime import Explanation, Prediction, Runtime
+from zoo.imaging.decode import decode
+from zoo.serving.runtime import Explanation, Prediction, Runtime
+from zoo.sources.catalogue import get_entry
 
 _lock = threading.Lock()
 _shared: list[Runtime] = []

@@ -21,8 +21,8 @@ from playwright.sync_api import Browser, Page, expect
 
 from tests.browser.conftest import DESK, PATIENCE, PHONE
 from tests.making import LABELS, draw_cell, draw_folder, make_report
-from zoo.catalogue import get_entry
-from zoo.runtime import Runtime
+from zoo.serving.runtime import Runtime
+from zoo.sources.catalogue import get_entry
 
 pytestmark = pytest.mark.browser
 

@@ -12,9 +12,9 @@ from playwright.sync_api import Browser, Page, expect
 from tests.browser.conftest import PATIENCE
 from tests.browser.test_app import open_page, serving, settle
 from tests.making import LABELS, add_evaluation, draw_cell, make_config, make_entry, make_predictions
-from zoo import metrics
 from zoo.entry import as_stored, write_predictions
 from zoo.files import write_json
+from zoo.scores import metrics
 
 pytestmark = pytest.mark.browser
 MODELS, BENCHMARKS, IMAGES = 20, 5, 3000

@@ -15,7 +15,7 @@ from tests.hub import serve
 from tests.making import add_evaluation, draw_cell, make_entry
 from training.__main__ import main
 from zoo.entry import read_entry
-from zoo.runtime import Runtime
+from zoo.serving.runtime import Runtime
 
 pytestmark = pytest.mark.browser
 TITLE = "Tiny of the Hub"

@@ -13,10 +13,10 @@ from streamlit.testing.v1 import AppTest
 
 from tests.making import LABELS, add_evaluation, draw_cell, make_entry, make_predictions
 from tests.pages.test_pages import ROOT, go, picker, said
-from zoo import leaderboard, scoring
-from zoo.catalogue import get_entry
+from zoo.benchmarks import leaderboard, scoring
 from zoo.entry import read_entry, read_predictions, write_predictions
 from zoo.files import write_json
+from zoo.sources.catalogue import get_entry
 
 TABS = [
     "Class by class",

@@ -12,7 +12,7 @@ from streamlit.testing.v1 import AppTest
 
 from tests.making import LABELS, draw_smear, draw_smears
 from training.__main__ import main
-from zoo.reports import BUILTIN, ReportError, headlines, list_reports, read_report
+from zoo.audits.reports import BUILTIN, ReportError, headlines, list_reports, read_report
 
 ROOT = Path(__file__).parents[2]
 VIEWS = ["Overview", "Samples", "Copies", "Suspects", "Shortcuts", "Map"]
@@ -40,7 +40,7 @@ def audits(tmp_path_factory) -> Path:
 @pytest.fixture
 def page(zoo_environment, tmp_path, monkeypatch):
     """Opens the data page with reports and data sets named by the operator, and no built-in ones."""
-    monkeypatch.setattr("zoo.reports.BUILTIN", tmp_path / "nothing")
+    monkeypatch.setattr("zoo.audits.reports.BUILTIN", tmp_path / "nothing")
 
     def opened(reports: Path | str = "", datasets: Path | str = "") -> AppTest:
         monkeypatch.setenv("HEMAZOO_REPORTS", str(reports))

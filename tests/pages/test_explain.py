@@ -13,13 +13,13 @@ from streamlit.testing.v1 import AppTest
 
 from tests.making import LABELS, draw_cell, make_entry
 from tests.pages.test_pages import ROOT, go, picker, png, said, upload
-from tests.zoo.test_gate import cloud
-from tests.zoo.test_heads import ensemble, make_headed
+from tests.zoo.serving.test_heads import ensemble, make_headed
+from tests.zoo.serving.test_ood import cloud
 from zoo.attribution import METHODS
+from zoo.attribution.overlay import COLOURS, contours, overlay, parts
+from zoo.figures.sheet import Panel, sheet
 from zoo.files import write_json
-from zoo.gate import fit_gate, write_gate
-from zoo.overlay import COLOURS, contours, overlay, parts
-from zoo.sheet import Panel, sheet
+from zoo.serving.ood import fit_gate, write_gate
 
 
 @pytest.fixture

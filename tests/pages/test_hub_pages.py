@@ -12,10 +12,10 @@ from streamlit.testing.v1 import AppTest
 from tests.hub import Fault, Hub
 from tests.making import add_evaluation, draw_cell, make_entry
 from tests.pages.test_pages import go, picker, png, said, upload
-from training.publish import Wanted, publish
-from zoo import hub as zoo_hub
+from training.publish.hub import Wanted, publish
 from zoo.entry import read_entry
-from zoo.runtime import Runtime
+from zoo.serving.runtime import Runtime
+from zoo.sources import hub as zoo_hub
 
 ROOT = Path(__file__).parents[2]
 

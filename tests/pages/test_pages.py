@@ -15,12 +15,12 @@ from streamlit.testing.v1 import AppTest
 
 from pages import shared
 from tests.making import LABELS, draw_cell, draw_folder, make_config, make_entry
-from zoo import metrics
-from zoo.catalogue import get_entry, list_entries
 from zoo.entry import read_entry
 from zoo.files import write_json
-from zoo.runs import list_runs
-from zoo.runtime import Runtime
+from zoo.scores import metrics
+from zoo.serving.runtime import Runtime
+from zoo.sources.catalogue import get_entry, list_entries
+from zoo.sources.runs import list_runs
 
 ROOT = Path(__file__).parents[2]
 PAGES = ["classify", "explain", "compare", "models", "adapt", "data", "examples"]

@@ -16,9 +16,9 @@ import skimage.data
 from PIL import Image, ImageDraw, ImageFilter
 
 from training.__main__ import main
-from zoo.catalogue import get_entry
 from zoo.entry import read_predictions
-from zoo.localise import find_cell
+from zoo.imaging.localise import find_cell
+from zoo.sources.catalogue import get_entry
 
 pytestmark = pytest.mark.realdata
 

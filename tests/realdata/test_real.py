@@ -15,21 +15,21 @@ import timm
 import torch
 from PIL import Image
 
-from tests.zoo.test_images import png_header
+from tests.zoo.imaging.test_decode import png_header
 from training.__main__ import main as training
 from training.audit.copies import find_copies
 from training.audit.measure import measure
-from training.mixed import read_mixed
-from training.rows import rows_of
+from training.prepare.laboratories import read_mixed
+from training.reproduce.rows import rows_of
 from zoo.__main__ import main
 from zoo.benchmarks import get_benchmark, names
-from zoo.catalogue import get_entry
-from zoo.corruptions import split_name
+from zoo.benchmarks.corruptions import split_name
 from zoo.data import DataError, DataSet, read_dataset
 from zoo.data.readers import voc
 from zoo.entry import read_predictions
-from zoo.localise import find_cell
-from zoo.runtime import Runtime
+from zoo.imaging.localise import find_cell
+from zoo.serving.runtime import Runtime
+from zoo.sources.catalogue import get_entry
 
 pytestmark = pytest.mark.realdata
 

@@ -23,9 +23,9 @@ from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import lsqr
 
 from training.audit import measure
+from training.audit.matching import LONGEST, SHORTEST, Fit, compare
 from training.audit.measure import ANGLES, THUMBNAIL, TILE, Measured
-from training.matching import LONGEST, SHORTEST, Fit, compare
-from training.parallel import spread
+from training.audit.parallel import spread
 from zoo.files import atomic_path
 
 VERSION = 2  # of the links that are kept: raise when what makes a pair changes

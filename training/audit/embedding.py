@@ -17,13 +17,13 @@ from PIL import Image
 
 from training.audit import measure
 from training.audit.measure import Measured
-from training.parallel import spread
+from training.audit.parallel import spread
 from zoo.data import Item
-from zoo.embedding import embed
 from zoo.entry import WEIGHTS, Entry
 from zoo.files import atomic_path
-from zoo.loaded import autocast, bf16_is_faster, load_model
-from zoo.preprocess import preprocessor
+from zoo.imaging.preprocess import preprocessor
+from zoo.serving.embedding import embed
+from zoo.serving.loaded import autocast, bf16_is_faster, load_model
 
 VERSION = 1  # part of the cache's key: raise when what is embedded changes
 CHUNK = 128  # pictures a file of the cache

@@ -14,13 +14,13 @@ import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from training.matching import KEYPOINTS, Features, detect, scaled_grey
-from training.parallel import spread
+from training.audit.matching import KEYPOINTS, Features, detect, scaled_grey
+from training.audit.parallel import spread
 from zoo.data import DataSet, Item
 from zoo.data.packed import pixel_hash
 from zoo.files import atomic_folder, atomic_path
-from zoo.images import FORMATS, ImageError
-from zoo.localise import Cell, find_cell
+from zoo.imaging.decode import FORMATS, ImageError
+from zoo.imaging.localise import Cell, find_cell
 
 VERSION = 4  # part of the cache's key: raise when a measurement changes
 CHUNK = 128  # pictures a file of the cache

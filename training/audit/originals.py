@@ -13,13 +13,13 @@ from tqdm import tqdm
 
 from training.audit import measure
 from training.audit.copies import Copies
+from training.audit.matching import FRAME_INLIERS, Features, FrameIndex, compare, detect, scaled_grey
 from training.audit.measure import Measured
-from training.matching import FRAME_INLIERS, Features, FrameIndex, compare, detect, scaled_grey
-from training.parallel import spread
+from training.audit.parallel import spread
 from zoo.data import DataError
 from zoo.data.table import natural
 from zoo.files import write_json
-from zoo.images import SUFFIXES, ImageError, decode
+from zoo.imaging.decode import SUFFIXES, ImageError, decode
 
 VERSION = 4  # of the answers that are kept: raise when how a frame is chosen changes
 VOTERS = 6  # best pictures of a group, and as many of its others, that are compared with all frames

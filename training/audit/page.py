@@ -11,8 +11,8 @@ import plotly.graph_objects as go
 import plotly.io
 from plotly.offline import get_plotlyjs
 
-from zoo import report_figures
-from zoo.reports import Report, headlines
+from zoo.audits.reports import Report, headlines
+from zoo.figures import audit as report_figures
 
 GROUPS, EACH, SHEET, NAMES = 24, 8, 60, 40  # groups shown, pictures of each, pictures of a sheet, names of a list
 

@@ -21,11 +21,21 @@ from training.audit.measure import Measured, measure
 from training.audit.originals import Cells, cells_of_copies, cells_of_originals
 from training.audit.outliers import Outliers, components, find_outliers
 from training.audit.shortcuts import alarms, find_shortcuts
+from zoo.audits.reports import (
+    PAGE,
+    PICTURES,
+    REPORT,
+    Audit,
+    Duplicates,
+    Report,
+    SourceCells,
+    read_report,
+    write_pictures,
+)
 from zoo.data import DataError, DataSet
 from zoo.data.table import named, side
 from zoo.entry import Entry
 from zoo.files import atomic_folder, write_json, write_text
-from zoo.reports import PAGE, PICTURES, REPORT, Audit, Duplicates, Report, SourceCells, read_report, write_pictures
 
 BLANK = 2.0  # standard deviation of all channels below which a picture shows nothing
 USUAL = 0.5  # share of pictures with one size from which other sizes are called wrong

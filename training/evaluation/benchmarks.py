@@ -21,16 +21,13 @@ import pyarrow.parquet as pq
 from PIL import Image
 from tqdm import tqdm
 
-from training.card import renew_card
-from training.data import TrainingDataError
-from training.export import record
-from training.together import mixed
-from zoo import metrics, scoring
-from zoo.batch import READERS, classify_files
-from zoo.benchmarks import BenchmarkSet, Definition, laboratories_of
+from training.prepare.dataset import TrainingDataError
+from training.publish.card import renew_card
+from training.publish.ensemble import mixed
+from training.publish.export import record
+from zoo.benchmarks import BenchmarkSet, Definition, laboratories_of, scoring
+from zoo.benchmarks.corruptions import split_name
 from zoo.cache import cache_folder
-from zoo.calibration import scaling_of
-from zoo.corruptions import split_name
 from zoo.data import DataError, Source, read_dataset
 from zoo.entry import (
     CONFIG,
@@ -46,10 +43,13 @@ from zoo.entry import (
     write_predictions,
 )
 from zoo.files import atomic_path, write_json
-from zoo.images import ImageError
-from zoo.loaded import device_name
-from zoo.localise import EDITION
-from zoo.runtime import Runtime
+from zoo.imaging.decode import ImageError
+from zoo.imaging.localise import EDITION
+from zoo.scores import metrics
+from zoo.scores.calibration import scaling_of
+from zoo.serving.batch import READERS, classify_files
+from zoo.serving.loaded import device_name
+from zoo.serving.runtime import Runtime
 
 SPEED_IMAGES = 128
 PIECE = 256  # pictures decoded and kept in memory at a time

@@ -14,18 +14,18 @@ import pandas as pd
 from accelerate import Accelerator
 
 from training.audit.report import look_for_copies
-from training.averaging import begun
-from training.data import TrainingDataError
-from training.evaluate import put_record
-from training.export import record
+from training.evaluation.benchmarks import put_record
+from training.fit.averaging import begun
+from training.prepare.dataset import TrainingDataError
+from training.prepare.splits import Table, kfold_split, make_manifest, parts_of, table_of, write_manifest
+from training.publish.export import record
 from training.recipe import Recipe, load_recipe
 from training.run import Job, train
-from training.splits import Table, kfold_split, make_manifest, parts_of, table_of, write_manifest
 from zoo.benchmarks import CROSS_VALIDATION
 from zoo.cache import cache_folder
-from zoo.calibration import scaling_of
 from zoo.data import DataSet, read_dataset
 from zoo.entry import EVALUATION, PREDICTIONS, Entry, read_entry, read_predictions, write_predictions
+from zoo.scores.calibration import scaling_of
 
 Say = Callable[[object], None]
 

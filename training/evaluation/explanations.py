@@ -21,20 +21,20 @@ from scipy.stats import spearmanr
 from torch import nn
 from tqdm import tqdm
 
-from training.card import renew_card
-from training.data import TrainingDataError
-from training.matching import compare, detect, scaled_grey
+from training.audit.matching import compare, detect, scaled_grey
+from training.prepare.dataset import TrainingDataError
+from training.publish.card import renew_card
 from zoo.attribution import METHODS, PREDICTED, ExplanationError, explain_batch
+from zoo.attribution.faithfulness import Box, energy_inside, points_inside, share_of
 from zoo.benchmarks import get_benchmark, published
-from zoo.bootstrap import cell_numbers, ratio, resampled
+from zoo.benchmarks.leaderboard import home_benchmark
 from zoo.data import FileSource, Source, read_dataset
 from zoo.entry import EVALUATION, Entry
-from zoo.faithfulness import Box, energy_inside, points_inside, share_of
 from zoo.files import write_json
-from zoo.leaderboard import home_benchmark
-from zoo.loaded import load_model
-from zoo.preprocess import preprocessor
-from zoo.runtime import Explanation, Runtime
+from zoo.imaging.preprocess import preprocessor
+from zoo.scores.bootstrap import cell_numbers, ratio, resampled
+from zoo.serving.loaded import load_model
+from zoo.serving.runtime import Explanation, Runtime
 
 FRAMES, COPIES = "bccd-frames", "dataset2-test"
 FAITHFUL, SANE = 60, 24  # pictures that the model is asked about many times, and that maps are compared on

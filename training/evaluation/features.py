@@ -9,14 +9,14 @@ import numpy as np
 import pandas as pd
 import torch
 
-from training.classical import features_of, hidden_vectors
-from training.data import TrainingDataError, prepare
+from training.fit.classical import features_of, hidden_vectors
+from training.prepare.dataset import TrainingDataError, prepare
 from zoo.data import DataSet
 from zoo.entry import Entry, EntryError
 from zoo.files import atomic_path
-from zoo.heads import Headed
-from zoo.loaded import load_model
-from zoo.preprocess import preprocessor
+from zoo.imaging.preprocess import preprocessor
+from zoo.serving.heads import Headed
+from zoo.serving.loaded import load_model
 
 SUFFIXES = (".csv", ".parquet")
 

@@ -20,14 +20,14 @@ import plotly.io
 from plotly.offline import get_plotlyjs
 
 from training.audit.page import STYLE
-from zoo import comparison_figures as figures
-from zoo import leaderboard, metrics, robustness, significance
-from zoo.benchmarks import find_source
-from zoo.calibration import scaling_of
+from zoo.benchmarks import find_source, leaderboard, robustness
+from zoo.benchmarks.scoring import NAMES, intervals, is_corrupted, rows_hash, score
 from zoo.entry import Entry, EntryError, read_history, read_predictions
-from zoo.images import ImageError
-from zoo.metrics import Report, Scaling
-from zoo.scoring import NAMES, intervals, is_corrupted, rows_hash, score
+from zoo.figures import comparison as figures
+from zoo.imaging.decode import ImageError
+from zoo.scores import metrics, significance
+from zoo.scores.calibration import scaling_of
+from zoo.scores.metrics import Report, Scaling
 
 CONFIG = {
     "displaylogo": False,

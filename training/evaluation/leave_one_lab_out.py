@@ -15,19 +15,20 @@ import numpy as np
 import pandas as pd
 from accelerate import Accelerator
 
-from training.averaging import begun
-from training.crossval import tested
-from training.data import TrainingDataError
-from training.evaluate import renewed
-from training.export import record
-from training.mixed import SAME, laboratories
+from training.evaluation.benchmarks import renewed
+from training.evaluation.crossval import tested
+from training.fit.averaging import begun
+from training.prepare.dataset import TrainingDataError
+from training.prepare.laboratories import SAME, laboratories
+from training.publish.export import record
 from training.recipe import Recipe
 from training.run import Job, train
-from zoo import joining, metrics, scoring
-from zoo.benchmarks import LEFT_OUT
-from zoo.calibration import scaling_of
+from zoo.benchmarks import LEFT_OUT, scoring
 from zoo.entry import EVALUATION, PREDICTIONS, Entry, as_stored, read_entry, write_predictions
-from zoo.metrics import AS_STORED
+from zoo.scores import label_mapping as joining
+from zoo.scores import metrics
+from zoo.scores.calibration import scaling_of
+from zoo.scores.metrics import AS_STORED
 
 Say = Callable[[object], None]
 

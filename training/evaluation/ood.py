@@ -16,23 +16,22 @@ from sklearn.datasets import load_sample_images
 from sklearn.metrics import roc_auc_score
 from tqdm import tqdm
 
-from training.card import renew_card
-from training.data import TrainingDataError, prepare
+from training.prepare.dataset import TrainingDataError, prepare
+from training.prepare.splits import Split
+from training.publish.card import renew_card
 from training.recipe import Recipe
 from training.run import Job, make_split, read_data, say
-from training.splits import Split
-from zoo import corruptions
-from zoo.benchmarks import get_benchmark, get_definition, laboratories_of, published
+from zoo.benchmarks import corruptions, get_benchmark, get_definition, laboratories_of, published
+from zoo.benchmarks.leaderboard import home_benchmark
 from zoo.data import FileSource, Item, Source, read_dataset
-from zoo.engine import Caller
 from zoo.entry import EVALUATION, Entry
 from zoo.files import write_json
-from zoo.gate import FALSE_ALARMS, SHIFTED, UNKNOWN, Gate, fit_gate, with_finder, write_gate
-from zoo.images import from_array
-from zoo.leaderboard import home_benchmark
-from zoo.loaded import Loaded
-from zoo.localise import LOOKED_FOR
-from zoo.runtime import Runtime
+from zoo.imaging.decode import from_array
+from zoo.imaging.localise import LOOKED_FOR
+from zoo.serving.engine import Caller
+from zoo.serving.loaded import Loaded
+from zoo.serving.ood import FALSE_ALARMS, SHIFTED, UNKNOWN, Gate, fit_gate, with_finder, write_gate
+from zoo.serving.runtime import Runtime
 
 BATCH = 32
 MOST = 4000  # training pictures that a gate is fitted on
@@ -114,7 +113,7 @@ def cells_elsewhere(entry: Entry, root: Path) -> list[Item]:
 
 
 def shifted_cells(items: Sequence[Item], split: Split) -> list[Item]:
-    """Validation cells, strongly shifted (`zoo.shifting`), in place of another laboratory's where all are at home."""
+    """Validation cells, strongly shifted (`zoo.benchmarks.shift`), where no other laboratory is at hand."""
     random = np.random.default_rng(0)
     rows = _few_a_cell(split.rows["val"], split.cells, random)
     chosen = [items[row] for row in random.permutation(rows)[:ELSEWHERE]]
@@ -127,7 +126,7 @@ def shifted_cells(items: Sequence[Item], split: Split) -> list[Item]:
 def embed(runtime: Runtime, entry: Entry, images: Iterator[Image.Image], count: int) -> tuple[np.ndarray, np.ndarray]:
     """The vectors (n, d) that the entry's network sees in pictures, as it is run for users.
 
-    And how sure the cell finder was of each (n,), see `zoo.localise.Cut`.
+    And how sure the cell finder was of each (n,), see `zoo.imaging.localise.Cut`.
     """
     model, caller, found = runtime.model(entry), Caller("gate"), []
     part: list[torch.Tensor] = []

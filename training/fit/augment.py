@@ -17,7 +17,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
 from training.recipe import Augment
-from zoo.localise import ROOM, empty_slide, find_cell
+from zoo.imaging.localise import ROOM, empty_slide, find_cell
 
 # stain vectors of haematoxylin, eosin and the residual (Ruifrok & Johnston 2001, Anal Quant Cytol Histol 23:291-299)
 HED = torch.tensor([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
@@ -173,7 +173,7 @@ def _matrix(
 
 
 def _framed(pixels: np.ndarray) -> np.ndarray:
-    """What is left of a square around a cell where the picture was a tight crop: see `zoo.localise.square_at`."""
+    """Parts of a square around a cell outside a tight crop: see `zoo.imaging.localise.square_at`."""
     height, width = pixels.shape[:2]
     low, high = TIGHT[0] / ROOM / 2, TIGHT[1] / ROOM / 2
     left, top, right, bottom = (low + (high - low) * torch.rand(4)).tolist()

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from training.data import TrainingDataError
+from training.prepare.dataset import TrainingDataError
 from training.recipe import Attributes, RecipeError
 
 NAME = "img_name"

@@ -16,11 +16,11 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, update_bn
 from tqdm import tqdm
 
-from training.engine import CHECKPOINT, FitError, Fitted, fit
-from training.feed import PASS_BATCH, Arrays, PictureFeed
+from training.fit.batches import PASS_BATCH, Arrays, PictureFeed
+from training.fit.loop import CHECKPOINT, FitError, Fitted, fit
+from training.prepare.splits import Split
 from training.recipe import Recipe
-from training.splits import Split
-from zoo.runs import STATE
+from zoo.sources.runs import STATE
 
 
 def fit_all(

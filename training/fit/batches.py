@@ -21,11 +21,11 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from training.augment import training_transform
+from training.fit.augment import training_transform
 from training.recipe import Recipe, pretrained_cfg
 from zoo.cache import cache_folder
 from zoo.files import atomic_folder, write_json
-from zoo.preprocess import preprocessor
+from zoo.imaging.preprocess import preprocessor
 
 VALIDATION_BATCH = 128
 PASS_BATCH = 64

@@ -18,9 +18,9 @@ from sklearn.svm import SVC
 from torch import nn
 from tqdm import tqdm
 
-from training.data import TrainingDataError
+from training.prepare.dataset import TrainingDataError
 from training.recipe import Head
-from zoo.preprocess import Preprocessor
+from zoo.imaging.preprocess import Preprocessor
 
 BATCH = 128
 

@@ -12,7 +12,7 @@ from accelerate.state import AcceleratorState
 from accelerate.tracking import get_available_trackers
 from accelerate.utils import ProjectConfiguration
 
-from training.data import TrainingDataError
+from training.prepare.dataset import TrainingDataError
 
 # of glibc's malloc.h: free memory at the heap's end that is given back, and how many blocks lie outside of the heap
 TRIM_THRESHOLD, MMAP_MAX = -1, -4

@@ -32,15 +32,16 @@ from torch import nn
 from tqdm import tqdm
 
 import zoo.architectures  # noqa: F401 (registers our own networks with timm)
-from training import attributes, checkpoint, mixstyle
-from training.depthwise import hasten
-from training.feed import Arrays, Feed, PictureFeed, keep_features
-from training.imagenet import WeightsError, load_imagenet
-from training.rates import is_enough, lower_is_better, plateau_scale, rates
+from training.fit import auxiliary as attributes
+from training.fit import checkpoint, mixstyle
+from training.fit.batches import Arrays, Feed, PictureFeed, keep_features
+from training.fit.depthwise import hasten
+from training.fit.imagenet import WeightsError, load_imagenet
+from training.fit.schedules import is_enough, lower_is_better, plateau_scale, rates
+from training.prepare.splits import Split
 from training.recipe import Model, Recipe, Stage
-from training.splits import Split
 from zoo.files import write_json
-from zoo.runs import HISTORY, STATE
+from zoo.sources.runs import HISTORY, STATE
 
 SAVE_SECONDS = 60.0
 TELL_SECONDS = 2.0  # between two lines for the app

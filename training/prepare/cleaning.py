@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from training.prepare.splits import Split
 from training.recipe import Balance, Clean
-from training.splits import Split
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def row_weights(rules: Balance, split: Split, labels: np.ndarray, subjects: Sequ
         _, place, sizes = np.unique([subjects[row] for row in rows], return_inverse=True, return_counts=True)
         weights[rows] /= sizes[place]
     if rules.laboratories:
-        # a mixed data set's cells are named after their laboratory: see training.mixed
+        # a mixed data set's cells are named after their laboratory: see training.prepare.laboratories
         places = np.array([subjects[row].partition("/")[0] for row in rows])
         for place in np.unique(places):
             own = rows[places == place]

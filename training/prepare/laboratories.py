@@ -13,11 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
-from training.data import TrainingDataError
+from training.prepare.dataset import TrainingDataError
+from zoo.audits.reports import BUILTIN, Report, read_report
 from zoo.benchmarks import get_benchmark
 from zoo.data import DataError, DataSet, FileSource, Item, read_dataset
 from zoo.data.table import side
-from zoo.reports import BUILTIN, Report, read_report
 
 Found = Iterator[Item]
 

@@ -16,7 +16,7 @@ from sklearn.model_selection import StratifiedGroupKFold, train_test_split
 
 from training.audit.measure import Measured
 from training.audit.originals import Cells
-from training.data import TrainingDataError
+from training.prepare.dataset import TrainingDataError
 from zoo.data import DataSet
 from zoo.data.table import named, side
 from zoo.files import write_json

@@ -10,13 +10,13 @@ from typing import Literal
 from huggingface_hub import EvalResult, ModelCardData
 from pydantic import ValidationError
 
+from training.prepare.splits import Split
 from training.recipe import PUBLISHED, SCRATCH, Recipe, Stage, differences, load_recipe, recipe_ids
-from training.splits import Split
 from zoo.architectures import is_own
 from zoo.attribution import METHODS
+from zoo.benchmarks.scoring import NAMES
 from zoo.entry import CARD, Benchmark, Entry, HeldBack, read_entry
 from zoo.files import write_text
-from zoo.scoring import NAMES
 
 LICENCE = "apache-2.0"
 SHOWN = (
@@ -135,7 +135,7 @@ def _use(entry: Entry, repo: str) -> str:
     if config is None or config.zoo.members or config.zoo.head or config.zoo.crop != "none":
         crop = ""
         if config is not None and config.zoo.crop != "none" and not config.zoo.members:  # members cut for themselves
-            crop = f" It sees the cell as `zoo.localise.cut` cuts it out ({config.zoo.crop})."
+            crop = f" It sees the cell as `zoo.imaging.localise.cut` cuts it out ({config.zoo.crop})."
         return f"""## Use
 
 ```python

@@ -9,13 +9,14 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import minimize
 
-from training.card import renew_card
-from training.data import TrainingDataError
-from training.export import Judged, benchmark_name, config, judge, place_of, write_judged
+from training.prepare.dataset import TrainingDataError
+from training.publish.card import renew_card
+from training.publish.export import Judged, benchmark_name, config, judge, place_of, write_judged
 from training.recipe import Recipe
-from zoo import joining, metrics
 from zoo.entry import CONFIG, Benchmark, Entry, read_entry, read_predictions
 from zoo.files import write_json
+from zoo.scores import label_mapping as joining
+from zoo.scores import metrics
 
 
 def fit_weights(truth: np.ndarray, shares: np.ndarray) -> np.ndarray:

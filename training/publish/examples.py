@@ -14,12 +14,12 @@ from pathlib import Path
 
 from huggingface_hub import DatasetCardData
 
-from training.publish import Published, Say, compare, push, state
-from zoo import hub
+from training.publish.hub import Published, Say, compare, push, state
 from zoo.entry import EntryError
-from zoo.examples import MOST
 from zoo.files import write_text
-from zoo.images import SUFFIXES, ImageError, decode
+from zoo.imaging.decode import SUFFIXES, ImageError, decode
+from zoo.sources import hub
+from zoo.sources.examples import MOST
 
 EACH = 3
 PLAIN = "cells"  # folder of pictures without a class

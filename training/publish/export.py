@@ -22,15 +22,12 @@ from safetensors.torch import save_file
 from torch import nn
 from tqdm import tqdm
 
-from training.card import how_split, renew_card
-from training.data import TrainingDataError
-from training.engine import Fitted
+from training.fit.loop import Fitted
+from training.prepare.dataset import TrainingDataError
+from training.prepare.splits import Split
+from training.publish.card import how_split, renew_card
 from training.recipe import Recipe, pretrained_cfg
-from training.splits import Split
-from zoo import metrics, scoring
-from zoo.batch import classify_files
-from zoo.bootstrap import UNKNOWN
-from zoo.calibration import scaling_of
+from zoo.benchmarks import scoring
 from zoo.data import Item
 from zoo.entry import (
     CONFIG,
@@ -44,10 +41,14 @@ from zoo.entry import (
     write_predictions,
 )
 from zoo.files import atomic_folder, atomic_path, write_json
-from zoo.heads import NEIGHBOURS, Classifier, write_head, write_neighbours
-from zoo.loaded import device_name
-from zoo.metrics import Scaling
-from zoo.runtime import Runtime
+from zoo.scores import metrics
+from zoo.scores.bootstrap import UNKNOWN
+from zoo.scores.calibration import scaling_of
+from zoo.scores.metrics import Scaling
+from zoo.serving.batch import classify_files
+from zoo.serving.heads import NEIGHBOURS, Classifier, write_head, write_neighbours
+from zoo.serving.loaded import device_name
+from zoo.serving.runtime import Runtime
 
 STAMPED = ("torch", "timm", "numpy", "pillow")
 

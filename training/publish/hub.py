@@ -21,13 +21,13 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, ModelCard
 from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 from matplotlib.figure import Figure
 
-from training.card import renew_card
-from zoo import hub
+from training.publish.card import renew_card
+from zoo.benchmarks.leaderboard import home_benchmark
 from zoo.entry import CARD, Entry, EntryError, read_entry, read_history
 from zoo.files import write_text
-from zoo.images import from_array
-from zoo.leaderboard import home_benchmark
-from zoo.runtime import Runtime
+from zoo.imaging.decode import from_array
+from zoo.serving.runtime import Runtime
+from zoo.sources import hub
 
 ASSETS = "assets"
 PICTURES = {"confusion.png": "Confusion matrix of the test set at home", "curves.png": "Training and validation curves"}

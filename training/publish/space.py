@@ -7,13 +7,13 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from training.publish import Published, Say, compare, push, state
-from zoo import hub
-from zoo.catalogue import VARIABLE
+from training.publish.hub import Published, Say, compare, push, state
 from zoo.entry import EntryError
 from zoo.files import write_text
+from zoo.sources import hub
+from zoo.sources.catalogue import VARIABLE
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PARTS = (
     "app.py",
     "pages",

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 import zoo.architectures  # noqa: F401 (registers our own networks with timm)
 
-FOLDER = Path(__file__).parent / "recipes"
+FOLDER = Path(__file__).parents[1] / "recipes"
 INHERIT = "inherit"
 SCRATCH = "_scratch"  # end of the id of what began with random weights for want of pretrained ones
 PUBLISHED = "_as_published"  # end of the id of what was trained under the published protocol

@@ -11,15 +11,18 @@ from pathlib import Path
 
 from accelerate import Accelerator
 
-from training import evaluate, gate, left_out, results
+from training.evaluation import benchmarks as evaluate
+from training.evaluation import leave_one_lab_out as left_out
+from training.evaluation import ood as gate
 from training.recipe import load_recipe, recipe_ids
+from training.reproduce import results
 from zoo.benchmarks import LEFT_OUT, get_benchmark, names
-from zoo.catalogue import FolderSource, list_entries
+from zoo.benchmarks.leaderboard import home_benchmark, images_per_second
 from zoo.entry import Entry, Metric
 from zoo.files import write_text
-from zoo.leaderboard import home_benchmark, images_per_second
-from zoo.loaded import device_name
-from zoo.runtime import Runtime
+from zoo.serving.loaded import device_name
+from zoo.serving.runtime import Runtime
+from zoo.sources.catalogue import FolderSource, list_entries
 
 TABLE = results.TABLE.with_name("champions.md")
 PREFIX = "champion"

@@ -9,14 +9,14 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from training import champions
-from zoo.calibration import is_scaled
-from zoo.catalogue import BUILTIN, FolderSource, list_entries
+from training.reproduce import champions
+from zoo.benchmarks.leaderboard import AWAY, home_benchmark, images_per_second
 from zoo.entry import Entry, Metric, Pointing
 from zoo.files import write_text
-from zoo.leaderboard import AWAY, home_benchmark, images_per_second
+from zoo.scores.calibration import is_scaled
+from zoo.sources.catalogue import BUILTIN, FolderSource, list_entries
 
-PLACE = Path(__file__).parents[1] / "README.md"
+PLACE = Path(__file__).parents[2] / "README.md"
 MARK = re.compile(r"(<!-- ((?!end)\w+) -->\n).*?(?=<!-- end -->)", re.DOTALL)
 NOTHING = "–"
 

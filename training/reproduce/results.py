@@ -10,10 +10,10 @@ from pathlib import Path
 
 from accelerate import Accelerator
 
-from training.averaging import begun
-from training.checkpoint import CheckpointError
-from training.engine import FitError
-from training.imagenet import WeightsError
+from training.fit.averaging import begun
+from training.fit.checkpoint import CheckpointError
+from training.fit.imagenet import WeightsError
+from training.fit.loop import FitError
 from training.recipe import PUBLISHED, SCRATCH, Recipe, load_recipe, recipe_ids
 from training.run import Job, parameters, train
 from zoo.data import DataError
@@ -21,7 +21,7 @@ from zoo.entry import EVALUATION, Entry, EntryError, read_entry
 from zoo.files import atomic_folder, write_text
 
 MAX_WEIGHTS = 10_000_000  # bytes of a file in the built-in zoo
-TABLE = Path(__file__).parents[1] / "docs" / "results.md"
+TABLE = Path(__file__).parents[2] / "docs" / "results.md"
 ENTRIES = "entries"  # folder of whole entries, below that of the running states
 SYSTEMS = {
     "A": "Frozen transfer against a custom CNN, dataset2",

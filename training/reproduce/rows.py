@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from training.data import TrainingDataError, prepare, read_labelled
-from training.mixed import subjects
+from training.prepare.dataset import TrainingDataError, prepare, read_labelled
+from training.prepare.laboratories import subjects
 from training.recipe import load_recipe
 from training.run import Job, make_split
 from zoo.benchmarks import COLUMNS, get_benchmark, get_definition

@@ -24,13 +24,13 @@ from safetensors.torch import load_file, save_file
 from sklearn.model_selection import StratifiedKFold
 from torch import nn
 
-from zoo import metrics
-from zoo.bootstrap import Interval
 from zoo.entry import CONFIG, EVALUATION, PREDICTIONS, WEIGHTS, Entry, EntryError, read_entry, write_predictions
 from zoo.files import atomic_folder, write_json, write_text
-from zoo.gate import read_gate, widened, write_gate
-from zoo.loaded import load_model
-from zoo.preprocess import Preprocessor, preprocessor, turned
+from zoo.imaging.preprocess import Preprocessor, preprocessor, turned
+from zoo.scores import metrics
+from zoo.scores.bootstrap import Interval
+from zoo.serving.loaded import load_model
+from zoo.serving.ood import read_gate, widened, write_gate
 
 LEAST = 5  # labelled cells of a class
 MOST = 400  # pictures times views that are looked at

@@ -21,7 +21,7 @@ from zoo.files import atomic_path
 REPORT, PICTURES, PAGE = "report.json", "pictures.parquet", "index.html"
 VARIABLE = "HEMAZOO_REPORTS"
 DEFAULT = "reports"
-BUILTIN = Path(__file__).parent / "audits"
+BUILTIN = Path(__file__).parent / "builtin"
 COLUMNS = ("file", "label", "split", "cell", "subject", "flag", "likelier", "score", "x", "y", "z")
 TRUSTED = 0.9  # share of labels that out-of-fold models must agree with for their doubts to count
 MOST_BYTES = 300_000_000  # of a report's files that are opened

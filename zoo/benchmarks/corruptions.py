@@ -18,8 +18,8 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageEnhance
 
+from zoo.benchmarks.shift import shift
 from zoo.data import Source
-from zoo.shifting import shift
 
 SIDE = 224  # pixels of the shorter side that the severities are meant for
 SEVERITIES = (1, 2, 3, 4, 5)

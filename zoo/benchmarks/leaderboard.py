@@ -12,12 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from zoo import significance
 from zoo.benchmarks import laboratories_of, published
-from zoo.bootstrap import Estimate
-from zoo.calibration import is_scaled, scaling_of
+from zoo.benchmarks.scoring import estimate, rows_hash
 from zoo.entry import Entry, EntryError, Metric, read_predictions
-from zoo.scoring import estimate, rows_hash
+from zoo.scores import significance
+from zoo.scores.bootstrap import Estimate
+from zoo.scores.calibration import is_scaled, scaling_of
 
 AWAY = ("lisc",)  # other laboratories, the first that was scored counts
 

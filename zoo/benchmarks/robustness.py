@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from zoo import metrics
-from zoo.bootstrap import Estimate, cell_numbers, resampled
-from zoo.corruptions import ALEXNET_CLEAN, CLEAN, KINDS, split_name
+from zoo.benchmarks.corruptions import ALEXNET_CLEAN, CLEAN, KINDS, split_name
+from zoo.scores import metrics
+from zoo.scores.bootstrap import Estimate, cell_numbers, resampled
 
 SCORES = {
     "corruption_error": "balanced error, mean over corruptions",

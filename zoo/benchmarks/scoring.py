@@ -7,10 +7,11 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from zoo import metrics, robustness
-from zoo.bootstrap import Estimate, Interval
-from zoo.corruptions import KINDS
-from zoo.metrics import Report, Scaling
+from zoo.benchmarks import robustness
+from zoo.benchmarks.corruptions import KINDS
+from zoo.scores import metrics
+from zoo.scores.bootstrap import Estimate, Interval
+from zoo.scores.metrics import Report, Scaling
 
 NAMES = {**metrics.SCORES, **robustness.SCORES}  # of all scores, for people
 LOWER_IS_BETTER = metrics.LOWER_IS_BETTER | set(robustness.SCORES)

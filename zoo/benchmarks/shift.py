@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from zoo.localise import find_cell
+from zoo.imaging.localise import find_cell
 
 SMALLER, LARGER = 0.65, 1.15  # times its size
 MOVED = 0.08  # of the side, at the most

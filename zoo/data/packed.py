@@ -15,8 +15,8 @@ from PIL import Image
 from zoo.cache import cache_folder
 from zoo.data.table import READERS, DataSet
 from zoo.files import atomic_folder, write_json
-from zoo.images import ImageError
-from zoo.localise import EDITION, cut
+from zoo.imaging.decode import ImageError
+from zoo.imaging.localise import EDITION, cut
 
 VERSION = 1  # part of the key: raise when decoding or resizing changes
 PICTURES, INDEX = "pictures.npy", "index.json"
@@ -50,7 +50,7 @@ def pack(
     progress: Progress = _silent,
     crop: str = "none",
 ) -> Packed:
-    """Every picture of `data`, cut as `crop` says (see zoo.localise.cut), squashed to `size` (height, width).
+    """Every picture of `data`, cut as `crop` says (see zoo.imaging.localise.cut), squashed to `size` (height, width).
 
     From the cache if it is there and whole. The key is the data set's content, so a changed picture is decoded again;
     a damaged cache is thrown away.

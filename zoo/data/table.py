@@ -15,7 +15,7 @@ from typing import Protocol
 import pandas as pd
 from PIL import Image
 
-from zoo.images import ImageError, decode, read_bytes
+from zoo.imaging.decode import ImageError, decode, read_bytes
 
 COLUMNS = ("file", "label", "cell", "split", "origin")
 READERS = 4  # threads; hashing and Pillow's decoding run outside Python's lock

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from zoo import joining
+from zoo.scores import label_mapping as joining
 
 CONFIG = "config.json"
 HEAD = "head.skops"

@@ -10,9 +10,9 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from zoo import curves, metrics
-from zoo.corruptions import CLEAN, KINDS
-from zoo.leaderboard import COLUMNS
+from zoo.benchmarks.corruptions import CLEAN, KINDS
+from zoo.benchmarks.leaderboard import COLUMNS
+from zoo.scores import curves, metrics
 
 COLOURS = ("#b5123e", "#1f77b4", "#2ca02c", "#ff7f0e", "#9467bd", "#17becf", "#8c564b", "#e377c2", "#7f7f7f", "#bcbd22")
 GREY = "#8a8f98"

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from timm.data import create_transform, resolve_data_config
 
-from zoo.localise import cut
+from zoo.imaging.localise import cut
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Preprocessor:
 def preprocessor(pretrained_cfg: Mapping[str, Any], crop: str = "none") -> Preprocessor:
     """The one way from a picture to a model's input; training, command line and pages all use it.
 
-    `crop` is what the entry's config says, one of `zoo.localise.CROPS`.
+    `crop` is what the entry's config says, one of `zoo.imaging.localise.CROPS`.
     """
     config = data_config(pretrained_cfg)
     # with use_prefetcher timm's transform ends in uint8, a quarter of the memory to keep in a queue

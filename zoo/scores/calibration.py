@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from zoo import metrics
 from zoo.entry import Entry, EntryError, read_predictions
-from zoo.metrics import AS_STORED, Scaling
+from zoo.scores import metrics
+from zoo.scores.metrics import AS_STORED, Scaling
 
 
 def is_scaled(entry: Entry) -> bool:

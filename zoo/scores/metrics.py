@@ -1,6 +1,6 @@
 """How good is a model, and how sure are we? Pure numpy on stored predictions; the same for pages and training.
 
-Intervals are 95 % intervals of a bootstrap over source cells (`zoo.bootstrap`). Scores are scikit-learn's.
+Intervals are 95 % intervals of a bootstrap over source cells (`zoo.scores.bootstrap`). Scores are scikit-learn's.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from zoo import bootstrap
-from zoo.bootstrap import UNKNOWN, Estimate, Interval, cell_numbers, percentiles, ratio, resampled
-from zoo.curves import BINS, areas, calibration_bins
+from zoo.scores import bootstrap
+from zoo.scores.bootstrap import UNKNOWN, Estimate, Interval, cell_numbers, percentiles, ratio, resampled
+from zoo.scores.curves import BINS, areas, calibration_bins
 
 AREAS = ("auc", "average_precision")
 TINY = 1e-7  # below half precision's smallest number: a stored zero is not certain

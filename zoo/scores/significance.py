@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 from scipy.stats import binomtest
 
-from zoo import metrics
-from zoo.bootstrap import Interval, cell_numbers, ratio, resampled
+from zoo.scores import metrics
+from zoo.scores.bootstrap import Interval, cell_numbers, ratio, resampled
 
 LEVEL = 0.05
 

@@ -12,10 +12,10 @@ from pathlib import Path
 from PIL import Image
 
 from zoo.data import Source
-from zoo.engine import Caller, Ticket
 from zoo.entry import Entry
-from zoo.images import SUFFIXES, ImageError, decode
-from zoo.runtime import Prediction, Runtime
+from zoo.imaging.decode import SUFFIXES, ImageError, decode
+from zoo.serving.engine import Caller, Ticket
+from zoo.serving.runtime import Prediction, Runtime
 
 READERS = min(8, 2 * (os.cpu_count() or 1))
 IN_FLIGHT = 3  # batches read ahead of the one the model works on

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from zoo.batch import Result, classify_files
 from zoo.entry import WEIGHTS, Entry, EntryError
 from zoo.files import atomic_path
-from zoo.runtime import Runtime
+from zoo.serving.batch import Result, classify_files
+from zoo.serving.runtime import Runtime
 
 SUFFIXES = (".jsonl", ".csv")
 FLUSH = 256  # records after which what was written is handed to the system

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from zoo.attribution import PREDICTED
-from zoo.loaded import Answer, Loaded, Wish
+from zoo.serving.loaded import Answer, Loaded, Wish
 
 BATCH_SIZE = 32
 LANE = 128  # requests of one caller that may wait

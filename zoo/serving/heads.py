@@ -22,7 +22,7 @@ from torch import nn
 
 from zoo.entry import EntryError
 from zoo.files import atomic_path
-from zoo.metrics import TINY
+from zoo.scores.metrics import TINY
 
 MAX_BYTES = 200_000_000  # unpacked
 NEIGHBOURS = "neighbours.parquet"  # beside the head of a k-nearest-neighbours entry

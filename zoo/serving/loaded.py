@@ -21,10 +21,10 @@ import zoo.architectures  # noqa: F401 (registers our own networks with timm)
 from zoo.attribution import DEFAULT, MODEL_FREE, PREDICTED, Cams, ExplanationError, explain_batch, method_of, steps
 from zoo.attribution.features import Seen, layers_of, look, split_forward
 from zoo.entry import HEAD, MAX_PARAMETERS, WEIGHTS, Config, Entry, EntryError, Weights, read_predictions
-from zoo.gate import FILE as GATE
-from zoo.gate import Gate, read_gate
-from zoo.heads import NEIGHBOURS, Headed, Neighbour, read_head, read_neighbours
-from zoo.preprocess import Preprocessor, preprocessor
+from zoo.imaging.preprocess import Preprocessor, preprocessor
+from zoo.serving.heads import NEIGHBOURS, Headed, Neighbour, read_head, read_neighbours
+from zoo.serving.ood import FILE as GATE
+from zoo.serving.ood import Gate, read_gate
 
 PRECISIONS = ("auto", "bf16", "fp32")
 BF16_GAIN = 1.15  # how much faster than fp32 bf16 must be to be used
@@ -55,7 +55,7 @@ class Wish:
 class Answer:
     """What was computed for one picture: probabilities (classes,), map (h, w) or None, seconds of its batch.
 
-    `distance` from what the model knows (see `zoo.gate.familiarity`); None where the entry has no gate.
+    `distance` from what the model knows (see `zoo.serving.ood.familiarity`); None where the entry has no gate.
     """
 
     probabilities: np.ndarray

@@ -60,7 +60,7 @@ class Gate:
     def distances(self, vectors: torch.Tensor, confidence: torch.Tensor | None = None) -> torch.Tensor:
         """Distances (n,) of embeddings (n, d) from the nearest class: see `familiarity`.
 
-        `confidence` (n,) that the pictures show a cell, see `zoo.localise.Cut`; None: nobody doubts it.
+        `confidence` (n,) that the pictures show a cell, see `zoo.imaging.localise.Cut`; None: nobody doubts it.
         """
         beyond = self.raw(vectors) - 1
         away = torch.where(self.far > 1, beyond / (self.far - 1).clamp(min=1e-6), 1 + beyond)

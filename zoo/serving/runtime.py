@@ -15,15 +15,15 @@ from PIL import Image
 
 from zoo.attribution import DEFAULT, METHODS, PREDICTED, ExplanationError
 from zoo.attribution.concepts import Concepts, factorise, judge
-from zoo.calibration import sure_elsewhere
-from zoo.engine import BATCH_SIZE, LINGER, BusyError, Caller, Engine, Load, StoppedError, Ticket, give_back
+from zoo.attribution.faithfulness import Ask, Faithfulness, faithfulness
 from zoo.entry import WEIGHTS, Entry, EntryError
-from zoo.faithfulness import Ask, Faithfulness, faithfulness
-from zoo.gate import Familiarity, familiarity
-from zoo.heads import Neighbour
-from zoo.hub import fetch
-from zoo.loaded import PRECISIONS, Answer, Loaded, Wish, resolve_device
-from zoo.preprocess import place_map, region_of, turned
+from zoo.imaging.preprocess import place_map, region_of, turned
+from zoo.scores.calibration import sure_elsewhere
+from zoo.serving.engine import BATCH_SIZE, LINGER, BusyError, Caller, Engine, Load, StoppedError, Ticket, give_back
+from zoo.serving.heads import Neighbour
+from zoo.serving.loaded import PRECISIONS, Answer, Loaded, Wish, resolve_device
+from zoo.serving.ood import Familiarity, familiarity
+from zoo.sources.hub import fetch
 
 __all__ = ["BATCH_SIZE", "BusyError", "Caller", "Explanation", "ExplanationError", "Prediction", "Runtime", "Ticket"]
 
@@ -35,8 +35,9 @@ POLL = 0.2  # seconds between two looks at work that is watched
 class Prediction:
     """The answer for one picture: label, its probability, one probability a label, and the seconds its batch took.
 
-    `distance` from what the model knows (see `zoo.gate.familiarity`); None where it has no gate. `elsewhere` is how
-    sure the answer is in a laboratory that the model never saw (see `zoo.calibration`); None where it was not measured.
+    `distance` from what the model knows (see `zoo.serving.ood.familiarity`); None where it has no gate. `elsewhere` is
+    how sure the answer is in a laboratory that the model never saw (see `zoo.scores.calibration`); None where it was
+    not measured.
     """
 
     label: str

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from zoo import hub
 from zoo.entry import CONFIG, Entry, EntryError, Evaluation, read_entry, with_members
+from zoo.sources import hub
 
-BUILTIN = Path(__file__).parent / "builtin"
+BUILTIN = Path(__file__).parents[1] / "builtin"
 VARIABLE = "HEMAZOO_ZOO"
 ANY = "HEMAZOO_HUB_ANY"  # allow repositories of any namespace
 

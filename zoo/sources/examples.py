@@ -14,10 +14,10 @@ from pathlib import Path
 import pooch
 import requests
 
-from zoo import hub
 from zoo.cache import cache_folder
 from zoo.entry import EntryError
-from zoo.images import SUFFIXES
+from zoo.imaging.decode import SUFFIXES
+from zoo.sources import hub
 
 MANIFEST = Path(__file__).parent / "examples.json"
 VARIABLE = "HEMAZOO_EXAMPLES"

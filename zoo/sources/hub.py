@@ -57,9 +57,9 @@ from zoo.entry import (
     read_entry,
 )
 from zoo.files import write_json
-from zoo.gate import FILE as GATE
-from zoo.heads import NEIGHBOURS
-from zoo.images import MAX_BYTES, SUFFIXES
+from zoo.imaging.decode import MAX_BYTES, SUFFIXES
+from zoo.serving.heads import NEIGHBOURS
+from zoo.serving.ood import FILE as GATE
 
 PREFIX = "hub:"
 DATASETS = "datasets/"  # before a repository's name: pictures, not a model

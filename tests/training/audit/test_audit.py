@@ -14,13 +14,13 @@ from training.__main__ import main
 from training.audit import embedding
 from training.audit import measure as measuring
 from training.audit.copies import find_copies
+from training.audit.matching import FrameIndex, compare, detect, scaled_grey
 from training.audit.measure import measure
 from training.audit.shortcuts import alarms
-from training.matching import FrameIndex, compare, detect, scaled_grey
-from zoo.catalogue import get_entry
+from zoo.audits.reports import read_report
 from zoo.data import read_dataset
 from zoo.entry import read_entry
-from zoo.reports import read_report
+from zoo.sources.catalogue import get_entry
 
 FLIP = Image.Transpose.FLIP_LEFT_RIGHT
 EACH = 12

@@ -11,10 +11,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SCRIPT = """
 import time
-from training.parallel import spread
+from training.audit.parallel import spread
 
 def nothing():
     pass

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from tests.making import LABELS, draw_cell, make_entry
-from training import evaluate
 from training.__main__ import main
-from zoo import benchmarks, corruptions
+from training.evaluation import benchmarks as evaluate
+from zoo import benchmarks
+from zoo.benchmarks import corruptions
 from zoo.entry import read_entry, read_predictions
 from zoo.files import write_json
 

@@ -8,7 +8,7 @@ import re
 import pytest
 
 from tests.making import LABELS, add_evaluation, draw_smears, make_entry
-from tests.training.test_train import RECIPE
+from tests.training.fit.test_train import RECIPE
 from training.__main__ import main
 from zoo.entry import read_entry, read_predictions
 

@@ -11,8 +11,8 @@ import pytest
 
 from tests.making import LABELS, add_evaluation, draw_cell, make_entry, make_predictions
 from training.__main__ import main
-from zoo import significance
 from zoo.entry import read_entry, read_predictions, write_predictions
+from zoo.scores import significance
 
 DATA = "drawn"
 

@@ -11,16 +11,17 @@ import pytest
 import torch
 
 from tests.making import LABELS, draw_cell, draw_folder, make_predictions
-from tests.training.test_train import RECIPE
-from training import left_out, mixed
+from tests.training.fit.test_train import RECIPE
 from training.__main__ import main
-from training.attributes import UNKNOWN, Loss, narrow, read_attributes, read_known, read_names, widen
-from training.data import TrainingDataError
-from training.engine import build_model
+from training.evaluation import leave_one_lab_out as left_out
+from training.fit.auxiliary import UNKNOWN, Loss, narrow, read_attributes, read_known, read_names, widen
+from training.fit.loop import build_model
+from training.prepare import laboratories as mixed
+from training.prepare.dataset import TrainingDataError
 from training.recipe import Attributes, Model
 from zoo.data import DataSet, Item, read_dataset
 from zoo.entry import read_entry, read_predictions
-from zoo.runtime import Runtime
+from zoo.serving.runtime import Runtime
 
 PLACES = {"pbc": "north", "dataset2": "south"}
 

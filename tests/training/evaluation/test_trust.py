@@ -11,15 +11,16 @@ import pytest
 from PIL import Image
 
 from tests.making import LABELS, draw_cell, draw_folder, draw_smear
-from tests.training.test_train import RECIPE
-from training import explain_quality, gate
+from tests.training.fit.test_train import RECIPE
 from training.__main__ import main
-from training.explain_quality import carry
+from training.evaluation import explanations as explain_quality
+from training.evaluation import ood as gate
+from training.evaluation.explanations import carry
 from zoo import benchmarks
 from zoo.entry import EntryError, read_entry
 from zoo.files import write_json
-from zoo.gate import FILE, read_gate
-from zoo.runtime import Runtime
+from zoo.serving.ood import FILE, read_gate
+from zoo.serving.runtime import Runtime
 
 TOML = """
 version = 1

@@ -9,7 +9,7 @@ import timm
 import torch
 from torch.nn import functional
 
-from training.depthwise import depthwise, hasten
+from training.fit.depthwise import depthwise, hasten
 
 # kernel, stride, padding, (height, width)
 CASES = [

@@ -9,12 +9,12 @@ import sys
 import pytest
 import torch
 
-from training.devices import keep_memory, make_accelerator
+from training.fit.devices import keep_memory, make_accelerator
 
 MEASURE = """
 import resource, sys
 import torch
-from training.devices import make_accelerator
+from training.fit.devices import make_accelerator
 if sys.argv[1:]:
     make_accelerator(torch.device("cpu"))
 for _ in range(10):
@@ -40,6 +40,6 @@ def test_a_training_on_a_cpu_keeps_what_it_freed():
 
 
 def test_where_memory_cannot_be_kept_training_goes_on(monkeypatch):
-    monkeypatch.setattr("training.devices.ctypes.CDLL", lambda _: object())
+    monkeypatch.setattr("training.fit.devices.ctypes.CDLL", lambda _: object())
     assert not keep_memory()
     assert make_accelerator(torch.device("cpu")).device.type == "cpu"

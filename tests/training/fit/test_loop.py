@@ -20,21 +20,21 @@ import torch
 from PIL import Image
 
 from tests.making import LABELS, draw_cell, draw_folder
-from training import mixstyle
 from training.__main__ import main
-from training.augment import Background, ColourTransfer
-from training.averaging import mean_of
-from training.devices import make_accelerator
-from training.engine import FitError, TrainingStopped, build_model, fit, set_mode, unfreeze
-from training.feed import Arrays, PictureFeed
-from training.rates import is_enough, plateau_scale, rates
+from training.fit import mixstyle
+from training.fit.augment import Background, ColourTransfer
+from training.fit.averaging import mean_of
+from training.fit.batches import Arrays, PictureFeed
+from training.fit.devices import make_accelerator
+from training.fit.loop import FitError, TrainingStopped, build_model, fit, set_mode, unfreeze
+from training.fit.schedules import is_enough, plateau_scale, rates
+from training.prepare.splits import Split
 from training.recipe import Recipe, RecipeError, Schedule, pretrained_cfg
-from training.splits import Split
 from zoo.entry import read_entry, read_predictions
-from zoo.localise import find_cell
-from zoo.preprocess import preprocessor
+from zoo.imaging.localise import find_cell
+from zoo.imaging.preprocess import preprocessor
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SIDE = 48
 
 
@@ -367,7 +367,7 @@ def test_pictures_lie_in_memory_as_the_recipe_says(run, monkeypatch, last):
         model.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].is_contiguous()))
         return model
 
-    monkeypatch.setattr("training.engine.build_model", watched)
+    monkeypatch.setattr("training.fit.loop.build_model", watched)
     run(schedule={"epochs": 1, "channels_last": last})
     assert seen
     assert all(seen) != last
@@ -400,7 +400,7 @@ def test_an_epoch_is_judged_at_the_size_it_was_trained_at(run, arrays, split):
 def test_epochs_of_another_size_are_no_rivals(run, monkeypatch, small, best):
     """What was best on smaller pictures is not the entry's network; it begins the next stage."""
     found = iter([(0.1, 0.9, 0.9), (0.2, 0.8, 0.8), (0.5, 0.5, 0.5)])
-    monkeypatch.setattr("training.engine._Run.validate", lambda _: next(found))
+    monkeypatch.setattr("training.fit.loop._Run.validate", lambda _: next(found))
     assert run(stages=[{"epochs": 2, "input_size": small}, {"epochs": 1}]).best_epoch == best
 
 
@@ -457,7 +457,7 @@ def small_memory(monkeypatch):
             network.forward = Short(network, room)
             return network
 
-        monkeypatch.setattr("training.engine.build_model", build)
+        monkeypatch.setattr("training.fit.loop.build_model", build)
 
     return limit
 
@@ -485,7 +485,7 @@ def test_what_is_no_lack_of_memory_is_not_taken_for_it(run, monkeypatch):
         network.forward = lambda batch: (_ for _ in ()).throw(RuntimeError("something else"))
         return network
 
-    monkeypatch.setattr("training.engine.build_model", build)
+    monkeypatch.setattr("training.fit.loop.build_model", build)
     with pytest.raises(RuntimeError, match="something else"):
         run()
 
@@ -539,7 +539,7 @@ def test_a_run_stopped_after_any_step_is_gone_on_with(run, step, monkeypatch):
     whole = run("whole", **parts)
     seen = itertools.count(1)
     with monkeypatch.context() as patch:
-        patch.setattr("training.engine._stop_on_interrupt", lambda: nullcontext(lambda: next(seen) == step))
+        patch.setattr("training.fit.loop._stop_on_interrupt", lambda: nullcontext(lambda: next(seen) == step))
         with pytest.raises(TrainingStopped):
             run("parts", **parts)
     resumed = run("parts", **parts, resume=True)

@@ -19,7 +19,7 @@ from training import sweep
 from training.__main__ import main
 from training.recipe import load_recipe
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SPACE = """
 method = "{method}"
 trials = {trials}

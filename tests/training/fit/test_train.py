@@ -21,14 +21,15 @@ from safetensors.torch import load_file
 
 from tests.making import LABELS, draw_cell, draw_folder, draw_smears
 from training.__main__ import main
-from zoo import metrics, scoring
-from zoo.batch import classify_files
-from zoo.calibration import scaling_of
+from zoo.benchmarks import scoring
 from zoo.entry import read_entry, read_history, read_predictions
-from zoo.runs import list_runs
-from zoo.runtime import Runtime
+from zoo.scores import metrics
+from zoo.scores.calibration import scaling_of
+from zoo.serving.batch import classify_files
+from zoo.serving.runtime import Runtime
+from zoo.sources.runs import list_runs
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 RECIPE = """
 id = "drawn"
 title = "Drawn cells"

@@ -12,10 +12,9 @@ from hypothesis import strategies as st
 
 from tests.making import LABELS, draw_smears
 from training.__main__ import main
-from training.cleaning import Suspects, clean, resample, row_weights
-from training.data import TrainingDataError
-from training.recipe import Balance, Clean
-from training.splits import (
+from training.prepare.cleaning import Suspects, clean, resample, row_weights
+from training.prepare.dataset import TrainingDataError
+from training.prepare.splits import (
     SIDES,
     Table,
     kfold_split,
@@ -28,6 +27,7 @@ from training.splits import (
     stratified_split,
     write_manifest,
 )
+from training.recipe import Balance, Clean
 from zoo.data import read_dataset
 
 

@@ -17,11 +17,11 @@ from streamlit.testing.v1 import AppTest
 from tests.making import LABELS, draw_cell, draw_folder
 from tests.pages.test_pages import go, said
 from training.__main__ import main
-from zoo import hub as zoo_hub
-from zoo.examples import ExamplesError, fetch, list_examples
-from zoo.images import decode
+from zoo.imaging.decode import decode
+from zoo.sources import hub as zoo_hub
+from zoo.sources.examples import ExamplesError, fetch, list_examples
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 REPO = "alice/cells"
 
 

@@ -22,15 +22,15 @@ from huggingface_hub import ModelCard, constants
 from tests.hub import Fault, Hub
 from tests.making import add_evaluation, draw_cell, make_entry
 from training.__main__ import main
-from training.publish import ASSETS
+from training.publish.hub import ASSETS
 from training.recipe import Recipe, load_recipe
-from zoo import hub as zoo_hub
 from zoo.architectures import is_own
-from zoo.catalogue import BUILTIN, FolderSource
 from zoo.entry import CARD, Entry, read_entry
 from zoo.files import write_json
-from zoo.images import decode
-from zoo.runtime import Runtime
+from zoo.imaging.decode import decode
+from zoo.serving.runtime import Runtime
+from zoo.sources import hub as zoo_hub
+from zoo.sources.catalogue import BUILTIN, FolderSource
 
 ENTRIES = FolderSource(BUILTIN, "builtin").entries()
 
@@ -254,7 +254,7 @@ def test_plain_timm_gives_the_same_answers(server, tmp_path, capsys):
     picture = tmp_path / "cell.png"
     draw_cell("monocyte", 3, (240, 240)).save(picture)
     environment = {**os.environ, "HF_HUB_OFFLINE": "0", "HF_HUB_CACHE": str(tmp_path / "elsewhere"), "HF_TOKEN": ""}
-    script = Path(__file__).parents[1] / "plain_timm.py"
+    script = Path(__file__).parents[2] / "plain_timm.py"
     command = [sys.executable, "-I", str(script), str(picture), *told]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

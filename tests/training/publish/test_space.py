@@ -19,9 +19,9 @@ from huggingface_hub import HfApi
 
 from tests.hub import Hub, metadata
 from training.__main__ import main
-from training.space import card
+from training.publish.space import card
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 HOME = "/home/user"
 
 
@@ -45,9 +45,14 @@ def test_the_app_is_deployed_and_deployed_again(server, capsys):
     told = json.loads(capsys.readouterr().out)
     space = server.repos["spaces", "alice/demo"]
     files = space.at("main").files
-    assert {"app.py", "pages/classify.py", "zoo/runtime.py", "Dockerfile", "requirements.txt", "README.md"} <= set(
-        files
-    )
+    assert {
+        "app.py",
+        "pages/classify.py",
+        "zoo/serving/runtime.py",
+        "Dockerfile",
+        "requirements.txt",
+        "README.md",
+    } <= set(files)
     assert not any(name.startswith(("training", "tests", "runs", ".git/")) or "__pycache__" in name for name in files)
     told_of = metadata(server.blobs[files["README.md"].oid].decode())
     assert told_of["sdk"] == "docker"

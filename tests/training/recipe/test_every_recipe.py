@@ -10,10 +10,10 @@ from PIL import Image
 from tests.making import LABELS, draw_cell
 from training.__main__ import main
 from training.recipe import load_recipe, recipe_ids
-from zoo.batch import classify_files
-from zoo.catalogue import BUILTIN, FolderSource, list_entries
 from zoo.entry import read_predictions
-from zoo.runtime import Runtime
+from zoo.serving.batch import classify_files
+from zoo.serving.runtime import Runtime
+from zoo.sources.catalogue import BUILTIN, FolderSource, list_entries
 
 NETWORKS = [name for name in recipe_ids() if load_recipe(name).model and not load_recipe(name).head]
 ON_NETWORKS = [name for name in recipe_ids() if (head := load_recipe(name).head) and head.of]
@@ -49,7 +49,7 @@ def place(tmp_path, monkeypatch):
     monkeypatch.setenv("HEMAZOO_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("HEMAZOO_ZOO", str(tmp_path / "zoo"))
     # random weights of a deep network are so badly conditioned that rounding decides
-    monkeypatch.setattr("zoo.loaded.bf16_is_faster", lambda *_: False)
+    monkeypatch.setattr("zoo.serving.loaded.bf16_is_faster", lambda *_: False)
     return tmp_path
 
 

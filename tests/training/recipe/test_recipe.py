@@ -14,11 +14,11 @@ from torchvision.transforms.v2 import functional
 
 from tests.making import draw_cell
 from training.__main__ import main
-from training.augment import Warp, _blurred, _brighter, _contrasted, _saturated, _turned, training_transform
-from training.engine import build_model
-from training.imagenet import PACKAGED, WeightsError
+from training.fit.augment import Warp, _blurred, _brighter, _contrasted, _saturated, _turned, training_transform
+from training.fit.imagenet import PACKAGED, WeightsError
+from training.fit.loop import build_model
 from training.recipe import FOLDER, Augment, RecipeError, load_recipe, recipe_ids
-from zoo.preprocess import preprocessor
+from zoo.imaging.preprocess import preprocessor
 
 # every id of the five published systems
 SYSTEMS = {

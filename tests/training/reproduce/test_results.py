@@ -8,14 +8,14 @@ import pandas as pd
 import pytest
 
 from tests.making import LABELS, draw_cell, make_entry
-from training import champions, readme, results
 from training.__main__ import main
-from training.classical import fit_head
+from training.fit.classical import fit_head
 from training.recipe import Head, load_recipe
-from zoo import reports
-from zoo.catalogue import BUILTIN, FolderSource, list_entries
+from training.reproduce import champions, readme, results
+from zoo.audits import reports
 from zoo.files import write_json
-from zoo.heads import write_head
+from zoo.serving.heads import write_head
+from zoo.sources.catalogue import BUILTIN, FolderSource, list_entries
 
 
 @pytest.fixture

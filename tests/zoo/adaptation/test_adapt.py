@@ -12,13 +12,13 @@ from PIL import Image, ImageOps
 
 from tests.making import ARCHITECTURES, LABELS, draw_cell, make_entry
 from training.__main__ import main
-from zoo import metrics
 from zoo.adaptation import Choice, adapt, fit_layer, turned
 from zoo.architectures import is_own
 from zoo.entry import EntryError, read_entry, read_predictions
-from zoo.gate import fit_gate, read_gate, write_gate
-from zoo.loaded import Loaded
-from zoo.runtime import Runtime
+from zoo.scores import metrics
+from zoo.serving.loaded import Loaded
+from zoo.serving.ood import fit_gate, read_gate, write_gate
+from zoo.serving.runtime import Runtime
 
 
 def foreign(label: str, seed: int) -> Image.Image:
@@ -136,7 +136,7 @@ def test_too_little_is_a_sentence_and_leaves_nothing(source, tmp_path, labels, w
 
 
 def test_what_has_no_linear_last_layer_is_refused(tmp_path):
-    from tests.zoo.test_heads import make_headed  # noqa: PLC0415
+    from tests.zoo.serving.test_heads import make_headed  # noqa: PLC0415
 
     headed = read_entry(make_headed(tmp_path / "headed", "knn"))
     images, labels = given(5)

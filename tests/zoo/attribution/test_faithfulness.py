@@ -8,8 +8,8 @@ import torch
 from pytorch_grad_cam.metrics.road import ROADCombined
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
-from zoo import faithfulness
-from zoo.faithfulness import curves, energy_inside, enlarge, points_inside, road, share_of
+from zoo.attribution import faithfulness
+from zoo.attribution.faithfulness import curves, energy_inside, enlarge, points_inside, road, share_of
 
 SIZE = (48, 64)
 

@@ -9,11 +9,11 @@ from PIL import Image
 from sklearn.metrics import balanced_accuracy_score
 
 from tests.making import LABELS, draw_cell, draw_smear
-from zoo import benchmarks, corruptions, robustness, scoring
-from zoo.benchmarks import BenchmarkSet, Definition, get_benchmark
+from zoo import benchmarks
+from zoo.benchmarks import BenchmarkSet, Definition, corruptions, get_benchmark, robustness, scoring
 from zoo.data import DataError
-from zoo.localise import find_cell
-from zoo.metrics import AS_STORED
+from zoo.imaging.localise import find_cell
+from zoo.scores.metrics import AS_STORED
 
 EIGHT = ["basophil", "eosinophil", "erythroblast", "ig", "lymphocyte", "monocyte", "neutrophil", "platelet"]
 

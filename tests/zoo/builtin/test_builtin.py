@@ -15,15 +15,16 @@ from PIL import Image
 
 import zoo.architectures  # noqa: F401
 from tests.making import LABELS, draw_cell
-from training.evaluate import holds, refused
+from training.evaluation.benchmarks import holds, refused
 from training.recipe import PUBLISHED, SCRATCH, recipe_ids
-from zoo import benchmarks, metrics, scoring
+from zoo import benchmarks
 from zoo.attribution import METHODS
-from zoo.benchmarks import CROSS_VALIDATION, LEFT_OUT
-from zoo.calibration import scaling_of
-from zoo.catalogue import BUILTIN, FolderSource, list_entries
+from zoo.benchmarks import CROSS_VALIDATION, LEFT_OUT, scoring
 from zoo.entry import CARD, read_history, read_predictions
-from zoo.runtime import Runtime, methods_for
+from zoo.scores import metrics
+from zoo.scores.calibration import scaling_of
+from zoo.serving.runtime import Runtime, methods_for
+from zoo.sources.catalogue import BUILTIN, FolderSource, list_entries
 
 ENTRIES = {entry.id: entry for entry in list_entries([FolderSource(BUILTIN, "builtin")])}
 USABLE = [name for name, entry in ENTRIES.items() if entry.usable]

@@ -14,10 +14,10 @@ import tifffile
 from PIL import Image
 
 from tests.making import LABELS, draw_cell, draw_folder
-from tests.zoo.test_images import png_header
+from tests.zoo.imaging.test_decode import png_header
 from zoo.__main__ import main
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 MODEL = "tiny-test-efficientnet"
 
 

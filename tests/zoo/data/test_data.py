@@ -21,7 +21,7 @@ from tests.making import LABELS, draw_cell, draw_folder
 from zoo.data import DataError, layouts, pack, read_dataset
 from zoo.data.table import split_name
 from zoo.files import atomic_folder
-from zoo.images import ImageError
+from zoo.imaging.decode import ImageError
 
 ONCE = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 

@@ -9,8 +9,6 @@ import numpy as np
 import pytest
 
 from tests.making import LABELS, make_entry, make_predictions
-from zoo import metrics
-from zoo.catalogue import FolderSource, get_entry, list_entries, sources
 from zoo.entry import (
     EntryError,
     read_card,
@@ -21,6 +19,8 @@ from zoo.entry import (
     summary,
     write_predictions,
 )
+from zoo.scores import metrics
+from zoo.sources.catalogue import FolderSource, get_entry, list_entries, sources
 
 
 @pytest.fixture

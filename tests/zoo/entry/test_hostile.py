@@ -17,13 +17,13 @@ from tests import hostile
 from tests.making import draw_cell
 from tests.pages.test_pages import go, picker
 from zoo.__main__ import main
-from zoo.catalogue import FolderSource, get_entry, list_entries
 from zoo.entry import EntryError, read_card, read_entry, read_history, read_predictions, summary
-from zoo.hub import HubSource
-from zoo.images import ImageError, decode
-from zoo.runtime import Runtime
+from zoo.imaging.decode import ImageError, decode
+from zoo.serving.runtime import Runtime
+from zoo.sources.catalogue import FolderSource, get_entry, list_entries
+from zoo.sources.hub import HubSource
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PICTURES = dict(hostile.pictures())
 
 

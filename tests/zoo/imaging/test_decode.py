@@ -15,7 +15,7 @@ import tifffile
 from PIL import Image
 
 from tests.making import draw_cell
-from zoo.images import MAX_BYTES, ImageError, decode
+from zoo.imaging.decode import MAX_BYTES, ImageError, decode
 
 CELL = draw_cell("neutrophil")
 ARRAY = np.asarray(CELL)

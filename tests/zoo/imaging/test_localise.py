@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from tests.making import LABELS, draw_cell
-from zoo.localise import DEEP, PAD, ROOM, alone_at, crop_cell, cut, find_cell, square_at
+from zoo.imaging.localise import DEEP, PAD, ROOM, alone_at, crop_cell, cut, find_cell, square_at
 
 
 def smear(where: tuple[int, int], size: tuple[int, int] = (320, 240), radius: int = 16) -> Image.Image:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from tests.making import ARCHITECTURES, draw_cell, make_config
 from training.recipe import load_recipe, pretrained_cfg, recipe_ids
-from zoo.preprocess import place_map, preprocessor, seen_region
+from zoo.imaging.preprocess import place_map, preprocessor, seen_region
 
 SIZES = [(96, 96), (320, 240), (240, 320), (37, 211)]
 

@@ -15,7 +15,7 @@ from sklearn import metrics as sk
 from torchmetrics.classification import MulticlassAUROC, MulticlassCalibrationError
 
 from tests.making import LABELS, make_predictions
-from zoo import bootstrap, curves, metrics, significance
+from zoo.scores import bootstrap, curves, metrics, significance
 
 TABLE = make_predictions(3)
 TRUTH, SHARES = metrics.arrays(TABLE, LABELS)

@@ -15,13 +15,13 @@ import psutil
 import pytest
 
 from tests.making import LABELS, draw_folder
-from zoo import bulk
 from zoo.__main__ import main
-from zoo.batch import Result
-from zoo.catalogue import get_entry
+from zoo.serving import bulk
+from zoo.serving.batch import Result
+from zoo.sources.catalogue import get_entry
 
 MODEL = "tiny-cnn60"
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture

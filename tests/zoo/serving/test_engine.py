@@ -13,18 +13,18 @@ import psutil
 import pytest
 import torch
 
-import zoo.engine
-import zoo.runtime
+import zoo.serving.engine
+import zoo.serving.runtime
 from tests.making import ARCHITECTURES, LABELS, make_entry
-from tests.zoo.test_heads import ensemble, make_headed
-from tests.zoo.test_runtime import hold
+from tests.zoo.serving.test_heads import ensemble, make_headed
+from tests.zoo.serving.test_runtime import hold
 from zoo.attribution import METHODS, ExplanationError
-from zoo.catalogue import FolderSource, list_entries
-from zoo.engine import Caller, StoppedError
 from zoo.entry import EntryError, read_entry
-from zoo.heads import write_neighbours
-from zoo.loaded import Wish
-from zoo.runtime import BusyError, Runtime, methods_for
+from zoo.serving.engine import Caller, StoppedError
+from zoo.serving.heads import write_neighbours
+from zoo.serving.loaded import Wish
+from zoo.serving.runtime import BusyError, Runtime, methods_for
+from zoo.sources.catalogue import FolderSource, list_entries
 
 NAMES = [name.replace("_", "-") for name in ARCHITECTURES]
 
@@ -196,7 +196,7 @@ def test_all_methods_of_many_callers_at_once_are_those_of_one(small, cells, runt
 
 
 def test_slow_work_is_watched_and_ended_by_whoever_watches(small, cells, runtime, monkeypatch):
-    monkeypatch.setattr(zoo.runtime, "POLL", 0.002)
+    monkeypatch.setattr(zoo.serving.runtime, "POLL", 0.002)
     shares = []
     runtime.explain(small, cells[0], method="score-cam", watch=lambda ticket: shares.append(ticket.progress))
     assert shares == sorted(shares)
@@ -337,8 +337,8 @@ def test_memory_does_not_grow_over_switches(tiny_zoo, cells):
 
 
 def test_the_queue_of_all_is_bounded(small, cells, runtime, monkeypatch):
-    monkeypatch.setattr(zoo.engine, "PATIENCE", 0.05)
-    monkeypatch.setattr(zoo.engine, "MOST_WAITING", 5)
+    monkeypatch.setattr(zoo.serving.engine, "PATIENCE", 0.05)
+    monkeypatch.setattr(zoo.serving.engine, "MOST_WAITING", 5)
     blocker = hold(runtime, small)
     with pytest.raises(BusyError, match="requests are waiting"):
         for number, cell in enumerate(cells):
@@ -347,8 +347,8 @@ def test_the_queue_of_all_is_bounded(small, cells, runtime, monkeypatch):
 
 
 def test_a_caller_that_waits_is_told_how_many_are_ahead(small, cells, runtime, monkeypatch):
-    monkeypatch.setattr(zoo.engine, "PATIENCE", 0.05)
-    monkeypatch.setattr(zoo.engine, "LANE", 3)
+    monkeypatch.setattr(zoo.serving.engine, "PATIENCE", 0.05)
+    monkeypatch.setattr(zoo.serving.engine, "LANE", 3)
     blocker = hold(runtime, small)
     with pytest.raises(BusyError, match="requests are waiting"):
         for cell in cells:

@@ -15,17 +15,17 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-import zoo.loaded
+import zoo.serving.loaded
 from tests.making import LABELS, draw_cell, make_config, make_entry
-from training.classical import fit_head
+from training.fit.classical import fit_head
 from training.recipe import Head
 from zoo.__main__ import main
 from zoo.attribution import ExplanationError
-from zoo.catalogue import FolderSource, get_entry, list_entries
 from zoo.entry import EntryError, read_entry
 from zoo.files import write_json
-from zoo.heads import read_head, write_head
-from zoo.runtime import Runtime
+from zoo.serving.heads import read_head, write_head
+from zoo.serving.runtime import Runtime
+from zoo.sources.catalogue import FolderSource, get_entry, list_entries
 
 KINDS = {
     "knn": {"n_neighbors": 1, "metric": "euclidean"},
@@ -194,8 +194,8 @@ def test_a_member_without_a_share_is_not_asked(together, monkeypatch):
     ensemble(together / "alone", ["one", "two"], member_weights=[0.0, 1.0])
     entry, cell = found(together, "alone"), draw_cell("monocyte", 4)
     loaded: list[str] = []
-    real = zoo.loaded.load_model
-    monkeypatch.setattr(zoo.loaded, "load_model", lambda one: loaded.append(one.id) or real(one))
+    real = zoo.serving.loaded.load_model
+    monkeypatch.setattr(zoo.serving.loaded, "load_model", lambda one: loaded.append(one.id) or real(one))
     with Runtime("cpu", "fp32") as runtime:
         runtime.load(entry)
         answer, shown = runtime.classify(entry, cell), runtime.explain(entry, cell, "monocyte")

@@ -12,12 +12,12 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from tests.making import LABELS, draw_cell, make_entry
-from training.gate import embed
+from training.evaluation.ood import embed
 from zoo.__main__ import main
-from zoo.engine import Caller
 from zoo.entry import EntryError, read_entry
-from zoo.gate import FILE, NAMES, Gate, familiarity, fit_gate, read_gate, widened, with_finder, write_gate
-from zoo.runtime import Runtime
+from zoo.serving.engine import Caller
+from zoo.serving.ood import FILE, NAMES, Gate, familiarity, fit_gate, read_gate, widened, with_finder, write_gate
+from zoo.serving.runtime import Runtime
 
 
 def cloud(count: int, seed: int, width: int = 40) -> tuple[np.ndarray, np.ndarray]:

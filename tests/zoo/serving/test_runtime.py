@@ -17,16 +17,16 @@ from pytorch_grad_cam import GradCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
 import zoo
-import zoo.engine
-import zoo.loaded
+import zoo.serving.engine
+import zoo.serving.loaded
 from tests.making import ARCHITECTURES, LABELS, draw_cell, make_entry
 from zoo.attribution import PREDICTED, Cams, ExplanationError, explain_batch
 from zoo.attribution.features import find_layer
 from zoo.entry import Entry, EntryError, read_entry, read_predictions
 from zoo.files import write_json
-from zoo.loaded import Wish, bf16_is_faster, load_model, resolve_device, unclear_share
-from zoo.preprocess import preprocessor
-from zoo.runtime import BusyError, Runtime
+from zoo.imaging.preprocess import preprocessor
+from zoo.serving.loaded import Wish, bf16_is_faster, load_model, resolve_device, unclear_share
+from zoo.serving.runtime import BusyError, Runtime
 
 NAMES = [name.replace("_", "-") for name in ARCHITECTURES]
 
@@ -90,13 +90,13 @@ def test_eight_threads_get_what_one_gets(entry, cells):
 
 def test_requests_of_several_callers_share_batches(small, cells, monkeypatch):
     sizes = []
-    real = zoo.loaded.split_forward
+    real = zoo.serving.loaded.split_forward
 
     def counted(model, batch):
         sizes.append(len(batch))
         return real(model, batch)
 
-    monkeypatch.setattr(zoo.loaded, "split_forward", counted)
+    monkeypatch.setattr(zoo.serving.loaded, "split_forward", counted)
     with Runtime("cpu", "fp32", batch_size=8) as runtime, ThreadPoolExecutor(8) as pool:
         futures = list(pool.map(lambda cell: runtime.submit(small, cell), cells * 4))
         assert all(future.result() for future in futures)
@@ -216,7 +216,7 @@ def test_a_caller_that_gave_up_harms_no_other(small, cells):
 
 def test_the_map_is_that_of_the_label_shown(tiny_zoo, cells, monkeypatch):
     """Where full precision changes the answer that bf16 gave, the map follows."""
-    monkeypatch.setattr(zoo.loaded, "bf16_is_faster", lambda *_: True)
+    monkeypatch.setattr(zoo.serving.loaded, "bf16_is_faster", lambda *_: True)
     entry = read_entry(tiny_zoo / "tiny-test-resnet")
     with Runtime("cpu", "auto") as fast, Runtime("cpu", "fp32") as exact:
         model = fast.model(entry)
@@ -234,8 +234,8 @@ def test_the_map_is_that_of_the_label_shown(tiny_zoo, cells, monkeypatch):
 
 
 def test_a_full_queue_says_so(small, cells, monkeypatch):
-    monkeypatch.setattr(zoo.engine, "PATIENCE", 0.1)
-    monkeypatch.setattr(zoo.engine, "LANE", 2)
+    monkeypatch.setattr(zoo.serving.engine, "PATIENCE", 0.1)
+    monkeypatch.setattr(zoo.serving.engine, "LANE", 2)
     with Runtime("cpu", "fp32", batch_size=1) as runtime:
         blocker = hold(runtime, small)
         futures = []
@@ -264,8 +264,8 @@ def test_models_are_released_when_others_need_the_room(tiny_zoo, cells):
 
 def test_sessions_that_ask_at_once_load_once(small, monkeypatch):
     loaded = []
-    real = zoo.loaded.load_model
-    monkeypatch.setattr(zoo.loaded, "load_model", lambda entry: loaded.append(entry.id) or real(entry))
+    real = zoo.serving.loaded.load_model
+    monkeypatch.setattr(zoo.serving.loaded, "load_model", lambda entry: loaded.append(entry.id) or real(entry))
     with Runtime("cpu", "fp32") as runtime, ThreadPoolExecutor(8) as pool:
         models = list(pool.map(lambda _: runtime.model(small), range(8)))
     assert loaded == ["tiny-cnn60"]
@@ -273,16 +273,16 @@ def test_sessions_that_ask_at_once_load_once(small, monkeypatch):
 
 
 def test_a_failed_loading_is_tried_again(small, monkeypatch):
-    real = zoo.loaded.load_model
+    real = zoo.serving.loaded.load_model
 
     def fail(entry):
         raise EntryError("not now.")
 
     with Runtime("cpu", "fp32") as runtime:
-        monkeypatch.setattr(zoo.loaded, "load_model", fail)
+        monkeypatch.setattr(zoo.serving.loaded, "load_model", fail)
         with pytest.raises(EntryError, match="not now"):
             runtime.model(small)
-        monkeypatch.setattr(zoo.loaded, "load_model", real)
+        monkeypatch.setattr(zoo.serving.loaded, "load_model", real)
         assert runtime.model(small).labels == LABELS
 
 
@@ -322,7 +322,7 @@ def test_devices():
 
 def test_half_precision_is_settled_in_full(tiny_zoo, cells, monkeypatch):
     """With bf16 on, answers stay within 1e-2 of fp32, since unclear ones are computed again."""
-    monkeypatch.setattr(zoo.loaded, "bf16_is_faster", lambda *_: True)
+    monkeypatch.setattr(zoo.serving.loaded, "bf16_is_faster", lambda *_: True)
     entry = read_entry(tiny_zoo / "tiny-test-resnet")
     with Runtime("cpu", "auto") as fast, Runtime("cpu", "fp32") as exact:
         assert fast.model(entry).bf16

@@ -10,10 +10,10 @@ from functools import partial
 
 import pytest
 
-import zoo.examples
+import zoo.sources.examples
 from tests.making import draw_cell
-from zoo.examples import ExamplesError, fetch, list_examples
-from zoo.images import decode
+from zoo.imaging.decode import decode
+from zoo.sources.examples import ExamplesError, fetch, list_examples
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def server(tmp_path, monkeypatch):
     }
     manifest = tmp_path / "manifest.json"
     manifest.write_text(json.dumps({"credit": "a test", "examples": [item]}))
-    monkeypatch.setattr(zoo.examples, "MANIFEST", manifest)
+    monkeypatch.setattr(zoo.sources.examples, "MANIFEST", manifest)
     monkeypatch.setenv("HEMAZOO_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("HEMAZOO_EXAMPLES", raising=False)
     yield folder

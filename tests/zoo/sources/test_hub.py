@@ -16,12 +16,12 @@ from huggingface_hub import constants
 
 from tests.hub import Fault, Hub
 from tests.making import add_evaluation, draw_cell, make_config, make_entry
-from zoo import hub as zoo_hub
-from zoo.catalogue import get_entry, list_entries, sources
 from zoo.entry import EntryError, read_card, read_entry, read_history, read_predictions
 from zoo.files import write_json
-from zoo.hub import HubSource, Remote
-from zoo.runtime import Runtime
+from zoo.serving.runtime import Runtime
+from zoo.sources import hub as zoo_hub
+from zoo.sources.catalogue import get_entry, list_entries, sources
+from zoo.sources.hub import HubSource, Remote
 
 CARD = "---\nlicense: apache-2.0\nlibrary_name: timm\ntags:\n- hemazoo\n---\n# Tiny\n\nMade by a test.\n"
 
@@ -350,7 +350,7 @@ def _one_of_many(number: int, cache: str, hf: str, url: str, queue: multiprocess
 
 def test_eight_processes_fetch_once(server, tmp_path):
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["zoo.runtime", "tests.making"])
+    context.set_forkserver_preload(["zoo.serving.runtime", "tests.making"])
     queue = context.Queue()
     server.faults.append(Fault("GET /cdn", 99, delay=0.05))
     given = (str(tmp_path / "cache"), str(tmp_path / "hf"), server.url, queue)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from zoo.data.table import DataSet, FileSource, Item, natural, split_name
-from zoo.images import SUFFIXES
+from zoo.imaging.decode import SUFFIXES
 
 NAME = "class folders (flat, or TRAIN, TEST, VAL above them)"
 ORDER = 90

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from zoo.data.table import DataError, DataSet, Item, split_name
-from zoo.images import ImageError, from_array
+from zoo.imaging.decode import ImageError, from_array
 
 NAME = "an .npz with images and labels (also MedMNIST's)"
 ORDER = 10

@@ -13,7 +13,7 @@ from PIL import Image
 
 from zoo.data.readers.manifest import LABEL, holds_pictures, hub_features
 from zoo.data.table import DataError, DataSet, Item, natural, split_name
-from zoo.images import ImageError, decode
+from zoo.imaging.decode import ImageError, decode
 
 NAME = "a Hub data set (.parquet files that hold pictures)"
 ORDER = 25

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from zoo.data.table import DataError, DataSet, FileSource, Item, natural
-from zoo.images import SUFFIXES
+from zoo.imaging.decode import SUFFIXES
 
 NAME = "Pascal-VOC frames (JPEGImages, Annotations) with labels.csv"
 ORDER = 20

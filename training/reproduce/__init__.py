@@ -1,0 +1,1 @@
+"""Generated tables: published systems, champions, README."""

@@ -1,0 +1,1 @@
+"""Stored audits of data sets."""

@@ -1,0 +1,1 @@
+"""From bytes to the tensor a network sees."""

@@ -1,0 +1,1 @@
+"""Answering requests: loaded models, batching, out-of-distribution check."""

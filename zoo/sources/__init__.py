@@ -1,0 +1,1 @@
+"""Where entries, examples and training runs come from."""
