@@ -8,6 +8,7 @@ from zoo.imaging.decode import ImageError, decode
 from zoo.serving.batch import classify_files
 from zoo.serving.runtime import BusyError, Runtime
 from zoo.sources.catalogue import get_entry, list_entries
+from zoo.version import __version__
 
 __all__ = [
     "BusyError",
@@ -15,6 +16,7 @@ __all__ = [
     "ExplanationError",
     "ImageError",
     "Runtime",
+    "__version__",
     "classify",
     "classify_files",
     "decode",
