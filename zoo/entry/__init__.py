@@ -1,6 +1,6 @@
 """The published artefact: an entry's files, read, checked and written."""
 
-from zoo.entry.schema import (
+from zoo.entry.files import (
     CARD,
     CONFIG,
     EVALUATION,
@@ -9,29 +9,15 @@ from zoo.entry.schema import (
     ID,
     MAX_CARD_BYTES,
     MAX_JSON_BYTES,
-    MAX_PARAMETERS,
     PREDICTIONS,
     WEIGHTS,
-    Benchmark,
-    Config,
-    Entry,
     EntryError,
-    Evaluation,
-    HeldBack,
-    Label,
-    Metric,
-    Pointing,
-    Weights,
-    as_stored,
-    read_card,
-    read_entry,
-    read_header,
-    read_history,
-    read_predictions,
-    summary,
-    with_members,
-    write_predictions,
 )
+from zoo.entry.model import Entry
+from zoo.entry.predictions import as_stored, read_predictions, write_predictions
+from zoo.entry.read import read_card, read_entry, read_history, summary, with_members
+from zoo.entry.schema import Benchmark, Config, Evaluation, HeldBack, Label, Metric, Pointing
+from zoo.entry.weights import MAX_PARAMETERS, Weights, read_header
 
 __all__ = [
     "CARD",

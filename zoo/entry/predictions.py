@@ -1,0 +1,94 @@
+"""Stored predictions of an entry: one parquet table a benchmark."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from zoo.entry.files import EntryError, predictions_file
+from zoo.entry.model import Entry
+
+MAX_ROWS = 2_000_000
+MAX_TABLE_BYTES = 500_000_000  # uncompressed
+SUM_TOLERANCE = 0.02  # by which stored probabilities may miss adding up to 1: half precision rounds each by 0.0005
+
+
+def read_predictions(entry: Entry, benchmark: str) -> pd.DataFrame:
+    """Read the per-image predictions of an entry on a benchmark.
+
+    Args:
+        entry: The entry; a Hub entry's file is fetched first.
+        benchmark: Name of the benchmark.
+
+    Returns:
+        Columns file, cell, label and one probability column (float32) per label of the benchmark.
+
+    Raises:
+        EntryError: The predictions are missing or do not fit the benchmark's labels.
+    """
+    described = entry.evaluation.benchmarks.get(benchmark)
+    path = entry.file(predictions_file(benchmark))
+    if described is None or not path.is_file():
+        raise EntryError(f"{entry.id} keeps no predictions for {benchmark}.")
+    name = f"{path.name} of {entry.id}"
+    table = _read_table(path, name)
+    columns = ["file", "cell", "label", *(f"p:{label}" for label in described.labels)]
+    missing = [column for column in columns if column not in table]
+    if missing:
+        raise EntryError(f"{name} has no column {', '.join(missing)}.")
+    table = table[columns].rename(columns=lambda column: column.removeprefix("p:"))
+    unknown = set(table["label"]) - set(described.labels)
+    if unknown:
+        raise EntryError(f"{name} has labels the benchmark lacks: {', '.join(sorted(unknown))}.")
+    table = table.astype(dict.fromkeys(described.labels, np.float32))
+    problem = _problem(table, described.labels)
+    if problem:
+        raise EntryError(f"{name} {problem}.")
+    return table
+
+
+def _read_table(path: Path, name: str) -> pd.DataFrame:
+    """A parquet table of limited size; `name` is what error messages call it."""
+    try:
+        # the size is checked before anything is unpacked
+        metadata = pq.read_metadata(path)
+        size = sum(metadata.row_group(n).total_byte_size for n in range(metadata.num_row_groups))
+        if metadata.num_rows > MAX_ROWS or size > MAX_TABLE_BYTES:
+            raise EntryError(f"{name} has {metadata.num_rows:,} rows, more than are read.")
+        return pq.read_table(path).to_pandas()
+    except EntryError:
+        raise
+    except (OSError, pa.ArrowException, ValueError) as error:
+        raise EntryError(f"{name} is not a readable parquet file.") from error
+
+
+def _problem(table: pd.DataFrame, labels: Sequence[str]) -> str | None:
+    """What is wrong with a prediction table, as the end of a sentence; None if nothing is."""
+    probabilities = table[list(labels)].to_numpy()
+    if table.empty:
+        return "has no rows"
+    if table[["file", "cell", "label"]].isna().to_numpy().any() or not np.isfinite(probabilities).all():
+        return "has values that are missing or not numbers"
+    if table["file"].duplicated().any():
+        return f"names a picture more than once: {table['file'][table['file'].duplicated()].iloc[0]}"
+    if probabilities.min() < 0 or np.abs(probabilities.sum(1) - 1).max() > SUM_TOLERANCE:
+        return "has values that are not probabilities: they do not add up to 1"
+    return None
+
+
+def as_stored(table: pd.DataFrame, labels: Sequence[str]) -> pd.DataFrame:
+    """The table with its probabilities rounded to half precision, as stored, so that figures recompute exactly."""
+    return table.astype(dict.fromkeys(labels, np.float16)).astype(dict.fromkeys(labels, np.float32))
+
+
+def write_predictions(path: Path, table: pd.DataFrame, labels: list[str]) -> None:
+    """Write columns file, cell, label and the labels' probabilities, these in half precision, zstd-compressed."""
+    stored = table[["file", "cell", "label", *labels]].astype(dict.fromkeys(labels, np.float16))
+    stored = stored.rename(columns={label: f"p:{label}" for label in labels})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.Table.from_pandas(stored, preserve_index=False), path, compression="zstd", compression_level=19)
