@@ -1,11 +1,25 @@
-# Two commands do everything: `make demo` serves the app, `make test` runs all tests.
+# Two commands do everything: `make demo` serves the app, `make test` runs the tests.
+# `make demo DEVICE=cpu` installs torch without CUDA: several GB less, for machines without a GPU.
 PYTHON ?= python3
 PORT ?= 8501
 ADDRESS ?= localhost
 WORKERS ?= 2
 BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --disable-pip-version-check -q
 
-.PHONY: demo demo-hub test lint clean
+# cuda: PyPI's build (CUDA on Linux, Metal on a Mac; runs on a CPU too). cpu: PyTorch's build without CUDA.
+INSTALLED_DEVICE := $(shell cat .venv/.installed 2>/dev/null)
+DEVICE = $(or $(INSTALLED_DEVICE),cuda)
+CPU_INDEX := https://download.pytorch.org/whl/cpu
+
+ifeq ($(filter cpu cuda,$(DEVICE)),)
+$(error DEVICE is $(DEVICE): give cpu or cuda)
+endif
+ifneq ($(filter-out $(DEVICE),$(INSTALLED_DEVICE)),)
+$(warning .venv holds the $(INSTALLED_DEVICE) build of torch and keeps it. Run `make clean` first to change it)
+endif
+
+.PHONY: demo demo-hub test lint docs clean
 
 demo: .venv/.installed
 	@echo "HemaZoo: http://$(ADDRESS):$(PORT)"
@@ -14,12 +28,18 @@ demo: .venv/.installed
 demo-hub: .venv/.installed-dev
 	$(BIN)/python -m tests.demo_hub --port $(PORT)
 
+# Checks of shipped tables and entries (marker `artefacts`) are for releases; `make test ARGS='-m ""'` includes them.
 test: .venv/.installed-dev
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not artefacts" $(ARGS)
 
 lint: .venv/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy zoo training pages app.py
+
+# API reference from the docstrings, in docs/api
+docs: .venv/.installed-dev
+	$(BIN)/pdoc --docformat google --no-show-source --output-directory docs/api zoo training
 
 clean:
 	rm -rf .venv
@@ -29,11 +49,15 @@ clean:
 		{ echo "HemaZoo needs Python 3.11 or newer: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }
 	$(PYTHON) -m venv .venv
 
-# the stamp is renewed only when the installation is whole
+# The stamp is renewed only after a complete installation, and says which build of torch it holds.
 .venv/.installed: requirements.txt | .venv/bin/python
-	$(BIN)/python -m pip install --disable-pip-version-check -q -r requirements.txt
-	@touch $@
+ifeq ($(DEVICE),cpu)
+	grep -E '^(torch|torchvision)==' requirements.txt > .venv/torch.txt
+	$(PIP) --index-url $(CPU_INDEX) -r .venv/torch.txt
+endif
+	$(PIP) -r requirements.txt
+	@echo $(DEVICE) > $@
 
 .venv/.installed-dev: requirements-dev.txt requirements-ray.txt .venv/.installed
-	$(BIN)/python -m pip install --disable-pip-version-check -q -r requirements-dev.txt
+	$(PIP) -r requirements-dev.txt
 	@touch $@
