@@ -20,7 +20,7 @@ from zoo.attribution.faithfulness import Faithfulness
 from zoo.attribution.overlay import COLOURS, PARTS, contours, overlay, parts, scale_bar
 from zoo.benchmarks import find_source
 from zoo.data.configured import places
-from zoo.entry import Entry, EntryError
+from zoo.entry import Entry, EntryError, is_on_frames
 from zoo.figures.sheet import Panel, sheet
 from zoo.imaging.decode import ImageError
 from zoo.serving.engine import Ticket
@@ -210,12 +210,12 @@ def worth(entry: Entry, method: str) -> str:
     if quality is None:
         return ""
     parts = []
-    for found, where in ((quality.copies, "augmented fields"), (quality.frames, "whole smear frames")):
-        if found:
-            parts.append(
-                f"land on the cell in {shared.percent(found.pointing)} of {found.images} {where} "
-                f"(by chance {100 * found.chance:.0f} %)"
-            )
+    for name, found in quality.pointing.items():
+        where = "whole smear frames" if is_on_frames(name) else "augmented fields"
+        parts.append(
+            f"land on the cell in {shared.percent(found.pointing)} of {found.images} {where} "
+            f"(by chance {100 * found.chance:.0f} %)"
+        )
     if quality.road:
         parts.append(f"have a ROAD of {quality.road.value:+.2f} ({quality.road.low:+.2f} to {quality.road.high:+.2f})")
     return f"Measured: this model's {METHODS[method].title} maps {', '.join(parts)}." if parts else ""

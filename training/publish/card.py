@@ -15,7 +15,7 @@ from training.recipe import PUBLISHED, SCRATCH, Recipe, Stage, differences, load
 from zoo.architectures import is_own
 from zoo.attribution import METHODS
 from zoo.benchmarks.scoring import NAMES
-from zoo.entry import CARD, Benchmark, Entry, HeldBack, read_entry
+from zoo.entry import CARD, Benchmark, Entry, HeldBack, is_on_frames, read_entry
 from zoo.files import write_text
 
 LICENCE = "apache-2.0"
@@ -242,8 +242,8 @@ def _trust(entry: Entry) -> list[str]:
         parts = [
             f"{100 * told.pointing.value:.0f} % point into the cell's box and {100 * told.energy.value:.0f} % of their "
             f"energy lies in it on {told.images} {where} (by chance {100 * told.chance:.0f} %)"
-            for told, where in ((found.copies, "augmented fields"), (found.frames, "whole smear frames"))
-            if told
+            for name, told in found.pointing.items()
+            for where in ["whole smear frames" if is_on_frames(name) else "augmented fields"]
         ]
         if found.road and found.deletion and found.insertion:
             parts.append(

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from training.reproduce import champions
 from zoo.benchmarks.leaderboard import AWAY, home_benchmark, images_per_second
-from zoo.entry import Entry, Metric, Pointing
+from zoo.entry import Entry, Metric, Pointing, is_on_frames
+from zoo.entry.schema import MapQuality
 from zoo.files import write_text
 from zoo.scores.calibration import is_scaled
 from zoo.sources.catalogue import BUILTIN, FolderSource, list_entries
@@ -72,8 +73,8 @@ def trust(entries: Sequence[Entry]) -> str:
         rows.append(
             [
                 f"`{entry.id}`",
-                _pointing(maps.frames if maps else None),
-                _pointing(maps.copies if maps else None),
+                _pointing(_measured(maps, on_frames=True)),
+                _pointing(_measured(maps, on_frames=False)),
                 _signed(maps.road if maps else None),
                 f"{maps.sanity['100 %']:.2f}" if maps and maps.sanity else NOTHING,
                 f"{100 * gate.false_alarms.marked:.1f} % of {gate.false_alarms.images:,}" if gate else NOTHING,
@@ -108,6 +109,11 @@ def _share(metric: Metric | None, interval: bool = True) -> str:
     if interval and metric.low is not None and metric.high is not None:
         said += f" ({100 * metric.low:.1f} to {100 * metric.high:.1f})"
     return said
+
+
+def _measured(maps: MapQuality | None, on_frames: bool) -> Pointing | None:
+    """The first measure on whole smear frames, or on other pictures, whose cell's box is known."""
+    return next((p for name, p in maps.pointing.items() if is_on_frames(name) == on_frames), None) if maps else None
 
 
 def _pointing(found: Pointing | None) -> str:

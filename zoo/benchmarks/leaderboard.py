@@ -14,7 +14,7 @@ import pandas as pd
 
 from zoo.benchmarks import laboratories_of, published
 from zoo.benchmarks.scoring import estimate, rows_hash
-from zoo.entry import Entry, EntryError, Metric, read_predictions
+from zoo.entry import Entry, EntryError, Metric, is_on_frames, read_predictions
 from zoo.scores import significance
 from zoo.scores.bootstrap import Estimate
 from zoo.scores.calibration import is_scaled, scaling_of
@@ -81,9 +81,10 @@ def cells(entry: Entry) -> dict[str, Cell]:
         if name != home and "away" not in found:
             _put(found, "away", entry, name, "balanced_accuracy")
     quality = next(iter(entry.evaluation.explanations.values()), None)
-    if quality and quality.frames:
-        told = quality.frames.pointing
-        found["maps"] = Cell(told.value, told.low or 0.0, told.high or 1.0, "bccd-frames", "pointing")
+    for name, measured in quality.pointing.items() if quality else ():
+        if is_on_frames(name):
+            share = measured.pointing
+            found["maps"] = Cell(share.value, share.low or 0.0, share.high or 1.0, name, "pointing")
     return found
 
 

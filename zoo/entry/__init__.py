@@ -16,7 +16,7 @@ from zoo.entry.files import (
 from zoo.entry.model import Entry
 from zoo.entry.predictions import as_stored, read_predictions, write_predictions
 from zoo.entry.read import read_card, read_entry, read_history, summary, with_members
-from zoo.entry.schema import Benchmark, Config, Evaluation, HeldBack, Label, Metric, Pointing
+from zoo.entry.schema import Benchmark, Config, Evaluation, HeldBack, Label, Metric, Pointing, is_on_frames
 from zoo.entry.weights import MAX_PARAMETERS, Weights, read_header
 
 __all__ = [
@@ -42,6 +42,7 @@ __all__ = [
     "Pointing",
     "Weights",
     "as_stored",
+    "is_on_frames",
     "read_card",
     "read_entry",
     "read_header",

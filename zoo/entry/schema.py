@@ -8,10 +8,11 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from zoo.entry.files import ID
 
+FRAMES = "-frames"  # end of the name that measures on a data set's whole smear frames are kept under
 MAX_SIDE = 2048
 
 
@@ -214,16 +215,35 @@ class Pointing(BaseModel):
     images: int = Field(ge=0)
 
 
-class MapQuality(BaseModel):
-    """What `training explain-quality` found out about a method's maps."""
+def _parse_pointing(value: Any) -> Any:
+    """Parse what holds a pointing game's result; leave what a later version may have added as it is."""
+    return Pointing.model_validate(value) if isinstance(value, dict) and "pointing" in value else value
 
-    model_config = ConfigDict(extra="allow", frozen=True, populate_by_name=True)
-    frames: Pointing | None = Field(None, alias="bccd-frames")
-    copies: Pointing | None = Field(None, alias="dataset2-test")
+
+def is_on_frames(name: str) -> bool:
+    """Whether maps were measured under this name on whole smear frames, not on a benchmark's own pictures."""
+    return name.endswith(FRAMES)
+
+
+class MapQuality(BaseModel):
+    """What `training explain-quality` measured of a method's maps.
+
+    Beside the named measures stands, by the name of a benchmark, what was measured on pictures whose cell's box is
+    known (see `pointing`).
+    """
+
+    __pydantic_extra__: dict[str, Annotated[Any, BeforeValidator(_parse_pointing)]]
+    model_config = ConfigDict(extra="allow", frozen=True)
     road: Metric | None = None
     deletion: Metric | None = None
     insertion: Metric | None = None
     sanity: dict[str, float] = {}
+
+    @property
+    def pointing(self) -> dict[str, Pointing]:
+        """Measures on pictures whose cell's box is known, by benchmark; those on whole smear frames last."""
+        measured = {name: value for name, value in (self.model_extra or {}).items() if isinstance(value, Pointing)}
+        return dict(sorted(measured.items(), key=lambda item: is_on_frames(item[0])))
 
 
 class HeldBack(BaseModel):

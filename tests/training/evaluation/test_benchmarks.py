@@ -111,7 +111,7 @@ def test_what_other_commands_measured_stays_as_they_wrote_it(root, tmp_path):
     written = json.loads(path.read_text(encoding="utf-8"))
     found = written["explanations"]["grad-cam"]
     assert {name: found[name] for name in maps} == maps
-    assert set(found) <= set(maps) | {"dataset2-test", "road", "deletion", "insertion"}
+    assert set(found) <= set(maps) | {"road", "deletion", "insertion"}
     assert "gate" not in written and "drawn-far" in written["benchmarks"]
 
 

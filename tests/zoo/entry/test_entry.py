@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from tests.making import LABELS, make_entry, make_predictions
 from zoo.entry import (
     EntryError,
+    Evaluation,
     read_card,
     read_entry,
     read_header,
@@ -99,3 +101,16 @@ def test_headers_are_counted_without_loading(good):
     found = read_header(good / "model.safetensors")
     assert found.bytes == (good / "model.safetensors").stat().st_size
     assert np.isclose(found.bytes, 4 * found.parameters, rtol=0.05)
+
+
+def test_map_quality_is_read_by_benchmark():
+    """Files that name any benchmarks, with null where nothing was measured, load and are written as they were."""
+    share = {"value": 0.9, "low": 0.8, "high": 1.0}
+    inside = {"pointing": share, "energy": share, "chance": 0.2, "images": 9}
+    maps = {"bccd-frames": inside, "dataset2-test": None, "drawn-test": inside, "later": 3, "sanity": {"100 %": 0.1}}
+    found = Evaluation.model_validate({"explanations": {"grad-cam": maps}})
+    assert list(found.explanations["grad-cam"].pointing) == ["drawn-test", "bccd-frames"]
+    written = found.as_written()["explanations"]["grad-cam"]
+    assert {name: written[name] for name in maps} == maps
+    with pytest.raises(ValidationError):
+        Evaluation.model_validate({"explanations": {"grad-cam": {"drawn-test": {**inside, "chance": 2}}}})
