@@ -33,7 +33,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from zoo.attribution.features import find_layer
 from zoo.entry import Entry
 from zoo.serving.batch import classify_files
-from zoo.serving.loaded import Wish, autocast, load_model
+from zoo.serving.loaded import ExplanationRequest, autocast, load_model
 from zoo.serving.runtime import BATCH_SIZE, Runtime
 from zoo.sources.catalogue import get_entry
 
@@ -89,7 +89,7 @@ def library_maps(model: torch.nn.Module, layer: torch.nn.Module, tensors: torch.
 
 def ask(runtime: Runtime, entry: Entry, images: list[Image.Image], explain: bool) -> None:
     """All pictures through the engine, answers with or without a map."""
-    for future in [runtime.submit(entry, image, Wish(0) if explain else None) for image in images]:
+    for future in [runtime.submit(entry, image, ExplanationRequest(0) if explain else None) for image in images]:
         future.result()
 
 

@@ -36,8 +36,8 @@ from benchmarks.classify import draw
 from zoo.attribution.features import find_layer
 from zoo.entry import Entry
 from zoo.imaging.decode import decode
-from zoo.serving.engine import BATCH_SIZE, Caller
-from zoo.serving.loaded import Loaded, Wish, load_model
+from zoo.serving.engine import BATCH_SIZE, Client
+from zoo.serving.loaded import ExplanationRequest, LoadedModel, load_model
 from zoo.serving.runtime import Runtime
 from zoo.sources.catalogue import get_entry
 
@@ -66,11 +66,11 @@ def jobs(sessions: int, requests: int) -> list[list[Job]]:
     ]
 
 
-def ask(runtime: Runtime, job: Job, caller: Caller) -> tuple[np.ndarray, np.ndarray | None]:
+def ask(runtime: Runtime, job: Job, client: Client) -> tuple[np.ndarray, np.ndarray | None]:
     """Probabilities, and the map where one is wanted, as the app would get them."""
     if not job.explain:
-        return runtime.submit(job.entry, job.image, caller=caller).result().probabilities, None
-    found = runtime.explain(job.entry, job.image, caller=caller)
+        return runtime.submit(job.entry, job.image, client=client).result().probabilities, None
+    found = runtime.explain(job.entry, job.image, client=client)
     return np.array(list(found.prediction.probabilities.values())), found.values
 
 
@@ -79,11 +79,11 @@ def engine(runtime: Runtime, asked: Sequence[Sequence[Job]]) -> tuple[list[list]
     failed = [0]
 
     def session(number: int) -> tuple[list, list[float]]:
-        caller, answers, taken = Caller(f"session {number}"), [], []
+        client, answers, taken = Client(f"session {number}"), [], []
         for job in asked[number]:
             start = time.perf_counter()
             try:
-                answers.append(ask(runtime, job, caller))
+                answers.append(ask(runtime, job, client))
             except Exception as error:
                 print(f"session {number}: {error}", file=sys.stderr)
                 answers.append(None)
@@ -102,10 +102,12 @@ def bare(runtime: Runtime, asked: Sequence[Job]) -> None:
     for job in asked:
         groups.setdefault((job.entry.id, job.explain), []).append(job)
     for (_, explain), some in groups.items():
-        model: Loaded = runtime.model(some[0].entry)
+        model: LoadedModel = runtime.model(some[0].entry)
         for start in range(0, len(some), BATCH_SIZE):
             part = some[start : start + BATCH_SIZE]
-            model.run([model.pixels(job.image) for job in part], [Wish() if explain else None] * len(part))
+            model.run(
+                [model.pixels(job.image) for job in part], [ExplanationRequest() if explain else None] * len(part)
+            )
 
 
 def naive(asked: Sequence[Sequence[Job]], device: torch.device) -> None:
@@ -116,7 +118,7 @@ def naive(asked: Sequence[Sequence[Job]], device: torch.device) -> None:
             model = load_model(job.entry).to(device).requires_grad_(True)
             infos = getattr(model, "feature_info", None)
             models[job.entry.id] = (model, find_layer(model, infos[-1]["module"] if infos else "features"))
-    prepare = {job.entry.id: Loaded(job.entry, device, "fp32").prepare for some in asked for job in some[:3]}
+    prepare = {job.entry.id: LoadedModel(job.entry, device, "fp32").prepare for some in asked for job in some[:3]}
 
     def session(some: Sequence[Job]) -> None:
         for job in some:
@@ -152,14 +154,14 @@ def seconds(work: Callable[[], object]) -> float:
 
 def beside_many(runtime: Runtime, job: Job) -> tuple[float, float]:
     """Seconds of one picture alone, and while another session's 500 wait."""
-    one = Caller("one")
+    one = Client("one")
     alone = float(np.median([seconds(lambda: ask(runtime, job, one)) for _ in range(5)]))
     started = threading.Event()
 
     def many() -> None:
         tickets = []
         for n in range(500):
-            tickets.append(runtime.submit(job.entry, job.image, caller=Caller("many")))
+            tickets.append(runtime.submit(job.entry, job.image, client=Client("many")))
             if n == 100:
                 started.set()
         for ticket in tickets:
@@ -178,7 +180,7 @@ def measure(sessions: int, requests: int, precision: str) -> dict[str, float]:
     asked = jobs(sessions, requests)
     everything = [job for some in asked for job in some]
     with Runtime(precision=precision) as runtime:
-        expected = [[ask(runtime, job, Caller("alone")) for job in some] for some in asked]
+        expected = [[ask(runtime, job, Client("alone")) for job in some] for some in asked]
         bare(runtime, everything)  # warms up
         taken = {"engine": [], "bare": []}
         for _ in range(3):

@@ -28,7 +28,7 @@ from benchmarks.classify import draw
 from benchmarks.load import MODELS
 from zoo.entry import Entry
 from zoo.imaging.decode import ImageError, decode
-from zoo.serving.engine import Caller, StoppedError
+from zoo.serving.engine import Client, StoppedError
 from zoo.serving.runtime import BusyError, Runtime
 from zoo.sources.catalogue import get_entry
 
@@ -41,19 +41,19 @@ def visit(runtime: Runtime, entries: Sequence[Entry], seed: int, until: float) -
     chance = random.Random(seed)
     while time.monotonic() < until:
         here = [True]
-        caller = Caller(f"visitor {chance.random()}", lambda here=here: here[0])
+        client = Client(f"visitor {chance.random()}", lambda here=here: here[0])
         for _ in range(chance.randint(1, 6)):
             entry = chance.choice(entries)
             try:
                 content = b"no picture" if chance.random() < 0.05 else draw(chance.randrange(1000))
                 image = decode(content)
                 if chance.random() < 0.5:
-                    runtime.submit(entry, image, caller=caller).result()
+                    runtime.submit(entry, image, client=client).result()
                 else:
-                    runtime.explain(entry, image, method=chance.choice(METHODS), caller=caller)
+                    runtime.explain(entry, image, method=chance.choice(METHODS), client=client)
             except (ImageError, BusyError, StoppedError):
                 continue
-        runtime.submit(entries[0], decode(draw(1)), caller=caller)
+        runtime.submit(entries[0], decode(draw(1)), client=client)
         here[0] = False  # leaves without waiting for the last answer
 
 
@@ -85,7 +85,7 @@ def soak(minutes: float, sessions: int) -> dict[str, float]:
             seen.append(state())
             told = f"{seen[-1][0] / 1e6:.0f} MB, {seen[-1][1]} threads, {seen[-1][2]} files"
             print(f"{(time.monotonic() - begin) / 60:.1f} min: {told}", file=sys.stderr, flush=True)
-        load = runtime.load_now()
+        load = runtime.status()
     first, last = seen[0], seen[-1]
     return {
         "memory_ratio": last[0] / first[0],

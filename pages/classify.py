@@ -14,15 +14,15 @@ from pages import shared
 from zoo.api import default_runtime
 from zoo.entry import Entry, EntryError
 from zoo.scores.metrics import differential_count
-from zoo.serving.batch import Result, classify_files
+from zoo.serving.batch import FileResult, classify_files
 from zoo.serving.runtime import BusyError
 
-RESULTS = "results"  # key of the session's results: model → picture id → Result
+RESULTS = "results"  # key of the session's results: model → picture id → FileResult
 REDRAW_SECONDS = 0.4
 LEAST_WIDTH, MARGIN, LETTER = 80, 36, 7  # of a column, its padding with the sign for sorting, and a letter, in pixels
 
 
-def classify(entry: Entry, pictures: list[shared.Picture]) -> dict[str, Result]:
+def classify(entry: Entry, pictures: list[shared.Picture]) -> dict[str, FileResult]:
     """Results of all pictures, computing those that are new, with a progress bar and results as they come."""
     version = entry.folder, entry.weights
     known = st.session_state.setdefault(RESULTS, {}).setdefault(version, {})
@@ -35,7 +35,7 @@ def classify(entry: Entry, pictures: list[shared.Picture]) -> dict[str, Result]:
     if others:
         progress.progress(0.0, f"Classifying {len(new)} pictures, in turn with {others} of others …")
     started = drawn = time.monotonic()
-    found = classify_files(default_runtime(), entry, ((p.name, p.data) for p in new), caller=shared.caller())
+    found = classify_files(default_runtime(), entry, ((p.name, p.data) for p in new), client=shared.client())
     for done, (picture, result) in enumerate(zip(new, found, strict=True), 1):
         known[picture.id] = result
         if time.monotonic() - drawn > REDRAW_SECONDS:
@@ -48,14 +48,14 @@ def classify(entry: Entry, pictures: list[shared.Picture]) -> dict[str, Result]:
     return known
 
 
-def table(entry: Entry, pictures: list[shared.Picture], results: dict[str, Result]) -> pd.DataFrame:
+def table(entry: Entry, pictures: list[shared.Picture], results: dict[str, FileResult]) -> pd.DataFrame:
     """One row a classified picture: file, label, confidence at home and elsewhere, familiarity, a column a label."""
     rows = []
     for picture in pictures:
         prediction = results[picture.id].prediction
         if prediction:
             first = {"file": picture.name, "label": prediction.label, "confidence": prediction.confidence}
-            first |= {} if prediction.elsewhere is None else {"elsewhere": prediction.elsewhere}
+            first |= {} if prediction.unseen_confidence is None else {"elsewhere": prediction.unseen_confidence}
             gate = {} if prediction.familiarity is None else {"familiarity": prediction.familiarity}
             rows.append(first | gate | prediction.probabilities)
     gated = ["familiarity"] if any("familiarity" in row for row in rows) else []
@@ -112,7 +112,7 @@ def show_count(labels: list[str], entry: Entry) -> None:
     )
 
 
-def show_one(entry: Entry, picture: shared.Picture, result: Result) -> None:
+def show_one(entry: Entry, picture: shared.Picture, result: FileResult) -> None:
     """One picture large, with a bar for each label."""
     image = shared.decoded(picture.id, picture.data)
     if result.prediction is None or not isinstance(image, Image.Image):
@@ -132,7 +132,7 @@ def show_one(entry: Entry, picture: shared.Picture, result: Result) -> None:
         st.caption(shared.plain(picture.credit))
 
 
-def show_failures(pictures: list[shared.Picture], results: dict[str, Result]) -> None:
+def show_failures(pictures: list[shared.Picture], results: dict[str, FileResult]) -> None:
     """The files that could not be classified, each with its reason."""
     failed = [(picture.name, results[picture.id].error) for picture in pictures if results[picture.id].error]
     if failed:
@@ -147,7 +147,7 @@ def share_column(title: str, told: str | None = None) -> ColumnConfig:
     return st.column_config.ProgressColumn(format="percent", min_value=0, max_value=1, width=width, help=told)
 
 
-def show_table(entry: Entry, pictures: list[shared.Picture], results: dict[str, Result]) -> shared.Picture:
+def show_table(entry: Entry, pictures: list[shared.Picture], results: dict[str, FileResult]) -> shared.Picture:
     """The table of all results; returns the picture of the selected row, else of the first."""
     found = table(entry, pictures, results)
     shown = found.copy()

@@ -80,7 +80,7 @@ def explanation(
             bar.progress(ticket.progress, shared.progress_of(ticket))
 
         try:
-            known[key] = default_runtime().explain(entry, image, label, method, against, layer, shared.caller(), watch)
+            known[key] = default_runtime().explain(entry, image, label, method, against, layer, shared.client(), watch)
         finally:
             bar.empty()
     return known[key]
@@ -185,7 +185,7 @@ def show_map(
 def show_neighbours(entry: Entry, picture: shared.Picture, image: Image.Image) -> None:
     """The training cells that decided, where an entry decides by these: pictures at hand, else names."""
     try:
-        found = default_runtime().neighbours(entry, image, NEAREST, shared.caller())
+        found = default_runtime().neighbours(entry, image, NEAREST, shared.client())
     except FAILURES as error:
         st.caption(str(error))
         return
@@ -340,14 +340,14 @@ def judged(
     if key not in known:
         while len(known) >= KEPT:
             known.pop(next(iter(known)))
-        known[key] = default_runtime().judge(entry, image, found, shared.caller())
+        known[key] = default_runtime().measure_faithfulness(entry, image, found, shared.client())
     return known[key]
 
 
 def show_parts(entry: Entry, image: Image.Image, look: Look) -> None:
     """Parts of the picture that the network tells apart, with what its head says of each."""
     try:
-        found = default_runtime().concepts(entry, image, look.layer, shared.caller())
+        found = default_runtime().concepts(entry, image, look.layer, shared.client())
     except FAILURES as error:
         st.info(shared.plain(error))
         return

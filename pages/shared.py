@@ -22,7 +22,7 @@ from zoo.entry import Entry, EntryError, Metric
 from zoo.imaging.decode import SUFFIXES, ImageError, decode
 from zoo.scores.bootstrap import Interval
 from zoo.scores.metrics import NO_SHARES
-from zoo.serving.engine import Caller, Ticket
+from zoo.serving.engine import Client, Ticket
 from zoo.serving.loaded import device_name
 from zoo.serving.runtime import Prediction
 from zoo.sources import hub
@@ -142,7 +142,7 @@ def page(title: str) -> None:
 def footer() -> None:
     """What stands below every page: what this is not, and how busy the engine is."""
     st.caption("For research, teaching and engineering. HemaZoo is **not a medical device**: do not diagnose with it.")
-    load = default_runtime().load_now()
+    load = default_runtime().status()
     if load.answered:
         st.caption(
             f"Engine: {load.waiting} waiting, {load.images_per_second:.1f} pictures a second, {load.batch_size:.1f} in "
@@ -163,19 +163,19 @@ def percent(metric: Metric | Interval) -> str:
     return f"{100 * metric.value:.1f} % ({100 * metric.low:.1f} to {100 * metric.high:.1f})"
 
 
-def caller() -> Caller:
+def client() -> Client:
     """This session, as the engine knows it: it takes turns with others, and what it leaves behind is dropped."""
     context = get_script_run_ctx()
     if context is None or not runtime.exists():
-        return Caller("no session")
+        return Client("no session")
     session, app = context.session_id, runtime.get_instance()
-    return Caller(session, lambda: app.is_active_session(session))
+    return Client(session, lambda: app.is_active_session(session))
 
 
 def progress_of(ticket: Ticket) -> str:
     """How long a request will take, in words: how many are ahead, or how far it is."""
     runtime = default_runtime()
-    ahead, rate = runtime.engine.ahead(ticket), runtime.load_now().images_per_second
+    ahead, rate = runtime.engine.ahead(ticket), runtime.status().images_per_second
     if ahead:
         return f"{ahead} requests are ahead" + (f", about {ahead / rate:.0f} s …" if rate > 0 else " …")
     return f"{100 * ticket.progress:.0f} % …"
@@ -368,12 +368,12 @@ def warn_of_strangers(entry: Entry, prediction: Prediction) -> None:
 def say_how_sure(entry: Entry, prediction: Prediction) -> None:
     """How sure an answer is in a laboratory that the model never saw, where that was measured."""
     told = entry.elsewhere
-    if told is None or prediction.elsewhere is None:
+    if told is None or prediction.unseen_confidence is None:
         return
     places = " and ".join(f"{100 * found.value:.0f} % in {plain(name)}" for name, found in told.balanced.items())
     st.caption(
-        f"**{100 * prediction.elsewhere:.0f} % sure** if the picture is from a laboratory that this model never saw: "
-        f"models like it, trained without one of its laboratories, were right there in {places} (balanced)."
+        f"**{100 * prediction.unseen_confidence:.0f} % sure** if the picture is from a laboratory that this model "
+        f"never saw: models like it, trained without one of its laboratories, were right there in {places} (balanced)."
     )
 
 

@@ -213,38 +213,38 @@ def _classify_here(options: argparse.Namespace, entry: Entry, names: Sequence[st
     ):
         progress.set_description(f"{entry.id} on {device_name(runtime.device)}")
         failed = 0
-        for found in bulk.classify_part(runtime, entry, names):
+        for found in bulk.classify_paths(runtime, entry, names):
             failed += "error" in found
             progress.update()
             _print_record(found, options.json)
             if rows is not None:
-                rows.writerow(bulk.row_of(found, entry.labels))
+                rows.writerow(bulk.csv_row(found, entry.labels))
     return _told(failed, len(names))
 
 
 def _classify_into(options: argparse.Namespace, entry: Entry, names: list[str]) -> int:
     """Into a file that grows beside its place and can be gone on with."""
-    kept = bulk.check(options.out, entry, options.resume)
+    kept = bulk.prepare_output(options.out, entry, options.resume)
     left = [name for name in names if name not in kept.done]
     failed = kept.failed
     with (
         contextlib.ExitStack() as stack,
-        bulk.appended(options.out) as add,
+        bulk.open_partial(options.out) as add,
         tqdm(
             total=len(names), initial=len(names) - len(left), unit="image", desc=entry.id, file=sys.stderr
         ) as progress,
     ):
         if options.ray is not None:
             workers, address = options.workers or os.cpu_count() or 1, None if options.ray == "here" else options.ray
-            answers = bulk.over_cluster(entry, left, workers, address, options.precision) if left else iter(())
+            answers = bulk.classify_on_cluster(entry, left, workers, address, options.precision) if left else iter(())
         else:
             runtime = stack.enter_context(Runtime(options.device, options.precision, options.batch_size))
-            answers = bulk.classify_part(runtime, entry, left)
+            answers = bulk.classify_paths(runtime, entry, left)
         for found in answers:
             add(found)
             failed += "error" in found
             progress.update()
-    bulk.finish(options.out, entry.labels)
+    bulk.finish_output(options.out, entry.labels)
     _say(f"{options.out}: {len(names):,} files.", OK)
     return _told(failed, len(names))
 
@@ -272,7 +272,7 @@ def _table(path: Path | None, labels: Sequence[str]) -> Iterator[Any]:
         return
     with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(bulk.header(labels))
+        writer.writerow(bulk.csv_header(labels))
         yield writer
 
 

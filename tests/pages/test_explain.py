@@ -19,7 +19,7 @@ from zoo.attribution import METHODS
 from zoo.attribution.overlay import COLOURS, contours, overlay, parts
 from zoo.figures.sheet import Panel, sheet
 from zoo.files import write_json
-from zoo.serving.ood import fit_gate, write_gate
+from zoo.serving.ood import fit_ood_detector, write_ood_detector
 
 
 @pytest.fixture
@@ -126,7 +126,9 @@ def test_parts(app):
 
 def test_a_stranger_is_told_on_both_pages(zoo, app):
     vectors, labels = cloud(400, 1, 128)
-    write_gate(zoo / "other", fit_gate(vectors, labels, vectors))  # of nothing that the network ever gives
+    write_ood_detector(
+        zoo / "other", fit_ood_detector(vectors, labels, vectors)
+    )  # of nothing that the network ever gives
     st.cache_resource.clear()
     shutil.copytree(zoo / "other", zoo / "gated")
     app.run()

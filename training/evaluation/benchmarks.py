@@ -44,10 +44,10 @@ from zoo.entry import (
 )
 from zoo.files import atomic_path, write_json
 from zoo.imaging.decode import ImageError
-from zoo.imaging.localise import EDITION
+from zoo.imaging.localise import CROP_VERSION
 from zoo.scores import metrics
 from zoo.scores.calibration import scaling_of
-from zoo.serving.batch import READERS, classify_files
+from zoo.serving.batch import READER_THREADS, classify_files
 from zoo.serving.loaded import device_name
 from zoo.serving.runtime import Runtime
 
@@ -194,7 +194,7 @@ def classify(
     left = {entry.id: entry for entry in entries if len(done[entry.id]) < len(pictures)}
     first = min((len(done[name]) for name in left), default=len(pictures))
     total = sum(len(pictures) - len(done[name]) for name in left)
-    with ThreadPoolExecutor(READERS) as pool, tqdm(total=total, desc=benchmark.name, unit="image") as bar:
+    with ThreadPoolExecutor(READER_THREADS) as pool, tqdm(total=total, desc=benchmark.name, unit="image") as bar:
         for start in range(first - first % PIECE, len(pictures), PIECE):
             piece = pictures[start : start + PIECE]
             images = list(pool.map(_decoded, piece))
@@ -300,7 +300,7 @@ def _place(entry: Entry, benchmark: BenchmarkSet) -> Path:
     """Where unfinished answers are kept: other weights, another way of looking or another benchmark are elsewhere."""
     files = [entry.folder / name for name in (WEIGHTS, HEAD, CONFIG) if (entry.folder / name).exists()]
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in files))
-    digest.update(str(EDITION).encode())
+    digest.update(str(CROP_VERSION).encode())
     digest.update(benchmark.hash.encode())
     return cache_folder() / "evaluations" / f"{digest.hexdigest()[:24]}.parquet"
 

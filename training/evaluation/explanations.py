@@ -164,7 +164,7 @@ def _faithful(entry: Entry, home: str, root: Path, runtime: Runtime, method: str
     for source, cell in tqdm(_sample(home, root, FAITHFUL), f"{entry.id}, faithfulness", unit="map"):
         picture = source.image()
         found: Explanation = runtime.explain(entry, picture, method=method)
-        worth = runtime.judge(entry, picture, found)
+        worth = runtime.measure_faithfulness(entry, picture, found)
         rows.append((cell, worth.road, worth.deletion, worth.insertion))
     table = pd.DataFrame(rows, columns=["cell", "road", "deletion", "insertion"])
     return {name: {**_mean(table, name), "images": len(table)} for name in ("road", "deletion", "insertion")}

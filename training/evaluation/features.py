@@ -15,7 +15,7 @@ from zoo.data import DataSet
 from zoo.entry import Entry, EntryError
 from zoo.files import atomic_path
 from zoo.imaging.preprocess import preprocessor
-from zoo.serving.heads import Headed
+from zoo.serving.heads import ClassicalHeadModel
 from zoo.serving.loaded import load_model
 
 SUFFIXES = (".csv", ".parquet")
@@ -35,7 +35,7 @@ def feature_table(entry: Entry, data: DataSet, device: torch.device) -> tuple[pd
     prepared = prepare(data, size, config.zoo.crop)
     prepare_one = preprocessor(config.pretrained_cfg.model_dump())
     vectors = hidden_vectors(model, prepare_one, np.asarray(prepared.pictures), device)
-    if isinstance(model, Headed):
+    if isinstance(model, ClassicalHeadModel):
         vectors = features_of(model.classifier, vectors)
     columns = [f"f{number}" for number in range(1, vectors.shape[1] + 1)]
     table = pd.DataFrame(vectors.astype(np.float32), columns=columns)

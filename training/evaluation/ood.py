@@ -27,10 +27,18 @@ from zoo.data import FileSource, Item, Source, read_dataset
 from zoo.entry import EVALUATION, Entry
 from zoo.files import write_json
 from zoo.imaging.decode import from_array
-from zoo.imaging.localise import LOOKED_FOR
-from zoo.serving.engine import Caller
-from zoo.serving.loaded import Loaded
-from zoo.serving.ood import FALSE_ALARMS, SHIFTED, UNKNOWN, Gate, fit_gate, with_finder, write_gate
+from zoo.imaging.localise import LOCATING_CROPS
+from zoo.serving.engine import Client
+from zoo.serving.loaded import LoadedModel
+from zoo.serving.ood import (
+    FALSE_ALARMS,
+    SHIFTED,
+    UNKNOWN,
+    OodDetector,
+    fit_ood_detector,
+    with_confidence_limits,
+    write_ood_detector,
+)
 from zoo.serving.runtime import Runtime
 
 BATCH = 32
@@ -61,7 +69,7 @@ OTHER_MEDICINE = ("retina", "microaneurysms", "cell")
 
 def make_gate(
     runtime: Runtime, entry: Entry, items: Sequence[Item], split: Split, elsewhere: Sequence[Item] = ()
-) -> Gate:
+) -> OodDetector:
     """The gate of an entry from its own training and validation cells, of which few pictures each set the limit.
 
     Cells from `elsewhere` set the second.
@@ -79,8 +87,8 @@ def make_gate(
     others, unsure = None, None
     if elsewhere:
         others, unsure = embed(runtime, entry, (item.source.image() for item in elsewhere), len(elsewhere))
-    if entry.config is None or entry.config.zoo.crop not in LOOKED_FOR:
-        return fit_gate(vectors, numbers, limits, others)
+    if entry.config is None or entry.config.zoo.crop not in LOCATING_CROPS:
+        return fit_ood_detector(vectors, numbers, limits, others)
     # either may raise the alarm, so that each gets half of what is allowed
     half = FALSE_ALARMS / 2
     if np.quantile(sure, half) == 0:
@@ -89,9 +97,9 @@ def make_gate(
             f"{entry.id}: the cell finder misses {missed:.1f} % of the validation cells, more than may be marked. "
             "The gate goes by what the network sees alone."
         )
-        return fit_gate(vectors, numbers, limits, others)
-    gate = fit_gate(vectors, numbers, limits, others, false_alarms=half)
-    return with_finder(gate, sure, unsure, half)
+        return fit_ood_detector(vectors, numbers, limits, others)
+    gate = fit_ood_detector(vectors, numbers, limits, others, false_alarms=half)
+    return with_confidence_limits(gate, sure, unsure, half)
 
 
 def cells_elsewhere(entry: Entry, root: Path) -> list[Item]:
@@ -128,7 +136,7 @@ def embed(runtime: Runtime, entry: Entry, images: Iterator[Image.Image], count: 
 
     And how sure the cell finder was of each (n,), see `zoo.imaging.localise.Cut`.
     """
-    model, caller, found = runtime.model(entry), Caller("gate"), []
+    model, client, found = runtime.model(entry), Client("gate"), []
     part: list[torch.Tensor] = []
     sure: list[float] = []
     with tqdm(total=count, desc=f"looking, {entry.id}", unit="image") as progress:
@@ -137,17 +145,17 @@ def embed(runtime: Runtime, entry: Entry, images: Iterator[Image.Image], count: 
             part.append(pixels)
             sure.append(confidence)
             if len(part) == BATCH:
-                found.append(_ask(runtime, model, part, caller))
+                found.append(_ask(runtime, model, part, client))
                 progress.update(len(part))
                 part = []
         if part:
-            found.append(_ask(runtime, model, part, caller))
+            found.append(_ask(runtime, model, part, client))
             progress.update(len(part))
     return np.concatenate(found), np.array(sure)
 
 
-def _ask(runtime: Runtime, model: Loaded, part: list[torch.Tensor], caller: Caller) -> np.ndarray:
-    return runtime.engine.work(model, lambda: model.embed(part), caller).result()
+def _ask(runtime: Runtime, model: LoadedModel, part: list[torch.Tensor], client: Client) -> np.ndarray:
+    return runtime.engine.work(model, lambda: model.embed(part), client).result()
 
 
 def _few_a_cell(rows: np.ndarray, cells: Sequence[str], random: np.random.Generator) -> list[int]:
@@ -250,7 +258,7 @@ def fit(entry: Entry, root: Path, runtime: Runtime) -> None:
     prepared = prepare(read_data(recipe, data), recipe.data.packed, recipe.data.crop)
     split = make_split(Job(recipe, data, Path(), Path()), prepared)
     others = cells_elsewhere(entry, root) or shifted_cells(prepared.data.items, split)
-    write_gate(entry.folder, make_gate(runtime, entry, prepared.data.items, split, others))
+    write_ood_detector(entry.folder, make_gate(runtime, entry, prepared.data.items, split, others))
 
 
 def measure(entry: Entry, root: Path, runtime: Runtime, say: Callable[[object], None]) -> dict[str, Any]:

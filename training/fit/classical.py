@@ -28,7 +28,7 @@ BATCH = 128
 def hidden_vectors(network: nn.Module, prepare: Preprocessor, pictures: np.ndarray, device: torch.device) -> np.ndarray:
     """The vector before the last layer for each of `pictures`, uint8 (n, height, width, 3): float32 (n, d).
 
-    `network` is a timm model, or a Headed one, on `device`.
+    `network` is a timm model, or a ClassicalHeadModel one, on `device`.
     """
     return np.concatenate(list(_vectors(network, prepare, pictures, device)))
 

@@ -26,11 +26,11 @@ from torch import nn
 
 from zoo.entry import CONFIG, EVALUATION, PREDICTIONS, WEIGHTS, Entry, EntryError, read_entry, write_predictions
 from zoo.files import atomic_folder, write_json, write_text
-from zoo.imaging.preprocess import Preprocessor, preprocessor, turned
+from zoo.imaging.preprocess import Preprocessor, augmented_views, preprocessor
 from zoo.scores import metrics
 from zoo.scores.bootstrap import Interval
 from zoo.serving.loaded import load_model
-from zoo.serving.ood import read_gate, widened, write_gate
+from zoo.serving.ood import read_ood_detector, widened, write_ood_detector
 
 LEAST = 5  # labelled cells of a class
 MOST = 400  # pictures times views that are looked at
@@ -372,7 +372,7 @@ def _batches(pixels: Sequence[torch.Tensor], views: int) -> Iterator[torch.Tenso
     """uint8 (B, 3, H, W): each picture's views after another."""
     step = max(1, BATCH // views)
     for start in range(0, len(pixels), step):
-        yield torch.cat([turned(one, views) for one in pixels[start : start + step]])
+        yield torch.cat([augmented_views(one, views) for one in pixels[start : start + step]])
 
 
 def _is_norm(module: nn.Module) -> bool:
@@ -437,7 +437,7 @@ def _write(
     }
     # what was measured of the old model says nothing of the new one
     judged = {} if tables is None else {f"{name}-crossval": _record(name, tables[1], entry.labels)}
-    gate = read_gate(entry.folder, len(entry.labels))
+    gate = read_ood_detector(entry.folder, len(entry.labels))
     with atomic_folder(out) as place:
         save_file(tensors, place / WEIGHTS)
         write_json(place / CONFIG, config)
@@ -445,7 +445,7 @@ def _write(
         if tables is not None:
             write_predictions(place / PREDICTIONS / f"{name}-crossval.parquet", tables[1], entry.labels)
         if gate is not None and not choice.statistics:
-            write_gate(place, widened(gate, work.plain[:, 0].float(), work.confidence))
+            write_ood_detector(place, widened(gate, work.plain[:, 0].float(), work.confidence))
         write_text(place / "README.md", _card(entry, facts))
     return read_entry(out)
 

@@ -16,7 +16,7 @@ from zoo.cache import cache_folder
 from zoo.data.table import READERS, DataSet
 from zoo.files import atomic_folder, write_json
 from zoo.imaging.decode import ImageError
-from zoo.imaging.localise import EDITION, cut
+from zoo.imaging.localise import CROP_VERSION, cut
 
 VERSION = 1  # part of the key: raise when decoding or resizing changes
 PICTURES, INDEX = "pictures.npy", "index.json"
@@ -55,7 +55,7 @@ def pack(
     From the cache if it is there and whole. The key is the data set's content, so a changed picture is decoded again;
     a damaged cache is thrown away.
     """
-    part = "" if crop == "none" else f"{crop}{EDITION}"
+    part = "" if crop == "none" else f"{crop}{CROP_VERSION}"
     key = hashlib.sha256(f"{VERSION} {size} {data.hash}{part} {[i.file for i in data.items]}".encode()).hexdigest()[:24]
     folder = (cache or cache_folder()) / "packed" / key
     found = _open(folder)

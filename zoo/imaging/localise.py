@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-EDITION = 2  # of what `cut` gives, part of the keys of what is kept: raise when it changes
+CROP_VERSION = 2  # of what `cut` gives, part of the keys of what is kept: raise when it changes
 WORK = 192  # longer side, in pixels, at which a picture is looked at
 FINE = 512  # the same for a picture whose cell is too small to be seen at WORK
 SMALL = 14.0  # nucleus diameter in pixels below which the finer look is taken
@@ -235,7 +235,7 @@ def whole(image: Image.Image) -> Cut:
     return Cut(image, (0, 0, *image.size))
 
 
-LOOKED_FOR = ("square", "alone")  # crops for which the cell is found by `find_cell`, and how sure that is
+LOCATING_CROPS = ("square", "alone")  # crops for which the cell is found by `find_cell`, and how sure that is
 CROPS: Mapping[str, Callable[[Image.Image], Cut]] = {
     "none": whole,
     "cell": crop_cell_at,

@@ -73,7 +73,7 @@ def preprocessor(pretrained_cfg: Mapping[str, Any], crop: str = "none") -> Prepr
     return Preprocessor(fit, tuple(config["mean"]), tuple(config["std"]), crop)
 
 
-def turned(pixels: torch.Tensor, count: int) -> torch.Tensor:
+def augmented_views(pixels: torch.Tensor, count: int) -> torch.Tensor:
     """Views (count, 3, H, W) of pixels (3, H, W): plain, turned by halves and quarters, mirrored; a cell has no upside.
 
     A picture that is not square cannot be turned by a quarter: it has four views, at the most.

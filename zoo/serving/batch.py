@@ -14,15 +14,15 @@ from PIL import Image
 from zoo.data import Source
 from zoo.entry import Entry
 from zoo.imaging.decode import SUFFIXES, ImageError, decode
-from zoo.serving.engine import Caller, Ticket
+from zoo.serving.engine import Client, Ticket
 from zoo.serving.runtime import Prediction, Runtime
 
-READERS = min(8, 2 * (os.cpu_count() or 1))
-IN_FLIGHT = 3  # batches read ahead of the one the model works on
+READER_THREADS = min(8, 2 * (os.cpu_count() or 1))
+PREFETCH_BATCHES = 3  # batches read ahead of the one the model works on
 
 
 @dataclass(frozen=True)
-class Result:
+class FileResult:
     """One file's outcome: a prediction, or the sentence why there is none. `image` is what the model saw, if kept."""
 
     file: str
@@ -52,21 +52,21 @@ def classify_files(
     entry: Entry,
     files: Iterable[tuple[str, bytes | Path | Source]],
     keep_images: bool = False,
-    caller: Caller | None = None,
-) -> Iterator[Result]:
-    """Classify (name, content or path or source) pairs, yielding a Result each, in order, as they come.
+    client: Client | None = None,
+) -> Iterator[FileResult]:
+    """Classify (name, content or path or source) pairs, yielding a FileResult each, in order, as they come.
 
-    A file that cannot be decoded yields a Result with an error and stops nothing. Raises EntryError if the model cannot
+    A file that cannot be decoded yields a result with an error and stops nothing. Raises EntryError if the model cannot
     be loaded and BusyError if its queue stays full.
     """
     runtime.load(entry)
-    ahead = IN_FLIGHT * runtime.batch_size
+    ahead = PREFETCH_BATCHES * runtime.batch_size
 
     def prepare(content: bytes | Path | Source) -> tuple[Image.Image | None, Ticket]:
         image = decode(content) if isinstance(content, bytes | Path) else content.image()
-        return (image if keep_images else None), runtime.submit(entry, image, caller=caller)
+        return (image if keep_images else None), runtime.submit(entry, image, client=client)
 
-    with ThreadPoolExecutor(READERS) as pool:
+    with ThreadPoolExecutor(READER_THREADS) as pool:
         waiting: deque[tuple[str, Future[tuple[Image.Image | None, Ticket]]]] = deque()
         try:
             for name, content in files:
@@ -76,14 +76,14 @@ def classify_files(
             while waiting:
                 yield _result(runtime, entry, *waiting.popleft())
         finally:
-            # a caller that stops listening must not keep the model busy for nobody
+            # a client that stops listening must not keep the model busy for nobody
             for _, future in waiting:
                 future.cancel()
 
 
-def _result(runtime: Runtime, entry: Entry, name: str, future: Future[tuple[Image.Image | None, Ticket]]) -> Result:
+def _result(runtime: Runtime, entry: Entry, name: str, future: Future[tuple[Image.Image | None, Ticket]]) -> FileResult:
     try:
         image, answer = future.result()
     except ImageError as error:
-        return Result(name, None, str(error))
-    return Result(name, runtime.prediction(entry, answer.result()), None, image)
+        return FileResult(name, None, str(error))
+    return FileResult(name, runtime.prediction(entry, answer.result()), None, image)

@@ -17,12 +17,12 @@ from typing import IO, Any
 
 from zoo.entry import WEIGHTS, Entry, EntryError
 from zoo.files import atomic_path
-from zoo.serving.batch import Result, classify_files
+from zoo.serving.batch import FileResult, classify_files
 from zoo.serving.runtime import Runtime
 
 SUFFIXES = (".jsonl", ".csv")
 FLUSH = 256  # records after which what was written is handed to the system
-PART = 512  # files of a task of the cluster
+CLUSTER_BATCH = 512  # files of a task of the cluster
 
 
 class BulkError(ValueError):
@@ -30,14 +30,14 @@ class BulkError(ValueError):
 
 
 @dataclass(frozen=True)
-class Kept:
+class ResumeState:
     """What an earlier run left: names that are done, and how many of them failed."""
 
     done: frozenset[str]
     failed: int
 
 
-def record(result: Result) -> dict[str, Any]:
+def as_record(result: FileResult) -> dict[str, Any]:
     """A result as one JSON object: file, and label, confidence, probabilities and what else is known; or error."""
     if result.prediction is None:
         return {"file": result.file, "error": result.error}
@@ -46,25 +46,25 @@ def record(result: Result) -> dict[str, Any]:
         "file": result.file,
         "label": found.label,
         "confidence": found.confidence,
-        "confidence_elsewhere": found.elsewhere,
+        "confidence_elsewhere": found.unseen_confidence,
         "probabilities": found.probabilities,
         "distance": found.distance,
         "familiarity": found.familiarity,
     }
 
 
-def classify_part(runtime: Runtime, entry: Entry, names: Iterable[str]) -> Iterator[dict[str, Any]]:
+def classify_paths(runtime: Runtime, entry: Entry, names: Iterable[str]) -> Iterator[dict[str, Any]]:
     """Records of the files called `names`, in order."""
     for result in classify_files(runtime, entry, ((name, Path(name)) for name in names)):
-        yield record(result)
+        yield as_record(result)
 
 
-def header(row: Sequence[str]) -> list[str]:
+def csv_header(row: Sequence[str]) -> list[str]:
     """Columns of a table of results with these labels."""
     return ["file", "label", "confidence", "confidence_elsewhere", *row, "familiarity", "error"]
 
 
-def row_of(found: dict[str, Any], labels: Sequence[str]) -> list[Any]:
+def csv_row(found: dict[str, Any], labels: Sequence[str]) -> list[Any]:
     """A record as a row of that table."""
     if "error" in found:
         return [found["file"], "", "", "", *("" for _ in labels), "", found["error"]]
@@ -75,17 +75,17 @@ def row_of(found: dict[str, Any], labels: Sequence[str]) -> list[Any]:
     return [*first, *shares, found["familiarity"] or "", ""]
 
 
-def part_of(out: Path) -> Path:
+def partial_path(out: Path) -> Path:
     """Where records are kept until all are there."""
     return out.with_name(out.name + ".part")
 
 
-def check(out: Path, entry: Entry, resume: bool) -> Kept:
+def prepare_output(out: Path, entry: Entry, resume: bool) -> ResumeState:
     """Make ready to write `out`, cutting off a line that an earlier run did not finish.
 
     Raises BulkError if `out` cannot be written, is there already, or an earlier run used another model.
     """
-    part = part_of(out)
+    part = partial_path(out)
     if out.suffix not in SUFFIXES:
         raise BulkError(f"{out.name} should end in {' or '.join(SUFFIXES)}.")
     if out.exists():
@@ -95,7 +95,7 @@ def check(out: Path, entry: Entry, resume: bool) -> Kept:
             raise BulkError(f"{part} is of a run that was cut off. Go on with --resume, or remove it.")
         out.parent.mkdir(parents=True, exist_ok=True)
         part.write_text(json.dumps(_stamp(entry)) + "\n", encoding="utf-8")
-        return Kept(frozenset(), 0)
+        return ResumeState(frozenset(), 0)
     if not part.exists():
         raise BulkError(f"There is nothing to go on with: {part} is not there. Leave out --resume.")
     done, failed, whole = set(), 0, 0
@@ -112,13 +112,13 @@ def check(out: Path, entry: Entry, resume: bool) -> Kept:
             failed += "error" in found
             whole += len(line)
     os.truncate(part, whole)
-    return Kept(frozenset(done), failed)
+    return ResumeState(frozenset(done), failed)
 
 
 @contextlib.contextmanager
-def appended(out: Path) -> Iterator[Callable[[dict[str, Any]], None]]:
+def open_partial(out: Path) -> Iterator[Callable[[dict[str, Any]], None]]:
     """A function that adds a record to the part of `out`; what was added stays, whatever happens."""
-    with part_of(out).open("a", encoding="utf-8") as file:
+    with partial_path(out).open("a", encoding="utf-8") as file:
         count = 0
 
         def add(found: dict[str, Any]) -> None:
@@ -131,9 +131,9 @@ def appended(out: Path) -> Iterator[Callable[[dict[str, Any]], None]]:
         yield add
 
 
-def finish(out: Path, labels: Sequence[str]) -> None:
+def finish_output(out: Path, labels: Sequence[str]) -> None:
     """Make `out` of its part, whole or not at all, a record at a time."""
-    part = part_of(out)
+    part = partial_path(out)
     with part.open(encoding="utf-8") as file, atomic_path(out) as temporary:
         file.readline()
         with temporary.open("w", newline="", encoding="utf-8") as made:
@@ -147,9 +147,9 @@ def _convert(lines: IO[str], made: IO[str], suffix: str, labels: Sequence[str]) 
             made.write(line)
         return
     writer = csv.writer(made)
-    writer.writerow(header(labels))
+    writer.writerow(csv_header(labels))
     for line in lines:
-        writer.writerow(row_of(json.loads(line), labels))
+        writer.writerow(csv_row(json.loads(line), labels))
 
 
 def _stamp(entry: Entry) -> dict[str, Any]:
@@ -162,7 +162,7 @@ def _stamp(entry: Entry) -> dict[str, Any]:
     return {"model": entry.id, "weights": [list(pair) for pair in sizes], "views": views}
 
 
-def over_cluster(
+def classify_on_cluster(
     entry: Entry, names: Sequence[str], workers: int, address: str | None, precision: str
 ) -> Iterator[dict[str, Any]]:
     """Records of files, computed by `workers` processes of a Ray cluster (a new one here where no address is given).
@@ -177,10 +177,12 @@ def over_cluster(
 
     ray.init(address=address, num_cpus=None if address else workers, include_dashboard=False, log_to_driver=False)
     try:
-        asked = ray.data.from_items([{"file": name} for name in names], override_num_blocks=-(-len(names) // PART))
+        asked = ray.data.from_items(
+            [{"file": name} for name in names], override_num_blocks=-(-len(names) // CLUSTER_BATCH)
+        )
         answers = asked.map_batches(
             _Classifier,
-            batch_size=PART,
+            batch_size=CLUSTER_BATCH,
             compute=ray.data.ActorPoolStrategy(size=workers),
             fn_constructor_args=(entry, precision),
             num_cpus=1,
@@ -199,5 +201,5 @@ class _Classifier:
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[str]]:
         """Names → records, as JSON: their columns differ where a file fails."""
-        found = classify_part(self.runtime, self.entry, map(str, batch["file"]))
+        found = classify_paths(self.runtime, self.entry, map(str, batch["file"]))
         return {"record": [json.dumps(one, ensure_ascii=False) for one in found]}

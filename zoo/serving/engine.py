@@ -1,6 +1,6 @@
-"""Who is answered next when many people ask at once? One thread a device, fair between callers, in batches.
+"""Who is answered next when many people ask at once? One thread a device, fair between clients, in batches.
 
-Nothing but that thread ever runs a network, so that predictions and explanations cannot disturb each other. Callers
+Nothing but that thread ever runs a network, so that predictions and explanations cannot disturb each other. Clients
 take turns: five hundred pictures of one do not hold up another's one. Slow explanations go on step by step between the
 batches.
 """
@@ -22,13 +22,13 @@ import numpy as np
 import torch
 
 from zoo.attribution import PREDICTED
-from zoo.serving.loaded import Answer, Loaded, Wish
+from zoo.serving.loaded import Answer, ExplanationRequest, LoadedModel
 
 BATCH_SIZE = 32
-LANE = 128  # requests of one caller that may wait
-MOST_WAITING = 2048  # of all callers
-PATIENCE = 60.0  # seconds a caller waits for a place in a full lane
-LINGER = 0.002  # seconds a batch that is not full waits for more
+MAX_WAITING_PER_CLIENT = 128  # requests of one client that may wait
+MAX_WAITING = 2048  # of all clients
+SUBMIT_TIMEOUT = 60.0  # seconds a client waits for a place in a full lane
+BATCH_WAIT = 0.002  # seconds a batch that is not full waits for more
 REST = 1.0  # seconds without a question after which memory is given back
 REMEMBERED = 2000  # requests that speeds are told from
 RECENT = 30.0  # seconds over which images a second are counted
@@ -44,7 +44,7 @@ class StoppedError(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Caller:
+class Client:
     """Who asks: all requests of one `name` wait in one lane. What nobody is `alive` for is dropped."""
 
     name: str = ""
@@ -78,7 +78,7 @@ class Ticket(Future[Any]):
 
 
 @dataclass(frozen=True)
-class Load:
+class EngineStatus:
     """What the engine does now: requests waiting, slow ones under way, and of late the mean size of a batch, the median
     and the 95th percentile of seconds from question to answer, and images a second; `answered` since it began.
     """
@@ -95,11 +95,11 @@ class Load:
 
 @dataclass(eq=False)
 class _Request:
-    model: Loaded
+    model: LoadedModel
     pixels: torch.Tensor
-    wish: Wish | None
+    wish: ExplanationRequest | None
     ticket: Ticket
-    caller: Caller
+    client: Client
     born: float
     confidence: float = 1.0
 
@@ -117,11 +117,11 @@ class _Slow:
 class Engine:
     """The one thread that runs networks on a device. Safe to share between threads."""
 
-    def __init__(self, name: str, batch_size: int = BATCH_SIZE, linger: float = LINGER) -> None:
-        self.batch_size, self.linger = batch_size, linger
+    def __init__(self, name: str, batch_size: int = BATCH_SIZE, batch_wait: float = BATCH_WAIT) -> None:
+        self.batch_size, self.batch_wait = batch_size, batch_wait
         self._name = name
         self._changed = threading.Condition()
-        # a lane for each caller and model; whoever was served goes to the end
+        # a lane for each client and model; whoever was served goes to the end
         self._lanes: OrderedDict[tuple[str, int], deque[_Request]] = OrderedDict()
         self._slow: deque[_Slow] = deque()
         self._now: list[_Request] = []
@@ -133,20 +133,20 @@ class Engine:
 
     def submit(
         self,
-        model: Loaded,
+        model: LoadedModel,
         pixels: torch.Tensor,
-        wish: Wish | None,
-        caller: Caller,
+        wish: ExplanationRequest | None,
+        client: Client,
         wait: bool = True,
         confidence: float = 1.0,
     ) -> Ticket:
-        """Queue a picture as `model.pixels` gives it. Raises BusyError if the caller's lane, or the queue, stays full.
+        """Queue a picture as `model.pixels` gives it. Raises BusyError if the client's lane, or the queue, stays full.
 
         Without `wait` there is always room. `confidence` that there is a cell in it, for the gate.
         """
-        request = _Request(model, pixels, wish, Ticket(), caller, time.monotonic(), confidence)
-        key = (caller.name, id(model))
-        deadline = request.born + PATIENCE
+        request = _Request(model, pixels, wish, Ticket(), client, time.monotonic(), confidence)
+        key = (client.name, id(model))
+        deadline = request.born + SUBMIT_TIMEOUT
         with self._changed:
             while wait and self._is_full(key) and not self._closing:
                 left = deadline - time.monotonic()
@@ -160,16 +160,16 @@ class Engine:
 
     def _is_full(self, key: tuple[str, int]) -> bool:
         waiting = sum(map(len, self._lanes.values()))
-        return len(self._lanes.get(key, ())) >= LANE or waiting >= MOST_WAITING
+        return len(self._lanes.get(key, ())) >= MAX_WAITING_PER_CLIENT or waiting >= MAX_WAITING
 
-    def work(self, model: Loaded, do: Callable[[], Any], caller: Caller) -> Ticket:
+    def work(self, model: LoadedModel, do: Callable[[], Any], client: Client) -> Ticket:
         """Have the thread that owns the model do something with it, between two batches. Raises BusyError."""
 
         def once() -> Generator[float, None, Any]:
             return do()
             yield
 
-        request = _Request(model, torch.empty(0), None, Ticket(), caller, time.monotonic())
+        request = _Request(model, torch.empty(0), None, Ticket(), client, time.monotonic())
         request.ticket.set_running_or_notify_cancel()
         with self._changed:
             if self._closing:
@@ -189,12 +189,12 @@ class Engine:
             for key, lane in self._lanes.items():
                 place = next((i for i, request in enumerate(lane) if request.ticket is ticket), None)
                 if place is not None:
-                    # callers take turns: of every other lane as many go first as of this one
+                    # clients take turns: of every other lane as many go first as of this one
                     others = sum(min(len(other), place + 1) for k, other in self._lanes.items() if k != key)
                     return place + others
         return 0
 
-    def load(self) -> Load:
+    def status(self) -> EngineStatus:
         """What the engine does now."""
         with self._changed:
             waiting, slow = sum(map(len, self._lanes.values())), len(self._slow)
@@ -206,7 +206,7 @@ class Engine:
         p50, p95 = np.percentile(seconds, [50, 95]) if seconds else (0.0, 0.0)
         size = float(np.mean(sizes)) if sizes else 0.0
         rate = len(recent) / max(span, 1e-3)
-        return Load(waiting, slow, size, float(p50), float(p95), rate, self._restarts, self._answered)
+        return EngineStatus(waiting, slow, size, float(p50), float(p95), rate, self._restarts, self._answered)
 
     def close(self) -> None:
         """Answer what is queued, then end the thread."""
@@ -269,17 +269,17 @@ class Engine:
         """Wait a moment for a fuller batch, if nothing else is to be done."""
         if not self._lanes or self._slow:
             return
-        deadline = min(lane[0].born for lane in self._lanes.values()) + self.linger
+        deadline = min(lane[0].born for lane in self._lanes.values()) + self.batch_wait
         while sum(map(len, self._lanes.values())) < self.batch_size and not self._closing:
             left = deadline - time.monotonic()
             if left <= 0 or not self._changed.wait(left):
                 return
 
     def _pick(self) -> list[_Request]:
-        """The next batch: of the model whose turn it is, one request of each caller in turn until it is full."""
+        """The next batch: of the model whose turn it is, one request of each client in turn until it is full."""
         for key, lane in list(self._lanes.items()):
-            # a caller may have gone, or given up a request, while it was waiting
-            if not lane[0].caller.alive():
+            # a client may have gone, or given up a request, while it was waiting
+            if not lane[0].client.alive():
                 for request in lane:
                     request.ticket.stop()
             left = deque(request for request in lane if not request.ticket.cancelled())
@@ -292,7 +292,7 @@ class Engine:
         model = next(iter(self._lanes.values()))[0].model
         keys = [key for key in self._lanes if key[1] == id(model)]
         picked: list[_Request] = []
-        room = min(self.batch_size, model.most)
+        room = min(self.batch_size, model.max_batch)
         while len(picked) < room and any(self._lanes[key] for key in keys):
             for key in keys:
                 if self._lanes[key] and len(picked) < room:
@@ -318,7 +318,7 @@ class Engine:
                 return
             size = 1
             if is_out_of_memory(error):
-                size = model.most = (len(requests) + 1) // 2
+                size = model.max_batch = (len(requests) + 1) // 2
                 LOG.warning("%s: %d pictures do not fit into memory, %d are tried", model.entry.id, len(requests), size)
                 _free(model)
             for start in range(0, len(requests), size):
@@ -349,7 +349,7 @@ class Engine:
         request, start = slow.request, time.perf_counter()
         self._now = [request]
         try:
-            if request.ticket.stopped or not request.caller.alive():
+            if request.ticket.stopped or not request.client.alive():
                 raise StoppedError("This explanation was stopped.")
             request.ticket.advance(next(slow.steps))
             slow.seconds += time.perf_counter() - start
@@ -364,7 +364,7 @@ class Engine:
             self._now = []
         with self._changed:
             self._slow.remove(slow)
-            self._slow.rotate(1)  # the caller moves on by one
+            self._slow.rotate(1)  # the client moves on by one
 
     def _finish(self, request: _Request, answer: Any) -> None:
         now = time.monotonic()
@@ -380,7 +380,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
 
 
-def _in_words(error: Exception, model: Loaded) -> Exception:
+def _in_words(error: Exception, model: LoadedModel) -> Exception:
     if is_out_of_memory(error):
         _free(model)
         return BusyError(
@@ -392,7 +392,7 @@ def _in_words(error: Exception, model: Loaded) -> Exception:
     return error
 
 
-def _free(model: Loaded) -> None:
+def _free(model: LoadedModel) -> None:
     if model.device.type == "cuda":
         with contextlib.suppress(RuntimeError):
             torch.cuda.empty_cache()

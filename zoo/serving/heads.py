@@ -52,7 +52,7 @@ class Neighbour:
     distance: float
 
 
-class Headed(nn.Module):
+class ClassicalHeadModel(nn.Module):
     """A network whose last layer is a classical classifier: looks like a timm model, but has no gradients."""
 
     def __init__(self, network: nn.Module, head: Classifier, classes: int) -> None:
@@ -71,7 +71,7 @@ class Headed(nn.Module):
     def judge(self, vector: torch.Tensor) -> torch.Tensor:
         """Vectors (B, d) → log probabilities (B, classes) float32, on the vectors' device."""
         found = np.zeros((len(vector), self.classes))
-        # the caller's threads already use every core
+        # the client's threads already use every core
         with threadpool_limits(1):
             found[:, self.classifier.classes_] = self.classifier.predict_proba(vector.float().cpu().numpy())
         return torch.from_numpy(np.log(found.clip(TINY, 1))).float().to(vector.device)

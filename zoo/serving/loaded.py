@@ -22,9 +22,9 @@ from zoo.attribution import DEFAULT, MODEL_FREE, PREDICTED, Cams, ExplanationErr
 from zoo.attribution.features import Seen, layers_of, look, split_forward
 from zoo.entry import HEAD, MAX_PARAMETERS, WEIGHTS, Config, Entry, EntryError, Weights, read_predictions
 from zoo.imaging.preprocess import Preprocessor, preprocessor
-from zoo.serving.heads import NEIGHBOURS, Headed, Neighbour, read_head, read_neighbours
+from zoo.serving.heads import NEIGHBOURS, ClassicalHeadModel, Neighbour, read_head, read_neighbours
 from zoo.serving.ood import FILE as GATE
-from zoo.serving.ood import Gate, read_gate
+from zoo.serving.ood import OodDetector, read_ood_detector
 
 PRECISIONS = ("auto", "bf16", "fp32")
 BF16_GAIN = 1.15  # how much faster than fp32 bf16 must be to be used
@@ -37,7 +37,7 @@ SPARE, SPARE_MORE, SPARE_BACKBONE = 2, 1_000_000, 150_000_000
 
 
 @dataclass(frozen=True)
-class Wish:
+class ExplanationRequest:
     """What is to be explained: a label number (or PREDICTED), set against another or not, by a method at a layer."""
 
     target: int = PREDICTED
@@ -64,8 +64,10 @@ class Answer:
     distance: float | None = None
 
 
-class Loaded:
-    """One entry's network on a device, with all that is needed to ask it. `most` pictures fit into its memory at once.
+class LoadedModel:
+    """One entry's network on a device, with all that is needed to run it.
+
+    At most `max_batch` pictures fit into memory at once.
 
     Raises EntryError if the entry cannot be loaded.
     """
@@ -75,12 +77,12 @@ class Loaded:
         config = entry.config
         if config is None:
             raise EntryError(f"{entry.id} cannot be used: {entry.reason}")
-        self.entry, self.device, self.model, self.most = entry, device, model, 4096
+        self.entry, self.device, self.model, self.max_batch = entry, device, model, 4096
         self.labels = config.label_names
         self.layer, self.temperature = config.zoo.explanation_layer, config.zoo.temperature
         self.prepare: Preprocessor = preprocessor(config.pretrained_cfg.model_dump(), config.zoo.crop)
         self.bytes = sum(p.numel() * p.element_size() for p in model.parameters())
-        self.headed = isinstance(model, Headed)
+        self.headed = isinstance(model, ClassicalHeadModel)
         size = config.pretrained_cfg.input_size
         self.bf16 = not self.headed and (
             precision == "bf16" or (precision == "auto" and bf16_is_faster(model, device, size, unclear_share(entry)))
@@ -88,9 +90,9 @@ class Loaded:
         self.check = precision == "auto"
 
     @cached_property
-    def gate(self) -> Gate | None:
+    def ood_detector(self) -> OodDetector | None:
         """The entry's gate. Raises EntryError if it is damaged: only then, so that it can be fitted again."""
-        gate = read_gate(self.entry.folder, len(self.labels))
+        gate = read_ood_detector(self.entry.folder, len(self.labels))
         if gate and gate.width != self._vectors(split_forward(self.model, self._blank())[0]).shape[1]:
             raise EntryError(f"{GATE} of {self.entry.id} does not fit its model; fit it again (`training gate`).")
         return gate and gate.to(self.device)
@@ -102,7 +104,7 @@ class Loaded:
     def run(
         self,
         pictures: Sequence[torch.Tensor],
-        wishes: Sequence[Wish | None],
+        wishes: Sequence[ExplanationRequest | None],
         confidence: Sequence[float] | None = None,
     ) -> list[Answer]:
         """Answers to pictures (see `pixels`), with maps where a quick wish asks for one.
@@ -129,7 +131,7 @@ class Loaded:
                     cams = self.explain(part, [w for i in rows if (w := wishes[i]) is not None])
                     logits[rows], features = cams.logits, cams.features
                     maps |= zip(rows, cams.maps.cpu().numpy(), strict=True)
-                if self.gate is not None:
+                if self.ood_detector is not None:
                     sure = None if confidence is None else torch.tensor([confidence[i] for i in rows])
                     distances |= zip(rows, self._distances(part, features, sure), strict=True)
         probabilities = self._settle(batch, logits)
@@ -142,7 +144,7 @@ class Loaded:
         seconds = time.perf_counter() - start
         return [Answer(row, maps.get(i), seconds, distances.get(i)) for i, row in enumerate(probabilities)]
 
-    def explain(self, batch: torch.Tensor, wishes: Sequence[Wish]) -> Cams:
+    def explain(self, batch: torch.Tensor, wishes: Sequence[ExplanationRequest]) -> Cams:
         """Maps of a normalised batch by quick wishes of one method and layer. Raises ExplanationError."""
         first = wishes[0]
         if self.headed:
@@ -154,7 +156,7 @@ class Loaded:
         against = None if first.against is None else torch.tensor([w.against for w in wishes], device=self.device)
         return explain_batch(self.model, batch, targets, first.method, first.layer or self.layer, against)
 
-    def steps(self, picture: torch.Tensor, wish: Wish) -> Generator[float, None, np.ndarray]:
+    def steps(self, picture: torch.Tensor, wish: ExplanationRequest) -> Generator[float, None, np.ndarray]:
         """A slow wish on one picture, step by step in full precision: yields the share done, returns the map (h, w)."""
         method = method_of(wish.method)
         if self.headed and not method.any_model:
@@ -183,13 +185,13 @@ class Loaded:
         self, batch: torch.Tensor, features: torch.Tensor | None, confidence: torch.Tensor | None
     ) -> list[float]:
         """Of a normalised batch; `features` is what the backbone gave, None where it was not kept."""
-        if self.gate is None:
+        if self.ood_detector is None:
             return []
         if features is None:
             features = split_forward(self.model, batch)[0]
         with torch.autocast(self.device.type, enabled=False):
             confidence = None if confidence is None else confidence.to(self.device)
-            return self.gate.distances(self._vectors(features.float()), confidence).tolist()
+            return self.ood_detector.distances(self._vectors(features.float()), confidence).tolist()
 
     def look(self, picture: torch.Tensor, layer: str | None) -> Seen:
         """The feature map of one picture (see `pixels`), in full precision. Raises ExplanationError."""
@@ -201,7 +203,7 @@ class Loaded:
         Raises EntryError if the entry decides by something else than its neighbours.
         """
         known = read_neighbours(self.entry.folder / NEIGHBOURS)
-        if not isinstance(self.model, Headed) or known is None:
+        if not isinstance(self.model, ClassicalHeadModel) or known is None:
             return []
         features = split_forward(self.model, self._batch([picture]))[0]
         rows, away = self.model.nearest(self._vectors(features), count)
@@ -287,7 +289,7 @@ def load_model(entry: Entry) -> nn.Module:
             f"{entry.id} cannot be loaded: its weights do not fit {config.architecture} ({reason})"
         ) from error
     if config.zoo.head:
-        model = Headed(model, read_head(entry.folder / HEAD, config.num_classes), config.num_classes)
+        model = ClassicalHeadModel(model, read_head(entry.folder / HEAD, config.num_classes), config.num_classes)
     return model.eval().requires_grad_(False)
 
 

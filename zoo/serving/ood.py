@@ -39,7 +39,7 @@ SURENESS = ("sure", "unsure")
 
 
 @dataclass(frozen=True)
-class Gate:
+class OodDetector:
     """`mean` (d,), class `means` (classes, k) along `axes` (d, k), `variances` (k,) there and `rest` in every other.
 
     A picture whose distance (per dimension) is above `limit` is unlike the cells at home; `far` times that is the limit
@@ -84,9 +84,9 @@ class Gate:
         inside = ((along[:, None] - self.means).square() / self.variances).sum(2).amin(1)
         return ((inside + outside) / vectors.shape[1]).sqrt() / self.limit
 
-    def to(self, device: torch.device) -> Gate:
+    def to(self, device: torch.device) -> OodDetector:
         """The same on a device."""
-        return Gate(*(getattr(self, name).to(device) for name in (*NAMES, *SURENESS)))
+        return OodDetector(*(getattr(self, name).to(device) for name in (*NAMES, *SURENESS)))
 
 
 def familiarity(distance: float | None) -> Familiarity | None:
@@ -96,14 +96,14 @@ def familiarity(distance: float | None) -> Familiarity | None:
     return "familiar" if distance <= SHIFTED else "shifted" if distance <= UNKNOWN else "unknown"
 
 
-def fit_gate(
+def fit_ood_detector(
     vectors: np.ndarray,
     labels: np.ndarray,
     held: np.ndarray,
     elsewhere: np.ndarray | None = None,
     seed: int = 0,
     false_alarms: float = FALSE_ALARMS,
-) -> Gate:
+) -> OodDetector:
     """A gate of training embeddings (n, d) with label numbers (n,), and of `held`-back ones (m, d) for its limit.
 
     `elsewhere` (k, d): embeddings of cells of other laboratories, for its second limit. Of each a share of
@@ -130,21 +130,21 @@ def fit_gate(
     # where nothing is left, what is left over is rounding
     rest = outside if left else torch.tensor(1e12)
     one = torch.tensor(1.0)
-    made = Gate(mean, (classes - mean) @ axes, axes, variances.clamp(min=floor), rest.clamp(min=floor), one, one)
+    made = OodDetector(mean, (classes - mean) @ axes, axes, variances.clamp(min=floor), rest.clamp(min=floor), one, one)
     made = replace(made, limit=_reach(made, held, false_alarms))
     return made if elsewhere is None else replace(made, far=_reach(made, elsewhere, false_alarms).clamp(min=1))
 
 
-def with_finder(
-    gate: Gate, held: np.ndarray, elsewhere: np.ndarray | None = None, false_alarms: float = FALSE_ALARMS
-) -> Gate:
+def with_confidence_limits(
+    gate: OodDetector, held: np.ndarray, elsewhere: np.ndarray | None = None, false_alarms: float = FALSE_ALARMS
+) -> OodDetector:
     """The gate with limits for the cell finder's confidence, from that in cells at home and of other laboratories."""
     sure = np.quantile(held, false_alarms)
     unsure = sure if elsewhere is None else min(sure, np.quantile(elsewhere, false_alarms))
     return replace(gate, sure=torch.tensor(float(sure)), unsure=torch.tensor(float(unsure)))
 
 
-def widened(gate: Gate, vectors: torch.Tensor, confidence: Sequence[float]) -> Gate:
+def widened(gate: OodDetector, vectors: torch.Tensor, confidence: Sequence[float]) -> OodDetector:
     """The gate with its first limits so wide that the cells of these embeddings (n, d) are familiar as well."""
     known = torch.quantile(gate.raw(vectors), 1 - FALSE_ALARMS).clamp(min=1)
     sure = torch.minimum(gate.sure, torch.quantile(torch.tensor(confidence), FALSE_ALARMS))
@@ -157,7 +157,7 @@ def widened(gate: Gate, vectors: torch.Tensor, confidence: Sequence[float]) -> G
     )
 
 
-def _reach(gate: Gate, vectors: np.ndarray, false_alarms: float) -> torch.Tensor:
+def _reach(gate: OodDetector, vectors: np.ndarray, false_alarms: float) -> torch.Tensor:
     """The distance that all but a share of `false_alarms` of the embeddings stay within."""
     return torch.quantile(gate.raw(torch.from_numpy(np.ascontiguousarray(vectors, np.float32))), 1 - false_alarms)
 
@@ -166,14 +166,14 @@ def _unit(vectors: torch.Tensor) -> torch.Tensor:
     return torch.nn.functional.normalize(vectors, dim=1, eps=1e-6)
 
 
-def write_gate(folder: Path, gate: Gate) -> None:
+def write_ood_detector(folder: Path, gate: OodDetector) -> None:
     """Write the gate into an entry's folder."""
     tensors = {name: getattr(gate, name).contiguous() for name in (*NAMES, *SURENESS)}
     with atomic_path(folder / FILE) as temporary:
         save_file(tensors, temporary)
 
 
-def read_gate(folder: Path, classes: int) -> Gate | None:
+def read_ood_detector(folder: Path, classes: int) -> OodDetector | None:
     """The gate of an entry's folder; None if it has none. Raises EntryError if it is damaged or does not fit."""
     path = folder / FILE
     if not path.exists():
@@ -182,7 +182,7 @@ def read_gate(folder: Path, classes: int) -> Gate | None:
         found = load_file(str(path))
         # a gate of a model that looks for no cell may not tell how sure one was found
         told = {name: found[name].float() for name in SURENESS if name in found}
-        gate = Gate(*(found[name].float() for name in NAMES), **told)
+        gate = OodDetector(*(found[name].float() for name in NAMES), **told)
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise EntryError(f"{FILE} of {folder.name} is damaged; fit it again (`python -m training gate`).") from error
     width, directions = gate.axes.shape if gate.axes.ndim == 2 else (0, 0)

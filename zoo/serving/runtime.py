@@ -17,27 +17,37 @@ from zoo.attribution import DEFAULT, METHODS, PREDICTED, ExplanationError
 from zoo.attribution.concepts import Concepts, factorise, judge
 from zoo.attribution.faithfulness import Ask, Faithfulness, faithfulness
 from zoo.entry import WEIGHTS, Entry, EntryError
-from zoo.imaging.preprocess import place_map, region_of, turned
+from zoo.imaging.preprocess import augmented_views, place_map, region_of
 from zoo.scores.calibration import sure_elsewhere
-from zoo.serving.engine import BATCH_SIZE, LINGER, BusyError, Caller, Engine, Load, StoppedError, Ticket, give_back
+from zoo.serving.engine import (
+    BATCH_SIZE,
+    BATCH_WAIT,
+    BusyError,
+    Client,
+    Engine,
+    EngineStatus,
+    StoppedError,
+    Ticket,
+    give_back,
+)
 from zoo.serving.heads import Neighbour
-from zoo.serving.loaded import PRECISIONS, Answer, Loaded, Wish, resolve_device
+from zoo.serving.loaded import PRECISIONS, Answer, ExplanationRequest, LoadedModel, resolve_device
 from zoo.serving.ood import Familiarity, familiarity
 from zoo.sources.hub import fetch
 
-__all__ = ["BATCH_SIZE", "BusyError", "Caller", "Explanation", "ExplanationError", "Prediction", "Runtime", "Ticket"]
+__all__ = ["BATCH_SIZE", "BusyError", "Client", "Explanation", "ExplanationError", "Prediction", "Runtime", "Ticket"]
 
 MAX_MODEL_BYTES = 4_000_000_000
-POLL = 0.2  # seconds between two looks at work that is watched
+WATCH_INTERVAL = 0.2  # seconds between two looks at work that is watched
 
 
 @dataclass(frozen=True)
 class Prediction:
     """The answer for one picture: label, its probability, one probability a label, and the seconds its batch took.
 
-    `distance` from what the model knows (see `zoo.serving.ood.familiarity`); None where it has no gate. `elsewhere` is
-    how sure the answer is in a laboratory that the model never saw (see `zoo.scores.calibration`); None where it was
-    not measured.
+    `distance` from what the model knows (see `zoo.serving.ood.familiarity`); None where it has no gate.
+    `unseen_confidence` is the probability that the answer is right in a laboratory that the model never saw (see
+    `zoo.scores.calibration`); None where it was not measured.
     """
 
     label: str
@@ -45,7 +55,7 @@ class Prediction:
     probabilities: dict[str, float]
     seconds: float
     distance: float | None = None
-    elsewhere: float | None = None
+    unseen_confidence: float | None = None
 
     @property
     def familiarity(self) -> Familiarity | None:
@@ -79,20 +89,20 @@ class Runtime:
         precision: str = "auto",
         batch_size: int = BATCH_SIZE,
         max_bytes: int = MAX_MODEL_BYTES,
-        linger: float = LINGER,
+        batch_wait: float = BATCH_WAIT,
     ) -> None:
         if precision not in PRECISIONS:
             raise ValueError(f"precision is one of {', '.join(PRECISIONS)}, not {precision!r}")
         self.device = resolve_device(device)
         self.precision, self.batch_size, self.max_bytes = precision, batch_size, max_bytes
-        self.engine = Engine(str(self.device), batch_size, linger)
-        self._models: OrderedDict[tuple[str, int], Future[Loaded]] = OrderedDict()
+        self.engine = Engine(str(self.device), batch_size, batch_wait)
+        self._models: OrderedDict[tuple[str, int], Future[LoadedModel]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def model(self, entry: Entry) -> Loaded:
+    def model(self, entry: Entry) -> LoadedModel:
         """The entry's network, loaded if need be. Raises EntryError if it cannot be loaded.
 
-        Callers of one entry wait for one loading; callers of others are not held up by it.
+        Clients of one entry wait for one loading; clients of others are not held up by it.
         """
         entry = fetch(entry)
         # the time of change is part of the key: an entry trained again is loaded again
@@ -106,7 +116,7 @@ class Runtime:
         if found:
             return place.result()
         try:
-            place.set_result(Loaded(entry, self.device, self.precision))
+            place.set_result(LoadedModel(entry, self.device, self.precision))
         except BaseException as error:
             with self._lock:
                 self._models.pop(key, None)
@@ -143,14 +153,14 @@ class Runtime:
             return sum(place.result().bytes for place in self._models.values() if _is_loaded(place))
 
     def submit(
-        self, entry: Entry, image: Image.Image, wish: Wish | None = None, caller: Caller | None = None
+        self, entry: Entry, image: Image.Image, wish: ExplanationRequest | None = None, client: Client | None = None
     ) -> Ticket:
         """Queue an RGB picture; the ticket gives an Answer. Raises EntryError (model unusable) or BusyError (full).
 
         An ensemble's members are asked each for itself, so that their batches are shared with everybody who asks them
         directly.
         """
-        return self._submit(entry, image, wish, caller or Caller())
+        return self._submit(entry, image, wish, client or Client())
 
     def prediction(self, entry: Entry, answer: Answer) -> Prediction:
         """An Answer in words."""
@@ -172,7 +182,7 @@ class Runtime:
         method: str | None = None,
         against: str | None = None,
         layer: str | None = None,
-        caller: Caller | None = None,
+        client: Client | None = None,
         watch: Callable[[Ticket], None] | None = None,
     ) -> Explanation:
         """The evidence in an RGB picture for `label` (None: the predicted one), by one of `methods_for` the entry.
@@ -188,13 +198,13 @@ class Runtime:
         method = method or methods_for(entry)[0]
         if method not in METHODS:
             raise ExplanationError(f"There is no method {method!r}. Choose one of {', '.join(METHODS)}.")
-        wish = Wish(
+        wish = ExplanationRequest(
             PREDICTED if label is None else entry.labels.index(label),
             method,
             None if against is None else entry.labels.index(against),
             layer,
         )
-        answer = _await(self._submit(entry, image, wish, caller or Caller()), watch)
+        answer = _await(self._submit(entry, image, wish, client or Client()), watch)
         prediction = self.prediction(entry, answer)
         if answer.cam is None:
             raise EntryError(f"{entry.id} gave no map.")
@@ -202,8 +212,8 @@ class Runtime:
         cam = None if entry.members else answer.cam
         return Explanation(prediction, label or prediction.label, _scaled(values), method, against, cam)
 
-    def judge(
-        self, entry: Entry, image: Image.Image, explanation: Explanation, caller: Caller | None = None
+    def measure_faithfulness(
+        self, entry: Entry, image: Image.Image, explanation: Explanation, client: Client | None = None
     ) -> Faithfulness:
         """How faithful an explanation of a picture is to the model, by asking it about changed pictures.
 
@@ -213,11 +223,11 @@ class Runtime:
             raise ExplanationError(f"{entry.id} is an ensemble: judge the maps of its members.")
         model = self.model(entry)
         label = entry.labels.index(explanation.label)
-        return faithfulness(self.asker(entry, caller), model.pixels(image), explanation.cam, label)
+        return faithfulness(self.predictor(entry, client), model.pixels(image), explanation.cam, label)
 
-    def asker(self, entry: Entry, caller: Caller | None = None) -> Ask:
+    def predictor(self, entry: Entry, client: Client | None = None) -> Ask:
         """A function from pictures as the entry's network sees them, uint8 (3, H, W), to probabilities (n, classes)."""
-        model, who = self.model(entry), caller or Caller()
+        model, who = self.model(entry), client or Client()
 
         def ask(pictures: Sequence[torch.Tensor]) -> np.ndarray:
             tickets = [self.engine.submit(model, picture, None, who) for picture in pictures]
@@ -226,7 +236,7 @@ class Runtime:
         return ask
 
     def concepts(
-        self, entry: Entry, image: Image.Image, layer: str | None = None, caller: Caller | None = None
+        self, entry: Entry, image: Image.Image, layer: str | None = None, client: Client | None = None
     ) -> Concepts:
         """The parts that the entry's network tells apart in a picture, their maps at the picture's own resolution.
 
@@ -234,40 +244,40 @@ class Runtime:
         """
         if entry.members or not methods_for(entry)[0] == DEFAULT:
             raise ExplanationError(f"{entry.id} has no feature map of its own: it cannot be parted. Choose a network.")
-        model, caller = self.model(entry), caller or Caller()
+        model, client = self.model(entry), client or Client()
         pixels = model.pixels(image)
-        seen = self.engine.work(model, lambda: model.look(pixels, layer), caller).result()
+        seen = self.engine.work(model, lambda: model.look(pixels, layer), client).result()
         # the long part needs no network: it is done here, not in the thread that everybody waits for
         maps, vectors = factorise(seen.features)
         shares = self.engine.work(
-            model, lambda: judge(model.model, seen.native, vectors, layer or model.layer), caller
+            model, lambda: judge(model.model, seen.native, vectors, layer or model.layer), client
         ).result()
         return Concepts(np.stack([self._placed(entry, image, one) for one in maps]), shares)
 
     def neighbours(
-        self, entry: Entry, image: Image.Image, count: int = 6, caller: Caller | None = None
+        self, entry: Entry, image: Image.Image, count: int = 6, client: Client | None = None
     ) -> list[Neighbour]:
         """The training pictures that are nearest to a picture, for entries that decide by these; else none."""
         if entry.members:
             return []
         model = self.model(entry)
         pixels = model.pixels(image)
-        return self.engine.work(model, lambda: model.nearest(pixels, count), caller or Caller()).result()
+        return self.engine.work(model, lambda: model.nearest(pixels, count), client or Client()).result()
 
     def layers(self, entry: Entry) -> list[str]:
         """Layers of an entry that may be explained instead of its own. Raises EntryError if it cannot be loaded."""
         if entry.members:
             return []
         model = self.model(entry)
-        return self.engine.work(model, model.layers, Caller()).result()
+        return self.engine.work(model, model.layers, Client()).result()
 
     def waiting(self) -> int:
-        """How many requests of all callers are queued."""
+        """How many requests of all clients are queued."""
         return self.engine.waiting()
 
-    def load_now(self) -> Load:
+    def status(self) -> EngineStatus:
         """What the engine does now."""
-        return self.engine.load()
+        return self.engine.status()
 
     def close(self) -> None:
         """Answer what is queued, then end the engine."""
@@ -281,38 +291,40 @@ class Runtime:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def _submit(self, entry: Entry, image: Image.Image, wish: Wish | None, caller: Caller, wait: bool = True) -> Ticket:
+    def _submit(
+        self, entry: Entry, image: Image.Image, wish: ExplanationRequest | None, client: Client, wait: bool = True
+    ) -> Ticket:
         if entry.members:
             if wish is None:
-                return _joined(entry, [self._submit(member, image, None, caller, wait) for member in entry.networks])
-            return self._explain_together(entry, image, wish, caller)
+                return _joined(entry, [self._submit(member, image, None, client, wait) for member in entry.networks])
+            return self._explain_together(entry, image, wish, client)
         model = self.model(entry)
         pixels, confidence = model.prepare.look(image)
-        seen = turned(pixels, entry.views)
+        seen = augmented_views(pixels, entry.views)
         if len(seen) == 1:
-            return self.engine.submit(model, pixels, wish, caller, wait, confidence)
-        whole = _mean([self.engine.submit(model, view, None, caller, wait, confidence) for view in seen])
+            return self.engine.submit(model, pixels, wish, client, wait, confidence)
+        whole = _mean([self.engine.submit(model, view, None, client, wait, confidence) for view in seen])
         if wish is None:
             return whole
 
         def parts(answer: Answer) -> list[Ticket]:
             target = int(answer.probabilities.argmax()) if wish.target == PREDICTED else wish.target
-            return [self.engine.submit(model, pixels, replace(wish, target=target), caller, wait=False)]
+            return [self.engine.submit(model, pixels, replace(wish, target=target), client, wait=False)]
 
         return _explained(whole, parts, lambda answer, found: replace(answer, cam=found[0].cam))
 
-    def _explain_together(self, entry: Entry, image: Image.Image, wish: Wish, caller: Caller) -> Ticket:
+    def _explain_together(self, entry: Entry, image: Image.Image, wish: ExplanationRequest, client: Client) -> Ticket:
         """The members' maps for one label, at the picture's size, averaged with the ensemble's weights."""
         members = entry.networks
         for member in members:
             self.model(member)  # loaded here: the engine's own thread must not wait for it
-        whole = _joined(entry, [self._submit(member, image, None, caller) for member in members])
+        whole = _joined(entry, [self._submit(member, image, None, client) for member in members])
 
         def parts(answer: Answer) -> list[Ticket]:
             label = entry.labels[int(answer.probabilities.argmax()) if wish.target == PREDICTED else wish.target]
             against = None if wish.against is None else entry.labels[wish.against]
             wishes = [
-                Wish(
+                ExplanationRequest(
                     entry.asked(label, member),
                     wish.method,
                     None if against is None else entry.asked(against, member),
@@ -321,7 +333,7 @@ class Runtime:
                 for member in members
             ]
             both = zip(members, wishes, strict=True)
-            return [self._submit(member, image, own, caller, wait=False) for member, own in both]
+            return [self._submit(member, image, own, client, wait=False) for member, own in both]
 
         return _explained(whole, parts, lambda answer, found: self._averaged(entry, image, answer, found))
 
@@ -344,7 +356,7 @@ def _await(ticket: Ticket, watch: Callable[[Ticket], None] | None) -> Answer:
     try:
         while True:
             try:
-                return ticket.result(POLL if watch else None)
+                return ticket.result(WATCH_INTERVAL if watch else None)
             except TimeoutError:
                 if watch is None or ticket.done():
                     raise
@@ -431,7 +443,7 @@ def _scaled(values: np.ndarray) -> np.ndarray:
     return values / top if top > 0 else values
 
 
-def _is_loaded(place: Future[Loaded]) -> bool:
+def _is_loaded(place: Future[LoadedModel]) -> bool:
     return place.done() and place.exception() is None
 
 

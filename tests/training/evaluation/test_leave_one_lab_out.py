@@ -157,7 +157,7 @@ def test_each_laboratory_is_answered_for_by_who_never_saw_it(place, capsys):
     with Runtime("cpu", "fp32") as runtime:
         found = runtime.classify(entry, draw_cell(LABELS[0], 3))
     raised = np.array(list(found.probabilities.values())) ** (1 / told["temperature"])
-    assert found.elsewhere == pytest.approx(raised.max() / raised.sum(), abs=1e-6)
+    assert found.unseen_confidence == pytest.approx(raised.max() / raised.sum(), abs=1e-6)
 
 
 def test_how_sure_follows_what_was_right():

@@ -19,7 +19,7 @@ from training.evaluation.explanations import carry
 from zoo import benchmarks
 from zoo.entry import EntryError, read_entry
 from zoo.files import write_json
-from zoo.serving.ood import FILE, read_gate
+from zoo.serving.ood import FILE, read_ood_detector
 from zoo.serving.runtime import Runtime
 
 TOML = """
@@ -109,7 +109,7 @@ def test_a_cell_finder_that_misses_cells_leaves_the_gate_to_the_network(place, t
         monkeypatch.setattr(gate, "embed", blind)
     assert main(["gate", str(folder), "--data", str(place / "data")]) == 0
     assert ("the cell finder misses 100.0 %" in capsys.readouterr().err) == misses
-    assert (read_gate(folder, 4).sure == 0) == misses
+    assert (read_ood_detector(folder, 4).sure == 0) == misses
 
 
 def test_strangers_are_the_same_every_time():

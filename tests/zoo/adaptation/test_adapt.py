@@ -12,12 +12,12 @@ from PIL import Image, ImageOps
 
 from tests.making import ARCHITECTURES, LABELS, draw_cell, make_entry
 from training.__main__ import main
-from zoo.adaptation import Choice, adapt, fit_layer, turned
+from zoo.adaptation import Choice, adapt, augmented_views, fit_layer
 from zoo.architectures import is_own
 from zoo.entry import EntryError, read_entry, read_predictions
 from zoo.scores import metrics
-from zoo.serving.loaded import Loaded
-from zoo.serving.ood import fit_gate, read_gate, write_gate
+from zoo.serving.loaded import LoadedModel
+from zoo.serving.ood import fit_ood_detector, read_ood_detector, write_ood_detector
 from zoo.serving.runtime import Runtime
 
 
@@ -168,21 +168,21 @@ def test_held_strongly_the_layer_stays_and_loosely_it_fits():
 
 def test_views_are_turns_of_one_picture():
     pixels = torch.arange(3 * 4 * 4).reshape(3, 4, 4)
-    views = turned(pixels, 8)
+    views = augmented_views(pixels, 8)
     assert len({tuple(view.flatten().tolist()) for view in views}) == 8
     assert all(sorted(view.flatten().tolist()) == sorted(pixels.flatten().tolist()) for view in views)
-    assert turned(torch.zeros(3, 4, 6), 8).shape == (4, 3, 4, 6)
+    assert augmented_views(torch.zeros(3, 4, 6), 8).shape == (4, 3, 4, 6)
 
 
 def test_the_gate_knows_the_new_cells(source, tmp_path):
     entry = read_entry(source)
     images, labels = given(8)
     with torch.inference_mode():
-        loaded = Loaded(entry, torch.device("cpu"), "fp32")
+        loaded = LoadedModel(entry, torch.device("cpu"), "fp32")
         home = np.stack([loaded.embed([loaded.pixels(draw_cell(n, s))])[0] for n in LABELS for s in range(10)])
-    write_gate(source, fit_gate(home, np.repeat(np.arange(4), 10), home))
+    write_ood_detector(source, fit_ood_detector(home, np.repeat(np.arange(4), 10), home))
     made = adapt(entry, images, labels, tmp_path / "out", "lab")
-    gate = read_gate(tmp_path / "out", 4)
+    gate = read_ood_detector(tmp_path / "out", 4)
     if made.choice.statistics:
         assert gate is None, "the network sees otherwise than the gate was fitted for"
     else:

@@ -17,7 +17,7 @@ import pytest
 from tests.making import LABELS, draw_folder
 from zoo.__main__ import main
 from zoo.serving import bulk
-from zoo.serving.batch import Result
+from zoo.serving.batch import FileResult
 from zoo.sources.catalogue import get_entry
 
 MODEL = "tiny-cnn60"
@@ -63,20 +63,20 @@ def test_what_was_cut_off_is_gone_on_with(folder, tmp_path, capsys, monkeypatch)
     """Cut in the middle of a line: nothing twice, nothing lost, nothing computed again."""
     out, whole = tmp_path / "all.jsonl", tmp_path / "whole.jsonl"
     assert main(["classify", str(folder), "--model", MODEL, "--out", str(whole)]) == 1
-    real, count = bulk.record, 0
+    real, count = bulk.as_record, 0
 
-    def some(result: Result) -> dict:
+    def some(result: FileResult) -> dict:
         nonlocal count
         count += 1
         if count == 9:
             raise KeyboardInterrupt
         return real(result)
 
-    monkeypatch.setattr(bulk, "record", some)
+    monkeypatch.setattr(bulk, "as_record", some)
     command = ["classify", str(folder), "--model", MODEL, "--out", str(out)]
     assert main(command) == 130
     assert not out.exists()
-    part = bulk.part_of(out)
+    part = bulk.partial_path(out)
     part.write_bytes(part.read_bytes()[:-7])
     count = 100
     assert main(command) == 2
@@ -93,7 +93,7 @@ def test_killed_at_any_moment(folder, tmp_path):
     command = [sys.executable, "-m", "zoo", "classify", str(folder), "--model", MODEL, "--out", str(out)]
     run = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, start_new_session=True)
     deadline = time.monotonic() + 60
-    while not bulk.part_of(out).exists() and run.poll() is None and time.monotonic() < deadline:
+    while not bulk.partial_path(out).exists() and run.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
     os.killpg(run.pid, signal.SIGKILL)
     run.wait()
@@ -129,9 +129,9 @@ def test_memory_stays_as_it_is(zoo_environment, tmp_path):
     for number in range(3000):
         os.link(one, place / f"{number:05}.png")
     process, seen = psutil.Process(), []
-    real = bulk.record
+    real = bulk.as_record
 
-    def watching(result: Result) -> dict:
+    def watching(result: FileResult) -> dict:
         if len(seen) % 500 == 0:
             seen.append(process.memory_info().rss)
         else:
@@ -139,7 +139,7 @@ def test_memory_stays_as_it_is(zoo_environment, tmp_path):
         return real(result)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bulk, "record", watching)
+        patch.setattr(bulk, "as_record", watching)
         assert main(["classify", str(place), "--model", MODEL, "--out", str(tmp_path / "all.jsonl")]) == 0
     sizes = [size for size in seen if size]
     assert sizes[-1] < sizes[1] + 40_000_000
@@ -148,7 +148,7 @@ def test_memory_stays_as_it_is(zoo_environment, tmp_path):
 
 def test_two_workers_of_ray_find_what_one_process_finds(folder, tmp_path, monkeypatch, capsys):
     pytest.importorskip("ray")
-    monkeypatch.setattr(bulk, "PART", 7)
+    monkeypatch.setattr(bulk, "CLUSTER_BATCH", 7)
     monkeypatch.setenv("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     here, there = tmp_path / "here.jsonl", tmp_path / "there.jsonl"
     command = ["classify", str(folder), "--model", MODEL, "--precision", "fp32"]

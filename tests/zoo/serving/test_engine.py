@@ -1,4 +1,4 @@
-"""Many callers, one device: turns, batches, memory, deaths and departures; and the slow methods between the batches."""
+"""Many clients, one device: turns, batches, memory, deaths and departures; and the slow methods between the batches."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from tests.zoo.serving.test_heads import ensemble, make_headed
 from tests.zoo.serving.test_runtime import hold
 from zoo.attribution import METHODS, ExplanationError
 from zoo.entry import EntryError, read_entry
-from zoo.serving.engine import Caller, StoppedError
+from zoo.serving.engine import Client, StoppedError
 from zoo.serving.heads import write_neighbours
-from zoo.serving.loaded import Wish
+from zoo.serving.loaded import ExplanationRequest
 from zoo.serving.runtime import BusyError, Runtime, methods_for
 from zoo.sources.catalogue import FolderSource, list_entries
 
@@ -43,11 +43,11 @@ def runtime():
 def test_one_callers_many_do_not_hold_up_anothers_one(small, cells, runtime):
     order = []
     blocker = hold(runtime, small)
-    many, one = Caller("many"), Caller("one")
-    first = runtime.submit(small, cells[0], caller=many)
+    many, one = Client("many"), Client("one")
+    first = runtime.submit(small, cells[0], client=many)
     time.sleep(0.1)  # it is being worked on now, and everything else waits
-    crowd = [runtime.submit(small, cell, caller=many) for cell in (cells * 4)[:40]]
-    late = runtime.submit(small, cells[1], caller=one)
+    crowd = [runtime.submit(small, cell, client=many) for cell in (cells * 4)[:40]]
+    late = runtime.submit(small, cells[1], client=one)
     assert runtime.engine.ahead(late) == 1
     assert runtime.engine.ahead(crowd[-1]) == 40
     for name, ticket in [("first", first), *(("many", t) for t in crowd), ("one", late)]:
@@ -64,11 +64,11 @@ def test_who_has_gone_is_not_worked_for(small, cells, runtime):
     real = model.run
     blocker = threading.Event()
     model.run = lambda pictures, *rest: (blocker.wait(30), done.append(len(pictures)), real(pictures, *rest))[2]
-    mine = Caller("mine", lambda: here[0])
-    first = runtime.submit(small, cells[0], caller=mine)
+    mine = Client("mine", lambda: here[0])
+    first = runtime.submit(small, cells[0], client=mine)
     time.sleep(0.1)
-    gone = [runtime.submit(small, cell, caller=mine) for cell in cells]
-    other = runtime.submit(small, cells[0], caller=Caller("other"))
+    gone = [runtime.submit(small, cell, client=mine) for cell in cells]
+    other = runtime.submit(small, cells[0], client=Client("other"))
     here[0] = False
     blocker.set()
     assert other.result(30)
@@ -82,7 +82,7 @@ def test_who_has_gone_is_not_worked_for(small, cells, runtime):
 
 def test_a_batch_waits_a_moment_for_company(small, cells):
     sizes = []
-    with Runtime("cpu", "fp32", batch_size=8, linger=0.5) as runtime:
+    with Runtime("cpu", "fp32", batch_size=8, batch_wait=0.5) as runtime:
         model = runtime.model(small)
         real = model.run
         model.run = lambda pictures, *rest: (sizes.append(len(pictures)), real(pictures, *rest))[1]
@@ -99,7 +99,7 @@ def test_a_batch_waits_a_moment_for_company(small, cells):
 )
 def test_what_does_not_fit_is_tried_in_halves(small, cells, error):
     sizes = []
-    with Runtime("cpu", "fp32", batch_size=8, linger=0.3) as runtime:
+    with Runtime("cpu", "fp32", batch_size=8, batch_wait=0.3) as runtime:
         model = runtime.model(small)
         real = model.run
 
@@ -139,23 +139,23 @@ def test_a_worker_that_dies_is_replaced(small, tiny_zoo, cells, runtime):
         raise SystemExit("killed by a test")
 
     model.run = die
-    hit = runtime.submit(small, cells[0], caller=Caller("a"))
+    hit = runtime.submit(small, cells[0], client=Client("a"))
     time.sleep(0.1)
-    waiting = runtime.submit(other, cells[0], caller=Caller("b"))
+    waiting = runtime.submit(other, cells[0], client=Client("b"))
     blocker.set()
     with pytest.raises(BusyError, match="a new one took its place"):
         hit.result(30)
     assert waiting.result(30)
     model.run = real
     assert runtime.classify(small, cells[0]).label in LABELS
-    assert runtime.load_now().restarts == 1
+    assert runtime.status().restarts == 1
 
 
 def test_the_engine_tells_how_it_is(small, cells, runtime):
-    assert runtime.load_now().images_per_second == 0
+    assert runtime.status().images_per_second == 0
     for cell in cells:
         runtime.classify(small, cell)
-    load = runtime.load_now()
+    load = runtime.status()
     assert load.waiting == load.slow == 0
     assert load.batch_size == 1
     assert 0 < load.p50 <= load.p95
@@ -181,12 +181,12 @@ def test_in_half_precision_maps_are_nearly_the_same(small, cells, method):
 
 
 def test_all_methods_of_many_callers_at_once_are_those_of_one(small, cells, runtime):
-    """Quick and slow, with and without a class, from eight threads: each map is the one that a single caller gets."""
+    """Quick and slow, with and without a class, from eight threads: each map is the one that a single client gets."""
     jobs = [(method, cell, label) for method in METHODS for cell in cells[:3] for label in (None, LABELS[1])]
 
     def ask(job):
         method, cell, label = job
-        return runtime.explain(small, cell, label, method, caller=Caller(str(threading.get_ident()))).values
+        return runtime.explain(small, cell, label, method, client=Client(str(threading.get_ident()))).values
 
     alone = [ask(job) for job in jobs]
     with ThreadPoolExecutor(8) as pool:
@@ -196,7 +196,7 @@ def test_all_methods_of_many_callers_at_once_are_those_of_one(small, cells, runt
 
 
 def test_slow_work_is_watched_and_ended_by_whoever_watches(small, cells, runtime, monkeypatch):
-    monkeypatch.setattr(zoo.serving.runtime, "POLL", 0.002)
+    monkeypatch.setattr(zoo.serving.runtime, "WATCH_INTERVAL", 0.002)
     shares = []
     runtime.explain(small, cells[0], method="score-cam", watch=lambda ticket: shares.append(ticket.progress))
     assert shares == sorted(shares)
@@ -214,17 +214,17 @@ def test_slow_work_is_watched_and_ended_by_whoever_watches(small, cells, runtime
 def nothing_slow(runtime: Runtime) -> bool:
     """Whether slow work ends soon: what was stopped is dropped at its next step."""
     deadline = time.monotonic() + 10
-    while runtime.load_now().slow and time.monotonic() < deadline:
+    while runtime.status().slow and time.monotonic() < deadline:
         time.sleep(0.01)
-    return runtime.load_now().slow == 0
+    return runtime.status().slow == 0
 
 
 def test_slow_ones_let_others_pass_and_can_be_stopped(small, cells, runtime):
-    slow = runtime.submit(small, cells[0], Wish(method="score-cam"), Caller("slow"))
+    slow = runtime.submit(small, cells[0], ExplanationRequest(method="score-cam"), Client("slow"))
     deadline = time.monotonic() + 30
     while not 0 < slow.progress < 1 and time.monotonic() < deadline:
         time.sleep(0.001)
-    assert runtime.submit(small, cells[1], caller=Caller("quick")).result(30)
+    assert runtime.submit(small, cells[1], client=Client("quick")).result(30)
     before = slow.progress
     slow.stop()
     with pytest.raises((StoppedError, CancelledError)):
@@ -236,7 +236,7 @@ def test_slow_ones_let_others_pass_and_can_be_stopped(small, cells, runtime):
 
 def test_a_session_that_ends_ends_its_slow_work(small, cells, runtime):
     here = [True]
-    ticket = runtime.submit(small, cells[0], Wish(method="occlusion"), Caller("mine", lambda: here[0]))
+    ticket = runtime.submit(small, cells[0], ExplanationRequest(method="occlusion"), Client("mine", lambda: here[0]))
     here[0] = False
     with pytest.raises((StoppedError, CancelledError)):
         ticket.result(30)
@@ -337,22 +337,22 @@ def test_memory_does_not_grow_over_switches(tiny_zoo, cells):
 
 
 def test_the_queue_of_all_is_bounded(small, cells, runtime, monkeypatch):
-    monkeypatch.setattr(zoo.serving.engine, "PATIENCE", 0.05)
-    monkeypatch.setattr(zoo.serving.engine, "MOST_WAITING", 5)
+    monkeypatch.setattr(zoo.serving.engine, "SUBMIT_TIMEOUT", 0.05)
+    monkeypatch.setattr(zoo.serving.engine, "MAX_WAITING", 5)
     blocker = hold(runtime, small)
     with pytest.raises(BusyError, match="requests are waiting"):
         for number, cell in enumerate(cells):
-            runtime.submit(small, cell, caller=Caller(f"visitor {number}"))
+            runtime.submit(small, cell, client=Client(f"visitor {number}"))
     blocker.set()
 
 
 def test_a_caller_that_waits_is_told_how_many_are_ahead(small, cells, runtime, monkeypatch):
-    monkeypatch.setattr(zoo.serving.engine, "PATIENCE", 0.05)
-    monkeypatch.setattr(zoo.serving.engine, "LANE", 3)
+    monkeypatch.setattr(zoo.serving.engine, "SUBMIT_TIMEOUT", 0.05)
+    monkeypatch.setattr(zoo.serving.engine, "MAX_WAITING_PER_CLIENT", 3)
     blocker = hold(runtime, small)
     with pytest.raises(BusyError, match="requests are waiting"):
         for cell in cells:
-            runtime.submit(small, cell, caller=Caller("greedy"))
-    # another caller's lane is not full
-    assert not runtime.submit(small, cells[0], caller=Caller("modest")).done()
+            runtime.submit(small, cell, client=Client("greedy"))
+    # another client's lane is not full
+    assert not runtime.submit(small, cells[0], client=Client("modest")).done()
     blocker.set()

@@ -15,8 +15,18 @@ from tests.making import LABELS, draw_cell, make_entry
 from training.evaluation.ood import embed
 from zoo.__main__ import main
 from zoo.entry import EntryError, read_entry
-from zoo.serving.engine import Caller
-from zoo.serving.ood import FILE, NAMES, Gate, familiarity, fit_gate, read_gate, widened, with_finder, write_gate
+from zoo.serving.engine import Client
+from zoo.serving.ood import (
+    FILE,
+    NAMES,
+    OodDetector,
+    familiarity,
+    fit_ood_detector,
+    read_ood_detector,
+    widened,
+    with_confidence_limits,
+    write_ood_detector,
+)
 from zoo.serving.runtime import Runtime
 
 
@@ -31,7 +41,7 @@ def cloud(count: int, seed: int, width: int = 40) -> tuple[np.ndarray, np.ndarra
 @pytest.fixture(scope="module")
 def gate():
     vectors, labels = cloud(2000, 1)
-    return fit_gate(vectors, labels, cloud(1000, 2)[0])
+    return fit_ood_detector(vectors, labels, cloud(1000, 2)[0])
 
 
 def test_one_in_a_hundred_of_what_is_known_is_held_back(gate):
@@ -44,7 +54,7 @@ def test_cells_of_other_laboratories_set_a_second_limit():
     own = cloud(1000, 2)[0]
     others, strange = (cloud(1000, seed)[0] + np.float32(1.5) * (np.arange(40) > 30) for seed in (3, 4))
     strange[:, 4:] *= -6
-    gate = fit_gate(vectors, labels, own, others)
+    gate = fit_ood_detector(vectors, labels, own, others)
 
     def kinds(found: np.ndarray) -> dict[str | None, float]:
         said = [familiarity(d) for d in gate.distances(torch.from_numpy(found)).tolist()]
@@ -55,7 +65,7 @@ def test_cells_of_other_laboratories_set_a_second_limit():
     assert kinds(strange)["unknown"] > 0.95
     # the order of pictures is that of their distances without it
     every = torch.from_numpy(np.concatenate([own, others, strange]))
-    alone = fit_gate(vectors, labels, own)
+    alone = fit_ood_detector(vectors, labels, own)
     assert torch.equal(gate.distances(every).argsort(), alone.distances(every).argsort())
     assert familiarity(None) is None
 
@@ -76,7 +86,7 @@ def test_distance_is_mahalanobis_where_all_directions_are_kept():
     """Against the textbook, with as many directions as there are dimensions."""
     vectors, labels = cloud(3000, 5, 12)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    gate = fit_gate(vectors, labels, vectors)
+    gate = fit_ood_detector(vectors, labels, vectors)
     means = np.stack([vectors[labels == k].mean(0) for k in range(4)])
     within = vectors - means[labels]
     inverse = np.linalg.inv(within.T @ within / len(within))
@@ -96,10 +106,10 @@ def test_a_gate_is_kept_with_the_entry(tmp_path, cells):
         assert runtime.classify(entry, cells[0]).familiarity is None
         model = runtime.model(entry)
         vectors = runtime.engine.work(
-            model, lambda: model.embed([model.pixels(c) for c, _ in drawn]), Caller()
+            model, lambda: model.embed([model.pixels(c) for c, _ in drawn]), Client()
         ).result()
     numbers = np.array([number for _, number in drawn])
-    write_gate(folder, fit_gate(vectors[:160], numbers[:160], vectors[160:]))
+    write_ood_detector(folder, fit_ood_detector(vectors[:160], numbers[:160], vectors[160:]))
     with Runtime("cpu", "fp32", batch_size=4) as runtime:
         found = [runtime.classify(entry, draw_cell(label, 200 + seed)) for seed in range(10) for label in LABELS]
         assert np.mean([one.familiarity != "familiar" for one in found]) < 0.4  # of so few cells a gate knows little
@@ -118,7 +128,7 @@ def test_a_gate_is_kept_with_the_entry(tmp_path, cells):
 def test_the_command_line_tells(tmp_path, monkeypatch, capsys):
     folder = make_entry(tmp_path / "zoo" / "gated", "cnn60")
     vectors, labels = cloud(400, 1, 128)
-    write_gate(folder, fit_gate(vectors, labels, vectors))
+    write_ood_detector(folder, fit_ood_detector(vectors, labels, vectors))
     monkeypatch.setenv("HEMAZOO_ZOO", str(folder))
     draw_cell("monocyte", 1).save(tmp_path / "cell.png")
     assert main(["classify", str(tmp_path / "cell.png"), "--model", "gated", "--json"]) == 0
@@ -129,7 +139,7 @@ def test_the_command_line_tells(tmp_path, monkeypatch, capsys):
 
 @pytest.mark.parametrize("damage", ["cut", "foreign", "other classes", "not finite", "missing"])
 def test_a_damaged_gate_is_a_sentence(tmp_path, gate, damage):
-    write_gate(tmp_path, gate)
+    write_ood_detector(tmp_path, gate)
     path = tmp_path / FILE
     classes = 4
     if damage == "cut":
@@ -139,25 +149,25 @@ def test_a_damaged_gate_is_a_sentence(tmp_path, gate, damage):
     elif damage == "other classes":
         classes = 5
     elif damage == "not finite":
-        write_gate(tmp_path, Gate(*(getattr(gate, n) * float("nan") for n in NAMES)))
+        write_ood_detector(tmp_path, OodDetector(*(getattr(gate, n) * float("nan") for n in NAMES)))
     else:
         save_file({"mean": torch.zeros(3)}, path)
     with pytest.raises(EntryError, match="training gate"):
-        read_gate(tmp_path, classes)
+        read_ood_detector(tmp_path, classes)
 
 
 def test_a_kept_gate_is_the_fitted_one(tmp_path, gate):
-    write_gate(tmp_path, gate)
+    write_ood_detector(tmp_path, gate)
     vectors = torch.from_numpy(cloud(50, 9)[0])
-    assert torch.allclose(read_gate(tmp_path, 4).distances(vectors), gate.distances(vectors), rtol=1e-2)
-    assert read_gate(tmp_path / "nowhere", 4) is None
+    assert torch.allclose(read_ood_detector(tmp_path, 4).distances(vectors), gate.distances(vectors), rtol=1e-2)
+    assert read_ood_detector(tmp_path / "nowhere", 4) is None
 
 
 CONFIDENT = np.linspace(0.6, 0.9, 101)
 
 
 def test_how_sure_the_cell_was_found_has_the_same_two_limits(gate):
-    both = with_finder(gate, CONFIDENT, CONFIDENT - 0.2)
+    both = with_confidence_limits(gate, CONFIDENT, CONFIDENT - 0.2)
     vectors = torch.from_numpy(cloud(300, 7)[0])
     plain = both.distances(vectors)
     assert torch.equal(plain, gate.distances(vectors))
@@ -171,22 +181,24 @@ def test_how_sure_the_cell_was_found_has_the_same_two_limits(gate):
     assert kinds(0.5).count("familiar") == 0 and kinds(0.5).count("shifted") == known
     assert set(kinds(0.3)) == {"unknown"}
     # without another laboratory there is one limit, and nothing is divided by nothing
-    assert familiarity(with_finder(gate, CONFIDENT).distances(vectors[:1], torch.zeros(1)).item()) == "unknown"
+    assert (
+        familiarity(with_confidence_limits(gate, CONFIDENT).distances(vectors[:1], torch.zeros(1)).item()) == "unknown"
+    )
     # a laboratory whose cells are found less surely becomes known
     wider = widened(both, vectors, [0.4] * 300)
     assert (wider.distances(vectors, torch.full((300,), 0.4)) <= 1).float().mean() > 0.98
 
 
 def test_limits_of_the_finder_are_kept_and_older_gates_have_none(tmp_path, gate):
-    both = with_finder(gate, CONFIDENT, CONFIDENT - 0.2)
-    write_gate(tmp_path, both)
-    kept = read_gate(tmp_path, 4)
+    both = with_confidence_limits(gate, CONFIDENT, CONFIDENT - 0.2)
+    write_ood_detector(tmp_path, both)
+    kept = read_ood_detector(tmp_path, 4)
     assert (kept.sure.item(), kept.unsure.item()) == pytest.approx((both.sure.item(), both.unsure.item()))
     save_file({name: getattr(gate, name).contiguous() for name in NAMES}, tmp_path / FILE)
-    assert read_gate(tmp_path, 4).sure == 0
-    write_gate(tmp_path, replace(both, unsure=both.sure + 0.05))
+    assert read_ood_detector(tmp_path, 4).sure == 0
+    write_ood_detector(tmp_path, replace(both, unsure=both.sure + 0.05))
     with pytest.raises(EntryError, match="training gate"):
-        read_gate(tmp_path, 4)
+        read_ood_detector(tmp_path, 4)
 
 
 @pytest.mark.parametrize("views", [1, 4])
@@ -196,8 +208,10 @@ def test_noise_is_held_back_where_the_model_looks_for_a_cell(tmp_path, views):
     drawn = [draw_cell(label, seed) for seed in range(10) for label in LABELS]
     with Runtime("cpu", "fp32") as runtime:
         vectors, sure = embed(runtime, entry, iter(drawn), len(drawn))
-    lax = replace(fit_gate(vectors, np.arange(40) % 4, vectors), limit=torch.tensor(1e6))  # all is familiar to it
-    write_gate(folder, with_finder(lax, sure))
+    lax = replace(
+        fit_ood_detector(vectors, np.arange(40) % 4, vectors), limit=torch.tensor(1e6)
+    )  # all is familiar to it
+    write_ood_detector(folder, with_confidence_limits(lax, sure))
     nothing = Image.new("RGB", (80, 80), (240, 230, 225))
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (96, 96, 3), np.uint8))
     with Runtime("cpu", "fp32") as runtime:

@@ -1,4 +1,4 @@
-"""Many callers, one model: every answer and every map is the one a single caller would have got."""
+"""Many clients, one model: every answer and every map is the one a single client would have got."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from zoo.attribution.features import find_layer
 from zoo.entry import Entry, EntryError, read_entry, read_predictions
 from zoo.files import write_json
 from zoo.imaging.preprocess import preprocessor
-from zoo.serving.loaded import Wish, bf16_is_faster, load_model, resolve_device, unclear_share
+from zoo.serving.loaded import ExplanationRequest, bf16_is_faster, load_model, resolve_device, unclear_share
 from zoo.serving.runtime import BusyError, Runtime
 
 NAMES = [name.replace("_", "-") for name in ARCHITECTURES]
@@ -197,7 +197,7 @@ def test_one_bad_request_harms_no_other(small, cells):
     with Runtime("cpu", "fp32", batch_size=8) as runtime:
         blocker = hold(runtime, small)
         good = [runtime.submit(small, cell) for cell in cells[:3]]
-        bad = runtime.submit(small, cells[0], Wish(99))
+        bad = runtime.submit(small, cells[0], ExplanationRequest(99))
         more = [runtime.submit(small, cell) for cell in cells[:3]]
         blocker.set()
         assert all(future.result(30) for future in good + more)
@@ -234,8 +234,8 @@ def test_the_map_is_that_of_the_label_shown(tiny_zoo, cells, monkeypatch):
 
 
 def test_a_full_queue_says_so(small, cells, monkeypatch):
-    monkeypatch.setattr(zoo.serving.engine, "PATIENCE", 0.1)
-    monkeypatch.setattr(zoo.serving.engine, "LANE", 2)
+    monkeypatch.setattr(zoo.serving.engine, "SUBMIT_TIMEOUT", 0.1)
+    monkeypatch.setattr(zoo.serving.engine, "MAX_WAITING_PER_CLIENT", 2)
     with Runtime("cpu", "fp32", batch_size=1) as runtime:
         blocker = hold(runtime, small)
         futures = []
