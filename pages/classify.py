@@ -59,7 +59,7 @@ def table(entry: Entry, pictures: list[shared.Picture], results: dict[str, FileR
             gate = {} if prediction.familiarity is None else {"familiarity": prediction.familiarity}
             rows.append(first | gate | prediction.probabilities)
     gated = ["familiarity"] if any("familiarity" in row for row in rows) else []
-    out_there = ["elsewhere"] if entry.elsewhere else []
+    out_there = ["elsewhere"] if entry.other_laboratories else []
     return pd.DataFrame(rows, columns=["file", "label", "confidence", *out_there, *gated, *entry.labels])
 
 

@@ -284,7 +284,7 @@ def show_behind(one: Shown, true: str, called: str, labels: list[str], name: str
 
 def show_pictures(rows: pd.DataFrame, one: Shown, name: str, key: str) -> None:
     """Pictures with what was said of them, where the data are at hand; a table where not."""
-    sources = {f: find_source(name, f, one.entry.data, places()) for f in rows["file"]}
+    sources = {f: find_source(name, f, one.entry.data_set, places()) for f in rows["file"]}
     if not any(sources.values()):
         st.dataframe(rows, hide_index=True)
         if len(rows):

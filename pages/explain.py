@@ -192,7 +192,7 @@ def show_neighbours(entry: Entry, picture: shared.Picture, image: Image.Image) -
     if not found:
         return
     st.caption("The nearest training cells, which decide:")
-    sources = [find_source("", one.file, entry.data, places()) for one in found]
+    sources = [find_source("", one.file, entry.data_set, places()) for one in found]
     if not any(sources):
         st.dataframe(pd.DataFrame(found), hide_index=True, key=f"nearest {entry.id} {picture.id}")
         return
@@ -210,7 +210,7 @@ def worth(entry: Entry, method: str) -> str:
     if quality is None:
         return ""
     parts = []
-    for name, found in quality.pointing.items():
+    for name, found in quality.localisation.items():
         where = "whole smear frames" if is_on_frames(name) else "augmented fields"
         parts.append(
             f"land on the cell in {shared.percent(found.pointing)} of {found.images} {where} "

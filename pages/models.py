@@ -182,7 +182,8 @@ def searchable(entry: Entry) -> str:
     """What words are looked for in."""
     labels = " ".join(entry.labels)
     tags = " ".join(entry.origin.commit.tags) if isinstance(entry.origin, hub.Remote) else ""
-    return f"{entry.id} {entry.title} {entry.config.zoo.summary} {entry.data} {entry.system} {labels} {tags}".lower()
+    words = (entry.id, entry.title, entry.config.zoo.summary, entry.data_set, entry.system, labels, tags)
+    return " ".join(words).lower()
 
 
 def revision(entry: Entry) -> None:

@@ -367,7 +367,7 @@ def warn_of_strangers(entry: Entry, prediction: Prediction) -> None:
 
 def say_how_sure(entry: Entry, prediction: Prediction) -> None:
     """How sure an answer is in a laboratory that the model never saw, where that was measured."""
-    told = entry.elsewhere
+    told = entry.other_laboratories
     if told is None or prediction.unseen_confidence is None:
         return
     places = " and ".join(f"{100 * found.value:.0f} % in {plain(name)}" for name, found in told.balanced.items())

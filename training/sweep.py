@@ -190,7 +190,6 @@ def run(
     A trial that was interrupted with its worker is begun again by another. `ready` gives a recipe, with the labels of
     its data if it has none, and its data and split.
     """
-
     optuna.logging.set_verbosity(optuna.logging.WARNING)  # we tell ourselves what was found
 
     def objective(trial: optuna.Trial) -> float:

@@ -122,7 +122,9 @@ def refused(entry: Entry, benchmark: BenchmarkSet) -> str | None:
         return next((reason for member in entry.members if (reason := refused(member, benchmark))), None)
     if benchmark.definition.laboratory not in laboratories_of(entry) or _unseen(entry, benchmark):
         return None
-    return f"{entry.id} was trained on another split of {entry.data}: it may have seen pictures of {benchmark.name}."
+    return (
+        f"{entry.id} was trained on another split of {entry.data_set}: it may have seen pictures of {benchmark.name}."
+    )
 
 
 def _unseen(entry: Entry, benchmark: BenchmarkSet) -> bool:
@@ -131,13 +133,13 @@ def _unseen(entry: Entry, benchmark: BenchmarkSet) -> bool:
     if any(b.leaky for b in tests.values()):
         return False
     place = benchmark.definition.place
-    if place not in (entry.mixed or (entry.data,)) or place == "bccd":
+    if place not in entry.data_sets or place == "bccd":
         # another cut of the same frames: it leaves out those that the official TRAIN was made of
         return entry.recipe.get("data", {}).get("split") == "official"
     for name in tests:
         with contextlib.suppress(EntryError):
             # a mixed data set's files are named with their folder
-            files = benchmark.rows["file"].map(lambda file: f"{place}/{file}" if entry.mixed else file)
+            files = benchmark.rows["file"].map(lambda file: f"{place}/{file}" if entry.mixed_data_sets else file)
             if set(files) <= set(read_predictions(entry, name)["file"]):
                 return True
     return False
@@ -175,10 +177,10 @@ def evaluate(
 def _together(entry: Entry, parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """An ensemble's table of those of its members that count."""
     own = []
-    for (member, _), part in zip(entry.counted, parts, strict=True):
-        shares = entry.among(part[member.labels].to_numpy(np.float64), member.labels)
+    for (member, _), part in zip(entry.weighted_members, parts, strict=True):
+        shares = entry.map_probabilities(part[member.labels].to_numpy(np.float64), member.labels)
         own.append(part[["file", "cell", "label"]].assign(**dict(zip(entry.labels, shares.T, strict=True))))
-    return mixed(own, entry.labels, np.array([share for _, share in entry.counted]))
+    return mixed(own, entry.labels, np.array([share for _, share in entry.weighted_members]))
 
 
 def classify(

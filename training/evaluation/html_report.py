@@ -251,7 +251,7 @@ def _sheet(
     for row in rows.drop_duplicates("cell").head(SHEET).to_dict("records"):
         called = max(labels, key=lambda label: row[label])
         told = f"{row['label']} → {called} ({100 * row[called]:.0f} %)"
-        data = _thumbnail(name, row["file"], one.entry.data, folders)
+        data = _thumbnail(name, row["file"], one.entry.data_set, folders)
         image = f'<img alt="" src="data:image/jpeg;base64,{data}">' if data else ""
         shown.append(f"<figure>{image}<b>{escape(told)}</b><br>{escape(row['file'])}</figure>")
     return f'<p>{escape(title)}, of {rows["cell"].nunique():,} cells</p><div class="sheet">{"".join(shown)}</div>'

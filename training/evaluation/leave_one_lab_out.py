@@ -25,8 +25,7 @@ from training.recipe import Recipe
 from training.run import Job, train
 from zoo.benchmarks import LEFT_OUT, scoring
 from zoo.entry import EVALUATION, PREDICTIONS, Entry, as_stored, read_entry, write_predictions
-from zoo.scores import label_mapping as joining
-from zoo.scores import metrics
+from zoo.scores import label_mapping, metrics
 from zoo.scores.calibration import scaling_of
 from zoo.scores.metrics import AS_STORED
 
@@ -72,12 +71,12 @@ def leave_out(recipe: Recipe, data: Path, place: Path, accelerator: Accelerator,
 
 def judge(answers: Sequence[tuple[str, Sequence[str], pd.DataFrame]]) -> Found:
     """What (laboratory left out, labels, prediction table there) of several models tell together."""
-    kinds = [set(joining.mapping(sorted(set(table["label"])), labels, {})) for _, labels, table in answers]
+    kinds = [set(label_mapping.mapping(sorted(set(table["label"])), labels, {})) for _, labels, table in answers]
     wanted = sorted(set.intersection(*kinds))
     parts, scores = [], {}
     for name, labels, table in answers:
         kept = table[table["label"].isin(wanted)]
-        shares = joining.among(kept[list(labels)].to_numpy(), labels, wanted, SAME)
+        shares = label_mapping.among(kept[list(labels)].to_numpy(), labels, wanted, SAME)
         part = pd.concat(
             [kept[["file", "cell", "label"]], pd.DataFrame(shares, index=kept.index, columns=wanted)], axis=1
         )

@@ -123,7 +123,7 @@ def _of_kernels(
 def _gradient(
     above: torch.Tensor, images: torch.Tensor, kernels: torch.Tensor, stride: Pair, padding: Pair, of: int
 ) -> torch.Tensor:
-    """torch's own gradient of the images (`of` 0) or of the kernels (1)."""
+    """Torch's own gradient of the images (`of` 0) or of the kernels (1)."""
     wanted = [of == 0, of == 1, False]
     return torch.ops.aten.convolution_backward(
         above, images, kernels, None, stride, padding, (1, 1), False, (0, 0), len(kernels), wanted

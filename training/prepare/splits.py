@@ -111,7 +111,8 @@ def conflicting(labels: Sequence[str], cells: Sequence[str]) -> set[str]:
 
 def stratified_split(table: Table, val: float, test: float, seed: int) -> Split:
     """Stratified by label, whole cells: `val` and `test` are shares of all images. Raises TrainingDataError if a class
-    is too small for that."""
+    is too small for that.
+    """
     bad = conflicting(table.labels, table.cells)
     known = np.array(table.known)
     rows = np.array([i for i, cell in enumerate(table.cells) if cell not in bad and known[i]], np.int64)

@@ -15,7 +15,7 @@ from training.recipe import PUBLISHED, SCRATCH, Recipe, Stage, differences, load
 from zoo.architectures import is_own
 from zoo.attribution import METHODS
 from zoo.benchmarks.scoring import NAMES
-from zoo.entry import CARD, Benchmark, Entry, HeldBack, is_on_frames, read_entry
+from zoo.entry import CARD, Benchmark, Entry, OodRates, is_on_frames, read_entry
 from zoo.files import write_text
 
 LICENCE = "apache-2.0"
@@ -242,7 +242,7 @@ def _trust(entry: Entry) -> list[str]:
         parts = [
             f"{100 * told.pointing.value:.0f} % point into the cell's box and {100 * told.energy.value:.0f} % of their "
             f"energy lies in it on {told.images} {where} (by chance {100 * told.chance:.0f} %)"
-            for name, told in found.pointing.items()
+            for name, told in found.localisation.items()
             for where in ["whole smear frames" if is_on_frames(name) else "augmented fields"]
         ]
         if found.road and found.deletion and found.insertion:
@@ -254,24 +254,28 @@ def _trust(entry: Entry) -> list[str]:
             last = list(found.sanity.values())[-1]
             parts.append(f"rank correlation with the maps of the same network with random weights {last:.2f}")
         lines.append(f"- Maps by {METHODS[method].title if method in METHODS else method}: {'; '.join(parts)}.")
-    gate = entry.evaluation.gate
+    gate = entry.evaluation.ood
     if gate:
         lines.append(
-            f"- Pictures unlike its training cells are marked: {100 * gate.false_alarms.marked:.1f} % of "
+            f"- Pictures unlike its training cells are marked: {100 * gate.false_alarms.flagged:.1f} % of "
             f"{gate.false_alarms.images:,} test cells at home (false alarms), of what is no blood cell "
-            f"{_held(gate.strangers, 'marked')}"
-            + (f"; of cells elsewhere {_held(gate.cells_elsewhere, 'marked')}." if gate.cells_elsewhere else ".")
+            f"{_held(gate.foreign_pictures, 'flagged')}"
+            + (f"; of cells elsewhere {_held(gate.other_laboratories, 'flagged')}." if gate.other_laboratories else ".")
         )
         lines.append(
             "- Pictures like no cell of any laboratory it could be compared with are held back: "
-            f"{100 * gate.false_alarms.held_back:.1f} % at home, of what is no blood cell "
-            f"{_held(gate.strangers, 'held_back')}"
-            + (f"; of cells elsewhere {_held(gate.cells_elsewhere, 'held_back')}." if gate.cells_elsewhere else ".")
+            f"{100 * gate.false_alarms.rejected:.1f} % at home, of what is no blood cell "
+            f"{_held(gate.foreign_pictures, 'rejected')}"
+            + (
+                f"; of cells elsewhere {_held(gate.other_laboratories, 'rejected')}."
+                if gate.other_laboratories
+                else "."
+            )
         )
     return ["## Maps, and what it does not know\n\n" + "\n".join(lines)] if lines else []
 
 
-def _held(kinds: Mapping[str, HeldBack], what: Literal["marked", "held_back"]) -> str:
+def _held(kinds: Mapping[str, OodRates], what: Literal["flagged", "rejected"]) -> str:
     return ", ".join(f"{kind} {100 * getattr(told, what):.0f} %" for kind, told in kinds.items())
 
 
@@ -279,7 +283,7 @@ def _limits(entry: Entry, recipe: Recipe) -> str:
     nothing = (
         "The model always names one of its classes, also for a picture that shows none of them; a `distance` above 1 "
         "marks most of these."
-        if entry.evaluation.gate
+        if entry.evaluation.ood
         else "The model always names one of its classes, also for a picture that shows none of them."
     )
     return f"""## Intended use and limits

@@ -15,8 +15,7 @@ from training.publish.export import Judged, benchmark_name, config, judge, place
 from training.recipe import Recipe
 from zoo.entry import CONFIG, Benchmark, Entry, read_entry, read_predictions
 from zoo.files import write_json
-from zoo.scores import label_mapping as joining
-from zoo.scores import metrics
+from zoo.scores import label_mapping, metrics
 
 
 def fit_weights(truth: np.ndarray, shares: np.ndarray) -> np.ndarray:
@@ -106,7 +105,7 @@ def _tables(
     hashes = {_record(member, name).split_hash for member in members}
     tables = [read_predictions(member, name).sort_values("file", ignore_index=True) for member in members]
     alike = all(table["file"].equals(tables[0]["file"]) for table in tables)
-    known = [set(joining.mapping(member.labels, labels, same or {}).values()) for member in members]
+    known = [set(label_mapping.mapping(member.labels, labels, same or {}).values()) for member in members]
     strange = any(found != set(labels) for found in known) or (
         same is None and any(set(member.labels) != set(labels) for member in members)
     )
@@ -120,8 +119,8 @@ def _tables(
 
 def _among(table: pd.DataFrame, known: Sequence[str], labels: Sequence[str], same: Mapping[str, str]) -> pd.DataFrame:
     """A member's table among `labels`; pictures of other kinds are no question that it can be asked."""
-    names = joining.mapping(known, labels, same)
+    names = label_mapping.mapping(known, labels, same)
     kept = table[table["label"].isin(names)]
-    shares = joining.among(kept[list(known)].to_numpy(np.float64), known, labels, same)
+    shares = label_mapping.among(kept[list(known)].to_numpy(np.float64), known, labels, same)
     told = kept[["file", "cell", "label"]].assign(label=kept["label"].map(names)).reset_index(drop=True)
     return pd.concat([told, pd.DataFrame(shares, columns=list(labels))], axis=1)

@@ -67,7 +67,7 @@ def reproduce(
                 said = evaluate.evaluate(asked, benchmark, benchmark.pictures(data), runtime, say)
                 failed += [f"{entry}: {reason}" for entry, reason in said.items()]
     for entry in champions(zoo):
-        if entry.elsewhere is None and not entry.members:
+        if entry.other_laboratories is None and not entry.members:
             recipe = load_recipe(entry.id, SHORT)
             found = left_out.leave_out(recipe, data, runs / "loso" / recipe.id, accelerator, say)
             left_out.add(entry, recipe, found, device_name(accelerator.device))
@@ -77,7 +77,7 @@ def reproduce(
 
 def _trust_and_speed(entry: Entry, data: Path, device: str, say: Callable[[object], None]) -> None:
     """The entry's gate, with how good it is, and its images a second, where they are missing."""
-    if not entry.members and entry.evaluation.gate is None:
+    if not entry.members and entry.evaluation.ood is None:
         with Runtime(device) as runtime:
             gate.fit(entry, data, runtime)
         # the gate is loaded with its model: a new runtime sees it
@@ -117,7 +117,7 @@ def rows(entries: Sequence[Entry]) -> str:
     for target in TARGETS:
         sign = "≤" if target.at_most else "≥"
         lines.append(f"| {target.title} | {sign} {100 * target.value:.1f} % | " + _cells(target, entries))
-    left = [metric_of(entry, f"{entry.data}{LEFT_OUT}", "balanced_accuracy") for entry in entries]
+    left = [metric_of(entry, f"{entry.data_set}{LEFT_OUT}", "balanced_accuracy") for entry in entries]
     lines.append("| laboratories left out, balanced (what recipes are chosen by) | | " + _texts(left))
     speeds = [(rate, f"{rate:,.0f}") if (rate := images_per_second(entry)) else (0, "–") for entry in entries]
     marked = " | ".join(f"**{text}**" if rate > SPEED else text for rate, text in speeds)

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from training.reproduce import champions
 from zoo.benchmarks.leaderboard import AWAY, home_benchmark, images_per_second
-from zoo.entry import Entry, Metric, Pointing, is_on_frames
-from zoo.entry.schema import MapQuality
+from zoo.entry import Entry, LocalisationScores, Metric, is_on_frames
+from zoo.entry.schema import ExplanationQuality
 from zoo.files import write_text
 from zoo.scores.calibration import is_scaled
 from zoo.sources.catalogue import BUILTIN, FolderSource, list_entries
@@ -66,10 +66,10 @@ def trust(entries: Sequence[Entry]) -> str:
     titles = ["model", "maps that point at the cell, whole frames (by chance)", "the same, dataset2's fields", "ROAD"]
     rows = []
     for entry in entries:
-        maps, gate = next(iter(entry.evaluation.explanations.values()), None), entry.evaluation.gate
+        maps, gate = next(iter(entry.evaluation.explanations.values()), None), entry.evaluation.ood
         if not maps and not gate:
             continue
-        every, lisc = (gate.strangers["all"], gate.cells_elsewhere.get("lisc")) if gate else (None, None)
+        every, lisc = (gate.foreign_pictures["all"], gate.other_laboratories.get("lisc")) if gate else (None, None)
         rows.append(
             [
                 f"`{entry.id}`",
@@ -77,11 +77,11 @@ def trust(entries: Sequence[Entry]) -> str:
                 _pointing(_measured(maps, on_frames=False)),
                 _signed(maps.road if maps else None),
                 f"{maps.sanity['100 %']:.2f}" if maps and maps.sanity else NOTHING,
-                f"{100 * gate.false_alarms.marked:.1f} % of {gate.false_alarms.images:,}" if gate else NOTHING,
-                f"{every.auroc:.4f}, {every.marked:.0%}, {every.held_back:.0%}".replace("%", " %")
+                f"{100 * gate.false_alarms.flagged:.1f} % of {gate.false_alarms.images:,}" if gate else NOTHING,
+                f"{every.auroc:.4f}, {every.flagged:.0%}, {every.rejected:.0%}".replace("%", " %")
                 if every and every.auroc is not None
                 else NOTHING,
-                f"{lisc.marked:.0%}, {lisc.held_back:.0%}".replace("%", " %") if lisc else NOTHING,
+                f"{lisc.flagged:.0%}, {lisc.rejected:.0%}".replace("%", " %") if lisc else NOTHING,
             ]
         )
     asked = ["what is no cell: AUROC, marked, held back", "LISC's cells: marked, held back"]
@@ -111,12 +111,12 @@ def _share(metric: Metric | None, interval: bool = True) -> str:
     return said
 
 
-def _measured(maps: MapQuality | None, on_frames: bool) -> Pointing | None:
+def _measured(maps: ExplanationQuality | None, on_frames: bool) -> LocalisationScores | None:
     """The first measure on whole smear frames, or on other pictures, whose cell's box is known."""
-    return next((p for name, p in maps.pointing.items() if is_on_frames(name) == on_frames), None) if maps else None
+    return next((p for name, p in maps.localisation.items() if is_on_frames(name) == on_frames), None) if maps else None
 
 
-def _pointing(found: Pointing | None) -> str:
+def _pointing(found: LocalisationScores | None) -> str:
     if found is None:
         return NOTHING
     told = found.pointing

@@ -80,7 +80,7 @@ def glorot_normal(model: nn.Module) -> None:
 
 
 def cfg(side: int, first_conv: str, classes: int = 4) -> dict[str, object]:
-    """timm's default configuration of a network for side×side pictures that are squashed to it."""
+    """Timm's default configuration of a network for side×side pictures that are squashed to it."""
     return {
         "input_size": (3, side, side),
         "num_classes": classes,

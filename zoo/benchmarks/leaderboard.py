@@ -63,7 +63,7 @@ def home_benchmark(entry: Entry) -> str | None:
     tests = [name for name, b in entry.evaluation.benchmarks.items() if b.role == "test"]
     laboratories, known = laboratories_of(entry), published()
     mine = [n for n in tests if n in known and known[n].laboratory in laboratories and not known[n].corruptions]
-    places = [*(entry.mixed or (entry.data,)), *(known[name].place for name in mine)]
+    places = [*entry.data_sets, *(known[name].place for name in mine)]
     mine.sort(key=lambda name: places.index(known[name].place))  # its own data sets before another cut of them
     strange = [name for name in tests if name not in known]
     return next(iter([*mine, *strange]), None)
@@ -81,7 +81,7 @@ def cells(entry: Entry) -> dict[str, Cell]:
         if name != home and "away" not in found:
             _put(found, "away", entry, name, "balanced_accuracy")
     quality = next(iter(entry.evaluation.explanations.values()), None)
-    for name, measured in quality.pointing.items() if quality else ():
+    for name, measured in quality.localisation.items() if quality else ():
         if is_on_frames(name):
             share = measured.pointing
             found["maps"] = Cell(share.value, share.low or 0.0, share.high or 1.0, name, "pointing")

@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from zoo.benchmarks import corruptions
 from zoo.data import DataError, FileSource, Source
 from zoo.entry import Entry, Label
-from zoo.scores import label_mapping as joining
+from zoo.scores import label_mapping
 
 FOLDER = Path(__file__).parent / "sets"
 CROSS_VALIDATION = "-grouped-cv"
@@ -68,7 +68,7 @@ class BenchmarkSet:
 
     def mapping(self, labels: Sequence[str]) -> dict[str, str]:
         """Label of a model → label here, for those that count."""
-        return joining.mapping(labels, self.labels, self.definition.same)
+        return label_mapping.mapping(labels, self.labels, self.definition.same)
 
     def fits(self, entry: Entry) -> bool:
         """Whether the entry can name every class that occurs here."""
@@ -81,7 +81,7 @@ class BenchmarkSet:
         same question as one of four. Where it leaves nothing, all classes are alike.
         """
         given = table[list(labels)].to_numpy()
-        found = joining.among(given, labels, self.labels, self.definition.same)
+        found = label_mapping.among(given, labels, self.labels, self.definition.same)
         shares = pd.DataFrame(found, index=table.index, columns=self.labels)
         return pd.concat([table[[column for column in COLUMNS if column in table]], shares], axis=1)
 
@@ -115,7 +115,7 @@ class BenchmarkSet:
 def laboratories_of(entry: Entry) -> set[str]:
     """Where the pictures were taken that the entry was trained on; its data sets' names if no benchmark tells more."""
     places = {definition.place: definition.laboratory for definition in published().values()}
-    return {places.get(name, name) for name in entry.mixed or (entry.data,)}
+    return {places.get(name, name) for name in entry.data_sets}
 
 
 def find_source(benchmark: str, name: str, data: str, folders: Sequence[Path]) -> Source | None:

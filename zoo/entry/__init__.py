@@ -16,7 +16,7 @@ from zoo.entry.files import (
 from zoo.entry.model import Entry
 from zoo.entry.predictions import as_stored, read_predictions, write_predictions
 from zoo.entry.read import read_card, read_entry, read_history, summary, with_members
-from zoo.entry.schema import Benchmark, Config, Evaluation, HeldBack, Label, Metric, Pointing, is_on_frames
+from zoo.entry.schema import Benchmark, Config, Evaluation, Label, LocalisationScores, Metric, OodRates, is_on_frames
 from zoo.entry.weights import MAX_PARAMETERS, Weights, read_header
 
 __all__ = [
@@ -36,10 +36,10 @@ __all__ = [
     "Entry",
     "EntryError",
     "Evaluation",
-    "HeldBack",
     "Label",
+    "LocalisationScores",
     "Metric",
-    "Pointing",
+    "OodRates",
     "Weights",
     "as_stored",
     "is_on_frames",

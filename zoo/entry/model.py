@@ -9,16 +9,16 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from zoo.entry.schema import Config, Elsewhere, Evaluation
+from zoo.entry.schema import Config, Evaluation, OtherLaboratories
 from zoo.entry.weights import Weights
 from zoo.scores import label_mapping
 
 
 class Origin(Protocol):
-    """Where an entry's files come from that are not on this computer yet."""
+    """Where the files of an entry come from that are not on this computer yet."""
 
     def fetch(self, name: str) -> None:
-        """Fetch a file if the entry has it and it is not here. Raises EntryError if it cannot be had."""
+        """Fetch a file if the entry has it and it is not here. Raises EntryError if that fails."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,13 @@ class Entry:
     origin: Origin | None = None
 
     def file(self, name: str) -> Path:
-        """Where one of its files lies, or would. From the Hub it is fetched first.
+        """Path of one of the entry's files, whether it exists or not; a Hub entry's file is fetched first.
 
-        Raises EntryError if it cannot be had.
+        Args:
+            name: Path relative to the entry's folder.
+
+        Raises:
+            EntryError: The file cannot be fetched.
         """
         if self.origin is not None:
             self.origin.fetch(name)
@@ -53,39 +57,55 @@ class Entry:
         """Whether the entry can classify: readable and its weights are here (an ensemble's: its members')."""
         return self.ok and self.weights is not None
 
-    def among(self, shares: np.ndarray, labels: Sequence[str]) -> np.ndarray:
-        """Probabilities (n, len(labels)) of a member, as probabilities of the entry's own labels."""
-        same = (self.config.zoo.same if self.config else None) or {}
-        return label_mapping.among(shares, labels, self.labels, same)
+    @property
+    def merged_labels(self) -> dict[str, str]:
+        """Label of a member → label of the entry that it counts as, where the names differ."""
+        return (self.config.zoo.merged_labels if self.config else None) or {}
 
-    def asked(self, label: str, member: Entry) -> int:
-        """Which of a member's classes stands for one of the entry's labels: that of its name, else the first of it."""
+    def map_probabilities(self, probabilities: np.ndarray, labels: Sequence[str]) -> np.ndarray:
+        """Map a member's probabilities to the entry's own labels.
+
+        Args:
+            probabilities: Array (n, len(labels)).
+            labels: The member's labels, in the order of the columns.
+
+        Returns:
+            Array (n, number of the entry's labels); each row adds up to 1.
+        """
+        return label_mapping.among(probabilities, labels, self.labels, self.merged_labels)
+
+    def member_class(self, label: str, member: Entry) -> int:
+        """Index of a member's class that stands for one of the entry's labels.
+
+        This is the class of the same name; else the first one that counts as the label.
+        """
         if label in member.labels:
             return member.labels.index(label)
-        same = (self.config.zoo.same if self.config else None) or {}
-        return next(place for place, name in enumerate(member.labels) if same.get(name) == label)
+        return next(index for index, name in enumerate(member.labels) if self.merged_labels.get(name) == label)
 
     @property
-    def shares(self) -> list[float]:
-        """What each member of an ensemble counts, adding up to 1."""
-        given = self.config.zoo.member_weights if self.config else None
-        return given or [1 / max(len(self.members), 1)] * len(self.members)
+    def member_weights(self) -> list[float]:
+        """Weight of each member in an ensemble's mean; they add up to 1."""
+        weights = self.config.zoo.member_weights if self.config else None
+        return weights or [1 / max(len(self.members), 1)] * len(self.members)
 
     @property
-    def counted(self) -> list[tuple[Entry, float]]:
-        """An ensemble's members that have a share in its answers, with it; the others need not be asked."""
-        return [(member, share) for member, share in zip(self.members, self.shares, strict=True) if share > 0]
+    def weighted_members(self) -> list[tuple[Entry, float]]:
+        """An ensemble's members with a weight above 0, with that weight; the others need not be run."""
+        return [
+            (member, weight) for member, weight in zip(self.members, self.member_weights, strict=True) if weight > 0
+        ]
 
     @property
     def networks(self) -> list[Entry]:
-        """Those that answer for it: itself, or an ensemble's members that count."""
-        return [member for member, _ in self.counted] or [self]
+        """The single models that are run: the entry itself, or an ensemble's members with a weight above 0."""
+        return [member for member, _ in self.weighted_members] or [self]
 
     @property
-    def elsewhere(self) -> Elsewhere | None:
-        """What is known of its kind in laboratories it never saw; of one model asked for other labels, that model's."""
-        only = self.members[0].elsewhere if len(self.members) == 1 else None
-        return self.evaluation.elsewhere or only
+    def other_laboratories(self) -> OtherLaboratories | None:
+        """Expected performance in unseen laboratories; of an ensemble of one member, that member's."""
+        only = self.members[0].other_laboratories if len(self.members) == 1 else None
+        return self.evaluation.other_laboratories or only
 
     @property
     def title(self) -> str:
@@ -99,17 +119,17 @@ class Entry:
 
     @property
     def recipe(self) -> dict[str, Any]:
-        """The recipe that the model was trained by, as its config keeps it; empty where it keeps none."""
+        """The recipe that the model was trained with, as stored in its config; empty where it stores none."""
         recipe = (self.config.zoo.model_extra or {}).get("recipe") if self.config else None
         return recipe if isinstance(recipe, dict) else {}
 
     @property
     def views(self) -> int:
-        """How many turned and mirrored views of a picture it looks at."""
+        """Number of rotated and mirrored views of a picture whose answers are averaged."""
         return self.config.zoo.views if self.config else 1
 
     def with_views(self, count: Literal[1, 2, 4, 8]) -> Entry:
-        """The entry looking at so many views of a picture; an ensemble's members each."""
+        """The entry with another number of views; in an ensemble, of each member."""
         if self.config is None:
             return self
         changed = self.config.model_copy(update={"zoo": self.config.zoo.model_copy(update={"views": count})})
@@ -117,23 +137,28 @@ class Entry:
 
     @property
     def system(self) -> str:
-        """Letter of the published system that the model is an account of; empty for all others."""
-        found = self.recipe.get("system", "")
-        return found if isinstance(found, str) else ""
+        """Letter of the published system that the model reproduces; empty for all others."""
+        letter = self.recipe.get("system", "")
+        return letter if isinstance(letter, str) else ""
 
     @property
-    def data(self) -> str:
-        """Name of the data set that the model was trained on; empty where it is not told."""
+    def data_set(self) -> str:
+        """Name of the data set that the model was trained on; empty where it is not stated."""
         data = self.recipe.get("data")
-        found = data.get("name", "") if isinstance(data, dict) else ""
-        return found if isinstance(found, str) else ""
+        name = data.get("name", "") if isinstance(data, dict) else ""
+        return name if isinstance(name, str) else ""
 
     @property
-    def mixed(self) -> tuple[str, ...]:
-        """The data sets that were joined for its training; none where it was one."""
+    def mixed_data_sets(self) -> tuple[str, ...]:
+        """The data sets that were joined for training; empty where it was one."""
         data = self.recipe.get("data")
         mix = data.get("mix") if isinstance(data, dict) else None
         return tuple(map(str, mix)) if isinstance(mix, dict) else ()
+
+    @property
+    def data_sets(self) -> tuple[str, ...]:
+        """All data sets that the model was trained on."""
+        return self.mixed_data_sets or (self.data_set,)
 
     def describe(self, label: str) -> str:
         """The label, with its description where the entry has one."""

@@ -1,6 +1,7 @@
 """Contents of `config.json` and `evaluation.json`, checked by pydantic.
 
-`config.json` is timm's hub layout with our part under "zoo".
+`config.json` is timm's hub layout with our part under "zoo". Field names in the files are fixed, since entries were
+published with them; where a Python name differs, the field's alias is the name in the file.
 """
 
 from __future__ import annotations
@@ -12,17 +13,16 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from zoo.entry.files import ID
 
-FRAMES = "-frames"  # end of the name that measures on a data set's whole smear frames are kept under
-MAX_SIDE = 2048
+MAX_SIDE = 2048  # pixels of a network's input
+FRAMES_SUFFIX = "-frames"  # of evaluation sets made of a data set's whole smear frames
 
-
-WORD = re.compile(r"^[A-Za-z0-9_. -]{0,80}$")  # no address, no path
-
-
-ARGUMENT = re.compile(r"^[a-z][a-z0-9_]{0,60}$")
-
-
-RESERVED = {  # what timm.create_model does with files and the Hub, and what is ours to say
+# model_args are passed on to timm.create_model, so that their names and values are limited
+ARGUMENT_NAME = re.compile(r"^[a-z][a-z0-9_]{0,60}$")
+ARGUMENT_TEXT = re.compile(r"^[A-Za-z0-9_. -]{0,80}$")  # no address, no path
+MAX_ARGUMENT_ITEMS = 64  # of a list
+MAX_ARGUMENT_NUMBER = 65_536
+MAX_ARGUMENT_DEPTH = 4  # of nested lists
+RESERVED_ARGUMENTS = {  # arguments of timm.create_model that read files or ask the Hub, or that the zoo sets itself
     "cache_dir",
     "checkpoint_path",
     "exportable",
@@ -44,21 +44,17 @@ RESERVED = {  # what timm.create_model does with files and the Hub, and what is 
     "url",
 }
 
-
-MOST_ITEMS, LARGEST_NUMBER, DEEPEST = 64, 65_536, 4  # of model_args
-
-
 Label = Annotated[str, Field(min_length=1, max_length=80, pattern=r"^[^\x00-\x1f<>]+$")]
 
 
-def _shown(text: str) -> str:
-    """Text that pages show: nothing in it may be read as HTML, as a link or as a picture from elsewhere."""
+def _check_plain_text(text: str) -> str:
+    """Refuse text that a page could render as HTML, as a link or as a picture from another server."""
     if re.search(r"[\x00-\x08\x0b-\x1f<]|\]\s*[(\[:]|!\[|://", text):
-        raise ValueError("holds markup or an address; it is shown as plain text")
+        raise ValueError("holds markup or an address; only plain text is allowed")
     return text
 
 
-Shown = Annotated[str, Field(max_length=1000), AfterValidator(_shown)]
+PlainText = Annotated[str, Field(max_length=1000), AfterValidator(_check_plain_text)]
 
 
 class PretrainedCfg(BaseModel):
@@ -83,59 +79,63 @@ class PretrainedCfg(BaseModel):
 class ZooPart(BaseModel):
     """Our part of `config.json`."""
 
-    model_config = ConfigDict(extra="allow", frozen=True)
+    model_config = ConfigDict(extra="allow", frozen=True, populate_by_name=True)
     schema_version: Literal[1]
-    title: Shown = Field(min_length=1, max_length=200)
-    task: Shown = Field(min_length=1, max_length=200)
-    summary: Shown = ""
+    hemazoo_version: str = Field(
+        "", pattern=r"^[0-9A-Za-z.+-]{0,40}$", description="Version of HemaZoo that wrote the entry"
+    )
+    title: PlainText = Field(min_length=1, max_length=200)
+    task: PlainText = Field(min_length=1, max_length=200)
+    summary: PlainText = ""
     explanation_layer: str | None = None
     temperature: float = Field(1.0, gt=0, description="Logits are divided by it")
     fitted_temperature: float | None = Field(None, gt=0, description="Already divided into the last layer's weights")
     crop: Literal["none", "cell", "square", "alone"] = Field(
-        "none", description="What is cut out of a picture before the network sees it"
+        "none", description="How the cell is cut out of a picture before the network sees it"
     )
     views: Literal[1, 2, 4, 8] = Field(
-        1, description="How many turned and mirrored views of a picture are looked at; their answers are averaged"
+        1, description="Test-time augmentation: number of rotated and mirrored views whose answers are averaged"
     )
     members: list[Annotated[str, Field(pattern=ID.pattern)]] | None = Field(
         None, min_length=1, max_length=16, description="Ids of the entries whose probabilities are averaged"
     )
-    same: dict[Label, Label] | None = Field(
+    merged_labels: dict[Label, Label] | None = Field(
         None,
-        description="Label of a member → label here that it counts as; what a member knows beyond is left out and the "
-        "rest scaled to 1. None: members know the same labels",
+        alias="same",
+        description="Label of a member → label of this entry that it counts as. Other labels of a member are dropped "
+        "and the rest is scaled to 1. None: members have the same labels as the entry",
     )
     member_weights: list[Annotated[float, Field(ge=0, le=1)]] | None = None
     split: str = Field("", description="What was trained, validated and tested on, for the card")
-    training: dict[str, Any] = Field({}, description="How the weights came about: seconds, images a second, device")
+    training: dict[str, Any] = Field({}, description="How the weights were trained: seconds, images a second, device")
     head: Literal["head.skops"] | None = Field(None, description="A classical classifier in place of the last layer")
 
     @model_validator(mode="after")
-    def _weights_fit(self) -> ZooPart:
+    def _check_members(self) -> ZooPart:
         weights = self.member_weights
         if self.members and len(weights or self.members) != len(self.members):
-            raise ValueError("member_weights are not as many as members")
+            raise ValueError("member_weights and members differ in number")
         if self.members and len(set(self.members)) != len(self.members):
             raise ValueError("a member is named twice")
-        if self.members and len(self.members) == 1 and self.same is None:
-            raise ValueError("an ensemble of one member needs the labels that are told apart, in same")
+        if self.members and len(self.members) == 1 and self.merged_labels is None:
+            raise ValueError("an ensemble of one member needs merged labels, in the field same")
         if weights and abs(sum(weights) - 1) > 1e-3:
             raise ValueError("member_weights do not add up to 1")
         return self
 
 
 def _is_plain(value: Any, depth: int) -> bool:
-    """Whether a value is a number, a word, or a short list of these, nested at most `depth` deep."""
+    """Whether a value is a number, a short text, or a short list of these, nested at most `depth` deep."""
     if value is None or isinstance(value, bool):
         return True
     if isinstance(value, int | float):
-        return abs(value) <= LARGEST_NUMBER
+        return abs(value) <= MAX_ARGUMENT_NUMBER
     if isinstance(value, str):
-        return bool(WORD.match(value))
+        return bool(ARGUMENT_TEXT.match(value))
     return (
         isinstance(value, list)
         and depth > 0
-        and len(value) <= MOST_ITEMS
+        and len(value) <= MAX_ARGUMENT_ITEMS
         and all(_is_plain(v, depth - 1) for v in value)
     )
 
@@ -147,29 +147,33 @@ class Config(BaseModel):
     architecture: str = Field(pattern=r"^[A-Za-z0-9_.]+$", max_length=100)
     num_classes: int = Field(ge=2, le=1000)
     label_names: list[Label]
-    label_descriptions: dict[Label, Shown] = {}
+    label_descriptions: dict[Label, PlainText] = {}
     model_args: dict[str, Any] = {}
     pretrained_cfg: PretrainedCfg
     zoo: ZooPart
 
     @field_validator("model_args")
     @classmethod
-    def _harmless(cls, value: dict[str, Any]) -> dict[str, Any]:
-        """Shapes and switches only: nothing that would make timm read a file, ask the Hub or build without end."""
+    def _check_arguments(cls, value: dict[str, Any]) -> dict[str, Any]:
+        """Allow shapes and switches only: nothing that makes timm read a file, ask the Hub or build a huge network."""
         for name, given in value.items():
-            if not ARGUMENT.match(name) or name in RESERVED:
-                raise ValueError(f"{name[:60]!r} is no option that a model may set")
-            if not _is_plain(given, DEEPEST):
-                raise ValueError(f"{name} is no number, word, or short list of these")
+            if not ARGUMENT_NAME.match(name) or name in RESERVED_ARGUMENTS:
+                raise ValueError(f"{name[:60]!r} is not an option that a model may set")
+            if not _is_plain(given, MAX_ARGUMENT_DEPTH):
+                raise ValueError(f"{name} is not a number, a word, or a short list of these")
         return value
 
     @model_validator(mode="after")
-    def _labels_fit(self) -> Config:
+    def _check_labels(self) -> Config:
         if len(self.label_names) != self.num_classes:
             raise ValueError(f"{len(self.label_names)} label_names for num_classes = {self.num_classes}")
         if len(set(self.label_names)) != len(self.label_names):
             raise ValueError("label_names are not all different")
         return self
+
+    def as_written(self) -> dict[str, Any]:
+        """Content of `config.json`, with the field names of the file."""
+        return self.model_dump(mode="json", by_alias=True)
 
 
 class Metric(BaseModel):
@@ -182,10 +186,10 @@ class Metric(BaseModel):
 
 
 class Benchmark(BaseModel):
-    """What was measured on one named evaluation set. `confusion[i][j]` counts images of label i called label j."""
+    """Scores on one named evaluation set. `confusion[i][j]` counts images of true label i predicted as label j."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
-    title: Shown
+    title: PlainText
     role: Literal["test", "validation"] = "test"
     labels: list[Label]
     confusion: list[list[Annotated[int, Field(ge=0)]]]
@@ -198,15 +202,19 @@ class Benchmark(BaseModel):
     notes: list[str] = []
 
     @model_validator(mode="after")
-    def _square(self) -> Benchmark:
+    def _check_confusion(self) -> Benchmark:
         size = len(self.labels)
         if len(self.confusion) != size or any(len(row) != size for row in self.confusion):
             raise ValueError(f"confusion is not {size}×{size}")
         return self
 
 
-class Pointing(BaseModel):
-    """Of maps on pictures whose cell's box is known: shares that point into it, of energy inside, and by chance."""
+class LocalisationScores(BaseModel):
+    """How well maps point at the cell, on pictures whose cell's box is known.
+
+    `pointing` is the share of maps whose maximum lies in the box, `energy` the mean share of a map's sum inside it,
+    and `chance` the mean share of the picture that the box covers.
+    """
 
     model_config = ConfigDict(extra="allow", frozen=True)
     pointing: Metric
@@ -215,24 +223,23 @@ class Pointing(BaseModel):
     images: int = Field(ge=0)
 
 
-def _parse_pointing(value: Any) -> Any:
-    """Parse what holds a pointing game's result; leave what a later version may have added as it is."""
-    return Pointing.model_validate(value) if isinstance(value, dict) and "pointing" in value else value
+def _parse_localisation(value: Any) -> Any:
+    """Parse localisation scores; leave other fields, which a later version may have added, as they are."""
+    return LocalisationScores.model_validate(value) if isinstance(value, dict) and "pointing" in value else value
 
 
 def is_on_frames(name: str) -> bool:
-    """Whether maps were measured under this name on whole smear frames, not on a benchmark's own pictures."""
-    return name.endswith(FRAMES)
+    """Whether an evaluation set of this name is made of whole smear frames, not of a benchmark's own pictures."""
+    return name.endswith(FRAMES_SUFFIX)
 
 
-class MapQuality(BaseModel):
-    """What `training explain-quality` measured of a method's maps.
+class ExplanationQuality(BaseModel):
+    """Scores of one attribution method's maps (`training explain-quality`).
 
-    Beside the named measures stands, by the name of a benchmark, what was measured on pictures whose cell's box is
-    known (see `pointing`).
+    Localisation scores stand beside the named fields, under the name of their evaluation set (see `localisation`).
     """
 
-    __pydantic_extra__: dict[str, Annotated[Any, BeforeValidator(_parse_pointing)]]
+    __pydantic_extra__: dict[str, Annotated[Any, BeforeValidator(_parse_localisation)]]
     model_config = ConfigDict(extra="allow", frozen=True)
     road: Metric | None = None
     deletion: Metric | None = None
@@ -240,39 +247,42 @@ class MapQuality(BaseModel):
     sanity: dict[str, float] = {}
 
     @property
-    def pointing(self) -> dict[str, Pointing]:
-        """Measures on pictures whose cell's box is known, by benchmark; those on whole smear frames last."""
-        measured = {name: value for name, value in (self.model_extra or {}).items() if isinstance(value, Pointing)}
-        return dict(sorted(measured.items(), key=lambda item: is_on_frames(item[0])))
+    def localisation(self) -> dict[str, LocalisationScores]:
+        """Localisation scores by evaluation set; those on whole smear frames last."""
+        extra = self.model_extra or {}
+        scores = {name: value for name, value in extra.items() if isinstance(value, LocalisationScores)}
+        return dict(sorted(scores.items(), key=lambda item: is_on_frames(item[0])))
 
 
-class HeldBack(BaseModel):
-    """Of pictures of a kind: shares that the gate marks and holds back; how well distances tell them from known cells.
+class OodRates(BaseModel):
+    """Out-of-distribution results on one kind of picture.
 
-    Marked is what is not familiar, held back what is unknown.
+    Shares of pictures that are flagged (beyond the first limit) and rejected (beyond the second), and the AUROC of the
+    distance against cells of the home test set.
     """
 
-    model_config = ConfigDict(extra="allow", frozen=True)
-    marked: float = Field(ge=0, le=1)
-    held_back: float = Field(ge=0, le=1)
+    model_config = ConfigDict(extra="allow", frozen=True, populate_by_name=True)
+    flagged: float = Field(ge=0, le=1, alias="marked")
+    rejected: float = Field(ge=0, le=1, alias="held_back")
     images: int = Field(ge=0)
     auroc: float | None = None
 
 
-class GateQuality(BaseModel):
-    """What `training gate` found out about an entry's gate."""
+class OodQuality(BaseModel):
+    """How well an entry detects out-of-distribution pictures (`training gate`)."""
 
-    model_config = ConfigDict(extra="allow", frozen=True)
-    false_alarms: HeldBack
-    strangers: dict[str, HeldBack]
-    cells_elsewhere: dict[str, HeldBack] = {}
+    model_config = ConfigDict(extra="allow", frozen=True, populate_by_name=True)
+    false_alarms: OodRates
+    foreign_pictures: dict[str, OodRates] = Field(alias="strangers", description="Pictures that show no blood cell")
+    other_laboratories: dict[str, OodRates] = Field({}, alias="cells_elsewhere")
 
 
-class Elsewhere(BaseModel):
-    """What others of an entry's recipe were worth in laboratories they never saw (`training loso`).
+class OtherLaboratories(BaseModel):
+    """Expected performance in an unseen laboratory, from models of the same recipe (`training loso`).
 
-    Logarithms of the entry's probabilities, divided by `temperature`, fit what they got right there. `balanced` is
-    their balanced accuracy by laboratory.
+    Attributes:
+        temperature: Divides the logarithms of the entry's probabilities, so that confidence fits accuracy there.
+        balanced: Balanced accuracy by laboratory left out of training.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -283,14 +293,14 @@ class Elsewhere(BaseModel):
 class Evaluation(BaseModel):
     """`evaluation.json`."""
 
-    model_config = ConfigDict(extra="allow", frozen=True)
+    model_config = ConfigDict(extra="allow", frozen=True, populate_by_name=True)
     schema_version: Literal[1] = 1
-    explanations: dict[str, MapQuality] = {}
-    gate: GateQuality | None = None
-    elsewhere: Elsewhere | None = None
+    explanations: dict[str, ExplanationQuality] = {}
+    ood: OodQuality | None = Field(None, alias="gate")
+    other_laboratories: OtherLaboratories | None = Field(None, alias="elsewhere")
     benchmarks: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")], Benchmark] = {}
 
     def as_written(self) -> dict[str, Any]:
-        """What the file says, by the names that it says it with; what was never measured is left out."""
-        unmeasured = {name for name in ("gate", "elsewhere") if getattr(self, name) is None}
-        return self.model_dump(mode="json", by_alias=True, exclude=unmeasured)
+        """Content of `evaluation.json`, with the field names of the file; sections never measured are left out."""
+        missing = {name for name in ("ood", "other_laboratories") if getattr(self, name) is None}
+        return self.model_dump(mode="json", by_alias=True, exclude=missing)

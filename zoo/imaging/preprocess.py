@@ -29,7 +29,7 @@ class Region:
 
 
 def data_config(pretrained_cfg: Mapping[str, Any]) -> dict[str, Any]:
-    """timm's data configuration (input_size, interpolation, mean, std, crop_pct, crop_mode) of a `pretrained_cfg`."""
+    """Timm's data configuration (input_size, interpolation, mean, std, crop_pct, crop_mode) of a `pretrained_cfg`."""
     return resolve_data_config(pretrained_cfg=dict(pretrained_cfg))
 
 

@@ -46,7 +46,7 @@ def sure_elsewhere(entry: Entry, probabilities: Mapping[str, float]) -> float | 
     The highest probability after the temperature that answers of the same recipe asked for in laboratories left out of
     training.
     """
-    found = entry.elsewhere
+    found = entry.other_laboratories
     if found is None:
         return None
     shares = np.array([list(probabilities.values())])

@@ -325,9 +325,9 @@ class Runtime:
             against = None if wish.against is None else entry.labels[wish.against]
             wishes = [
                 ExplanationRequest(
-                    entry.asked(label, member),
+                    entry.member_class(label, member),
                     wish.method,
-                    None if against is None else entry.asked(against, member),
+                    None if against is None else entry.member_class(against, member),
                     wish.layer,
                 )
                 for member in members
@@ -338,7 +338,7 @@ class Runtime:
         return _explained(whole, parts, lambda answer, found: self._averaged(entry, image, answer, found))
 
     def _averaged(self, entry: Entry, image: Image.Image, answer: Answer, answers: Sequence[Answer]) -> Answer:
-        both = zip(entry.counted, answers, strict=True)
+        both = zip(entry.weighted_members, answers, strict=True)
         maps = [share * _scaled(self._placed(member, image, answer.cam)) for (member, share), answer in both]
         values = sum(maps, np.zeros_like(maps[0]))
         return replace(answer, cam=values, seconds=answer.seconds + sum(a.seconds for a in answers))
@@ -417,8 +417,10 @@ def _explained(
 
 def _joined(entry: Entry, tickets: Sequence[Ticket]) -> Ticket:
     """One answer of an ensemble's members' answers, joined by label."""
-    counts = [share for _, share in entry.counted]
-    return _mean(tickets, counts, lambda n, shares: entry.among(shares[None], entry.counted[n][0].labels)[0])
+    counts = [share for _, share in entry.weighted_members]
+    return _mean(
+        tickets, counts, lambda n, shares: entry.map_probabilities(shares[None], entry.weighted_members[n][0].labels)[0]
+    )
 
 
 def _when_all(tickets: Sequence[Ticket], make: Callable[[], Answer], whole: Ticket) -> None:

@@ -148,8 +148,9 @@ def test_each_laboratory_is_answered_for_by_who_never_saw_it(place, capsys):
         parts = {role: read_predictions(other, f"mixed-{role}") for role in ("test", "validation")}
         assert set(parts["test"]["cell"].str.partition("/")[0]) == {name}
         assert name not in set(parts["validation"]["cell"].str.partition("/")[0])
-        assert told["laboratories"][name]["balanced_accuracy"] == entry.evaluation.elsewhere.balanced[name].model_dump()
-    assert told["temperature"] == entry.evaluation.elsewhere.temperature
+        balanced = entry.evaluation.other_laboratories.balanced[name]
+        assert told["laboratories"][name]["balanced_accuracy"] == balanced.model_dump()
+    assert told["temperature"] == entry.evaluation.other_laboratories.temperature
     # what is there is not trained again
     weights = {path: path.stat().st_mtime_ns for path in (place / "out").rglob("*.safetensors")}
     assert run() == 0

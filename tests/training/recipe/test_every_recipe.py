@@ -132,15 +132,17 @@ def test_an_ensemble_of_what_was_trained(name, place, data, capsys):
     assert main(["train", name, "--out", f"zoo/{name}"]) == 0
     entry = check(place, name, data)
     assert [member.id for member in entry.members] == recipe.ensemble.members
-    assert sum(entry.shares) == pytest.approx(1)
+    assert sum(entry.member_weights) == pytest.approx(1)
     with Runtime("cpu", "fp32") as runtime:
         cell = Image.new("RGB", (80, 80), (200, 150, 190))
         answers = [(member, runtime.classify(member, cell).probabilities) for member in entry.members]
         found = runtime.classify(entry, cell).probabilities
-    shares = [entry.among(np.array([list(own.values())]), member.labels)[0] for member, own in answers]
+    shares = [entry.map_probabilities(np.array([list(own.values())]), member.labels)[0] for member, own in answers]
     parts = [dict(zip(entry.labels, share, strict=True)) for share in shares]
     for label, value in found.items():
-        assert value == pytest.approx(sum(s * p[label] for s, p in zip(entry.shares, parts, strict=True)), abs=1e-6)
+        assert value == pytest.approx(
+            sum(s * p[label] for s, p in zip(entry.member_weights, parts, strict=True)), abs=1e-6
+        )
 
 
 def test_an_ensemble_takes_members_from_random_weights_where_there_are_no_others(place, data, capsys):

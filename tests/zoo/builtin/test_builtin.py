@@ -97,7 +97,7 @@ def test_no_cell_is_on_two_sides_unless_it_is_said(entry):
     assert len(tuned) == 1 and tested
     leaky = entry.id.endswith(PUBLISHED)
     found = entry.evaluation.benchmarks
-    own = [b for n, b in found.items() if b.title.startswith(entry.data) and not n.endswith(others)]
+    own = [b for n, b in found.items() if b.title.startswith(entry.data_set) and not n.endswith(others)]
     assert len(own) == 2
     assert all(b.leaky == leaky == ("LEAKY" in b.title) for b in own)
     assert leaky or all(tuned[0].isdisjoint(cells) for cells in tested)

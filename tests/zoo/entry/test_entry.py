@@ -109,7 +109,7 @@ def test_map_quality_is_read_by_benchmark():
     inside = {"pointing": share, "energy": share, "chance": 0.2, "images": 9}
     maps = {"bccd-frames": inside, "dataset2-test": None, "drawn-test": inside, "later": 3, "sanity": {"100 %": 0.1}}
     found = Evaluation.model_validate({"explanations": {"grad-cam": maps}})
-    assert list(found.explanations["grad-cam"].pointing) == ["drawn-test", "bccd-frames"]
+    assert list(found.explanations["grad-cam"].localisation) == ["drawn-test", "bccd-frames"]
     written = found.as_written()["explanations"]["grad-cam"]
     assert {name: written[name] for name in maps} == maps
     with pytest.raises(ValidationError):

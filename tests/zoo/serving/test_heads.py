@@ -277,7 +277,7 @@ def test_an_ensemble_that_cannot_be_used_says_why(together):
     [
         ({"members": ["one", "one"]}, "named twice"),
         ({"members": []}, "at least 1"),
-        ({"members": ["one"]}, "needs the labels that are told apart"),
+        ({"members": ["one"]}, "needs merged labels"),
         ({"members": ["one", "../two"]}, "pattern"),
         ({"members": ["one", "two"], "member_weights": [1.0]}, "not as many"),
         ({"members": ["one", "two"], "member_weights": [0.5, 0.9]}, "add up to 1"),
