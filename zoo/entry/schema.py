@@ -114,7 +114,7 @@ class ZooPart(BaseModel):
     def _check_members(self) -> ZooPart:
         weights = self.member_weights
         if self.members and len(weights or self.members) != len(self.members):
-            raise ValueError("member_weights and members differ in number")
+            raise ValueError("member_weights are not as many as members")
         if self.members and len(set(self.members)) != len(self.members):
             raise ValueError("a member is named twice")
         if self.members and len(self.members) == 1 and self.merged_labels is None:
