@@ -109,7 +109,7 @@ def in_training() -> None:
     for run in found:
         state = run.state
         st.progress(
-            run.share,
+            run.progress,
             f"**{shared.plain(state.title)}** ({shared.plain(run.name)}): epoch {state.epoch} of {state.epochs}, "
             f"{state.images_per_second:,.0f} images a second",
         )
@@ -121,7 +121,7 @@ def in_training() -> None:
 def places() -> None:
     """How the places on the Hub answer: since when a listing stands, and what is wrong."""
     named = [source.place for source in sources() if isinstance(source, hub.HubSource)]
-    waiting = any(hub.status(place).asked for place in named)
+    waiting = any(hub.status(place).pending for place in named)
     # looks again by itself until there is an answer
     st.fragment(told, run_every=1 if waiting else None)(named, waiting)
     if named and st.button("Ask the Hub again", icon=":material/refresh:"):
@@ -133,13 +133,13 @@ def places() -> None:
 def told(named: list[str], waiting: bool) -> None:
     """A line a place. Begins the page anew when the answer that was waited for has come."""
     found = [hub.status(place) for place in named]
-    if waiting and not any(state.asked for state in found):
+    if waiting and not any(state.pending for state in found):
         shared.renew()
         st.rerun()
     for state in found:
         place = shared.plain(hub.PREFIX + state.place)
         since = f"shown as listed {age(state.checked)}" if state.checked else "not listed yet"
-        if state.asked:
+        if state.pending:
             st.caption(f":material/cloud_sync: {place} is being asked; {since}.")
         elif state.problem:
             st.warning(f"{shared.plain(state.problem)} {since.capitalize()}.", icon=":material/cloud_off:")

@@ -93,7 +93,7 @@ def pin(entry: Entry, sha: str | None) -> None:
 def fetched(entry: Entry) -> Entry:
     """The entry with its weights on this computer; they come with a progress bar. Stops the page if they cannot."""
     parts = [part for part in entry.members or (entry,) if isinstance(part.origin, hub.Remote)]
-    if all(part.origin.is_here(name) for part in parts for name in hub.NEEDED):
+    if all(part.origin.is_local(name) for part in parts for name in hub.NEEDED_FILES):
         return entry
     bar = st.progress(0.0, f"Fetching {plain(entry.title)} from the Hub …")
 

@@ -1,4 +1,4 @@
-"""Where does what can be made or fetched again live? In one folder of the user's, or where HEMAZOO_CACHE says."""
+"""The cache folder: for files that can be computed or downloaded again."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 
 
 def cache_folder() -> Path:
-    """HEMAZOO_CACHE, or `hemazoo` in the user's cache folder (XDG_CACHE_HOME); not made by this call."""
-    named = os.environ.get("HEMAZOO_CACHE")
-    if named:
-        return Path(named).expanduser()
+    """HEMAZOO_CACHE, or `hemazoo` in the user's cache folder (XDG_CACHE_HOME); this call does not create it."""
+    configured = os.environ.get("HEMAZOO_CACHE")
+    if configured:
+        return Path(configured).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "hemazoo"

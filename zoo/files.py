@@ -1,4 +1,4 @@
-"""How does a file appear whole or not at all? Written under a temporary name, then renamed."""
+"""Atomic writing: files and folders are written under a temporary name, then renamed."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-TAKEN = (errno.EEXIST, errno.ENOTEMPTY)  # what renaming says where another process was first
+TARGET_EXISTS = (errno.EEXIST, errno.ENOTEMPTY)  # errors of a rename where another process was first
 
 
 @contextmanager
 def atomic_path(target: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `target`; rename it over `target` if the block succeeds, remove it if not.
+    """Yield a temporary path beside `target`; rename it to `target` if the block succeeds, else remove it.
 
-    Raises OSError where the folder cannot be written (full disk, no permission).
+    Raises:
+        OSError: If the folder cannot be written (full disk, no permission).
     """
     target = Path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -28,7 +29,7 @@ def atomic_path(target: Path) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        # mkstemp makes files only their owner can read; an entry is for everybody
+        # mkstemp makes files that only their owner can read; entries are for everybody
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(target)
     finally:
@@ -37,10 +38,15 @@ def atomic_path(target: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(target: Path, keep: Callable[[Path], bool] | None = None) -> Iterator[Path]:
-    """Yield a temporary folder beside `target`; put it in `target`'s place if the block succeeds, remove it if not.
+    """Yield a temporary folder beside `target`; put it in `target`'s place if the block succeeds, else remove it.
 
-    `keep` tells of a folder that another process has put there meanwhile whether it does as well: then it stays, for
-    somebody may be reading it. Raises OSError where the folder cannot be written.
+    Args:
+        target: The folder to write or replace.
+        keep: Whether a folder that another process has put there meanwhile is as good. Then it stays, because somebody
+            may be reading it.
+
+    Raises:
+        OSError: If the folder cannot be written.
     """
     target = Path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -59,7 +65,7 @@ def atomic_folder(target: Path, keep: Callable[[Path], bool] | None = None) -> I
                 temporary.rename(target)
                 break
             except OSError as error:
-                if error.errno not in TAKEN:
+                if error.errno not in TARGET_EXISTS:
                     raise
     finally:
         if old.exists() and not target.exists():
@@ -75,7 +81,12 @@ def write_text(target: Path, text: str) -> None:
 
 
 def write_json(target: Path, value: Any) -> None:
-    """Write `value` as indented UTF-8 JSON atomically. Raises TypeError or ValueError where JSON cannot hold it."""
+    """Write `value` as indented UTF-8 JSON atomically.
+
+    Raises:
+        TypeError: If JSON has no such type.
+        ValueError: If `value` contains NaN or infinity.
+    """
     write_text(target, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 

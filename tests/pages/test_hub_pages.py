@@ -83,7 +83,7 @@ def test_without_the_hub_the_page_says_since_when(app, server):
 def test_weights_that_cannot_be_had_are_a_sentence(app, server):
     go(app, "models")
     st.cache_resource.clear()
-    zoo_hub._checked.clear()
+    zoo_hub.reset()
     for path in Path(constants.HF_HUB_CACHE).rglob("model.safetensors"):
         path.unlink()
     for path in Path(constants.HF_HUB_CACHE).rglob("blobs/*"):

@@ -247,7 +247,7 @@ def test_what_is_in_training_is_shown_with_its_curves(app, tmp_path, monkeypatch
     assert "In training" in said(app)
     runs = list_runs()
     assert [run.name for run in runs] == ["mine", "stopped"]
-    assert runs[0].share == pytest.approx(0.25)
+    assert runs[0].progress == pytest.approx(0.25)
     assert [run.alive for run in runs] == [True, False]
     assert len(app.expander) >= 1
     (tmp_path / "runs" / "mine" / "run.json").unlink()

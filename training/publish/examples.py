@@ -19,7 +19,7 @@ from zoo.entry import EntryError
 from zoo.files import write_text
 from zoo.imaging.decode import SUFFIXES, ImageError, decode
 from zoo.sources import hub
-from zoo.sources.examples import MOST
+from zoo.sources.examples import MAX_EXAMPLES
 
 EACH = 3
 PLAIN = "cells"  # folder of pictures without a class
@@ -47,7 +47,7 @@ def publish(folder: Path, repo: str, wanted: Wanted, say: Say) -> Published:
         raise EntryError(f"{repo} is no name of a repository: give NAMESPACE/NAME of letters, digits, dots and dashes.")
     chosen = choose(folder, wanted.each)
     client = hub.api()
-    with hub.sentences(repo), tempfile.TemporaryDirectory() as place:
+    with hub.hub_errors(repo), tempfile.TemporaryDirectory() as place:
         staged = stage(chosen, Path(place), wanted)
         url = f"{client.endpoint}/datasets/{repo}"
         if not wanted.rehearse:
@@ -72,12 +72,12 @@ def choose(folder: Path, each: int) -> dict[str, list[Path]]:
         raise EntryError(f"There is no folder {folder}.")
     places = {path.name: path for path in sorted(folder.iterdir()) if path.is_dir() and path.name[0] not in "._"}
     found = {label: _pictures(place)[:each] for label, place in places.items()}
-    found = {label: files for label, files in found.items() if files} or {PLAIN: _pictures(folder)[:MOST]}
+    found = {label: files for label, files in found.items() if files} or {PLAIN: _pictures(folder)[:MAX_EXAMPLES]}
     total = sum(map(len, found.values()))
     if not total:
         raise EntryError(f"There is no picture in {folder}. It holds pictures, or a folder of them for each class.")
-    if total > MOST:
-        raise EntryError(f"These are {total} pictures; {MOST} are shown at most. Give a smaller --each.")
+    if total > MAX_EXAMPLES:
+        raise EntryError(f"These are {total} pictures; {MAX_EXAMPLES} are shown at most. Give a smaller --each.")
     return found
 
 

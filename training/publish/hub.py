@@ -87,7 +87,7 @@ def publish(entry: Entry, repo: str, wanted: Wanted, say: Say) -> Published:
     if not hub.REPO.fullmatch(repo):
         raise EntryError(f"{repo} is no name of a repository: give NAMESPACE/NAME of letters, digits, dots and dashes.")
     client = hub.api()
-    with hub.sentences(repo), tempfile.TemporaryDirectory() as place:
+    with hub.hub_errors(repo), tempfile.TemporaryDirectory() as place:
         staged = stage(entry, repo, Path(place) / repo.split("/")[1])
         url = f"{client.endpoint}/{repo}"
         if not wanted.rehearse:
@@ -114,10 +114,10 @@ def stage(entry: Entry, repo: str, place: Path) -> Path:
     place.mkdir(parents=True)
     for path in sorted(p for p in entry.folder.rglob("*") if p.is_file()):
         name = path.relative_to(entry.folder).as_posix()
-        if hub.allowed(name, path.stat().st_size):
+        if hub.is_allowed(name, path.stat().st_size):
             (place / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, place / name)
-        elif name in hub.LARGEST:
+        elif name in hub.MAX_FILE_BYTES:
             raise EntryError(f"{entry.id} cannot be published: {name} has {path.stat().st_size:,} bytes, too many.")
     copied = read_entry(place, entry.id)
     for name, data in pictures(copied).items():
@@ -187,19 +187,19 @@ def compare(staged: Path, there: Mapping[str, hub.File], is_ours: Callable[[str]
     known = here & set(there)
     return Change(
         added=tuple(sorted(here - known)),
-        changed=tuple(sorted(name for name in known if hub.digest(staged / name, there[name]) != there[name].oid)),
+        changed=tuple(sorted(name for name in known if hub.file_hash(staged / name, there[name]) != there[name].oid)),
         deleted=tuple(sorted(name for name in set(there) - known if is_ours(name))),
     )
 
 
 def _is_ours(name: str) -> bool:
-    return hub.allowed(name, 0) or name.startswith(f"{ASSETS}/")
+    return hub.is_allowed(name, 0) or name.startswith(f"{ASSETS}/")
 
 
 def state(repo: str, kind: Kind = "model") -> tuple[str | None, dict[str, hub.File]]:
     """Where main stands, and all its files; None and nothing of a repository that is not there."""
     try:
-        info = hub.api().repo_info(repo, repo_type=kind, files_metadata=True, timeout=hub.SECONDS)
+        info = hub.api().repo_info(repo, repo_type=kind, files_metadata=True, timeout=hub.request_timeout())
     except RepositoryNotFoundError:
         return None, {}
     return info.sha, {one.rfilename: hub.file_of(one) for one in info.siblings or []}

@@ -46,7 +46,7 @@ def deploy(repo: str, wanted: Space, say: Say) -> Published:
     if not hub.REPO.fullmatch(repo):
         raise EntryError(f"{repo} is no name of a Space: give NAMESPACE/NAME of letters, digits, dots and dashes.")
     client = hub.api()
-    with hub.sentences(repo), tempfile.TemporaryDirectory() as place:
+    with hub.hub_errors(repo), tempfile.TemporaryDirectory() as place:
         staged = stage(Path(place) / "app", repo, wanted)
         url = f"{client.endpoint}/spaces/{repo}"
         if not wanted.rehearse:

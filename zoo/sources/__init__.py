@@ -1,1 +1,1 @@
-"""Where entries, examples and training runs come from."""
+"""Sources of entries, example pictures and training runs: built in, folders, the Hugging Face Hub."""

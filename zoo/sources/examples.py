@@ -1,7 +1,8 @@
-"""Which pictures can a person try at once? Twelve smear frames fetched on demand, or those the operator names.
+"""Example pictures: smear frames of a manifest, downloaded on demand, or pictures that the operator names.
 
-No picture is part of the project: a manifest names each by address and SHA-256. An operator names a folder, or a
-data-set repository of the Hub (see `training publish-examples`).
+The project contains no picture: a manifest (JSON, named in HEMAZOO_EXAMPLES_MANIFEST or the one beside this module)
+gives the address and SHA-256 of each. With HEMAZOO_EXAMPLES an operator offers a folder or a data-set repository of the
+Hub instead (see `training publish-examples`).
 """
 
 from __future__ import annotations
@@ -20,20 +21,28 @@ from zoo.imaging.decode import SUFFIXES
 from zoo.sources import hub
 
 MANIFEST = Path(__file__).parent / "examples.json"
+MANIFEST_VARIABLE = "HEMAZOO_EXAMPLES_MANIFEST"
 VARIABLE = "HEMAZOO_EXAMPLES"
-MOST = 24  # pictures of an operator's that are shown
-TIMEOUT = 10.0  # seconds
+MAX_EXAMPLES = 24  # of a folder or repository
+TIMEOUT_SECONDS = 10.0
 
 
 class ExamplesError(RuntimeError):
-    """Examples that cannot be had; the message says why and what to do."""
+    """Examples are not available; the message says why and what to do."""
 
 
 @dataclass(frozen=True)
 class Example:
-    """One example: its name, its label if known, whom to credit, its file (or None) and where to fetch it from.
+    """An example picture.
 
-    That is an address with the SHA-256 of what it gives, or a repository of the Hub at a commit.
+    Attributes:
+        name: File name, perhaps in a folder.
+        label: Its class, if known.
+        credit: Whom to credit.
+        path: The file on this computer, or None if it has to be fetched.
+        url: Address to fetch it from.
+        sha256: Hash of the file at that address.
+        origin: Repository of the Hub to fetch it from instead.
     """
 
     name: str
@@ -46,27 +55,32 @@ class Example:
 
     @property
     def bytes(self) -> int | None:
-        """Its size where that is known before it is fetched."""
+        """Size, if it is known before the download."""
         return self.origin.commit.files[self.name].size if self.origin else None
 
 
 def list_examples() -> list[Example]:
-    """The examples on offer; those of the manifest have a `path` once they are fetched.
+    """The examples on offer; those that were downloaded have a `path`.
 
-    Raises ExamplesError if HEMAZOO_EXAMPLES names a folder or a repository without pictures.
+    Raises:
+        ExamplesError: If HEMAZOO_EXAMPLES names a folder or a repository without pictures.
     """
-    named = os.environ.get(VARIABLE)
-    if not named:
+    place = os.environ.get(VARIABLE)
+    if not place:
         return _of_manifest()
-    if named.startswith(hub.PREFIX):
-        return _of_hub(named.removeprefix(hub.PREFIX))
-    return _of_folder(Path(named).expanduser())
+    if place.startswith(hub.PREFIX):
+        return _of_hub(place.removeprefix(hub.PREFIX))
+    return _of_folder(Path(place).expanduser())
 
 
 def fetch(example: Example) -> Example:
-    """The example with its file in the cache, downloading it if need be; its hash is checked.
+    """Download an example to the cache unless it is there, and check its hash.
 
-    Raises ExamplesError without network, or if what arrives is another file.
+    Returns:
+        The example with its `path`.
+
+    Raises:
+        ExamplesError: Without network, if the file's hash is wrong, or if it cannot be stored.
     """
     if example.path is None and example.origin is not None:
         try:
@@ -82,7 +96,7 @@ def fetch(example: Example) -> Example:
             known_hash=f"sha256:{example.sha256}",
             fname=example.name,
             path=_folder(),
-            downloader=pooch.HTTPDownloader(timeout=TIMEOUT),
+            downloader=pooch.HTTPDownloader(timeout=TIMEOUT_SECONDS),
         )
     except requests.RequestException as error:
         raise ExamplesError(
@@ -90,9 +104,9 @@ def fetch(example: Example) -> Example:
             f"of your own pictures in {VARIABLE}."
         ) from error
     except ValueError as error:
-        raise ExamplesError(f"{example.name} is not the file it was; it was thrown away. Please report it.") from error
+        raise ExamplesError(f"{example.name} has changed at its address and was not kept. Please report it.") from error
     except OSError as error:
-        raise ExamplesError(f"{example.name} cannot be kept in {_folder()}: {error.strerror}.") from error
+        raise ExamplesError(f"{example.name} cannot be stored in {_folder()}: {error.strerror}.") from error
     return replace(example, path=Path(path))
 
 
@@ -103,8 +117,8 @@ def _folder() -> Path:
 def _of_folder(folder: Path) -> list[Example]:
     files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES) if folder.is_dir() else []
     if not files:
-        raise ExamplesError(f"There is no picture in {folder}. Correct {VARIABLE}, or remove it for the usual ones.")
-    return [Example(path.name, None, f"from {folder.name}", path) for path in files[:MOST]]
+        raise ExamplesError(f"There is no picture in {folder}. Correct {VARIABLE}, or unset it for the built-in examples.")
+    return [Example(path.name, None, f"from {folder.name}", path) for path in files[:MAX_EXAMPLES]]
 
 
 def _of_hub(repo: str) -> list[Example]:
@@ -114,7 +128,7 @@ def _of_hub(repo: str) -> list[Example]:
         raise ExamplesError(f"{error} Or name another place in {VARIABLE}.") from error
     names = sorted(origin.commit.files)
     if not names:
-        raise ExamplesError(f"There is no picture in {repo}. Correct {VARIABLE}, or remove it for the usual ones.")
+        raise ExamplesError(f"There is no picture in {repo}. Correct {VARIABLE}, or unset it for the built-in examples.")
     credit = f"{origin.commit.about or repo} ({repo} on the Hugging Face Hub)"
     return [
         Example(
@@ -124,15 +138,15 @@ def _of_hub(repo: str) -> list[Example]:
             origin.folder / name if (origin.folder / name).is_file() else None,
             origin=origin,
         )
-        for name in names[:MOST]
+        for name in names[:MAX_EXAMPLES]
     ]
 
 
 def _of_manifest() -> list[Example]:
-    manifest = json.loads(MANIFEST.read_text(encoding="utf-8"))
-    found = []
+    manifest = json.loads(Path(os.environ.get(MANIFEST_VARIABLE) or MANIFEST).read_text(encoding="utf-8"))
+    examples = []
     for item in manifest["examples"]:
-        kept = _folder() / item["name"]
-        path = kept if kept.is_file() and pooch.file_hash(str(kept)) == item["sha256"] else None
-        found.append(Example(item["name"], item["label"], manifest["credit"], path, item["url"], item["sha256"]))
-    return found
+        cached = _folder() / item["name"]
+        path = cached if cached.is_file() and pooch.file_hash(str(cached)) == item["sha256"] else None
+        examples.append(Example(item["name"], item["label"], manifest["credit"], path, item["url"], item["sha256"]))
+    return examples

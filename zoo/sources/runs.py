@@ -1,4 +1,4 @@
-"""What is being trained now? The running states that `training train` keeps, read for the app to show."""
+"""Training runs in progress, read from the state files that `training train` writes."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -14,12 +15,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 VARIABLE = "HEMAZOO_RUNS"
 DEFAULT = "runs"
 STATE, HISTORY = "run.json", "history.json"
-SILENT = 300.0  # seconds without a sign of life after which a run counts as stopped
-MOST_BYTES = 5_000_000
+MAX_SILENT_SECONDS = 300.0  # a run without an update for longer counts as stopped
+MAX_BYTES = 5_000_000  # of a state file or history
 
 
 class State(BaseModel):
-    """Where a run is: the epoch it is in (from 1), the step in it, and when that was written (seconds since 1970)."""
+    """Progress of a run: current epoch (from 1), step within it, and time of writing (seconds since 1970)."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
     title: str = Field(max_length=200)
@@ -34,36 +35,36 @@ class State(BaseModel):
 
 @dataclass(frozen=True)
 class Run:
-    """A run in training, with its curves so far (one row an epoch; none in the first)."""
+    """A training run with its curves so far (one row an epoch; none during the first epoch)."""
 
     name: str
     state: State
     history: pd.DataFrame
 
     @property
-    def share(self) -> float:
-        """How much of all epochs is done, 0..1."""
+    def progress(self) -> float:
+        """Completed share of all epochs, 0..1."""
         done = self.state.epoch - 1 + min(self.state.step / self.state.steps, 1)
         return min(done / self.state.epochs, 1.0)
 
     @property
     def alive(self) -> bool:
-        """Whether it has given a sign of life lately."""
-        return time.time() - self.state.updated < SILENT
+        """Whether it has written its state within the last minutes."""
+        return time.time() - self.state.updated < MAX_SILENT_SECONDS
 
 
 def list_runs(folder: Path | None = None) -> list[Run]:
-    """Runs of a folder (HEMAZOO_RUNS, or `runs`), the latest first; what cannot be read is left out."""
-    place = folder or Path(os.environ.get(VARIABLE) or DEFAULT).expanduser()
-    found = []
-    # of a recipe of several runs each has a folder of its own
-    for state in (*place.glob(f"*/{STATE}"), *place.glob(f"*/run-*/{STATE}")):
+    """Runs in a folder (default: HEMAZOO_RUNS, or `runs`), the latest first; unreadable ones are left out."""
+    root = folder or Path(os.environ.get(VARIABLE) or DEFAULT).expanduser()
+    runs = []
+    # a recipe with several runs has one folder for each
+    for path in (*root.glob(f"*/{STATE}"), *root.glob(f"*/run-*/{STATE}")):
         try:
-            known = State.model_validate(_read(state))
+            state = State.model_validate(_read(path))
         except (OSError, ValueError, ValidationError):
-            continue  # half-made or foreign: nothing a visitor could act on
-        found.append(Run(state.parent.relative_to(place).as_posix(), known, _history(state.parent / HISTORY)))
-    return sorted(found, key=lambda run: -run.state.updated)
+            continue  # half-written or not ours: nothing a visitor could act on
+        runs.append(Run(path.parent.relative_to(root).as_posix(), state, _history(path.parent / HISTORY)))
+    return sorted(runs, key=lambda run: -run.state.updated)
 
 
 def _history(path: Path) -> pd.DataFrame:
@@ -73,7 +74,7 @@ def _history(path: Path) -> pd.DataFrame:
         return pd.DataFrame()
 
 
-def _read(path: Path) -> object:
-    if path.stat().st_size > MOST_BYTES:
+def _read(path: Path) -> Any:
+    if path.stat().st_size > MAX_BYTES:
         raise ValueError(f"{path} is too large")
     return json.loads(path.read_text(encoding="utf-8"))

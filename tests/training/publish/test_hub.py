@@ -147,7 +147,7 @@ def test_a_pull_request_leaves_main_alone(server, folder, capsys):
         ("hf_bob", "alice", "refused|token"),
         ("hf_wrong", "alice", "token is not valid"),
         ("", "alice", "hf auth login"),
-        ("hf_alice", "alice/a--b", "Hub allows|refused"),
+        ("hf_alice", "alice/a--b", "Hub does not allow|refused"),
     ],
 )
 def test_what_is_not_allowed_is_a_sentence(server, folder, capsys, monkeypatch, token, repo, words):

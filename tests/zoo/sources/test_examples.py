@@ -10,7 +10,6 @@ from functools import partial
 
 import pytest
 
-import zoo.sources.examples
 from tests.making import draw_cell
 from zoo.imaging.decode import decode
 from zoo.sources.examples import ExamplesError, fetch, list_examples
@@ -34,7 +33,7 @@ def server(tmp_path, monkeypatch):
     }
     manifest = tmp_path / "manifest.json"
     manifest.write_text(json.dumps({"credit": "a test", "examples": [item]}))
-    monkeypatch.setattr(zoo.sources.examples, "MANIFEST", manifest)
+    monkeypatch.setenv("HEMAZOO_EXAMPLES_MANIFEST", str(manifest))
     monkeypatch.setenv("HEMAZOO_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("HEMAZOO_EXAMPLES", raising=False)
     yield folder
@@ -57,7 +56,7 @@ def test_fetched_once_and_kept(server):
 def test_another_file_is_refused_and_not_kept(server):
     draw_cell("monocyte", 5).save(server / "cell.png")
     (example,) = list_examples()
-    with pytest.raises(ExamplesError, match="not the file it was"):
+    with pytest.raises(ExamplesError, match="has changed at its address and was not kept"):
         fetch(example)
     assert list_examples()[0].path is None
 

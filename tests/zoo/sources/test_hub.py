@@ -55,10 +55,8 @@ def of(place: str) -> dict:
 
 
 def again() -> None:
-    """As a process that begins: nothing is remembered but what is on the disk."""
-    zoo_hub.forget()
-    for known in (zoo_hub._listings, zoo_hub._problems, zoo_hub._checked, zoo_hub._asking):
-        known.clear()
+    """Start as a new process does: nothing is remembered but what is on the disk."""
+    zoo_hub.reset()
 
 
 def test_a_namespace_is_listed_by_its_json_alone(server, folders):
@@ -165,8 +163,7 @@ def test_without_network_what_is_here_goes_on(server, monkeypatch):
         else:
             monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
         found = of("alice")
-        for asking in zoo_hub._asking.values():
-            asking.join()
+        zoo_hub.listings.wait()
         found = of("alice")
         status = zoo_hub.status("alice")
         assert status.checked == pytest.approx(checked)
@@ -176,8 +173,7 @@ def test_without_network_what_is_here_goes_on(server, monkeypatch):
         assert "not on this computer" in found["alice--two"].reason
         # a place that is one repository knows it as well
         of("alice/two")
-        for asking in zoo_hub._asking.values():
-            asking.join()
+        zoo_hub.listings.wait()
         assert not of("alice/two")["alice--two"].usable
         with Runtime("cpu", "fp32") as runtime:
             assert runtime.classify(found["alice--one"], image).probabilities == before
@@ -205,21 +201,19 @@ def test_of_an_unknown_place_the_reason_is_listed(server, monkeypatch):
     ("fault", "words"),
     [
         (Fault("GET /api/models/alice/one", 99, 429, {"Retry-After": "7"}), "rate limit.*7 seconds"),
-        (Fault("GET /api/models/alice/one", 99, 500), "problem of its own"),
+        (Fault("GET /api/models/alice/one", 99, 500), "internal problem"),
         (Fault("GET /api/models/alice/one", 99, delay=3), "did not answer"),
         (Fault("GET /api/models/alice/one", 99, 418), "refused"),
     ],
     ids=["rate limit", "server error", "slow", "refused"],
 )
 def test_a_hub_that_does_not_answer_is_a_sentence(server, monkeypatch, fault, words):
-    monkeypatch.setattr(zoo_hub, "SECONDS", 0.5)
-    zoo_hub._bounded_client.cache_clear()
+    monkeypatch.setenv(zoo_hub.TIMEOUT_VARIABLE, "0.5")
     server.faults.append(fault)
     found = of("alice")
     assert not found["alice--one"].ok
     assert re.search(words, found["alice--one"].reason), found["alice--one"].reason
     assert found["alice--two"].usable
-    zoo_hub._bounded_client.cache_clear()
 
 
 def test_private_and_gated_models_say_what_to_do(server, monkeypatch):
@@ -295,7 +289,7 @@ def test_a_full_disk_is_a_sentence_and_leaves_nothing_half(server, monkeypatch):
 
 def test_a_disk_is_not_filled_to_the_brim(server, monkeypatch):
     one = of("alice")["alice--one"]
-    nearly = shutil.disk_usage("/")._replace(free=zoo_hub.ROOM + one.weights.bytes - 1)
+    nearly = shutil.disk_usage("/")._replace(free=zoo_hub.MIN_FREE_BYTES + one.weights.bytes - 1)
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "disk_usage", lambda _: nearly)
         with pytest.raises(EntryError, match="disk is full"):
@@ -379,6 +373,6 @@ def test_listing_many_is_quick(server, folders):
 def test_an_origin_says_what_it_has(server):
     one = of("alice")["alice--one"]
     assert isinstance(one.origin, Remote)
-    assert one.origin.is_here("config.json")
-    assert not one.origin.is_here("model.safetensors")
-    assert one.origin.is_here("head.skops"), "there is none to fetch"
+    assert one.origin.is_local("config.json")
+    assert not one.origin.is_local("model.safetensors")
+    assert one.origin.is_local("head.skops"), "there is none to fetch"
