@@ -117,7 +117,9 @@ def _folder() -> Path:
 def _of_folder(folder: Path) -> list[Example]:
     files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES) if folder.is_dir() else []
     if not files:
-        raise ExamplesError(f"There is no picture in {folder}. Correct {VARIABLE}, or unset it for the built-in examples.")
+        raise ExamplesError(
+            f"There is no picture in {folder}. Correct {VARIABLE}, or unset it for the built-in examples."
+        )
     return [Example(path.name, None, f"from {folder.name}", path) for path in files[:MAX_EXAMPLES]]
 
 
@@ -128,7 +130,9 @@ def _of_hub(repo: str) -> list[Example]:
         raise ExamplesError(f"{error} Or name another place in {VARIABLE}.") from error
     names = sorted(origin.commit.files)
     if not names:
-        raise ExamplesError(f"There is no picture in {repo}. Correct {VARIABLE}, or unset it for the built-in examples.")
+        raise ExamplesError(
+            f"There is no picture in {repo}. Correct {VARIABLE}, or unset it for the built-in examples."
+        )
     credit = f"{origin.commit.about or repo} ({repo} on the Hugging Face Hub)"
     return [
         Example(
