@@ -19,7 +19,7 @@ CHUNK_BYTES = 1 << 20
 
 
 def file_hash(path: Path, file: File) -> str:
-    """Hash of a file on disk, of the kind that the Hub states for `file`: SHA-256 if it is large, else git's blob id."""
+    """Hash of a file on disk as the Hub states it for `file`: SHA-256 if it is large, else git's blob id."""
     if file.large:
         digest = hashlib.sha256()
     else:
