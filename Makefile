@@ -37,9 +37,11 @@ lint: .venv/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy zoo training pages app.py
 
-# API reference from the docstrings, in docs/api
+# API reference from the docstrings, in docs/api. Each module is named because pdoc skips those outside `__all__`.
+MODULES = $(shell find zoo training -name '*.py' ! -name __main__.py | sed 's,/__init__.py$$,,; s,\.py$$,,; s,/,.,g' | sort)
 docs: .venv/.installed-dev
-	$(BIN)/pdoc --docformat google --no-show-source --output-directory docs/api zoo training
+	$(BIN)/python -W "ignore:The module specification" -m pdoc --docformat google --no-show-source \
+		--output-directory docs/api $(MODULES)
 
 clean:
 	rm -rf .venv
