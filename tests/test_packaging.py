@@ -198,3 +198,18 @@ def test_installed_commands_work_from_another_folder(installed, cells, tmp_path)
     assert "champion8-small" in run("hemazoo", "list")
     assert "picture.png" in run("hemazoo", "classify", "picture.png", "--model", "champion8-small")
     assert "champion8" in run("hemazoo-train", "train", "--help")
+
+
+@pytest.mark.artefacts
+@pytest.mark.skipif(not CLI_MODULES_EXIST, reason="the commands are not yet packages of their own")
+def test_deploy_space_says_that_it_needs_a_checkout(installed, tmp_path):
+    run = subprocess.run(
+        [installed / "bin/hemazoo-train", "deploy-space", "--repo", "alice/demo", "--dry-run"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(installed)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 1
+    assert "needs a checkout" in run.stderr

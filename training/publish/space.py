@@ -41,10 +41,15 @@ class Space:
 def deploy(repo: str, wanted: Space, say: Say) -> Published:
     """Put the app into the Space `repo`; what is there already is not sent again.
 
-    Raises EntryError if the Hub refuses, or somebody else deployed meanwhile: nothing is changed then.
+    Needs a checkout: the installed package lacks `app.py` and the pages.
+
+    Raises EntryError outside a checkout, if the Hub refuses, or somebody else deployed meanwhile: nothing is changed
+    then.
     """
     if not hub.REPO.fullmatch(repo):
         raise EntryError(f"{repo} is no name of a Space: give NAMESPACE/NAME of letters, digits, dots and dashes.")
+    if not (ROOT / "app.py").is_file():
+        raise EntryError("deploy-space needs a checkout of HemaZoo: an installed package holds no app.")
     client = hub.api()
     with hub.hub_errors(repo), tempfile.TemporaryDirectory() as place:
         staged = stage(Path(place) / "app", repo, wanted)

@@ -54,6 +54,11 @@ def test_the_app_is_deployed_and_deployed_again(server, capsys):
         "README.md",
     } <= set(files)
     assert not any(name.startswith(("training", "tests", "runs", ".git/")) or "__pycache__" in name for name in files)
+    assert {name.split("/")[0] for name in files} == {
+        ".gitattributes",  # made by the Hub
+        *(".dockerignore", ".streamlit", "Dockerfile", "LICENSE", "README.md", "app.py", "pages", "requirements.txt"),
+        "zoo",
+    }
     told_of = metadata(server.blobs[files["README.md"].oid].decode())
     assert told_of["sdk"] == "docker"
     assert told_of["app_port"] == 8501
