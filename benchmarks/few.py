@@ -20,6 +20,7 @@ from zoo.adaptation import adapt
 from zoo.benchmarks import BenchmarkSet, get_benchmark
 from zoo.entry import Entry
 from zoo.scores import metrics
+from zoo.scores.predictions import table_confusion
 from zoo.serving.runtime import Runtime
 from zoo.sources.catalogue import get_entry
 
@@ -64,7 +65,7 @@ def _score(entry: Entry, benchmark: BenchmarkSet, pictures: list) -> float:
     table = pd.DataFrame(shares, columns=entry.labels)
     table = table.assign(file=[p[0] for p in pictures], cell=[p[1] for p in pictures], label=[p[2] for p in pictures])
     answers = benchmark.answers(table, entry.labels)
-    return float(metrics.scores(metrics.confusion_of(answers, benchmark.labels))["balanced_accuracy"])
+    return float(metrics.balanced_accuracy(table_confusion(answers, benchmark.labels)))
 
 
 def _parser() -> argparse.ArgumentParser:

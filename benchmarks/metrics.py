@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 
 from zoo.scores import bootstrap, metrics
-from zoo.scores.metrics import Scaling
+from zoo.scores.predictions import Predictions
+from zoo.scores.temperature import Scaling
 
 LABELS = list("abcdefgh")
 
@@ -31,16 +32,16 @@ def table_of(images: int, cells: int, skill: float, seed: int = 0) -> pd.DataFra
 
 def main() -> None:
     """Print a row a case: all scores, with and without drawing the resamples, and the confusion counts alone."""
-    print(f"{bootstrap.RESAMPLES:,} resamples, {len(LABELS)} classes, seconds (best of three)")
+    print(f"{bootstrap.N_RESAMPLES:,} resamples, {len(LABELS)} classes, seconds (best of three)")
     print(f"{'images':>7} {'cells':>7} {'accuracy':>9} {'first':>7} {'again':>7} {'counts only':>12}")
     for images, cells, skill in ((12_000, 12_000, 9), (12_000, 12_000, 3), (12_000, 350, 3), (2_500, 71, 3)):
         table = table_of(images, cells, skill)
         first, again, counts = [], [], []
         for _ in range(3):
-            bootstrap.resampled.cache_clear()
+            bootstrap.resample_weights.cache_clear()
             first.append(timed(lambda table=table: metrics.report(table, LABELS, Scaling(1.5, 1.0))))
             again.append(timed(lambda table=table: metrics.report(table, LABELS, Scaling(1.5, 1.0))))
-            counts.append(timed(lambda table=table: metrics.resampled_confusions(table, LABELS)))
+            counts.append(timed(lambda table=table: Predictions(table, LABELS).confusions))
         accuracy = metrics.evaluate(table, LABELS)["accuracy"].value
         print(f"{images:7,} {cells:7,} {accuracy:9.1%} {min(first):7.2f} {min(again):7.2f} {min(counts):12.2f}")
 

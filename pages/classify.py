@@ -13,7 +13,7 @@ from streamlit.elements.lib.column_types import ColumnConfig
 from pages import shared
 from zoo.api import default_runtime
 from zoo.entry import Entry, EntryError
-from zoo.scores.metrics import differential_count
+from zoo.scores.predictions import differential_count
 from zoo.serving.batch import FileResult, classify_files
 from zoo.serving.runtime import BusyError
 

@@ -16,14 +16,16 @@ from zoo.api import default_runtime
 from zoo.attribution import METHODS, ExplanationError
 from zoo.attribution.overlay import overlay
 from zoo.benchmarks import find_source, leaderboard, published, robustness
-from zoo.benchmarks.scoring import NAMES, intervals, is_corrupted, rows_hash, score
+from zoo.benchmarks.scoring import METRICS, intervals, is_corrupted, rows_hash, score
 from zoo.data.configured import places
 from zoo.entry import Benchmark, Entry, EntryError, read_history, read_predictions
 from zoo.figures import comparison as figures
 from zoo.imaging.decode import ImageError
-from zoo.scores import metrics, significance
+from zoo.scores import significance
 from zoo.scores.bootstrap import Interval
 from zoo.scores.calibration import scaling_of
+from zoo.scores.predictions import label_arrays, table_confusion
+from zoo.scores.temperature import scale_probabilities
 from zoo.serving.runtime import BusyError
 from zoo.sources.catalogue import distinct_titles
 
@@ -90,7 +92,7 @@ def scored(_entry: Entry, benchmark: str, folder: str, changed: float) -> tuple[
 @st.cache_data(max_entries=64, show_spinner="Comparing cell by cell …")
 def compared(_tables: Mapping[str, pd.DataFrame], labels: Sequence[str], key: tuple) -> pd.DataFrame:
     """Every two models; `key` names the tables."""
-    return significance.pairs(_tables, labels)
+    return significance.compare_pairs(_tables, labels)
 
 
 @st.cache_data(max_entries=64, show_spinner=False)
@@ -245,7 +247,7 @@ def show_matrices(found: Sequence[Shown], labels: list[str], name: str) -> None:
         bind="query-params",
         label_visibility="collapsed",
     )
-    counts = {one.title: metrics.confusion_of(one.table, labels) for one in found}
+    counts = {one.title: table_confusion(one.table, labels) for one in found}
     top = 1.0 if way != figures.SHOWN[0] else float(max((c.max() for c in counts.values()), default=1))
     behind: tuple[Shown, str, str] | None = None
     for some in shared.chunks(list(found), 2):
@@ -389,9 +391,9 @@ def show_calibration(found: Sequence[Shown]) -> None:
     way = st.segmented_control("Confidence", list(sides), default=next(iter(sides)), required=True, key="scaling")
     drawn = {}
     for one in found:
-        truth, shares = metrics.arrays(one.table, one.benchmark.labels)
+        truth, shares = label_arrays(one.table, one.benchmark.labels)
         exponent = getattr(scaling_of(one.entry), sides[way] or "", 1.0) or 1.0
-        drawn[one.title] = (truth, metrics.tempered(shares, exponent))
+        drawn[one.title] = (truth, scale_probabilities(shares, exponent))
     left, right = st.columns(2, gap="large")
     with left:
         st.markdown("**Reliability**: on the line, confidence is what it says")
@@ -430,7 +432,9 @@ def show_corruption(entries: Sequence[Entry], name: str, titles: Mapping[str, st
     for entry in some:
         found = entry.evaluation.benchmarks[wanted].metrics
         row: dict[str, object] = {"model": titles[entry.id]}
-        rows.append(row | {NAMES[k]: shared.score_text(k, found[k]) for k in robustness.SCORES if k in found})
+        rows.append(
+            row | {METRICS[k].title: shared.score_text(k, found[k]) for k in robustness.METRIC_NAMES if k in found}
+        )
     table = pd.DataFrame(rows)
     st.dataframe(table, hide_index=True)
     st.caption(
@@ -465,7 +469,7 @@ def show_agreement(found: Sequence[Shown], labels: list[str], name: str) -> None
     left, right = st.columns(2)
     one = by_id[left.selectbox("Right", list(by_id), format_func=lambda i: by_id[i].title, key="right")]
     other = by_id[right.selectbox("while wrong", list(by_id), 1, format_func=lambda i: by_id[i].title, key="wrong")]
-    rows = significance.only_first_right(one.table, other.table, labels)
+    rows = significance.only_first_correct(one.table, other.table, labels)
     first, second = shared.plain(one.title), shared.plain(other.title)
     st.markdown(f"**{len(rows):,} images** that {first} gets right and {second} not")
     show_pictures(rows.head(PICTURES), other, name, "agreement")
@@ -494,14 +498,14 @@ def _scores(found: Sequence[Shown], names: Sequence[str]) -> pd.DataFrame:
     for key in names:
         if any(key in one.scores for one in found):
             texts = {one.title: shared.score_text(key, one.scores[key]) if key in one.scores else "–" for one in found}
-            rows.append({"score": NAMES[key], **texts})
+            rows.append({"score": METRICS[key].title, **texts})
     return pd.DataFrame(rows)
 
 
 def show_scores(found: Sequence[Shown]) -> None:
     """Accuracy, precision, recall and F1 as bars, and every score in a table."""
     chart(figures.bars({one.title: one.scores for one in found}), "scores")
-    table = _scores(found, list(NAMES))
+    table = _scores(found, list(METRICS))
     st.dataframe(table, hide_index=True)
     downloads(table, "scores")
 

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from pages import shared
-from zoo.benchmarks.scoring import NAMES
+from zoo.benchmarks.scoring import METRICS
 from zoo.entry import Entry, EntryError, read_card, read_history
 from zoo.sources import hub
 from zoo.sources.catalogue import BUILTIN, distinct_titles, sources
@@ -80,7 +80,7 @@ def show(entry: Entry) -> None:
     with scored:
         named = {b.title: b.metrics for b in entry.evaluation.benchmarks.values()}
         if named:
-            table = shared.scores_table(named, NAMES)
+            table = shared.scores_table(named, METRICS)
             st.dataframe(table, hide_index=True)
             st.download_button("Scores as CSV", shared.csv(table), f"{entry.id}-scores.csv", icon=":material/download:")
         else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -21,7 +21,7 @@ from zoo.benchmarks.leaderboard import cells, home_benchmark
 from zoo.entry import Entry, EntryError, Metric
 from zoo.imaging.decode import SUFFIXES, ImageError, decode
 from zoo.scores.bootstrap import Interval
-from zoo.scores.metrics import NO_SHARES
+from zoo.scores.metrics import METRICS
 from zoo.serving.engine import Client, Ticket
 from zoo.serving.loaded import device_name
 from zoo.serving.runtime import Prediction
@@ -392,17 +392,17 @@ def chunks(items: Sequence, size: int) -> Iterator[Sequence]:
         yield items[start : start + size]
 
 
-def scores_table(named: Mapping[str, Mapping[str, Metric]], metrics: Mapping[str, str]) -> pd.DataFrame:
-    """One row a score, one column a model, cells in words with intervals."""
+def scores_table(named: Mapping[str, Mapping[str, Metric]], metrics: Iterable[str]) -> pd.DataFrame:
+    """One row a metric, one column a model, cells in words with intervals."""
     rows = []
-    for metric, title in metrics.items():
+    for metric in metrics:
         cells = {name: score_text(metric, found[metric]) if metric in found else "–" for name, found in named.items()}
-        rows.append({"score": title, **cells})
+        rows.append({"score": METRICS[metric].title, **cells})
     return pd.DataFrame(rows)
 
 
 def score_text(name: str, metric: Metric | Interval) -> str:
     """A score in words, with its interval: shares in percent, others (log loss, AUC, kappa) as numbers."""
-    if name in NO_SHARES or name.endswith("_alexnet"):
+    if name in METRICS and not METRICS[name].percent:
         return f"{metric.value:.3f} ({metric.low:.3f} to {metric.high:.3f})"
     return percent(metric)

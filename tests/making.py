@@ -18,6 +18,7 @@ from zoo.audits.reports import Duplicates, Report, SourceCells, write_pictures
 from zoo.entry import write_predictions
 from zoo.files import write_json, write_text
 from zoo.scores import metrics
+from zoo.scores.predictions import confusion, label_arrays
 
 LABELS = ["eosinophil", "lymphocyte", "monocyte", "neutrophil"]
 LOOKS = {  # nucleus lobes, nucleus colour, cytoplasm colour
@@ -119,12 +120,12 @@ def add_evaluation(
 ) -> None:
     """Give an entry an evaluation and the predictions it follows from."""
     table = make_predictions(seed, labels) if table is None else table
-    truth, shares = metrics.arrays(table, labels)
+    truth, shares = label_arrays(table, labels)
     write_predictions(folder / "predictions" / f"{name}.parquet", table, labels)
     record = {
         "title": "drawn cells",
         "labels": labels,
-        "confusion": metrics.confusion(truth, shares.argmax(1), len(labels)).tolist(),
+        "confusion": confusion(truth, shares.argmax(1), len(labels)).tolist(),
         "metrics": metrics.as_dict(metrics.evaluate(table, labels)),
         "n_images": len(table),
         "n_cells": int(table["cell"].nunique()),

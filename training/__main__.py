@@ -58,7 +58,8 @@ from zoo.data.configured import places
 from zoo.entry import CONFIG, ID, Entry, EntryError, read_entry, summary
 from zoo.files import write_text
 from zoo.imaging.decode import ImageError
-from zoo.scores.metrics import AS_STORED, as_dict
+from zoo.scores.metrics import as_dict
+from zoo.scores.temperature import AS_STORED
 from zoo.serving.loaded import device_name, resolve_device
 from zoo.serving.runtime import BusyError, Runtime, methods_for
 from zoo.sources import runs
@@ -714,7 +715,7 @@ def _crossval(options: argparse.Namespace) -> int:
     found = scoring.intervals(scoring.score(table, list(table.columns[3:]), AS_STORED))
     for name in ("accuracy", "balanced_accuracy", "accuracy_by_cell"):
         i = found[name]
-        _say(f"{scoring.NAMES[name]} {100 * i.value:.1f} % ({100 * i.low:.1f} to {100 * i.high:.1f})", OK)
+        _say(f"{scoring.METRICS[name].title} {100 * i.value:.1f} % ({100 * i.low:.1f} to {100 * i.high:.1f})", OK)
     if options.into:
         entry = _entry(options.into, usable=False)
         _say(f"{entry.id} keeps it as {crossval.add(entry, plan, table, device_name(accelerator.device))}.", OK)

@@ -15,6 +15,7 @@ from tests.making import LABELS, add_evaluation, draw_cell, make_config, make_en
 from zoo.entry import as_stored, write_predictions
 from zoo.files import write_json
 from zoo.scores import metrics
+from zoo.scores.predictions import table_confusion
 
 pytestmark = pytest.mark.browser
 MODELS, BENCHMARKS, IMAGES = 20, 5, 3000
@@ -29,7 +30,7 @@ def fill(zoo: Path) -> None:
         record = {
             "title": "many cells",
             "labels": EIGHT,
-            "confusion": metrics.confusion_of(table, EIGHT).tolist(),
+            "confusion": table_confusion(table, EIGHT).tolist(),
             "metrics": metrics.as_dict(metrics.evaluate(table, EIGHT)),
             "n_images": IMAGES,
             "n_cells": IMAGES,

@@ -17,7 +17,7 @@ from pages import shared
 from tests.making import LABELS, draw_cell, draw_folder, make_config, make_entry
 from zoo.entry import read_entry
 from zoo.files import write_json
-from zoo.scores import metrics
+from zoo.scores.predictions import differential_count
 from zoo.serving.runtime import Runtime
 from zoo.sources.catalogue import get_entry, list_entries
 from zoo.sources.runs import list_runs
@@ -101,7 +101,7 @@ def test_many_pictures_give_a_table_and_a_count(app):
     assert list(results["file"]) == [name for name, _ in files]
     assert count["count"].sum() == len(files)
     called = results["label"].tolist()
-    expected = metrics.differential_count(called, LABELS)
+    expected = differential_count(called, LABELS)
     assert count["count"].tolist() == expected["count"].tolist()
     first = expected.iloc[0]
     assert count["interval"][0] == f"{100 * first['low']:.1f} to {100 * first['high']:.1f} %"

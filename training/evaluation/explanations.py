@@ -32,7 +32,7 @@ from zoo.data import FileSource, Source, read_dataset
 from zoo.entry import EVALUATION, Entry
 from zoo.files import write_json
 from zoo.imaging.preprocess import preprocessor
-from zoo.scores.bootstrap import cell_numbers, ratio, resampled
+from zoo.scores.bootstrap import cell_numbers, ratio_of_sums, resample_weights
 from zoo.serving.loaded import load_model
 from zoo.serving.runtime import Explanation, Runtime
 
@@ -217,7 +217,7 @@ def _mean(table: pd.DataFrame, column: str) -> dict[str, float]:
         return {"value": 0.0, "low": 0.0, "high": 0.0}
     cells, count = cell_numbers(table["cell"])
     sums = np.bincount(cells, table[column].astype(float), count)
-    interval = ratio(sums, np.bincount(cells, minlength=count), resampled(count)).interval
+    interval = ratio_of_sums(sums, np.bincount(cells, minlength=count), resample_weights(count)).interval
     return {"value": interval.value, "low": interval.low, "high": interval.high}
 
 

@@ -21,13 +21,15 @@ from plotly.offline import get_plotlyjs
 
 from training.audit.page import STYLE
 from zoo.benchmarks import find_source, leaderboard, robustness
-from zoo.benchmarks.scoring import NAMES, intervals, is_corrupted, rows_hash, score
+from zoo.benchmarks.scoring import METRICS, intervals, is_corrupted, rows_hash, score
 from zoo.entry import Entry, EntryError, read_history, read_predictions
 from zoo.figures import comparison as figures
 from zoo.imaging.decode import ImageError
-from zoo.scores import metrics, significance
+from zoo.scores import significance
 from zoo.scores.calibration import scaling_of
-from zoo.scores.metrics import Report, Scaling
+from zoo.scores.metrics import Report
+from zoo.scores.predictions import label_arrays, table_confusion
+from zoo.scores.temperature import Scaling, scale_probabilities
 
 CONFIG = {
     "displaylogo": False,
@@ -135,7 +137,7 @@ def _load(entry: Entry, title: str, name: str, labels: Sequence[str]) -> _Model:
 
 
 def _matrices(found: Sequence[_Model], labels: Sequence[str], name: str) -> list[str]:
-    counts = {one.title: metrics.confusion_of(one.table, labels) for one in found}
+    counts = {one.title: table_confusion(one.table, labels) for one in found}
     parts = []
     for shown in figures.SHOWN:
         top = max(float(c.max()) for c in counts.values()) if shown == figures.SHOWN[0] else 1.0
@@ -183,10 +185,10 @@ def _calibration(found: Sequence[_Model], labels: Sequence[str]) -> list[str]:
     for way, side in (("before", "before temperature scaling"), ("after", "after temperature scaling")):
         answers = {}
         for one in found:
-            truth, shares = metrics.arrays(one.table, labels)
-            answers[one.title] = (truth, metrics.tempered(shares, getattr(one.scaling, way) or 1.0))
+            truth, shares = label_arrays(one.table, labels)
+            answers[one.title] = (truth, scale_probabilities(shares, getattr(one.scaling, way) or 1.0))
         drawn.append(_titled(f"Reliability, {side}", figures.reliability(answers)))
-    answers = {one.title: metrics.arrays(one.table, labels) for one in found}
+    answers = {one.title: label_arrays(one.table, labels) for one in found}
     drawn.append(_titled("The surest first: how right are they?", figures.risk_coverage(answers)))
     return ["<h3>Calibration</h3>", f'<div class="row">{"".join(drawn)}</div>']
 
@@ -209,7 +211,7 @@ def _pairs(tables: Mapping[str, pd.DataFrame], labels: Sequence[str], name: str)
     if len(tables) < 2:
         return []
     try:
-        found = significance.pairs(tables, labels)
+        found = significance.compare_pairs(tables, labels)
     except ValueError as error:
         return [f"<p>{escape(str(error))}</p>"]
     words = found.round(4).rename(
@@ -226,14 +228,14 @@ def _pictures(found: Sequence[_Model], labels: Sequence[str], name: str, folders
     """Each model's surest errors, and where one is right and another wrong; names where pictures are not at hand."""
     parts = ["<h3>The surest errors of each model</h3>"]
     for one in found:
-        rows = significance.errors(one.table, labels)
+        rows = significance.misclassified(one.table, labels)
         parts.append(_sheet(f"{one.title}: {len(rows):,} wrong", rows, one, labels, name, folders))
     pairs = list(permutations(found, 2))
     if pairs:
         parts.append("<h3>One right, the other wrong</h3>")
     for right, wrong in pairs[:MOST_PAIRS]:
         try:
-            rows = significance.only_first_right(right.table, wrong.table, labels)
+            rows = significance.only_first_correct(right.table, wrong.table, labels)
         except ValueError:
             continue
         title = f"{right.title} right, {wrong.title} wrong: {len(rows):,} images"
@@ -281,9 +283,9 @@ def _histories(histories: Mapping[str, pd.DataFrame]) -> list[str]:
 
 def _scores(found: Sequence[_Model]) -> pd.DataFrame:
     rows = []
-    for key, title in NAMES.items():
+    for key, metric in METRICS.items():
         if any(key in one.report.scores for one in found):
-            row = {"score": title}
+            row = {"score": metric.title}
             for one in found:
                 got = one.report.scores[key].interval if key in one.report.scores else None
                 row[one.title] = f"{got.value:.4f} ({got.low:.4f} to {got.high:.4f})" if got else "–"

@@ -27,7 +27,8 @@ from zoo.benchmarks import LEFT_OUT, scoring
 from zoo.entry import EVALUATION, PREDICTIONS, Entry, as_stored, read_entry, write_predictions
 from zoo.scores import label_mapping, metrics
 from zoo.scores.calibration import scaling_of
-from zoo.scores.metrics import AS_STORED
+from zoo.scores.predictions import label_arrays
+from zoo.scores.temperature import AS_STORED, MIN_PROBABILITY, fit_temperature
 
 Say = Callable[[object], None]
 
@@ -83,9 +84,9 @@ def judge(answers: Sequence[tuple[str, Sequence[str], pd.DataFrame]]) -> Found:
         scores[name] = metrics.as_dict(scoring.intervals(scoring.score(part, wanted, AS_STORED)))
         parts.append(part)
     whole = pd.concat(parts, ignore_index=True).sort_values("file", ignore_index=True)
-    truth, shares = metrics.arrays(whole, wanted)
-    logits = np.log(np.clip(shares, metrics.TINY, 1))
-    return Found(whole, wanted, scores, metrics.fit_temperature(truth, logits, _weights(whole)))
+    truth, shares = label_arrays(whole, wanted)
+    logits = np.log(np.clip(shares, MIN_PROBABILITY, 1))
+    return Found(whole, wanted, scores, fit_temperature(truth, logits, _weights(whole)))
 
 
 def _weights(table: pd.DataFrame) -> np.ndarray:

@@ -14,7 +14,7 @@ from training.prepare.splits import Split
 from training.recipe import PUBLISHED, SCRATCH, Recipe, Stage, differences, load_recipe, recipe_ids
 from zoo.architectures import is_own
 from zoo.attribution import METHODS
-from zoo.benchmarks.scoring import NAMES
+from zoo.benchmarks.scoring import METRICS
 from zoo.entry import CARD, Benchmark, Entry, OodRates, is_on_frames, read_entry
 from zoo.files import write_text
 
@@ -73,11 +73,11 @@ def _metadata(entry: Entry, recipe: Recipe, tests: dict[str, Benchmark]) -> str:
             dataset_name=benchmark.title,
             dataset_split="test",
             metric_type=metric,
-            metric_name=title,
+            metric_name=METRICS[metric].title,
             metric_value=round(benchmark.metrics[metric].value, 4),
         )
         for name, benchmark in tests.items()
-        for metric, title in NAMES.items()
+        for metric in METRICS
         if metric in benchmark.metrics
     ]
     card = ModelCardData(
@@ -93,7 +93,7 @@ def _metadata(entry: Entry, recipe: Recipe, tests: dict[str, Benchmark]) -> str:
 
 def _scores(tests: dict[str, Benchmark]) -> str:
     """A row a benchmark; every further score is in evaluation.json."""
-    rows = [f"| benchmark | images | cells | {' | '.join(NAMES[name] for name in SHOWN)} |"]
+    rows = [f"| benchmark | images | cells | {' | '.join(METRICS[name].title for name in SHOWN)} |"]
     rows.append("|---" * (3 + len(SHOWN)) + "|")
     for name, benchmark in tests.items():
         cells = [_figure(benchmark, metric) for metric in SHOWN]

@@ -15,7 +15,9 @@ from training.publish.export import Judged, benchmark_name, config, judge, place
 from training.recipe import Recipe
 from zoo.entry import CONFIG, Benchmark, Entry, read_entry, read_predictions
 from zoo.files import write_json
-from zoo.scores import label_mapping, metrics
+from zoo.scores import label_mapping
+from zoo.scores.predictions import label_arrays
+from zoo.scores.temperature import MIN_PROBABILITY, Scaling, fit_temperature
 
 
 def fit_weights(truth: np.ndarray, shares: np.ndarray) -> np.ndarray:
@@ -23,7 +25,7 @@ def fit_weights(truth: np.ndarray, shares: np.ndarray) -> np.ndarray:
 
     `truth` are label numbers (n,). The loss is convex in the weights, so there is but one least.
     """
-    chosen = shares[:, np.arange(len(truth)), truth].clip(metrics.TINY, 1)  # (m, n)
+    chosen = shares[:, np.arange(len(truth)), truth].clip(MIN_PROBABILITY, 1)  # (m, n)
     count = len(chosen)
 
     def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
@@ -53,14 +55,14 @@ def write_ensemble(out: Path, recipe: Recipe, members: Sequence[Entry]) -> Entry
     same = recipe.ensemble.same if recipe.ensemble else None
     labels = members[0].labels if same is None else recipe.labels
     tables = {role: _tables(members, name, labels, same) for role, name in names.items()}
-    truth, _ = metrics.arrays(tables["validation"][0], labels)
+    truth, _ = label_arrays(tables["validation"][0], labels)
     shares = np.stack([table[labels].to_numpy(np.float64) for table in tables["validation"]])
     fitted = recipe.ensemble is not None and recipe.ensemble.weights == "fitted"
     weights = fit_weights(truth, shares) if fitted else np.full(len(members), 1 / len(members))
     judged = {}
     both = {role: mixed(tables[role], labels, weights) for role in names}
-    truth, shares = metrics.arrays(both["validation"], labels)
-    scaling = metrics.Scaling(1.0, 1 / metrics.fit_temperature(truth, np.log(np.clip(shares, metrics.TINY, 1))))
+    truth, shares = label_arrays(both["validation"], labels)
+    scaling = Scaling(1.0, 1 / fit_temperature(truth, np.log(np.clip(shares, MIN_PROBABILITY, 1))))
     for role, name in names.items():
         table = both[role]
         first = records[role][0]

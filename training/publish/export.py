@@ -42,9 +42,10 @@ from zoo.entry import (
 )
 from zoo.files import atomic_folder, atomic_path, write_json
 from zoo.scores import metrics
-from zoo.scores.bootstrap import UNKNOWN
+from zoo.scores.bootstrap import UNKNOWN_CELL_PREFIX
 from zoo.scores.calibration import scaling_of
-from zoo.scores.metrics import Scaling
+from zoo.scores.predictions import label_arrays, table_confusion
+from zoo.scores.temperature import MIN_PROBABILITY, Scaling, fit_temperature
 from zoo.serving.batch import classify_files
 from zoo.serving.heads import NEIGHBOURS, Classifier, write_head, write_neighbours
 from zoo.serving.loaded import device_name
@@ -135,8 +136,8 @@ def write_entry(
         write_json(place / CONFIG, content)
         with Runtime(device, "fp32") as runtime:
             table = predict(runtime, read_entry(place), items, split, "val")
-        logits = np.log(np.clip(table[labels].to_numpy(np.float64), metrics.TINY, 1))
-        temperature = metrics.fit_temperature(metrics.arrays(table, labels)[0], logits)
+        logits = np.log(np.clip(table[labels].to_numpy(np.float64), MIN_PROBABILITY, 1))
+        temperature = fit_temperature(label_arrays(table, labels)[0], logits)
         content["zoo"] |= made.calibrate(place, temperature)
         write_json(place / CONFIG, content)
         judged = {}
@@ -269,14 +270,14 @@ def judge(
 def record(table: pd.DataFrame, scaling: Scaling, told: Mapping[str, Any]) -> dict[str, Any]:
     """One benchmark's record: confusion counts, scores with intervals, what is `told` of it, and what was run where."""
     labels = list(table.columns[3:])
-    unknown = table["cell"].str.startswith(UNKNOWN)
+    unknown = table["cell"].str.startswith(UNKNOWN_CELL_PREFIX)
     notes = [*told.get("notes", [])]
     if unknown.any():
         notes.append(f"{unknown.sum()} images have no known source cell; they count as cells of their own.")
     return {
         **told,
         "labels": labels,
-        "confusion": metrics.confusion_of(table, labels).tolist(),
+        "confusion": table_confusion(table, labels).tolist(),
         "metrics": metrics.as_dict(scoring.intervals(scoring.score(table, labels, scaling))),
         "n_images": len(table),
         "n_cells": int(table["cell"][~unknown].nunique()),

@@ -29,6 +29,8 @@ from zoo.files import atomic_folder, write_json, write_text
 from zoo.imaging.preprocess import Preprocessor, augmented_views, preprocessor
 from zoo.scores import metrics
 from zoo.scores.bootstrap import Interval
+from zoo.scores.predictions import table_confusion
+from zoo.scores.temperature import fit_temperature
 from zoo.serving.loaded import load_model
 from zoo.serving.ood import read_ood_detector, widened, write_ood_detector
 
@@ -168,7 +170,7 @@ def adapt(
         choice, before, after = Choice(source.has_statistics, None if only_statistics else GUESSED), None, None
     model, weight, bias, agree = work.finish(choice)
     if after is not None:
-        temperature = metrics.fit_temperature(numbers[numbers >= 0], after)
+        temperature = fit_temperature(numbers[numbers >= 0], after)
         weight, bias = weight / temperature, bias / temperature
         after = after / temperature
     say(0.97, "writing the entry")
@@ -394,8 +396,7 @@ def _gain(before: pd.DataFrame, after: pd.DataFrame, labels: Sequence[str]) -> I
     drawn = []
     values = []
     for table in (before, after):
-        counts, draws = metrics.resampled_confusions(table, labels)
-        found = metrics.count_scores(counts, draws, table["cell"].nunique())["balanced_accuracy"]
+        found = metrics.estimate(table, labels, "balanced_accuracy")
         values.append(found.value)
         drawn.append(found.draws)
     low, high = np.nanpercentile(drawn[1] - drawn[0], [2.5, 97.5])
@@ -455,7 +456,7 @@ def _record(name: str, table: pd.DataFrame, labels: Sequence[str]) -> dict[str, 
         "title": f"{name}, cross-validated",
         "role": "test",
         "labels": list(labels),
-        "confusion": metrics.confusion_of(table, labels).tolist(),
+        "confusion": table_confusion(table, labels).tolist(),
         "metrics": metrics.as_dict(metrics.evaluate(table, labels)),
         "n_images": len(table),
         "n_cells": int(table["cell"].nunique()),

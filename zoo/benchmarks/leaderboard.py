@@ -13,10 +13,10 @@ import numpy as np
 import pandas as pd
 
 from zoo.benchmarks import laboratories_of, published
-from zoo.benchmarks.scoring import estimate, rows_hash
+from zoo.benchmarks.scoring import rows_hash
 from zoo.entry import Entry, EntryError, Metric, is_on_frames, read_predictions
-from zoo.scores import significance
-from zoo.scores.bootstrap import Estimate
+from zoo.scores import metrics, significance
+from zoo.scores.bootstrap import BootstrapEstimate
 from zoo.scores.calibration import is_scaled, scaling_of
 
 AWAY = ("lisc",)  # other laboratories, the first that was scored counts
@@ -140,21 +140,21 @@ def best(entries: Sequence[Entry], column: str) -> str | None:
             if other[1] != lead[1]:
                 return None
             chances.append(_chance(lead[0], other[0]))
-            if chances[-1] >= significance.LEVEL:
+            if chances[-1] >= significance.SIGNIFICANCE_LEVEL:
                 return None  # whatever the others say; most columns end here
     except (EntryError, ValueError):
         return None
-    return ranked[0][0].id if (significance.holm(chances) < significance.LEVEL).all() else None
+    return ranked[0][0].id if (significance.holm(chances) < significance.SIGNIFICANCE_LEVEL).all() else None
 
 
-def _estimate(entry: Entry, cell: Cell) -> tuple[Estimate, str]:
+def _estimate(entry: Entry, cell: Cell) -> tuple[BootstrapEstimate, str]:
     """What the bootstrap draws of a stored value, and which pictures it is about."""
     predictions = read_predictions(entry, cell.benchmark).sort_values("file", ignore_index=True)
     labels = sorted(entry.evaluation.benchmarks[cell.benchmark].labels)
-    return estimate(predictions, labels, scaling_of(entry), cell.metric), rows_hash(predictions)
+    return metrics.estimate(predictions, labels, cell.metric, scaling_of(entry)), rows_hash(predictions)
 
 
-def _chance(first: Estimate, second: Estimate) -> float:
+def _chance(first: BootstrapEstimate, second: BootstrapEstimate) -> float:
     """Two-sided bootstrap p-value of a paired difference (Efron & Tibshirani 1993, chapter 16)."""
     gap = first.draws - second.draws
     return float(min(1.0, 2 * max(min((gap <= 0).mean(), (gap >= 0).mean()), 1 / len(gap))))

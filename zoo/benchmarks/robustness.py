@@ -1,26 +1,59 @@
-"""How much worse does a model get on corrupted pictures? Balanced error by kind and severity, against AlexNet's.
+"""Errors on corrupted pictures by kind and severity, also relative to AlexNet's.
 
 Measures of MedMNIST-C (Di Salvo et al. 2024, arXiv:2406.17536, after Hendrycks & Dietterich 2019, arXiv:1903.12261):
-for each kind the balanced error in the mean over severities, divided by AlexNet's on the same kind; and the mean of
-these over kinds. 1 is as bad as AlexNet, 0 is perfect.
+the balanced error of each kind of corruption in the mean over severities, divided by AlexNet's on the same kind, and
+the mean of these over kinds. 1 is as bad as AlexNet, 0 is perfect.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import numpy as np
 import pandas as pd
 
 from zoo.benchmarks.corruptions import ALEXNET_CLEAN, CLEAN, KINDS, split_name
-from zoo.scores import metrics
-from zoo.scores.bootstrap import Estimate, cell_numbers, resampled
+from zoo.scores.bootstrap import BootstrapEstimate
+from zoo.scores.metrics import balanced_accuracy, register_metric
+from zoo.scores.predictions import Predictions, cell_confusions
 
-SCORES = {
-    "corruption_error": "balanced error, mean over corruptions",
-    "corruption_error_alexnet": "corruption error against AlexNet's",
-    "relative_corruption_error_alexnet": "loss by corruption against AlexNet's",
-}
+Errors = Mapping[tuple[str, int], BootstrapEstimate]  # (kind, severity) → balanced error
+
+
+@register_metric("balanced error, mean over corruptions")
+def corruption_error(predictions: Predictions) -> BootstrapEstimate | None:
+    """Balanced error, in the mean over severities and kinds of corruption; None for pictures without corruptions."""
+    kinds = predictions.once(_kind_errors)
+    return _mean(list(kinds.values())) if kinds else None
+
+
+@register_metric("corruption error against AlexNet's", percent=False)
+def corruption_error_alexnet(predictions: Predictions) -> BootstrapEstimate | None:
+    """Balanced error of each kind of corruption divided by AlexNet's, in the mean over kinds."""
+    kinds = predictions.once(_kind_errors)
+    return _mean([_scaled(e, KINDS[kind].alexnet) for kind, e in kinds.items()]) if kinds else None
+
+
+@register_metric("loss by corruption against AlexNet's", percent=False)
+def relative_corruption_error_alexnet(predictions: Predictions) -> BootstrapEstimate | None:
+    """What each kind of corruption adds to the balanced error, divided by what it adds to AlexNet's."""
+    kinds = predictions.once(_kind_errors)
+    clean = predictions.once(_errors).get((CLEAN, 0)) if kinds else None
+    if clean is None:
+        return None
+    losses = {kind: BootstrapEstimate(e.value - clean.value, e.draws - clean.draws) for kind, e in kinds.items()}
+    return _mean([_scaled(e, KINDS[kind].alexnet - ALEXNET_CLEAN) for kind, e in losses.items()])
+
+
+METRIC_NAMES = tuple(
+    f.__name__ for f in (corruption_error, corruption_error_alexnet, relative_corruption_error_alexnet)
+)
+
+
+def is_corrupted(table: pd.DataFrame) -> bool:
+    """Whether the table's pictures are corrupted ones, by the file names of its first 1000 rows."""
+    return bool(parted(table.head(1000))["kind"].isin(list(KINDS)).any())
 
 
 def parted(table: pd.DataFrame) -> pd.DataFrame:
@@ -30,51 +63,56 @@ def parted(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(**dict(zip(("picture", "kind", "severity"), columns, strict=True)))
 
 
-def errors(table: pd.DataFrame, labels: Sequence[str], seed: int = 0) -> dict[tuple[str, int], Estimate]:
-    """Balanced error of each (kind, severity) in a prediction table; pictures of one cell are drawn together."""
-    labels = list(labels)
-    found = parted(table)
-    cells, n_cells = cell_numbers(found["cell"])
-    truth, shares = metrics.arrays(found, labels)
-    called = shares.argmax(1)
-    weights = resampled(n_cells, seed)
-    made = {}
-    for key, rows in found.groupby(["kind", "severity"], sort=False).indices.items():
-        counts = metrics.cell_confusions(truth[rows], called[rows], cells[rows], len(labels), n_cells)
-        drawn = (weights @ counts.reshape(n_cells, -1)).reshape(-1, len(labels), len(labels))
-        value = metrics.scores(counts.sum(0))["balanced_accuracy"]
-        made[str(key[0]), int(key[1])] = Estimate(1 - float(value), 1 - metrics.scores(drawn)["balanced_accuracy"])
-    return made
+def errors(table: pd.DataFrame, labels: Sequence[str], seed: int = 0) -> Errors:
+    """Balanced error of each kind and severity of corruption.
+
+    Args:
+        table: A prediction table of clean and corrupted pictures.
+        labels: Its labels.
+        seed: Seed of the bootstrap; pictures of one source cell are drawn together.
+
+    Returns:
+        (kind, severity) → error.
+    """
+    return _errors(Predictions(table, list(labels), seed=seed))
 
 
-def summary(found: Mapping[tuple[str, int], Estimate]) -> dict[str, Estimate]:
-    """SCORES of what `errors` gives; the kinds that are there count alike."""
-    kinds = {kind: [e for (name, _), e in found.items() if name == kind] for kind in KINDS}
-    means = {kind: _mean(some) for kind, some in kinds.items() if some}
-    if not means:
-        return {}
-    made = {
-        "corruption_error": _mean(list(means.values())),
-        "corruption_error_alexnet": _mean([_scaled(e, KINDS[kind].alexnet) for kind, e in means.items()]),
-    }
-    clean = found.get((CLEAN, 0))
-    if clean is not None:
-        losses = {kind: Estimate(e.value - clean.value, e.draws - clean.draws) for kind, e in means.items()}
-        made["relative_corruption_error_alexnet"] = _mean(
-            [_scaled(e, KINDS[kind].alexnet - ALEXNET_CLEAN) for kind, e in losses.items()]
+def _errors(predictions: Predictions) -> Errors:
+    found = {}
+    labels = predictions.labels
+    settings = parted(predictions.table).groupby(["kind", "severity"], sort=False)
+    for key, rows in cast(dict[tuple[str, int], np.ndarray], settings.indices).items():
+        counts = cell_confusions(
+            predictions.truth[rows],
+            predictions.predicted[rows],
+            predictions.cells[rows],
+            len(labels),
+            predictions.n_cells,
         )
-    return made
+        drawn = (predictions.weights @ counts.reshape(len(counts), -1)).reshape(-1, len(labels), len(labels))
+        value = float(balanced_accuracy(counts.sum(0)))
+        found[key[0], int(key[1])] = BootstrapEstimate(1 - value, 1 - balanced_accuracy(drawn))
+    return found
 
 
-def by_kind(found: Mapping[tuple[str, int], Estimate]) -> pd.DataFrame:
+def _kind_errors(predictions: Predictions) -> dict[str, BootstrapEstimate]:
+    """Error of each kind of corruption in the table, in the mean over severities; empty without corruptions."""
+    if not is_corrupted(predictions.table):
+        return {}
+    by_setting = predictions.once(_errors)
+    kinds = {kind: [e for (name, _), e in by_setting.items() if name == kind] for kind in KINDS}
+    return {kind: _mean(some) for kind, some in kinds.items() if some}
+
+
+def by_kind(found: Errors) -> pd.DataFrame:
     """One row a kind and severity: error with its interval."""
     rows = [(kind, severity, e.value, e.interval.low, e.interval.high) for (kind, severity), e in found.items()]
     return pd.DataFrame(rows, columns=["kind", "severity", "error", "low", "high"])
 
 
-def _mean(some: Sequence[Estimate]) -> Estimate:
-    return Estimate(float(np.mean([e.value for e in some])), np.mean([e.draws for e in some], axis=0))
+def _mean(some: Sequence[BootstrapEstimate]) -> BootstrapEstimate:
+    return BootstrapEstimate(float(np.mean([e.value for e in some])), np.mean([e.draws for e in some], axis=0))
 
 
-def _scaled(estimate: Estimate, by: float) -> Estimate:
-    return Estimate(estimate.value / by, estimate.draws / by)
+def _scaled(estimate: BootstrapEstimate, by: float) -> BootstrapEstimate:
+    return BootstrapEstimate(estimate.value / by, estimate.draws / by)

@@ -1,4 +1,4 @@
-"""What are an entry's figures on a benchmark? The one place that computes them, for training, pages and reports."""
+"""Scores of an entry's predictions on a benchmark: the one place that training, pages and reports call."""
 
 from __future__ import annotations
 
@@ -7,56 +7,38 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from zoo.benchmarks import robustness
-from zoo.benchmarks.corruptions import KINDS
-from zoo.scores import metrics
-from zoo.scores.bootstrap import Estimate, Interval
-from zoo.scores.metrics import Report, Scaling
+from zoo.benchmarks.robustness import is_corrupted
+from zoo.scores.bootstrap import Interval
+from zoo.scores.metrics import METRICS, Report, report
+from zoo.scores.temperature import AS_STORED, Scaling
 
-NAMES = {**metrics.SCORES, **robustness.SCORES}  # of all scores, for people
-LOWER_IS_BETTER = metrics.LOWER_IS_BETTER | set(robustness.SCORES)
+__all__ = ["METRICS", "intervals", "is_corrupted", "rows_hash", "score"]
 
 
-def score(table: pd.DataFrame, labels: Sequence[str], scaling: Scaling, seed: int = 0) -> Report:
-    """Every score of a prediction table; of corrupted pictures, also how much worse they are than clean ones.
+def score(table: pd.DataFrame, labels: Sequence[str], scaling: Scaling = AS_STORED, seed: int = 0) -> Report:
+    """Every metric of a prediction table, those of corrupted pictures included.
 
-    Raises ValueError where the table is empty.
+    Args:
+        table: Columns file, cell, label, and one column of probabilities a label.
+        labels: The labels.
+        scaling: How the stored probabilities become those before and after temperature scaling.
+        seed: Seed of the bootstrap.
+
+    Returns:
+        The metrics that apply to the table, and the scores of each class.
+
+    Raises:
+        ValueError: The table is empty.
     """
-    found = metrics.report(table, labels, scaling, seed)
-    if not is_corrupted(table):
-        return found
-    more = robustness.summary(robustness.errors(table, labels, seed))
-    return Report({**found.scores, **more}, found.classes)
-
-
-def estimate(table: pd.DataFrame, labels: Sequence[str], scaling: Scaling, name: str, seed: int = 0) -> Estimate:
-    """One score of those that `score` gives, without the work of all others where that can be.
-
-    Raises KeyError for a score that the table has none of.
-    """
-    if name == "balanced_accuracy":
-        counts, drawn = metrics.resampled_confusions(table, labels, seed)
-        return metrics.count_scores(counts, drawn, table["cell"].nunique())[name]
-    if name == "ece":
-        return metrics.calibration_error(table, labels, scaling.before, seed)
-    if name == "ece_calibrated" and scaling.after is not None:
-        return metrics.calibration_error(table, labels, scaling.after, seed)
-    if name in robustness.SCORES:
-        return robustness.summary(robustness.errors(table, labels, seed))[name]
-    return score(table, labels, scaling, seed).scores[name]
+    return report(table, labels, scaling, seed)
 
 
 def intervals(report: Report) -> dict[str, Interval]:
-    """Each score with its interval."""
+    """Each score with its 95 % interval."""
     return {name: estimate.interval for name, estimate in report.scores.items()}
 
 
-def is_corrupted(table: pd.DataFrame) -> bool:
-    """Whether the table's pictures are corrupted ones, by their names."""
-    return bool(robustness.parted(table.head(1000))["kind"].isin(list(KINDS)).any())
-
-
 def rows_hash(table: pd.DataFrame) -> str:
-    """SHA-256 of a table's files and labels, whatever their order: two models with one hash answered one question."""
+    """SHA-256 of a table's files and labels in any order: equal for two models that were scored on the same rows."""
     rows = table.sort_values("file")[["file", "label"]]
     return hashlib.sha256(rows.to_csv(index=False, lineterminator="\n").encode()).hexdigest()

@@ -12,7 +12,9 @@ from plotly.subplots import make_subplots
 
 from zoo.benchmarks.corruptions import CLEAN, KINDS
 from zoo.benchmarks.leaderboard import COLUMNS
-from zoo.scores import curves, metrics
+from zoo.scores import curves
+from zoo.scores.bootstrap import Interval
+from zoo.scores.metrics import METRICS
 
 COLOURS = ("#b5123e", "#1f77b4", "#2ca02c", "#ff7f0e", "#9467bd", "#17becf", "#8c564b", "#e377c2", "#7f7f7f", "#bcbd22")
 GREY = "#8a8f98"
@@ -92,7 +94,7 @@ def per_class(found: Mapping[str, pd.DataFrame], score: str) -> go.Figure:
     return _shares(figure, 340, barmode="group")
 
 
-def bars(found: Mapping[str, Mapping[str, metrics.Interval]], names: Sequence[str] = BARS) -> go.Figure:
+def bars(found: Mapping[str, Mapping[str, Interval]], names: Sequence[str] = BARS) -> go.Figure:
     """Several scores, models side by side, with intervals (system E's chart)."""
     figure = go.Figure()
     for number, (title, scores) in enumerate(found.items()):
@@ -100,7 +102,7 @@ def bars(found: Mapping[str, Mapping[str, metrics.Interval]], names: Sequence[st
         values = pd.Series([i.value for i in some])
         figure.add_bar(
             name=title,
-            x=[metrics.SCORES[name] for name in names],
+            x=[METRICS[name].title for name in names],
             y=values,
             error_y=_error(values, pd.Series([i.low for i in some]), pd.Series([i.high for i in some])),
             marker_color=colour(number),

@@ -1,7 +1,8 @@
-"""How sure is a score? Bootstrap over source cells, not images: copies of one cell are one observation.
+"""Confidence intervals by a bootstrap over source cells.
 
 Percentile intervals of a cluster bootstrap (Efron & Tibshirani 1993, chapter 13; Field & Welsh 2007,
-doi:10.1111/j.1467-9868.2007.00593.x). Two tables with the same cells are resampled alike, so that the difference of
+doi:10.1111/j.1467-9868.2007.00593.x). The unit that is drawn is the source cell, not the image, because augmented
+copies of one cell are one observation. Two tables with the same cells are resampled alike, so that the difference of
 their draws is a paired one.
 """
 
@@ -14,14 +15,14 @@ import numpy as np
 import pandas as pd
 from scipy.stats import binomtest
 
-RESAMPLES = 2000
-LEVEL = 0.95
-UNKNOWN = "unknown-"  # begins the name of a cell that no source frame was found for
+N_RESAMPLES = 2000
+CONFIDENCE_LEVEL = 0.95
+UNKNOWN_CELL_PREFIX = "unknown-"  # begins the name of a cell whose source frame is not known
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A value with its 95 % interval."""
+    """A value with its 95 % confidence interval."""
 
     value: float
     low: float
@@ -34,8 +35,14 @@ class Interval:
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """A value and what the bootstrap drew of it (RESAMPLES,); `exact` stands for the draws where they cannot tell."""
+class BootstrapEstimate:
+    """A value with its bootstrap draws.
+
+    Attributes:
+        value: The estimate from the sample itself.
+        draws: The estimate from each resample, (N_RESAMPLES,).
+        exact: Interval to use instead of the percentiles of the draws, for example where every draw is the same.
+    """
 
     value: float
     draws: np.ndarray
@@ -43,48 +50,74 @@ class Estimate:
 
     @property
     def interval(self) -> Interval:
-        """The 95 % percentile interval."""
-        return self.exact or percentiles(self.value, self.draws)
+        """The 95 % confidence interval."""
+        return self.exact or percentile_interval(self.value, self.draws)
 
 
-def percentiles(value: float, draws: np.ndarray) -> Interval:
-    """A value with the 2.5 and 97.5 % points of its draws, those left out that are not numbers, and itself between.
+def percentile_interval(value: float, draws: np.ndarray) -> Interval:
+    """95 % percentile interval of bootstrap draws, widened to hold the value itself.
 
-    Of a handful of images most draws may lie to one side: of those without a class its part of a mean is gone.
+    In a sample of few images most draws can lie on one side of the value, because draws that miss a class lose that
+    class's part of a mean.
+
+    Args:
+        value: The estimate from the sample.
+        draws: The estimate from each resample, (N_RESAMPLES,); draws that are not finite numbers are ignored.
+
+    Returns:
+        The interval; its ends are nan where the value or all draws are.
     """
     if not np.isfinite(value) or not np.isfinite(draws).any():
         return Interval(float(value), float("nan"), float("nan"))
-    low, high = np.nanquantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    low, high = np.nanquantile(draws, [(1 - CONFIDENCE_LEVEL) / 2, (1 + CONFIDENCE_LEVEL) / 2])
     return Interval(float(value), min(float(low), float(value)), max(float(high), float(value)))
 
 
-def proportion(count: int, total: int) -> Interval:
-    """Wilson's 95 % interval of a proportion (Wilson 1927, doi:10.1080/01621459.1927.10502953)."""
+def wilson_interval(count: int, total: int) -> Interval:
+    """Wilson's 95 % interval of a proportion (Wilson 1927, doi:10.1080/01621459.1927.10502953); nan for no trials."""
     if not total:
         return Interval(float("nan"), float("nan"), float("nan"))
-    interval = binomtest(count, total).proportion_ci(LEVEL, "wilson")
+    interval = binomtest(count, total).proportion_ci(CONFIDENCE_LEVEL, "wilson")
     return Interval(count / total, float(interval.low), float(interval.high))
 
 
 @lru_cache(maxsize=4)
-def resampled(n_cells: int, seed: int = 0) -> np.ndarray:
-    """How often each cell is drawn in each resample, float32 (RESAMPLES, n_cells), read-only."""
+def resample_weights(n_cells: int, seed: int = 0) -> np.ndarray:
+    """How often each cell is drawn in each resample.
+
+    Args:
+        n_cells: Number of source cells.
+        seed: Seed of the random numbers. The same seed and number of cells give the same draws.
+
+    Returns:
+        Counts, float32 (N_RESAMPLES, n_cells), read-only because the array is cached.
+    """
     generator = np.random.default_rng(seed)
-    drawn = np.empty((RESAMPLES, n_cells), np.float32)
-    for row in drawn:
+    weights = np.empty((N_RESAMPLES, n_cells), np.float32)
+    for row in weights:
         row[:] = np.bincount(generator.integers(0, n_cells, n_cells, np.int32), minlength=n_cells)
-    drawn.flags.writeable = False
-    return drawn
+    weights.flags.writeable = False
+    return weights
 
 
 def cell_numbers(cells: pd.Series) -> tuple[np.ndarray, int]:
-    """A number for each row's cell, in the order of the cells' names (n,), and how many cells there are."""
+    """Number of each row's cell, in the order of the cells' names (n,), and the number of cells."""
     codes, names = pd.factorize(cells, sort=True)
     return codes, len(names)
 
 
-def ratio(parts: np.ndarray, wholes: np.ndarray, weights: np.ndarray) -> Estimate:
-    """Ratio of two sums over cells, such as right images over all images: `parts` and `wholes` are (n_cells,)."""
+def ratio_of_sums(numerators: np.ndarray, denominators: np.ndarray, weights: np.ndarray) -> BootstrapEstimate:
+    """Ratio of two sums over cells, such as correct images over all images.
+
+    Args:
+        numerators: Each cell's part of the upper sum, (n_cells,).
+        denominators: Each cell's part of the lower sum, (n_cells,).
+        weights: Draws of each cell, (N_RESAMPLES, n_cells), see `resample_weights`.
+
+    Returns:
+        The ratio; nan where the lower sum is 0.
+    """
     with np.errstate(invalid="ignore", divide="ignore"):
-        draws = (weights @ parts.astype(np.float32)) / (weights @ wholes.astype(np.float32))
-        return Estimate(float(parts.sum() / wholes.sum()) if wholes.sum() else float("nan"), draws)
+        draws = (weights @ numerators.astype(np.float32)) / (weights @ denominators.astype(np.float32))
+        total = denominators.sum()
+        return BootstrapEstimate(float(numerators.sum() / total) if total else float("nan"), draws)

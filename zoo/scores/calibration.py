@@ -1,4 +1,4 @@
-"""Which temperature does an entry's confidence follow? What is applied already, or what its validation set asks for."""
+"""Temperature scaling of an entry: what its stored probabilities had applied, and what unseen laboratories need."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from zoo.entry import Entry, EntryError, read_predictions
-from zoo.scores import metrics
-from zoo.scores.metrics import AS_STORED, Scaling
+from zoo.scores.predictions import label_arrays
+from zoo.scores.temperature import AS_STORED, MIN_PROBABILITY, Scaling, fit_temperature, scale_probabilities
 
 
 def is_scaled(entry: Entry) -> bool:
@@ -18,10 +18,17 @@ def is_scaled(entry: Entry) -> bool:
 
 
 def scaling_of(entry: Entry) -> Scaling:
-    """How stored probabilities become those before and after temperature scaling.
+    """Exponents that give an entry's probabilities before and after temperature scaling.
 
-    Temperature scaling is Guo et al. 2017, arXiv:1706.04599. Where labels were mapped, it is applied to the mapped
+    A temperature is taken from the entry's config where it has one, else fitted on the entry's stored validation
+    predictions (Guo et al. 2017, arXiv:1706.04599). Where labels were mapped, it is applied to the mapped
     probabilities.
+
+    Args:
+        entry: A published entry.
+
+    Returns:
+        The exponents; AS_STORED where the entry has neither a temperature nor readable validation predictions.
     """
     if entry.config is None:
         return AS_STORED
@@ -34,20 +41,27 @@ def scaling_of(entry: Entry) -> Scaling:
                 table = read_predictions(entry, name)
             except EntryError:
                 continue
-            truth, shares = metrics.arrays(table, benchmark.labels)
-            logits = np.log(np.clip(shares, metrics.TINY, 1))
-            return Scaling(1.0, 1 / metrics.fit_temperature(truth, logits))
+            truth, probabilities = label_arrays(table, benchmark.labels)
+            logits = np.log(np.clip(probabilities, MIN_PROBABILITY, 1))
+            return Scaling(1.0, 1 / fit_temperature(truth, logits))
     return AS_STORED
 
 
-def sure_elsewhere(entry: Entry, probabilities: Mapping[str, float]) -> float | None:
-    """How sure an answer is in a laboratory that the model never saw; None where that was not measured.
+def unseen_laboratory_confidence(entry: Entry, probabilities: Mapping[str, float]) -> float | None:
+    """Confidence to expect if the picture comes from a laboratory that the model was not trained on.
 
-    The highest probability after the temperature that answers of the same recipe asked for in laboratories left out of
-    training.
+    This is the highest probability after the temperature that models of the same recipe needed on laboratories that
+    were held out of their training.
+
+    Args:
+        entry: The entry that answered.
+        probabilities: Its answer, label → probability.
+
+    Returns:
+        A probability; None where the entry has no leave-one-laboratory-out result.
     """
-    found = entry.other_laboratories
-    if found is None:
+    unseen = entry.other_laboratories
+    if unseen is None:
         return None
-    shares = np.array([list(probabilities.values())])
-    return float(metrics.tempered(shares, 1 / found.temperature).max())
+    answer = np.array([list(probabilities.values())])
+    return float(scale_probabilities(answer, 1 / unseen.temperature).max())

@@ -1,8 +1,8 @@
-"""What lies behind a single number? Operating points: ROC, precision–recall, reliability, risk–coverage. Pure numpy.
+"""ROC, precision–recall, reliability and risk–coverage curves, and their areas in every bootstrap resample.
 
-Areas are weighted sums over the distinct scores of the positive images, so that all bootstrap resamples are computed
-at once, and exactly: ties count half (Hanley & McNeil 1982), average precision is the sum over thresholds
-(scikit-learn's `average_precision_score`).
+Areas are weighted sums over the distinct scores of the positive images, so that all resamples are computed at once and
+exactly: ties count half (Hanley & McNeil 1982), average precision is the sum over thresholds (scikit-learn's
+`average_precision_score`).
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import sparse
 
-BINS = 15
+N_BINS = 15  # of confidence
 CHUNK = 256  # resamples at a time: their sums stay in the processor's cache
 
 
 @dataclass(frozen=True)
 class Curve:
-    """Points of a curve with the thresholds they belong to, all (m,), and the area under it."""
+    """Points of a curve, the thresholds they belong to, all (m,), and the area under the curve."""
 
     x: np.ndarray
     y: np.ndarray
@@ -28,7 +28,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Reliability:
-    """Equal bins of confidence (BINS,): images, mean confidence and accuracy; the last two are nan in empty bins."""
+    """Equal bins of confidence (N_BINS,): number of images, mean confidence and accuracy, nan in empty bins."""
 
     images: np.ndarray
     confidence: np.ndarray
@@ -36,75 +36,114 @@ class Reliability:
 
 
 def roc(positive: np.ndarray, score: np.ndarray) -> Curve:
-    """False against true positive rate of `positive` (n,) bool by `score` (n,); the area is nan for one class."""
-    right, wrong, thresholds = _cumulative(positive, score)
-    x, y = _share(wrong), _share(right)
-    area = float(np.trapezoid(y, x)) if right[-1] and wrong[-1] else float("nan")
+    """ROC curve of one class against the rest.
+
+    Args:
+        positive: Whether each image belongs to the class, bool (n,).
+        score: Its score, (n,).
+
+    Returns:
+        x the false positive rate, y the true positive rate; the area is nan if all images are of one class.
+    """
+    true, false, thresholds = _cumulative(positive, score)
+    x, y = _normalised(false), _normalised(true)
+    area = float(np.trapezoid(y, x)) if true[-1] and false[-1] else float("nan")
     return Curve(x, y, thresholds, area)
 
 
 def precision_recall(positive: np.ndarray, score: np.ndarray) -> Curve:
-    """Recall against precision of `positive` (n,) bool by `score` (n,); the area is the average precision."""
-    right, wrong, thresholds = _cumulative(positive, score)
-    called = right + wrong
-    precision = np.divide(right, called, out=np.ones_like(right), where=called > 0)
-    recall = _share(right)
-    area = float((np.diff(recall) * precision[1:]).sum()) if right[-1] else float("nan")
+    """Precision–recall curve of one class against the rest.
+
+    Args:
+        positive: Whether each image belongs to the class, bool (n,).
+        score: Its score, (n,).
+
+    Returns:
+        x the recall, y the precision; the area is the average precision, nan without a positive image.
+    """
+    true, false, thresholds = _cumulative(positive, score)
+    predicted = true + false
+    precision = np.divide(true, predicted, out=np.ones_like(true), where=predicted > 0)
+    recall = _normalised(true)
+    area = float((np.diff(recall) * precision[1:]).sum()) if true[-1] else float("nan")
     return Curve(recall, precision, thresholds, area)
 
 
 def reliability(truth: np.ndarray, probabilities: np.ndarray) -> Reliability:
-    """Confidence against accuracy in equal bins (Guo et al. 2017, arXiv:1706.04599)."""
+    """Confidence against accuracy in equal bins (Guo et al. 2017, arXiv:1706.04599).
+
+    Args:
+        truth: Label numbers, (n,).
+        probabilities: One row an image, (n, K).
+
+    Returns:
+        The bins.
+    """
     bins, gaps = calibration_bins(truth, probabilities)
-    images = np.bincount(bins, minlength=BINS)
-    sums = np.bincount(bins, probabilities.max(1), BINS)
+    images = np.bincount(bins, minlength=N_BINS)
+    sums = np.bincount(bins, probabilities.max(1), N_BINS)
     with np.errstate(invalid="ignore", divide="ignore"):
-        return Reliability(images, sums / images, (sums - np.bincount(bins, gaps, BINS)) / images)
+        return Reliability(images, sums / images, (sums - np.bincount(bins, gaps, N_BINS)) / images)
 
 
 def calibration_bins(truth: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Bin number 0..BINS-1 of each image's confidence, and confidence minus correctness (n,)."""
+    """Bin number 0..N_BINS-1 of each image's confidence (n,), and confidence minus correctness (n,)."""
     confidence = probabilities.max(1)
-    right = probabilities.argmax(1) == truth
-    return np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1), confidence - right
+    correct = probabilities.argmax(1) == truth
+    return np.clip(np.ceil(confidence * N_BINS).astype(int) - 1, 0, N_BINS - 1), confidence - correct
 
 
 def risk_coverage(truth: np.ndarray, probabilities: np.ndarray) -> Curve:
-    """Share of images answered against the share of these that are right, the surest first.
+    """Accuracy of the images that are answered, when only the most confident part of them is.
 
-    The area is the mean accuracy over all coverages: 1 minus AURC (Geifman & El-Yaniv 2017, arXiv:1705.08500). Images
-    of one confidence are answered together.
+    Args:
+        truth: Label numbers, (n,).
+        probabilities: One row an image, (n, K).
+
+    Returns:
+        x the part of the images that is answered, y their accuracy. Images of one confidence are answered together. The
+        area is the mean accuracy over all coverages: 1 minus AURC (Geifman & El-Yaniv 2017, arXiv:1705.08500).
     """
-    right = (probabilities.argmax(1) == truth).astype(float)
+    correct = (probabilities.argmax(1) == truth).astype(float)
     confidence = probabilities.max(1)
     order = np.argsort(-confidence, kind="stable")
     ends = np.append(np.flatnonzero(np.diff(confidence[order])), len(order) - 1)
     answered = (ends + 1) / len(order)
-    accuracy = right[order].cumsum()[ends] / (ends + 1)
+    accuracy = correct[order].cumsum()[ends] / (ends + 1)
     area = float((np.diff(answered, prepend=0) * accuracy).sum())
     return Curve(answered, accuracy, confidence[order][ends], area)
 
 
 @dataclass(frozen=True)
 class _Marks:
-    """The distinct scores of a class's positives, from the top down, as places to count at; each (marks, n_cells).
+    """Images of each cell at the distinct scores (marks) of a class's positives, highest first.
 
-    `hits` positives at each mark, `false` negatives at it or between it and the mark above, `ties` those at it.
+    Attributes:
+        hits: Positives at each mark, (marks, n_cells).
+        false: Negatives at each mark or between it and the mark above, (marks, n_cells).
+        ties: Negatives at exactly each mark, (marks, n_cells).
+        negatives: All negatives, (n_cells,).
     """
 
     hits: sparse.csr_array
     false: sparse.csr_array
     ties: sparse.csr_array
-    negatives: np.ndarray  # of each cell
+    negatives: np.ndarray
 
 
-def areas(
+def resampled_areas(
     positives: np.ndarray, scores: np.ndarray, cells: np.ndarray, weights: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Area under the ROC curve and average precision of K classes in each resample, both (K, RESAMPLES).
+    """Area under the ROC curve and average precision of each class in each resample.
 
-    `positives` is bool (K, n), `scores` (K, n), `cells` the images' cell numbers (n,), `weights` (RESAMPLES, n_cells).
-    Where a resample has no positive or no negative, an area is nan.
+    Args:
+        positives: Whether each image belongs to each class, bool (K, n).
+        scores: Its score for each class, (K, n).
+        cells: Cell numbers, (n,).
+        weights: Draws of each cell, (resamples, n_cells).
+
+    Returns:
+        Both areas, each (K, resamples); nan where a resample has no positive or no negative image.
     """
     marks = [
         _marks(positive, score, cells, weights.shape[1]) for positive, score in zip(positives, scores, strict=True)
@@ -120,37 +159,37 @@ def areas(
 
 def _marks(positive: np.ndarray, score: np.ndarray, cells: np.ndarray, n_cells: int) -> _Marks:
     marks, group = np.unique(-score[positive], return_inverse=True)
-    others, whose = -score[~positive], cells[~positive]
-    place = np.searchsorted(marks, others)  # first mark that is not above the negative
-    seen = place < len(marks)  # the rest lie below every positive: they are beaten by all
-    tied = seen.copy()
-    tied[seen] = marks[place[seen]] == others[seen]
+    negatives, negative_cells = -score[~positive], cells[~positive]
+    place = np.searchsorted(marks, negatives)  # first mark that is not above the negative
+    ranked = place < len(marks)  # the rest lie below every positive, so that every positive beats them
+    tied = ranked.copy()
+    tied[ranked] = marks[place[ranked]] == negatives[ranked]
     return _Marks(
         _sums(group, cells[positive], len(marks), n_cells),
-        _sums(place[seen], whose[seen], len(marks), n_cells),
-        _sums(place[tied], whose[tied], len(marks), n_cells),
-        np.bincount(whose, minlength=n_cells).astype(np.float32),
+        _sums(place[ranked], negative_cells[ranked], len(marks), n_cells),
+        _sums(place[tied], negative_cells[tied], len(marks), n_cells),
+        np.bincount(negative_cells, minlength=n_cells).astype(np.float32),
     )
 
 
 def _areas(marks: _Marks, drawn: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both areas for weights (n_cells, resamples)."""
+    """Both areas (resamples,) for weights (n_cells, resamples)."""
     if not marks.hits.shape[0]:
-        nothing = np.full(drawn.shape[1], np.nan)
-        return nothing, nothing
+        undefined = np.full(drawn.shape[1], np.nan)
+        return undefined, undefined
     hits = marks.hits @ drawn
     true, false = hits.cumsum(0), (marks.false @ drawn).cumsum(0)
-    total, rest = true[-1], marks.negatives @ drawn
-    beaten = (hits * (rest - false)).sum(0)
+    total, negatives = true[-1], marks.negatives @ drawn
+    beaten = (hits * (negatives - false)).sum(0)
     if marks.ties.nnz:
         beaten += (hits * (marks.ties @ drawn)).sum(0) / 2
     with np.errstate(invalid="ignore", divide="ignore"):
         precision = np.divide(true, true + false, out=np.zeros_like(true), where=true > 0)
-        return beaten / (total * rest), (hits * precision).sum(0) / total
+        return beaten / (total * negatives), (hits * precision).sum(0) / total
 
 
 def _sums(groups: np.ndarray, cells: np.ndarray, n_groups: int, n_cells: int) -> sparse.csr_array:
-    """How many images of each cell are in each group (n_groups, n_cells)."""
+    """Number of images of each cell in each group (n_groups, n_cells)."""
     ones = np.ones(len(groups), np.float32)
     return sparse.coo_array((ones, (groups, cells)), shape=(n_groups, n_cells)).tocsr()
 
@@ -159,9 +198,9 @@ def _cumulative(positive: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np
     """Positives and negatives at or above each distinct score, from none to all, and the scores, infinity first."""
     order = np.argsort(-score, kind="stable")
     ends = np.append(np.flatnonzero(np.diff(score[order])), len(order) - 1)
-    right = np.concatenate([[0.0], positive[order].astype(float).cumsum()[ends]])
-    return right, np.concatenate([[0.0], ends + 1.0]) - right, np.concatenate([[np.inf], score[order][ends]])
+    true = np.concatenate([[0.0], positive[order].astype(float).cumsum()[ends]])
+    return true, np.concatenate([[0.0], ends + 1.0]) - true, np.concatenate([[np.inf], score[order][ends]])
 
 
-def _share(counts: np.ndarray) -> np.ndarray:
+def _normalised(counts: np.ndarray) -> np.ndarray:
     return counts / counts[-1] if counts[-1] else np.zeros_like(counts)

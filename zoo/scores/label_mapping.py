@@ -1,7 +1,8 @@
-"""Which of *these* kinds is it? A model's answers among its own labels, as answers among fewer or coarser ones.
+"""Mapping of a model's labels to fewer or coarser labels.
 
-Labels are joined by name: one counts as the other's label of the same name, or as the one that `same` names for it.
-What belongs to none of them is left out and the rest scaled to 1: the answer given that it is one of these.
+Labels are joined by name: a label counts as the wanted label of the same name, or as the one that `synonyms` gives for
+it. Labels that match none of the wanted ones are dropped, and the other probabilities are scaled to sum to 1: the
+answer on the condition that the cell is one of the wanted kinds.
 """
 
 from __future__ import annotations
@@ -11,16 +12,28 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 
-def mapping(labels: Sequence[str], wanted: Sequence[str], same: Mapping[str, str]) -> dict[str, str]:
-    """Label of a model → wanted label, for those that count."""
-    named = {label: same.get(label, label) for label in labels}
+def map_labels(labels: Sequence[str], wanted: Sequence[str], synonyms: Mapping[str, str]) -> dict[str, str]:
+    """Label of a model → wanted label, for the labels that have one."""
+    named = {label: synonyms.get(label, label) for label in labels}
     return {label: name for label, name in named.items() if name in wanted}
 
 
-def among(shares: np.ndarray, labels: Sequence[str], wanted: Sequence[str], same: Mapping[str, str]) -> np.ndarray:
-    """Probabilities (n, len(labels)) as probabilities (n, len(wanted)); where nothing is left, all are alike."""
-    known = mapping(labels, wanted, same)
-    joins = np.array([[known.get(label) == name for name in wanted] for label in labels], shares.dtype)
-    found = shares @ joins
-    total = found.sum(1, keepdims=True)
-    return np.where(total > 0, found / np.where(total > 0, total, 1), 1 / len(wanted)).astype(shares.dtype)
+def map_probabilities(
+    probabilities: np.ndarray, labels: Sequence[str], wanted: Sequence[str], synonyms: Mapping[str, str]
+) -> np.ndarray:
+    """Probabilities over a model's labels as probabilities over the wanted labels.
+
+    Args:
+        probabilities: One row an image, (n, len(labels)).
+        labels: The model's labels.
+        wanted: The labels to answer in.
+        synonyms: Label of the model → wanted label, where the names differ.
+
+    Returns:
+        Probabilities (n, len(wanted)); a row whose wanted labels all had probability 0 becomes uniform.
+    """
+    known = map_labels(labels, wanted, synonyms)
+    joins = np.array([[known.get(label) == name for name in wanted] for label in labels], probabilities.dtype)
+    summed = probabilities @ joins
+    total = summed.sum(1, keepdims=True)
+    return np.where(total > 0, summed / np.where(total > 0, total, 1), 1 / len(wanted)).astype(probabilities.dtype)

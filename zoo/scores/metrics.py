@@ -1,311 +1,406 @@
-"""How good is a model, and how sure are we? Pure numpy on stored predictions; the same for pages and training.
+"""Metrics of stored predictions, with 95 % intervals of a bootstrap over source cells.
 
-Intervals are 95 % intervals of a bootstrap over source cells (`zoo.scores.bootstrap`). Scores are scikit-learn's.
+Pages and training call the same functions. Values agree with scikit-learn's. A metric is one function here, registered
+by a decorator; it then appears in evaluations, tables and pages without another edit:
+
+    @register_confusion_metric("geometric mean of recalls")
+    def geometric_mean(counts: np.ndarray) -> np.ndarray:
+        return class_scores(counts)["recall"].prod(-1) ** (1 / counts.shape[-1])
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-from zoo.scores import bootstrap
-from zoo.scores.bootstrap import UNKNOWN, Estimate, Interval, cell_numbers, percentiles, ratio, resampled
-from zoo.scores.curves import BINS, areas, calibration_bins
-
-AREAS = ("auc", "average_precision")
-TINY = 1e-7  # below half precision's smallest number: a stored zero is not certain
-COVERAGE = 0.8
-
-# what `evaluate` gives, by its name for people
-SCORES = {
-    "accuracy": "accuracy",
-    "balanced_accuracy": "balanced accuracy",
-    "accuracy_by_cell": "accuracy by source cell",
-    "macro_precision": "macro precision",
-    "macro_recall": "macro recall",
-    "macro_f1": "macro F1",
-    "weighted_precision": "weighted precision",
-    "weighted_recall": "weighted recall",
-    "weighted_f1": "weighted F1",
-    "cohen_kappa": "Cohen's kappa",
-    "mcc": "Matthews correlation coefficient",
-    "macro_auc": "macro AUC (ROC)",
-    "macro_average_precision": "macro average precision (PR)",
-    "selective_accuracy": f"accuracy on the surest {COVERAGE:.0%}",
-    "ece": "expected calibration error before scaling",
-    "ece_calibrated": "expected calibration error after scaling",
-    "log_loss": "log loss",
-    "brier": "Brier score",
-}
-LOWER_IS_BETTER = frozenset({"ece", "ece_calibrated", "log_loss", "brier"})
-NO_SHARES = frozenset(
-    {"cohen_kappa", "mcc", "log_loss", "brier", "macro_auc", "macro_average_precision", "corruption_error_alexnet"}
+from zoo.scores.bootstrap import (
+    N_RESAMPLES,
+    BootstrapEstimate,
+    Interval,
+    percentile_interval,
+    ratio_of_sums,
+    resample_weights,
+    wilson_interval,
 )
+from zoo.scores.curves import N_BINS, calibration_bins, resampled_areas
+from zoo.scores.predictions import Predictions, correct_by_cell
+from zoo.scores.temperature import AS_STORED, MIN_PROBABILITY, Scaling, scale_probabilities
+
+COVERAGE = 0.8  # part of the images, the most confident ones, that selective accuracy answers
+
+Compute = Callable[[Predictions], BootstrapEstimate | None]
+ConfusionScore = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
-class Scaling:
-    """Exponents that turn stored probabilities into those before and after temperature scaling.
+class Metric:
+    """A registered metric.
 
-    A temperature T that is already applied makes `before` T and `after` 1; one fitted on validation but not applied
-    makes `before` 1 and `after` 1/T. `after` is None where nobody ever fitted one.
+    Attributes:
+        name: Key of the metric in evaluation.json.
+        title: Its name for people.
+        percent: Whether it is a proportion, which tables give in percent.
+        compute: The estimate from a prediction table; None where the metric does not apply to it.
     """
 
-    before: float = 1.0
-    after: float | None = None
+    name: str
+    title: str
+    percent: bool
+    compute: Compute
 
 
-AS_STORED = Scaling()
+METRICS: dict[str, Metric] = {}  # in the order of tables
+
+
+def register_metric(title: str, percent: bool = True) -> Callable[[Compute], Compute]:
+    """Register a function of a prediction table as a metric under its own name.
+
+    Args:
+        title: Name of the metric for people.
+        percent: Whether it is a proportion, which tables give in percent.
+
+    Returns:
+        A decorator that leaves the function as it is.
+    """
+
+    def register(compute: Compute) -> Compute:
+        name = compute.__name__
+        METRICS[name] = Metric(name, title, percent, compute)
+        return compute
+
+    return register
+
+
+def register_confusion_metric(title: str, percent: bool = True) -> Callable[[ConfusionScore], ConfusionScore]:
+    """Register a function of confusion counts (..., K, K) → (...) as a metric under its own name.
+
+    Args:
+        title: Name of the metric for people.
+        percent: Whether it is a proportion, which tables give in percent.
+
+    Returns:
+        A decorator that leaves the function as it is.
+    """
+
+    def register(score: ConfusionScore) -> ConfusionScore:
+        def compute(predictions: Predictions) -> BootstrapEstimate:
+            counts, drawn = predictions.confusions
+            return BootstrapEstimate(float(score(counts)), score(drawn))
+
+        METRICS[score.__name__] = Metric(score.__name__, title, percent, compute)
+        return score
+
+    return register
 
 
 @dataclass(frozen=True)
 class Report:
-    """All scores of a prediction table, and those of each class: one row a label."""
+    """All scores of a prediction table.
 
-    scores: Mapping[str, Estimate]
+    Attributes:
+        scores: Metric name → estimate, in the order of METRICS.
+        classes: One row a label: precision, recall, f1, auc and average_precision, each with _low and _high, and the
+            number of images and cells.
+    """
+
+    scores: Mapping[str, BootstrapEstimate]
     classes: pd.DataFrame
 
 
-def confusion(truth: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
-    """Counts (classes, classes) int64 from label numbers (n,): row is the true label, column the predicted one."""
-    return np.bincount(truth * classes + predicted, minlength=classes * classes).reshape(classes, classes)
-
-
-def confusion_of(table: pd.DataFrame, labels: Sequence[str]) -> np.ndarray:
-    """Confusion counts (K, K) of a prediction table, in the order of `labels`."""
-    truth, probabilities = arrays(table, labels)
-    return confusion(truth, probabilities.argmax(1), len(labels))
-
-
-def scores(counts: np.ndarray) -> dict[str, np.ndarray]:
-    """Scalar scores of confusion counts (..., K, K), each of shape (...).
-
-    Balanced accuracy and macro recall average over the classes that occur in truth, macro precision and F1 over those
-    that occur in truth or prediction (undefined precision counts as 0), as scikit-learn does. Kappa and MCC are 0 where
-    they are undefined (Cohen 1960; Gorodkin 2004, doi:10.1016/j.compbiolchem.2004.09.006).
-    """
-    counts = np.asarray(counts, float)
-    per_class = class_scores(counts)
-    total, right = counts.sum((-1, -2)), np.trace(counts, axis1=-2, axis2=-1)
-    true, called = counts.sum(-1), counts.sum(-2)
-    seen = (true > 0) | (called > 0)
-    chance = (true * called).sum(-1)
-    spread = np.sqrt((total**2 - (called**2).sum(-1)) * (total**2 - (true**2).sum(-1)))
-    return {
-        "accuracy": _divide(right, total),
-        "balanced_accuracy": _mean(per_class["recall"], true > 0),
-        "macro_precision": _mean(per_class["precision"], seen),
-        "macro_recall": _mean(per_class["recall"], true > 0),
-        "macro_f1": _mean(per_class["f1"], seen),
-        "weighted_precision": _divide((per_class["precision"] * true).sum(-1), total),
-        "weighted_recall": _divide(right, total),
-        "weighted_f1": _divide((per_class["f1"] * true).sum(-1), total),
-        "cohen_kappa": _divide(right * total - chance, total**2 - chance),
-        "mcc": _divide(right * total - chance, spread),
-    }
-
-
-def class_scores(counts: np.ndarray) -> dict[str, np.ndarray]:
-    """Precision, recall and F1 of each class from confusion counts (..., K, K), each (..., K); 0 where undefined."""
-    right = np.diagonal(counts, axis1=-2, axis2=-1)
-    true, called = counts.sum(-1), counts.sum(-2)
-    return {
-        "precision": _divide(right, called),
-        "recall": _divide(right, true),
-        "f1": _divide(2 * right, true + called),
-    }
-
-
 def report(table: pd.DataFrame, labels: Sequence[str], scaling: Scaling = AS_STORED, seed: int = 0) -> Report:
-    """Every score of a prediction table (columns cell, label and one a label), with what the bootstrap drew of it.
+    """Every metric of a prediction table, and the scores of each class.
 
-    Raises ValueError where the table is empty.
+    Args:
+        table: Columns file, cell, label, and one column of probabilities a label.
+        labels: The labels.
+        scaling: How the stored probabilities become those before and after temperature scaling.
+        seed: Seed of the bootstrap.
+
+    Returns:
+        The metrics that apply to the table.
+
+    Raises:
+        ValueError: The table is empty.
     """
     if table.empty:
         raise ValueError("There are no predictions to score.")
-    labels = list(labels)
-    truth, probabilities = arrays(table, labels)
-    cells, n_cells = cell_numbers(table["cell"])
-    weights = resampled(n_cells, seed)
-    counts, drawn = resampled_confusions(table, labels, seed)
-    positives, shares = truth == np.arange(len(labels))[:, None], probabilities.T
-    curves = areas(positives, shares, cells, weights)
-    whole = areas(positives, shares, np.arange(len(truth)), np.ones((1, len(truth)), np.float32))
-    sizes = np.bincount(cells, minlength=n_cells)
-
-    found = count_scores(counts, drawn, n_cells)
-    for name, area, draws in zip((f"macro_{name}" for name in AREAS), whole, curves, strict=True):
-        found[name] = Estimate(float(_known_mean(area)[0]), _known_mean(draws))
-    for name, losses in (("log_loss", log_losses(truth, probabilities)), ("brier", briers(truth, probabilities))):
-        found[name] = ratio(np.bincount(cells, losses, n_cells), sizes, weights)
-    found["selective_accuracy"] = _selective(truth, probabilities, cells, weights)
-    found["ece"] = calibration_error(table, labels, scaling.before, seed)
-    if scaling.after is not None:
-        found["ece_calibrated"] = calibration_error(table, labels, scaling.after, seed)
-    found["accuracy_by_cell"] = accuracy_by_cell(table, labels, seed)
-
-    per_class = {name: (array, class_scores(drawn)[name]) for name, array in class_scores(counts).items()}
-    per_class |= {n: (area[:, 0], draws.T) for n, area, draws in zip(AREAS, whole, curves, strict=True)}
-    ordered = {name: found[name] for name in SCORES if name in found}
-    return Report(ordered, _class_table(table, labels, per_class))
+    predictions = Predictions(table, list(labels), scaling, seed)
+    estimates = {name: metric.compute(predictions) for name, metric in METRICS.items()}
+    return Report({name: e for name, e in estimates.items() if e is not None}, _class_table(predictions))
 
 
 def evaluate(
     table: pd.DataFrame, labels: Sequence[str], scaling: Scaling = AS_STORED, seed: int = 0
 ) -> dict[str, Interval]:
-    """The scores of `report`, with intervals."""
+    """The scores of `report`, as intervals."""
     return {name: estimate.interval for name, estimate in report(table, labels, scaling, seed).scores.items()}
 
 
-def resampled_confusions(table: pd.DataFrame, labels: Sequence[str], seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Confusion counts (K, K) of a prediction table, and those of each resample (RESAMPLES, K, K)."""
-    truth, probabilities = arrays(table, labels)
-    cells, n_cells = cell_numbers(table["cell"])
-    counts = cell_confusions(truth, probabilities.argmax(1), cells, len(labels), n_cells)
-    drawn = resampled(n_cells, seed) @ counts.reshape(n_cells, -1)
-    return counts.sum(0), drawn.reshape(-1, len(labels), len(labels))
+def estimate(
+    table: pd.DataFrame, labels: Sequence[str], name: str, scaling: Scaling = AS_STORED, seed: int = 0
+) -> BootstrapEstimate:
+    """One metric of a prediction table, without the work of the others.
 
+    Args:
+        table: A prediction table.
+        labels: Its labels.
+        name: Name of the metric.
+        scaling: How the stored probabilities become those before and after temperature scaling.
+        seed: Seed of the bootstrap.
 
-def count_scores(counts: np.ndarray, drawn: np.ndarray, n_cells: int) -> dict[str, Estimate]:
-    """`scores` of what `resampled_confusions` gives for `n_cells` cells."""
-    value, draws = scores(counts), scores(drawn)
-    found = {name: Estimate(float(value[name]), draws[name]) for name in value}
-    return found | {"accuracy": _never_certain(found["accuracy"], n_cells)}
+    Returns:
+        The estimate.
 
-
-def calibration_error(table: pd.DataFrame, labels: Sequence[str], exponent: float = 1.0, seed: int = 0) -> Estimate:
-    """Expected calibration error of probabilities raised to `exponent`; what resampling adds is taken off its draws.
-
-    An absolute difference grows with noise, so that a resample's error lies above the sample's own (bias-corrected
-    bootstrap, Efron & Tibshirani 1993, chapter 10).
+    Raises:
+        KeyError: There is no such metric, or it does not apply to the table.
     """
-    truth, probabilities = arrays(table, labels)
-    cells, n_cells = cell_numbers(table["cell"])
-    weights = resampled(n_cells, seed)
-    bins, gaps = calibration_bins(truth, tempered(probabilities, exponent))
-    sums = np.bincount(cells * BINS + bins, gaps, n_cells * BINS).reshape(n_cells, BINS)
-    sizes = np.bincount(cells, minlength=n_cells).astype(np.float32)
-    drawn = np.abs(weights @ sums.astype(np.float32)).sum(1) / (weights @ sizes)
-    value = float(np.abs(sums.sum(0)).sum() / len(truth))
-    return Estimate(value, (drawn - drawn.mean() + value).clip(0, 1))
+    found = METRICS[name].compute(Predictions(table, list(labels), scaling, seed))
+    if found is None:
+        raise KeyError(name)
+    return found
 
 
-def accuracy_by_cell(table: pd.DataFrame, labels: Sequence[str], seed: int = 0) -> Estimate:
-    """Accuracy over source cells, each called by its images' mean probability; cells of unknown source are left out."""
-    right = called_by_cell(table, labels)
-    if right.empty:
-        return Estimate(float("nan"), np.full(bootstrap.RESAMPLES, np.nan))
-    hits = right.to_numpy(np.float32)
-    estimate = Estimate(float(hits.mean()), resampled(len(hits), seed) @ hits / len(hits))
-    return _never_certain(estimate, len(hits))
+def as_dict(intervals: Mapping[str, Interval]) -> dict[str, dict[str, float]]:
+    """Intervals in the form of evaluation.json; undefined values are dropped."""
+    return {
+        name: {"value": i.value, "low": i.low, "high": i.high} for name, i in intervals.items() if np.isfinite(i.value)
+    }
 
 
-def called_by_cell(table: pd.DataFrame, labels: Sequence[str]) -> pd.Series:
-    """Whether the mean probability of each source cell's images calls it rightly, by the cell's name."""
-    known = table[~table["cell"].str.startswith(UNKNOWN)]
-    grouped = known.groupby("cell", sort=True)
-    called = np.array(list(labels))[grouped[list(labels)].mean().to_numpy().argmax(1)] if len(known) else []
-    return grouped["label"].first() == called
+def class_scores(counts: np.ndarray) -> dict[str, np.ndarray]:
+    """Precision, recall and F1 of each class.
+
+    Args:
+        counts: Confusion counts (..., K, K), row the true label, column the predicted one.
+
+    Returns:
+        `precision`, `recall` and `f1`, each (..., K); 0 where undefined.
+    """
+    correct = np.diagonal(counts, axis1=-2, axis2=-1)
+    true, predicted = counts.sum(-1), counts.sum(-2)
+    return {
+        "precision": _divide(correct, predicted),
+        "recall": _divide(correct, true),
+        "f1": _divide(2 * correct, true + predicted),
+    }
 
 
-def arrays(table: pd.DataFrame, labels: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Label numbers (n,) and probabilities (n, K) float64 of a prediction table, labels joined by name."""
-    return pd.Index(labels).get_indexer(table["label"]), table[list(labels)].to_numpy(np.float64)
+@register_metric("accuracy")
+def accuracy(predictions: Predictions) -> BootstrapEstimate:
+    """Correct images over all images."""
+    counts, drawn = (np.asarray(c, float) for c in predictions.confusions)
+    value, draws = (_divide(_correct(c), c.sum((-1, -2))) for c in (counts, drawn))
+    return _with_exact_ends(BootstrapEstimate(float(value), draws), predictions.n_cells)
 
 
-def cell_confusions(
-    truth: np.ndarray, predicted: np.ndarray, cells: np.ndarray, classes: int, n_cells: int
-) -> np.ndarray:
-    """Confusion counts of each source cell, float32 (n_cells, classes, classes)."""
-    flat = (cells * classes + truth) * classes + predicted
-    counts = np.bincount(flat, minlength=n_cells * classes * classes)
-    return counts.reshape(n_cells, classes, classes).astype(np.float32)
+@register_confusion_metric("balanced accuracy")
+def balanced_accuracy(counts: np.ndarray) -> np.ndarray:
+    """Mean recall over the classes that occur in truth."""
+    return _mean(class_scores(counts)["recall"], counts.sum(-1) > 0)
+
+
+@register_metric("accuracy by source cell")
+def accuracy_by_cell(predictions: Predictions) -> BootstrapEstimate:
+    """Correct source cells over all of known source, each predicted by its images' mean probability."""
+    correct = correct_by_cell(predictions.table, predictions.labels)
+    if correct.empty:
+        return BootstrapEstimate(float("nan"), np.full(N_RESAMPLES, np.nan))
+    hits = correct.to_numpy(np.float32)
+    draws = resample_weights(len(hits), predictions.seed) @ hits / len(hits)
+    return _with_exact_ends(BootstrapEstimate(float(hits.mean()), draws), len(hits))
+
+
+@register_confusion_metric("macro precision")
+def macro_precision(counts: np.ndarray) -> np.ndarray:
+    """Mean precision over the classes that occur in truth or prediction; undefined precision counts as 0."""
+    return _mean(class_scores(counts)["precision"], _occurs(counts))
+
+
+@register_confusion_metric("macro recall")
+def macro_recall(counts: np.ndarray) -> np.ndarray:
+    """Mean recall over the classes that occur in truth: the same as balanced accuracy."""
+    return balanced_accuracy(counts)
+
+
+@register_confusion_metric("macro F1")
+def macro_f1(counts: np.ndarray) -> np.ndarray:
+    """Mean F1 over the classes that occur in truth or prediction."""
+    return _mean(class_scores(counts)["f1"], _occurs(counts))
+
+
+@register_confusion_metric("weighted precision")
+def weighted_precision(counts: np.ndarray) -> np.ndarray:
+    """Mean precision, each class weighted by its true images."""
+    return _weighted(class_scores(counts)["precision"], counts)
+
+
+@register_confusion_metric("weighted recall")
+def weighted_recall(counts: np.ndarray) -> np.ndarray:
+    """Mean recall, each class weighted by its true images: the same as accuracy."""
+    return _divide(_correct(counts), counts.sum((-1, -2)))
+
+
+@register_confusion_metric("weighted F1")
+def weighted_f1(counts: np.ndarray) -> np.ndarray:
+    """Mean F1, each class weighted by its true images."""
+    return _weighted(class_scores(counts)["f1"], counts)
+
+
+@register_confusion_metric("Cohen's kappa", percent=False)
+def cohen_kappa(counts: np.ndarray) -> np.ndarray:
+    """Agreement beyond chance (Cohen 1960); 0 where undefined."""
+    total, correct, chance = _agreement(counts)
+    return _divide(correct * total - chance, total**2 - chance)
+
+
+@register_confusion_metric("Matthews correlation coefficient", percent=False)
+def mcc(counts: np.ndarray) -> np.ndarray:
+    """Matthews correlation of K classes (Gorodkin 2004, doi:10.1016/j.compbiolchem.2004.09.006); 0 where undefined."""
+    total, correct, chance = _agreement(counts)
+    true, predicted = np.asarray(counts, float).sum(-1), np.asarray(counts, float).sum(-2)
+    spread = np.sqrt((total**2 - (predicted**2).sum(-1)) * (total**2 - (true**2).sum(-1)))
+    return _divide(correct * total - chance, spread)
+
+
+@register_metric("macro AUC (ROC)", percent=False)
+def macro_auc(predictions: Predictions) -> BootstrapEstimate:
+    """Mean area under the ROC curves, one class against the rest, over the classes where it is defined."""
+    return predictions.once(_areas)["auc"].mean()
+
+
+@register_metric("macro average precision (PR)", percent=False)
+def macro_average_precision(predictions: Predictions) -> BootstrapEstimate:
+    """Mean average precision, one class against the rest, over the classes where it is defined."""
+    return predictions.once(_areas)["average_precision"].mean()
+
+
+@register_metric(f"accuracy on the surest {COVERAGE:.0%}")
+def selective_accuracy(predictions: Predictions) -> BootstrapEstimate:
+    """Accuracy of the images whose confidence reaches that of the most confident COVERAGE; the threshold is fixed."""
+    confidence = predictions.probabilities.max(1)
+    answered = confidence >= np.quantile(confidence, 1 - COVERAGE)
+    correct = answered & (predictions.predicted == predictions.truth)
+    found = ratio_of_sums(predictions.sum_by_cell(correct), predictions.sum_by_cell(answered), predictions.weights)
+    return _with_exact_ends(found, len(np.unique(predictions.cells[answered])))
+
+
+@register_metric("expected calibration error before scaling")
+def ece(predictions: Predictions) -> BootstrapEstimate:
+    """Expected calibration error before temperature scaling."""
+    return _calibration_error(predictions, predictions.scaling.before)
+
+
+@register_metric("expected calibration error after scaling")
+def ece_calibrated(predictions: Predictions) -> BootstrapEstimate | None:
+    """Expected calibration error after temperature scaling; None where no temperature was fitted."""
+    after = predictions.scaling.after
+    return None if after is None else _calibration_error(predictions, after)
+
+
+@register_metric("log loss", percent=False)
+def log_loss(predictions: Predictions) -> BootstrapEstimate:
+    """Mean negative log of the true label's probability, nats."""
+    losses = log_losses(predictions.truth, predictions.probabilities)
+    return ratio_of_sums(predictions.sum_by_cell(losses), predictions.images_per_cell, predictions.weights)
+
+
+@register_metric("Brier score", percent=False)
+def brier(predictions: Predictions) -> BootstrapEstimate:
+    """Mean squared distance of the probabilities from the truth, over all classes, 0 to 2 (Brier 1950)."""
+    losses = ((predictions.probabilities - np.eye(len(predictions.labels))[predictions.truth]) ** 2).sum(1)
+    return ratio_of_sums(predictions.sum_by_cell(losses), predictions.images_per_cell, predictions.weights)
 
 
 def log_losses(truth: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     """Negative log of each image's true-label probability, nats (n,)."""
-    return -np.log(np.clip(probabilities[np.arange(len(truth)), truth], TINY, 1))
+    return -np.log(np.clip(probabilities[np.arange(len(truth)), truth], MIN_PROBABILITY, 1))
 
 
-def briers(truth: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """Brier score of each image over all classes, 0..2 (n,). Brier 1950."""
-    return ((probabilities - np.eye(probabilities.shape[1])[truth]) ** 2).sum(1)
+def _calibration_error(predictions: Predictions, exponent: float) -> BootstrapEstimate:
+    """Expected calibration error of probabilities raised to `exponent` (Guo et al. 2017, arXiv:1706.04599).
 
-
-def tempered(probabilities: np.ndarray, exponent: float) -> np.ndarray:
-    """Softmax of `exponent` times the logarithm of probabilities (n, K): temperature 1/exponent."""
-    if exponent == 1:
-        return probabilities
-    logits = exponent * np.log(np.clip(probabilities, TINY, 1))
-    raised = np.exp(logits - logits.max(1, keepdims=True))
-    return raised / raised.sum(1, keepdims=True)
-
-
-def differential_count(called: Sequence[str], labels: Sequence[str]) -> pd.DataFrame:
-    """Count, share and its 95 % Wilson interval of every label among the labels `called`; one row a label."""
-    rows = []
-    for label in labels:
-        count = sum(name == label for name in called)
-        share = bootstrap.proportion(count, len(called))
-        rows.append({"label": label, "count": count, "share": share.value, "low": share.low, "high": share.high})
-    return pd.DataFrame(rows)
-
-
-def fit_temperature(truth: np.ndarray, logits: np.ndarray, weights: np.ndarray | None = None) -> float:
-    """Temperature that minimises log loss of logits (n, K) on validation data (Guo et al. 2017, arXiv:1706.04599).
-
-    `weights` (n,) tell how much each row counts; None: all alike.
+    An absolute difference grows with noise, so that a resample's error lies above the sample's own. The draws are
+    therefore shifted to have the sample's value as their mean (bias-corrected bootstrap, Efron & Tibshirani 1993,
+    chapter 10).
     """
-    # a network that memorised its few cells, or one nearest neighbour, is sure of itself beyond measure
-    grid = np.geomspace(0.25, 32, 601)
-    scaled = logits[None] / grid[:, None, None]
-    top = scaled.max(-1, keepdims=True)
-    normal = np.log(np.exp(scaled - top).sum(-1)) + top[..., 0]
-    losses = np.average(normal - scaled[:, np.arange(len(truth)), truth], axis=1, weights=weights)
-    return float(grid[losses.argmin()])
+    truth, cells, n_cells = predictions.truth, predictions.cells, predictions.n_cells
+    bins, gaps = calibration_bins(truth, scale_probabilities(predictions.probabilities, exponent))
+    sums = np.bincount(cells * N_BINS + bins, gaps, n_cells * N_BINS).reshape(n_cells, N_BINS)
+    sizes = predictions.images_per_cell.astype(np.float32)
+    draws = np.abs(predictions.weights @ sums.astype(np.float32)).sum(1) / (predictions.weights @ sizes)
+    value = float(np.abs(sums.sum(0)).sum() / len(truth))
+    return BootstrapEstimate(value, (draws - draws.mean() + value).clip(0, 1))
 
 
-def as_dict(found: Mapping[str, Interval]) -> dict[str, dict[str, float]]:
-    """Intervals as evaluation.json keeps them; scores that are undefined are left out."""
-    return {name: {"value": i.value, "low": i.low, "high": i.high} for name, i in found.items() if np.isfinite(i.value)}
+@dataclass(frozen=True)
+class _ClassAreas:
+    """An area of each class: from the sample (K,) and from each resample (K, N_RESAMPLES)."""
+
+    values: np.ndarray
+    draws: np.ndarray
+
+    def mean(self) -> BootstrapEstimate:
+        """Mean over the classes whose area is defined; nan where none is."""
+        return BootstrapEstimate(float(_defined_mean(self.values[:, None])[0]), _defined_mean(self.draws))
 
 
-def _never_certain(estimate: Estimate, n_cells: int) -> Estimate:
-    """Where no cell (or every cell) went wrong the bootstrap draws nothing else; Wilson's interval over cells then."""
-    if estimate.value not in (0.0, 1.0):
-        return estimate
-    return Estimate(estimate.value, estimate.draws, bootstrap.proportion(round(estimate.value * n_cells), n_cells))
+def _areas(predictions: Predictions) -> dict[str, _ClassAreas]:
+    """Area under the ROC curve (`auc`) and `average_precision` of each class against the rest."""
+    positives = predictions.truth == np.arange(len(predictions.labels))[:, None]
+    scores, n = predictions.probabilities.T, len(predictions.truth)
+    sample = resampled_areas(positives, scores, np.arange(n), np.ones((1, n), np.float32))
+    drawn = resampled_areas(positives, scores, predictions.cells, predictions.weights)
+    named = zip(("auc", "average_precision"), sample, drawn, strict=True)
+    return {name: _ClassAreas(values[:, 0], draws) for name, values, draws in named}
 
 
-def _selective(truth: np.ndarray, probabilities: np.ndarray, cells: np.ndarray, weights: np.ndarray) -> Estimate:
-    """Accuracy at or above the confidence that the surest COVERAGE of the images reach; the threshold is held fixed."""
-    confidence = probabilities.max(1)
-    answered = confidence >= np.quantile(confidence, 1 - COVERAGE)
-    right = answered & (probabilities.argmax(1) == truth)
-    n_cells = weights.shape[1]
-    estimate = ratio(np.bincount(cells, right, n_cells), np.bincount(cells, answered, n_cells), weights)
-    return _never_certain(estimate, len(np.unique(cells[answered])))
-
-
-def _class_table(
-    table: pd.DataFrame, labels: list[str], found: Mapping[str, tuple[np.ndarray, np.ndarray]]
-) -> pd.DataFrame:
+def _class_table(predictions: Predictions) -> pd.DataFrame:
+    counts, drawn = (class_scores(c) for c in predictions.confusions)
+    columns = {name: (counts[name], drawn[name]) for name in counts}
+    columns |= {name: (area.values, area.draws.T) for name, area in predictions.once(_areas).items()}
     rows = []
-    for number, label in enumerate(labels):
+    for number, label in enumerate(predictions.labels):
         row: dict[str, object] = {"label": label}
-        for name, (values, draws) in found.items():
-            interval = percentiles(values[number], draws[:, number])
+        for name, (values, draws) in columns.items():
+            interval = percentile_interval(values[number], draws[:, number])
             row |= {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
-        mine = table[table["label"] == label]
-        rows.append(row | {"images": len(mine), "cells": mine["cell"].nunique()})
+        images = predictions.table[predictions.table["label"] == label]
+        rows.append(row | {"images": len(images), "cells": images["cell"].nunique()})
     return pd.DataFrame(rows)
 
 
-def _known_mean(values: np.ndarray) -> np.ndarray:
-    """Mean (n,) over the classes (K, n) whose area is defined; nan where none is."""
+def _with_exact_ends(found: BootstrapEstimate, n_cells: int) -> BootstrapEstimate:
+    """Wilson's interval over cells where none or all are correct, because every bootstrap draw is the same then."""
+    if found.value not in (0.0, 1.0):
+        return found
+    return BootstrapEstimate(found.value, found.draws, wilson_interval(round(found.value * n_cells), n_cells))
+
+
+def _correct(counts: np.ndarray) -> np.ndarray:
+    return np.trace(counts, axis1=-2, axis2=-1)
+
+
+def _occurs(counts: np.ndarray) -> np.ndarray:
+    """Whether each class occurs in truth or prediction (..., K)."""
+    return (counts.sum(-1) > 0) | (counts.sum(-2) > 0)
+
+
+def _agreement(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Number of images, correct images, and total² times the agreement expected by chance, each (...)."""
+    counts = np.asarray(counts, float)
+    return counts.sum((-1, -2)), _correct(counts), (counts.sum(-1) * counts.sum(-2)).sum(-1)
+
+
+def _weighted(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Mean (...) of class values (..., K), weighted by the true images of each class."""
+    return _divide((values * counts.sum(-1)).sum(-1), counts.sum((-1, -2)))
+
+
+def _defined_mean(values: np.ndarray) -> np.ndarray:
+    """Mean (n,) over the classes (K, n) whose value is defined; nan where none is."""
     known = np.isfinite(values)
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(known, values, 0).sum(0) / known.sum(0)

@@ -22,7 +22,7 @@ from torch import nn
 
 from zoo.entry import EntryError
 from zoo.files import atomic_path
-from zoo.scores.metrics import TINY
+from zoo.scores.temperature import MIN_PROBABILITY
 
 MAX_BYTES = 200_000_000  # unpacked
 NEIGHBOURS = "neighbours.parquet"  # beside the head of a k-nearest-neighbours entry
@@ -74,7 +74,7 @@ class ClassicalHeadModel(nn.Module):
         # the client's threads already use every core
         with threadpool_limits(1):
             found[:, self.classifier.classes_] = self.classifier.predict_proba(vector.float().cpu().numpy())
-        return torch.from_numpy(np.log(found.clip(TINY, 1))).float().to(vector.device)
+        return torch.from_numpy(np.log(found.clip(MIN_PROBABILITY, 1))).float().to(vector.device)
 
     def nearest(self, vector: torch.Tensor, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Rows and distances (count,) of the training pictures nearest to one vector (1, d), for k nearest neighbours.

@@ -18,7 +18,7 @@ from zoo.attribution.concepts import Concepts, factorise, judge
 from zoo.attribution.faithfulness import Ask, Faithfulness, faithfulness
 from zoo.entry import WEIGHTS, Entry, EntryError
 from zoo.imaging.preprocess import augmented_views, place_map, region_of
-from zoo.scores.calibration import sure_elsewhere
+from zoo.scores.calibration import unseen_laboratory_confidence
 from zoo.serving.engine import (
     BATCH_SIZE,
     BATCH_WAIT,
@@ -167,7 +167,7 @@ class Runtime:
         labels = entry.labels
         best = int(answer.probabilities.argmax())
         shares = {label: float(p) for label, p in zip(labels, answer.probabilities, strict=True)}
-        sure = sure_elsewhere(entry, shares)
+        sure = unseen_laboratory_confidence(entry, shares)
         return Prediction(labels[best], shares[labels[best]], shares, answer.seconds, answer.distance, sure)
 
     def classify(self, entry: Entry, image: Image.Image) -> Prediction:

@@ -99,7 +99,7 @@ def test_errors_come_surest_first_and_only_where_the_first_is_right():
         return made.assign(file=[f"{i}.png" for i in range(len(made))], cell=["1", "2", "3"], label="a")
 
     right, wrong = table([[0.9, 0.1], [0.9, 0.1], [0.2, 0.8]]), table([[0.4, 0.6], [0.1, 0.9], [0.3, 0.7]])
-    assert significance.errors(wrong, ["a", "b"])["file"].tolist() == ["1.png", "2.png", "0.png"]
-    assert significance.only_first_right(right, wrong, ["a", "b"])["file"].tolist() == ["1.png", "0.png"]
+    assert significance.misclassified(wrong, ["a", "b"])["file"].tolist() == ["1.png", "2.png", "0.png"]
+    assert significance.only_first_correct(right, wrong, ["a", "b"])["file"].tolist() == ["1.png", "0.png"]
     with pytest.raises(ValueError, match="different pictures"):
-        significance.only_first_right(right, wrong.assign(file=["x", "y", "z"]), ["a", "b"])
+        significance.only_first_correct(right, wrong.assign(file=["x", "y", "z"]), ["a", "b"])

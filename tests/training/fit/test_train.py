@@ -25,6 +25,7 @@ from zoo.benchmarks import scoring
 from zoo.entry import read_entry, read_history, read_predictions
 from zoo.scores import metrics
 from zoo.scores.calibration import scaling_of
+from zoo.scores.predictions import confusion, label_arrays
 from zoo.serving.batch import classify_files
 from zoo.serving.runtime import Runtime
 from zoo.sources.runs import list_runs
@@ -129,8 +130,8 @@ def test_every_figure_recomputes_from_the_predictions(trained):
     card = (trained / "README.md").read_text()
     for name, benchmark in entry.evaluation.benchmarks.items():
         table = read_predictions(entry, name)
-        truth, shares = metrics.arrays(table, LABELS)
-        assert metrics.confusion(truth, shares.argmax(1), 4).tolist() == benchmark.confusion
+        truth, shares = label_arrays(table, LABELS)
+        assert confusion(truth, shares.argmax(1), 4).tolist() == benchmark.confusion
         found = metrics.as_dict(scoring.intervals(scoring.score(table, LABELS, scaling_of(entry))))
         assert found == {metric: value.model_dump() for metric, value in benchmark.metrics.items()}
         if benchmark.role == "test":

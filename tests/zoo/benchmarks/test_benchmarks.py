@@ -13,7 +13,7 @@ from zoo import benchmarks
 from zoo.benchmarks import BenchmarkSet, Definition, corruptions, get_benchmark, robustness, scoring
 from zoo.data import DataError
 from zoo.imaging.localise import find_cell
-from zoo.scores.metrics import AS_STORED
+from zoo.scores.temperature import AS_STORED
 
 EIGHT = ["basophil", "eosinophil", "erythroblast", "ig", "lymphocyte", "monocyte", "neutrophil", "platelet"]
 
@@ -134,7 +134,7 @@ def test_corruption_errors_are_balanced_errors_against_those_of_alexnet():
         assert estimate.interval.low <= estimate.value <= estimate.interval.high
         means.setdefault(kind, []).append(estimate.value)
     clean = means.pop(corruptions.CLEAN)[0]
-    summary = robustness.summary(found)
+    summary = scoring.score(table, LABELS, AS_STORED).scores
     by_alexnet = [np.mean(v) / corruptions.KINDS[kind].alexnet for kind, v in means.items()]
     lost = [(np.mean(v) - clean) / (corruptions.KINDS[k].alexnet - corruptions.ALEXNET_CLEAN) for k, v in means.items()]
     assert summary["corruption_error"].value == pytest.approx(np.mean([np.mean(v) for v in means.values()]))

@@ -23,6 +23,7 @@ from zoo.benchmarks import CROSS_VALIDATION, LEFT_OUT, scoring
 from zoo.entry import CARD, read_history, read_predictions
 from zoo.scores import metrics
 from zoo.scores.calibration import scaling_of
+from zoo.scores.predictions import confusion, label_arrays
 from zoo.serving.runtime import Runtime, methods_for
 from zoo.sources.catalogue import BUILTIN, FolderSource, list_entries
 
@@ -73,8 +74,8 @@ def test_figures_recompute_from_predictions_and_stand_on_the_card(entry):
     stated = yaml.safe_load(re.match(r"---\n(.*?)\n---", card, re.DOTALL)[1])["model-index"][0]["results"]
     for name, benchmark in entry.evaluation.benchmarks.items():
         table = read_predictions(entry, name)
-        truth, shares = metrics.arrays(table, benchmark.labels)
-        counts = metrics.confusion(truth, shares.argmax(1), len(benchmark.labels))
+        truth, shares = label_arrays(table, benchmark.labels)
+        counts = confusion(truth, shares.argmax(1), len(benchmark.labels))
         assert counts.tolist() == benchmark.confusion
         assert len(table) == benchmark.n_images
         found = metrics.as_dict(scoring.intervals(scoring.score(table, benchmark.labels, scaling_of(entry))))

@@ -15,10 +15,13 @@ from sklearn import metrics as sk
 from torchmetrics.classification import MulticlassAUROC, MulticlassCalibrationError
 
 from tests.making import LABELS, make_predictions
+from zoo.benchmarks import robustness, scoring
 from zoo.scores import bootstrap, curves, metrics, significance
+from zoo.scores.predictions import confusion, differential_count, label_arrays
+from zoo.scores.temperature import Scaling, fit_temperature, scale_probabilities
 
 TABLE = make_predictions(3)
-TRUTH, SHARES = metrics.arrays(TABLE, LABELS)
+TRUTH, SHARES = label_arrays(TABLE, LABELS)
 CALLED = SHARES.argmax(1)
 FOUND = metrics.evaluate(TABLE, LABELS)
 
@@ -117,7 +120,7 @@ def test_curves_and_areas_are_those_of_scikit_learn(made):
     for k in range(shares.shape[1]):
         positive, score = truth == k, shares[:, k]
         area, precision = (
-            float(a[0, 0]) for a in curves.areas(positive[None], score[None], np.arange(len(truth)), once)
+            float(a[0, 0]) for a in curves.resampled_areas(positive[None], score[None], np.arange(len(truth)), once)
         )
         if positive.any():
             curve = curves.precision_recall(positive, score)
@@ -144,7 +147,9 @@ def test_areas_in_a_resample_are_those_of_the_images_repeated(made):
     truth, shares = made
     drawn = np.random.default_rng(0).integers(0, 3, (3, len(truth)))
     positive, score = truth == 0, shares[:, 0]
-    roc, precision = curves.areas(positive[None], score[None], np.arange(len(truth)), drawn.astype(np.float32))
+    roc, precision = curves.resampled_areas(
+        positive[None], score[None], np.arange(len(truth)), drawn.astype(np.float32)
+    )
     for row, area, mean in zip(drawn, roc[0], precision[0], strict=True):
         again, scores = np.repeat(positive, row), np.repeat(score, row)
         if again.any() and not again.all():
@@ -161,7 +166,7 @@ def test_calibration_error_and_macro_auc_are_those_of_torchmetrics(classes, coun
     table = table_of(truth, shares)
     found = metrics.report(table, list(table.columns[3:])).scores
     tensors = torch.tensor(shares), torch.tensor(truth)
-    error = MulticlassCalibrationError(classes, n_bins=curves.BINS, norm="l1")(*tensors)
+    error = MulticlassCalibrationError(classes, n_bins=curves.N_BINS, norm="l1")(*tensors)
     assert found["ece"].value == pytest.approx(float(error), abs=1e-5)
     if len(np.unique(truth)) == classes:
         area = MulticlassAUROC(classes, average="macro", thresholds=None)(*tensors)
@@ -184,15 +189,16 @@ def test_one_image_and_perfect_answers():
 
 
 def test_every_score_has_a_name_for_people():
-    full = metrics.evaluate(TABLE, LABELS, metrics.Scaling(1.5, 1.0))
-    assert list(full) == list(metrics.SCORES)
-    assert set(FOUND) == set(metrics.SCORES) - {"ece_calibrated"}
+    full = metrics.evaluate(TABLE, LABELS, Scaling(1.5, 1.0))
+    assert list(full) == [name for name in scoring.METRICS if name not in robustness.METRIC_NAMES]
+    assert set(FOUND) == set(full) - {"ece_calibrated"}
+    assert all(metric.title for metric in scoring.METRICS.values())
     for name, interval in full.items():
         assert interval.low < interval.value <= interval.high, name
 
 
 def test_confusion_has_truth_in_rows():
-    counts = metrics.confusion(TRUTH, CALLED, 4)
+    counts = confusion(TRUTH, CALLED, 4)
     assert (counts == sk.confusion_matrix(TRUTH, CALLED, labels=range(4))).all()
     per_class = metrics.class_scores(counts)
     expected = sk.precision_recall_fscore_support(TRUTH, CALLED)
@@ -224,13 +230,13 @@ def test_copies_of_a_cell_narrow_no_interval():
 def test_the_interval_covers_the_truth_where_that_of_images_does_not():
     """150 cells of 1 to 15 copies that go right or wrong nearly together: what 95 % of intervals should hold is 0.8."""
     runs, by_cell, by_image = 1500, 0, 0
-    weights, mean = bootstrap.resampled(150), 0.8
+    weights, mean = bootstrap.resample_weights(150), 0.8
     for seed in range(runs):
         random = np.random.default_rng(seed)
         sizes = random.integers(1, 16, 150)
         chance = random.beta(0.8, 0.2, 150)  # a cell's own chance: 0.8 in the mean, mostly near 0 or 1
         right = random.binomial(sizes, chance)
-        interval = bootstrap.ratio(right, sizes, weights).interval
+        interval = bootstrap.ratio_of_sums(right, sizes, weights).interval
         by_cell += interval.low <= mean <= interval.high
         share, images = right.sum() / sizes.sum(), sizes.sum()
         half = 1.96 * np.sqrt(share * (1 - share) / images)
@@ -247,8 +253,8 @@ def test_cells_are_called_by_their_mean():
 
 def test_cells_of_unknown_source_are_left_out_of_the_score_by_cell():
     odd = TABLE.assign(cell=["unknown-1", *TABLE["cell"].iloc[1:]])
-    left = metrics.accuracy_by_cell(TABLE.iloc[1:], LABELS).value
-    assert metrics.accuracy_by_cell(odd, LABELS).value == pytest.approx(left)
+    left = metrics.estimate(TABLE.iloc[1:], LABELS, "accuracy_by_cell").value
+    assert metrics.estimate(odd, LABELS, "accuracy_by_cell").value == pytest.approx(left)
     nobody = TABLE.assign(cell=[f"unknown-{n}" for n in range(len(TABLE))])
     assert "accuracy_by_cell" not in metrics.as_dict(metrics.evaluate(nobody, LABELS))
 
@@ -262,10 +268,10 @@ def test_labels_are_joined_by_name():
 def test_calibration_error_of_known_confidence_before_and_after_scaling():
     table = table_of(np.array([0] * 70 + [1] * 30), np.tile([0.9, 0.1], (100, 1)))
     logit = np.log(0.7 / 0.3) / np.log(0.9 / 0.1)  # what makes 0.9 of 0.7
-    found = metrics.evaluate(table, ["k0", "k1"], metrics.Scaling(before=1.0, after=logit))
+    found = metrics.evaluate(table, ["k0", "k1"], Scaling(before=1.0, after=logit))
     assert found["ece"].value == pytest.approx(0.2)
     assert found["ece_calibrated"].value == pytest.approx(0, abs=1e-6)
-    bars = curves.reliability(*metrics.arrays(table, ["k0", "k1"]))
+    bars = curves.reliability(*label_arrays(table, ["k0", "k1"]))
     assert bars.images.sum() == bars.images[13] == 100
     assert (bars.confidence[13], bars.accuracy[13]) == pytest.approx((0.9, 0.7))
     assert np.isnan(bars.accuracy[0])
@@ -277,7 +283,7 @@ def test_an_applied_temperature_is_undone():
     def softmax(values):
         return np.exp(values) / np.exp(values).sum(1, keepdims=True)
 
-    assert np.allclose(metrics.tempered(softmax(logits / 2), 2.0), softmax(logits), atol=1e-6)
+    assert np.allclose(scale_probabilities(softmax(logits / 2), 2.0), softmax(logits), atol=1e-6)
 
 
 def test_temperature_is_found():
@@ -285,8 +291,8 @@ def test_temperature_is_found():
     logits = random.normal(0, 2, (4000, 4))
     shares = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     truth = (random.random((4000, 1)) > shares.cumsum(1)).sum(1).clip(0, 3)
-    assert metrics.fit_temperature(truth, logits * 2.0) == pytest.approx(2.0, rel=0.1)
-    assert metrics.fit_temperature(truth, logits * 12.0) == pytest.approx(12.0, rel=0.1)
+    assert fit_temperature(truth, logits * 2.0) == pytest.approx(2.0, rel=0.1)
+    assert fit_temperature(truth, logits * 12.0) == pytest.approx(12.0, rel=0.1)
 
 
 def test_the_surest_are_answered_first():
@@ -298,7 +304,7 @@ def test_the_surest_are_answered_first():
 
 
 def test_differential_count():
-    found = metrics.differential_count(["neutrophil"] * 6 + ["monocyte"] * 4, LABELS).set_index("label")
+    found = differential_count(["neutrophil"] * 6 + ["monocyte"] * 4, LABELS).set_index("label")
     assert found["count"].to_dict() == {"eosinophil": 0, "lymphocyte": 0, "monocyte": 4, "neutrophil": 6}
     # Wilson's interval of 6 in 10, as in Newcombe 1998
     assert found.loc["neutrophil", ["low", "high"]].tolist() == pytest.approx([0.3127, 0.8318], abs=1e-3)
@@ -315,7 +321,7 @@ def test_two_models_are_compared_on_the_same_images():
     assert (same.value, same.low, same.high) == (0, 0, 0)
     # the draws of two reports are paired as well
     one, two = (metrics.report(table, LABELS).scores["accuracy"] for table in (TABLE, worse))
-    paired = bootstrap.percentiles(one.value - two.value, one.draws - two.draws)
+    paired = bootstrap.percentile_interval(one.value - two.value, one.draws - two.draws)
     assert (paired.value, paired.low, paired.high) == pytest.approx((gap.value, gap.low, gap.high), abs=1e-6)
     with pytest.raises(ValueError, match="different pictures"):
         significance.accuracy_difference(TABLE, TABLE.assign(file="other.png"), LABELS)
@@ -341,17 +347,17 @@ def test_holm(given_p):
     # what is rejected is what the step-down procedure rejects
     order, rejected = np.argsort(given_p), set()
     for rank, place in enumerate(order):
-        if given_p[place] * (len(given_p) - rank) >= significance.LEVEL:
+        if given_p[place] * (len(given_p) - rank) >= significance.SIGNIFICANCE_LEVEL:
             break
         rejected.add(int(place))
-    assert set(np.flatnonzero(found < significance.LEVEL)) == rejected
+    assert set(np.flatnonzero(found < significance.SIGNIFICANCE_LEVEL)) == rejected
 
 
 def test_many_models_are_compared_in_one_table():
     worse = TABLE.copy()
     worse.loc[worse.index % 2 == 0, LABELS] = worse.loc[worse.index % 2 == 0, LABELS].to_numpy()[:, ::-1]
-    found = significance.pairs({"a": TABLE, "b": make_predictions(4), "c": worse}, LABELS)
+    found = significance.compare_pairs({"a": TABLE, "b": make_predictions(4), "c": worse}, LABELS)
     assert list(zip(found["first"], found["second"], strict=True)) == [("a", "b"), ("a", "c"), ("b", "c")]
     assert (found["p_holm"] >= found["p"]).all()
     assert found["significant"].tolist() == (found["p_holm"] < 0.05).tolist()
-    assert significance.pairs({"a": TABLE}, LABELS).empty
+    assert significance.compare_pairs({"a": TABLE}, LABELS).empty
