@@ -72,12 +72,12 @@ def leave_out(recipe: Recipe, data: Path, place: Path, accelerator: Accelerator,
 
 def judge(answers: Sequence[tuple[str, Sequence[str], pd.DataFrame]]) -> Found:
     """What (laboratory left out, labels, prediction table there) of several models tell together."""
-    kinds = [set(label_mapping.mapping(sorted(set(table["label"])), labels, {})) for _, labels, table in answers]
+    kinds = [set(label_mapping.map_labels(sorted(set(table["label"])), labels, {})) for _, labels, table in answers]
     wanted = sorted(set.intersection(*kinds))
     parts, scores = [], {}
     for name, labels, table in answers:
         kept = table[table["label"].isin(wanted)]
-        shares = label_mapping.among(kept[list(labels)].to_numpy(), labels, wanted, SAME)
+        shares = label_mapping.map_probabilities(kept[list(labels)].to_numpy(), labels, wanted, SAME)
         part = pd.concat(
             [kept[["file", "cell", "label"]], pd.DataFrame(shares, index=kept.index, columns=wanted)], axis=1
         )

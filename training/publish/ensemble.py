@@ -107,7 +107,7 @@ def _tables(
     hashes = {_record(member, name).split_hash for member in members}
     tables = [read_predictions(member, name).sort_values("file", ignore_index=True) for member in members]
     alike = all(table["file"].equals(tables[0]["file"]) for table in tables)
-    known = [set(label_mapping.mapping(member.labels, labels, same or {}).values()) for member in members]
+    known = [set(label_mapping.map_labels(member.labels, labels, same or {}).values()) for member in members]
     strange = any(found != set(labels) for found in known) or (
         same is None and any(set(member.labels) != set(labels) for member in members)
     )
@@ -121,8 +121,8 @@ def _tables(
 
 def _among(table: pd.DataFrame, known: Sequence[str], labels: Sequence[str], same: Mapping[str, str]) -> pd.DataFrame:
     """A member's table among `labels`; pictures of other kinds are no question that it can be asked."""
-    names = label_mapping.mapping(known, labels, same)
+    names = label_mapping.map_labels(known, labels, same)
     kept = table[table["label"].isin(names)]
-    shares = label_mapping.among(kept[list(known)].to_numpy(np.float64), known, labels, same)
+    shares = label_mapping.map_probabilities(kept[list(known)].to_numpy(np.float64), known, labels, same)
     told = kept[["file", "cell", "label"]].assign(label=kept["label"].map(names)).reset_index(drop=True)
     return pd.concat([told, pd.DataFrame(shares, columns=list(labels))], axis=1)

@@ -68,7 +68,7 @@ class BenchmarkSet:
 
     def mapping(self, labels: Sequence[str]) -> dict[str, str]:
         """Label of a model → label here, for those that count."""
-        return label_mapping.mapping(labels, self.labels, self.definition.same)
+        return label_mapping.map_labels(labels, self.labels, self.definition.same)
 
     def fits(self, entry: Entry) -> bool:
         """Whether the entry can name every class that occurs here."""
@@ -81,7 +81,7 @@ class BenchmarkSet:
         same question as one of four. Where it leaves nothing, all classes are alike.
         """
         given = table[list(labels)].to_numpy()
-        found = label_mapping.among(given, labels, self.labels, self.definition.same)
+        found = label_mapping.map_probabilities(given, labels, self.labels, self.definition.same)
         shares = pd.DataFrame(found, index=table.index, columns=self.labels)
         return pd.concat([table[[column for column in COLUMNS if column in table]], shares], axis=1)
 

@@ -72,7 +72,7 @@ class Entry:
         Returns:
             Array (n, number of the entry's labels); each row adds up to 1.
         """
-        return label_mapping.among(probabilities, labels, self.labels, self.merged_labels)
+        return label_mapping.map_probabilities(probabilities, labels, self.labels, self.merged_labels)
 
     def member_class(self, label: str, member: Entry) -> int:
         """Index of a member's class that stands for one of the entry's labels.

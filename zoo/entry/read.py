@@ -83,7 +83,7 @@ def with_members(entry: Entry, others: Mapping[str, Entry]) -> Entry:
         if not member.usable or member.config is None or member.config.zoo.members:
             return replace(entry, reason=f"Its member {name} cannot be used here. {member.reason or ''}".strip())
         same = entry.config.zoo.merged_labels
-        known = member.labels if same is None else label_mapping.mapping(member.labels, entry.labels, same).values()
+        known = member.labels if same is None else label_mapping.map_labels(member.labels, entry.labels, same).values()
         if set(known) != set(entry.labels):
             return replace(entry, reason=f"Its member {name} names other classes.")
         found.append(member)
