@@ -20,7 +20,7 @@ import pandas as pd
 from tqdm import tqdm
 
 import zoo
-from zoo.__main__ import main as command
+from zoo.cli import main as command
 
 PICTURES = 200
 SLOW_PICTURES = 10  # for methods that need hundreds of forward passes a picture

@@ -13,7 +13,7 @@ from tests.browser.conftest import PATIENCE
 from tests.browser.test_app import follow, open_page, serving, settle, upload
 from tests.hub import serve
 from tests.making import add_evaluation, draw_cell, make_entry
-from training.__main__ import main
+from training.cli import main
 from zoo.entry import read_entry
 from zoo.serving.runtime import Runtime
 

@@ -11,7 +11,7 @@ import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 from tests.making import LABELS, draw_smear, draw_smears
-from training.__main__ import main
+from training.cli import main
 from zoo.audits.reports import BUILTIN, ReportError, headlines, list_reports, read_report
 
 ROOT = Path(__file__).parents[2]

@@ -15,7 +15,7 @@ import pytest
 import skimage.data
 from PIL import Image, ImageDraw, ImageFilter
 
-from training.__main__ import main
+from training.cli import main
 from zoo.entry import read_predictions
 from zoo.imaging.localise import find_cell
 from zoo.sources.catalogue import get_entry

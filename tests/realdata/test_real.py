@@ -16,14 +16,14 @@ import torch
 from PIL import Image
 
 from tests.zoo.imaging.test_decode import png_header
-from training.__main__ import main as training
 from training.audit.copies import find_copies
 from training.audit.measure import measure
+from training.cli import main as training
 from training.prepare.laboratories import read_mixed
 from training.reproduce.rows import rows_of
-from zoo.__main__ import main
 from zoo.benchmarks import get_benchmark, names
 from zoo.benchmarks.corruptions import split_name
+from zoo.cli import main
 from zoo.data import DataError, DataSet, read_dataset
 from zoo.data.readers import voc
 from zoo.entry import read_predictions

@@ -10,13 +10,13 @@ import pytest
 from PIL import Image, ImageDraw
 
 from tests.making import LABELS, draw_smear, draw_smears, make_entry
-from training.__main__ import main
 from training.audit import embedding
 from training.audit import measure as measuring
 from training.audit.copies import find_copies
 from training.audit.matching import FrameIndex, compare, detect, scaled_grey
 from training.audit.measure import measure
 from training.audit.shortcuts import alarms
+from training.cli import main
 from zoo.audits.reports import read_report
 from zoo.data import read_dataset
 from zoo.entry import read_entry
@@ -169,7 +169,7 @@ def test_json_on_stdout_and_progress_on_stderr(tmp_path, monkeypatch, capsys):
     assert told["images"] == 12
     assert {"unreadable", "duplicates", "source_cells", "outliers", "label_errors", "shortcuts"} <= set(told)
     assert main(command) == 2
-    assert "already there" in capsys.readouterr().err
+    assert "already exists" in capsys.readouterr().err
     # what was compared is kept: the second audit, or a split, asks nothing twice
     monkeypatch.setattr("training.audit.copies._compare_candidates", lambda *_: pytest.fail("compared again"))
     assert main([*command, "--restart"]) == 0

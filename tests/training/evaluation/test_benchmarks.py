@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.making import LABELS, draw_cell, make_entry
-from training.__main__ import main
+from training.cli import main
 from training.evaluation import benchmarks as evaluate
 from zoo import benchmarks
 from zoo.benchmarks import corruptions

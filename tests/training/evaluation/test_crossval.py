@@ -9,7 +9,7 @@ import pytest
 
 from tests.making import LABELS, add_evaluation, draw_smears, make_entry
 from tests.training.fit.test_train import RECIPE
-from training.__main__ import main
+from training.cli import main
 from zoo.entry import read_entry, read_predictions
 
 FOLDS = 3

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from tests.making import LABELS, add_evaluation, draw_cell, make_entry, make_predictions
-from training.__main__ import main
+from training.cli import main
 from zoo.entry import read_entry, read_predictions, write_predictions
 from zoo.scores import significance
 

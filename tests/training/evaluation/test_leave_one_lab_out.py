@@ -12,7 +12,7 @@ import torch
 
 from tests.making import LABELS, draw_cell, draw_folder, make_predictions
 from tests.training.fit.test_train import RECIPE
-from training.__main__ import main
+from training.cli import main
 from training.evaluation import leave_one_lab_out as left_out
 from training.fit.auxiliary import UNKNOWN, Loss, narrow, read_attributes, read_known, read_names, widen
 from training.fit.loop import build_model
@@ -187,7 +187,7 @@ def test_what_cannot_be_left_out_is_said(place, tmp_path, capsys):
     assert main(["loso", "cnn60", "--data", ".", "--place", str(tmp_path)]) == 1
     assert "trains on one laboratory" in capsys.readouterr().err
     assert main(["loso", "pbc8-ensemble", "--data", "."]) == 2
-    assert "ask its members" in capsys.readouterr().err
+    assert "leave laboratories out for its members" in capsys.readouterr().err
     items = [item for name in PLACES.values() for item in read(place, name)]
     with pytest.raises(TrainingDataError, match="'east' cannot be left out of a mix of north, south"):
         mixed.parts_without(DataSet("mixed", place, "", tuple(items)), "east")

@@ -12,7 +12,7 @@ from PIL import Image
 
 from tests.making import LABELS, draw_cell, draw_folder, draw_smear
 from tests.training.fit.test_train import RECIPE
-from training.__main__ import main
+from training.cli import main
 from training.evaluation import explanations as explain_quality
 from training.evaluation import ood as gate
 from training.evaluation.explanations import carry

@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 
 from tests.making import LABELS, draw_cell, draw_folder
-from training.__main__ import main
+from training.cli import main
 from training.fit import mixstyle
 from training.fit.augment import Background, ColourTransfer
 from training.fit.averaging import mean_of

@@ -16,7 +16,7 @@ import pytest
 
 from tests.making import draw_folder
 from training import sweep
-from training.__main__ import main
+from training.cli import main
 from training.recipe import load_recipe
 
 ROOT = Path(__file__).parents[3]

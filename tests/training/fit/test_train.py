@@ -20,7 +20,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from tests.making import LABELS, draw_cell, draw_folder, draw_smears
-from training.__main__ import main
+from training.cli import main
 from zoo.benchmarks import scoring
 from zoo.entry import read_entry, read_history, read_predictions
 from zoo.scores import metrics
@@ -274,7 +274,7 @@ def test_an_unfinished_run_is_not_trampled_on(place, data, capsys):
 def test_an_entry_is_not_trampled_on(place, data, capsys):
     (place / "zoo" / "drawn").mkdir(parents=True)
     assert train(place, data) == 2
-    assert "already there" in capsys.readouterr().err
+    assert "already exists" in capsys.readouterr().err
 
 
 def test_a_loss_that_is_no_number_ends_in_a_sentence(place, data, capsys):

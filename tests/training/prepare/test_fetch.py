@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from tests.making import LABELS, draw_cell, draw_folder
-from training.__main__ import main
+from training.cli import main
 from training.prepare import fetch
 from zoo.data import read_dataset
 

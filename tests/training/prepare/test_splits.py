@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.making import LABELS, draw_smears
-from training.__main__ import main
+from training.cli import main
 from training.prepare.cleaning import Suspects, clean, resample, row_weights
 from training.prepare.dataset import TrainingDataError
 from training.prepare.splits import (

@@ -16,7 +16,7 @@ from streamlit.testing.v1 import AppTest
 
 from tests.making import LABELS, draw_cell, draw_folder
 from tests.pages.test_pages import go, said
-from training.__main__ import main
+from training.cli import main
 from zoo.imaging.decode import decode
 from zoo.sources import hub as zoo_hub
 from zoo.sources.examples import ExamplesError, fetch, list_examples

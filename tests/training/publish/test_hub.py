@@ -21,7 +21,7 @@ from huggingface_hub import ModelCard, constants
 
 from tests.hub import Fault, Hub
 from tests.making import add_evaluation, draw_cell, make_entry
-from training.__main__ import main
+from training.cli import main
 from training.publish.hub import ASSETS
 from training.recipe import Recipe, load_recipe
 from zoo.architectures import is_own
@@ -203,7 +203,7 @@ def test_killed_at_any_moment_main_holds_a_whole_entry(server, folder, tmp_path)
         add_evaluation(place / str(seed) / "tiny", seed)
         states[(place / str(seed) / "tiny" / "evaluation.json").read_bytes()] = seed
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["training.__main__"])
+    context.set_forkserver_preload(["training.cli.publish"])
     moments, finished = random.Random(3), 0
     given = {key: os.environ[key] for key in ("HF_ENDPOINT", "HF_TOKEN", "HEMAZOO_CACHE")}
     for seed in range(20):

@@ -18,7 +18,7 @@ from dockerfile_parse import DockerfileParser
 from huggingface_hub import HfApi
 
 from tests.hub import Hub, metadata
-from training.__main__ import main
+from training.cli import main
 from training.publish.space import card
 
 ROOT = Path(__file__).parents[3]

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from tests.making import LABELS, draw_cell
-from training.__main__ import main
+from training.cli import main
 from training.recipe import load_recipe, recipe_ids
 from zoo.entry import read_predictions
 from zoo.serving.batch import classify_files

@@ -13,7 +13,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
 from tests.making import draw_cell
-from training.__main__ import main
+from training.cli import main
 from training.fit.augment import Warp, _blurred, _brighter, _contrasted, _saturated, _turned, training_transform
 from training.fit.imagenet import PACKAGED, WeightsError
 from training.fit.loop import build_model

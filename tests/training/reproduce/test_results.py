@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from tests.making import LABELS, draw_cell, make_entry
-from training.__main__ import main
+from training.cli import main
 from training.fit.classical import fit_head
 from training.recipe import Head, load_recipe
 from training.reproduce import champions, readme, results

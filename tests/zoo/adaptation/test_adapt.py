@@ -11,7 +11,7 @@ import torch
 from PIL import Image, ImageOps
 
 from tests.making import ARCHITECTURES, LABELS, draw_cell, make_entry
-from training.__main__ import main
+from training.cli import main
 from zoo.adaptation import Choice, adapt, augmented_views, fit_layer
 from zoo.architectures import is_own
 from zoo.entry import EntryError, read_entry, read_predictions

@@ -15,7 +15,7 @@ from PIL import Image
 
 from tests.making import LABELS, draw_cell, draw_folder
 from tests.zoo.imaging.test_decode import png_header
-from zoo.__main__ import main
+from zoo.cli import main
 
 ROOT = Path(__file__).parents[3]
 MODEL = "tiny-test-efficientnet"
@@ -156,7 +156,7 @@ def test_explain_writes_map_and_overlay(run, folder, tmp_path):
         (["explain", "PICTURE", "--model", MODEL, "--class", "unicorn"], 2, "no class 'unicorn'"),
         (["explain", "nowhere.png", "--model", MODEL], 1, "cannot be opened"),
         (["explain", "PICTURE", "--model", MODEL, "--opacity", "7"], 2, "from 0 to 1"),
-        (["explain", "PICTURE", "--model", MODEL, "--out", "PICTURE/below"], 1, "cannot be written"),
+        (["explain", "PICTURE", "--model", MODEL, "--out", "PICTURE/below"], 1, "cannot be read or written"),
         ([], 2, "COMMAND"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,

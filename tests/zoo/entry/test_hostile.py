@@ -16,7 +16,7 @@ from streamlit.testing.v1 import AppTest
 from tests import hostile
 from tests.making import draw_cell
 from tests.pages.test_pages import go, picker
-from zoo.__main__ import main
+from zoo.cli import main
 from zoo.entry import EntryError, read_card, read_entry, read_history, read_predictions, summary
 from zoo.imaging.decode import ImageError, decode
 from zoo.serving.runtime import Runtime

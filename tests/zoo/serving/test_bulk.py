@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from tests.making import LABELS, draw_folder
-from zoo.__main__ import main
+from zoo.cli import main
 from zoo.serving import bulk
 from zoo.serving.batch import FileResult
 from zoo.sources.catalogue import get_entry

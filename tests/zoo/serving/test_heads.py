@@ -19,8 +19,8 @@ import zoo.serving.loaded
 from tests.making import LABELS, draw_cell, make_config, make_entry
 from training.fit.classical import fit_head
 from training.recipe import Head
-from zoo.__main__ import main
 from zoo.attribution import ExplanationError
+from zoo.cli import main
 from zoo.entry import EntryError, read_entry
 from zoo.files import write_json
 from zoo.serving.heads import read_head, write_head

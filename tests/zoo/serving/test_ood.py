@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from tests.making import LABELS, draw_cell, make_entry
 from training.evaluation.ood import embed
-from zoo.__main__ import main
+from zoo.cli import main
 from zoo.entry import EntryError, read_entry
 from zoo.serving.engine import Client
 from zoo.serving.ood import (

@@ -1,0 +1,110 @@
+"""Adapt an entry to your own laboratory with a few of its cells.
+
+Makes a new entry from an entry and a few pictures of another laboratory: a folder of pictures per class, or pictures
+without labels. The gain is measured by cross-validation: each cell is classified by a model that was adapted without
+it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from PIL import Image
+from tqdm import tqdm
+
+from training.cli.common import add_json, find_entry
+from zoo import adaptation
+from zoo.adaptation import LEAST, Adapted
+from zoo.cli.common import ENTRY_HELP, FAILED, OK, print_message
+from zoo.data import read_dataset
+from zoo.entry import Entry
+from zoo.imaging.decode import ImageError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's options."""
+    parser.epilog = f"At least {LEAST} pictures of each class are needed."
+    parser.add_argument("entry", metavar="ENTRY", help=ENTRY_HELP)
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="class folders, or pictures")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the new entry")
+    parser.add_argument("--name", metavar="NAME", help="of the laboratory (default: the folder's)")
+    add_json(parser, "the result")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Adapt the entry; the status is 1 if a picture could not be read."""
+    entry = find_entry(options.entry)
+    laboratory = options.name or options.data.resolve().name
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", laboratory).strip("-._") or "laboratory"
+    cells = _read_cells(options.data, entry)
+    with tqdm(total=100, desc="adapting", unit="%", disable=None) as bar:
+
+        def show_progress(share: float, step: str) -> None:
+            bar.set_postfix_str(step)
+            bar.update(round(100 * share) - bar.n)
+
+        adapted = adaptation.adapt(entry, cells.images, cells.labels, options.out, name, cells.files, show_progress)
+    if options.json:
+        _print_json(adapted, options.out)
+    _print_result(adapted)
+    print_message(f"To see it in the app: HEMAZOO_ZOO={options.out.resolve().parent} make demo")
+    return FAILED if cells.unreadable else OK
+
+
+@dataclass
+class _Cells:
+    """The readable pictures of a folder."""
+
+    images: list[Image.Image] = field(default_factory=list)
+    labels: list[str | None] = field(default_factory=list)
+    files: list[str] = field(default_factory=list)
+    unreadable: int = 0
+
+
+def _read_cells(folder: Path, entry: Entry) -> _Cells:
+    """Read a folder; labels are spelled as the entry spells them."""
+    known = {label.lower(): label for label in entry.labels}
+    cells = _Cells()
+    for item in read_dataset(folder).items:
+        try:
+            cells.images.append(item.source.image())
+        except ImageError as error:
+            cells.unreadable += 1
+            print_message(f"{item.file}: {error}")
+            continue
+        cells.files.append(item.file)
+        cells.labels.append(None if item.label is None else known.get(item.label.lower(), item.label))
+    return cells
+
+
+def _print_json(adapted: Adapted, out: Path) -> None:
+    scores = {"before": adapted.before, "after": adapted.after, "gain": adapted.gain}
+    record = {
+        "entry": str(out),
+        "changed": str(adapted.choice),
+        **{key: score and asdict(score) for key, score in scores.items()},
+        "pictures": adapted.pictures,
+        "labelled": adapted.labelled,
+        "agree": adapted.agree,
+    }
+    print(json.dumps(record))
+
+
+def _print_result(adapted: Adapted) -> None:
+    print_message(f"changed: {adapted.choice}")
+    if not (adapted.before and adapted.after and adapted.gain):
+        print_message(
+            f"{100 * adapted.agree:.0f} % of answers are unchanged. Without labels their accuracy cannot be measured."
+        )
+        return
+    rows = (("before", adapted.before, "%"), ("after", adapted.after, "%"), ("gain", adapted.gain, "points"))
+    for name, score, unit in rows:
+        interval = f"{100 * score.low:.1f} to {100 * score.high:.1f}"
+        print_message(
+            f"{name}: {100 * score.value:.1f} {unit} ({interval}) balanced accuracy, cross-validated on "
+            f"{adapted.labelled} cells"
+        )

@@ -1,0 +1,73 @@
+"""Cross-validate a recipe on grouped folds.
+
+Trains the recipe once per fold, with all pictures of a cell in the same fold, and keeps each fold's predictions for the
+cells that it was not trained on. If interrupted, run the same command again to continue.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from training.cli.common import (
+    INTERRUPTED_RESUME,
+    RECIPE_HELP,
+    RUNS,
+    add_device,
+    add_json,
+    add_originals,
+    add_recipe_changes,
+    find_entry,
+)
+from training.evaluation import crossval
+from training.fit.devices import make_accelerator
+from training.recipe import load_recipe
+from training.run import originals_of, say, with_labels
+from zoo.benchmarks import scoring
+from zoo.cli.common import OK, USAGE, fail, print_message
+from zoo.scores.metrics import as_dict
+from zoo.scores.temperature import AS_STORED
+from zoo.serving.loaded import device_name, resolve_device
+
+INTERRUPTED_MESSAGE = INTERRUPTED_RESUME
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's options."""
+    parser.add_argument("recipe", help=f"{RECIPE_HELP}; for a classical head, its network is trained in each fold too")
+    parser.add_argument("--data", type=Path, required=True, help="the data set's folder")
+    parser.add_argument("--into", metavar="ENTRY", help="entry of the same recipe that keeps the predictions")
+    parser.add_argument("--folds", type=int, default=5, help="(default: %(default)s)")
+    add_recipe_changes(parser)
+    add_originals(parser)
+    parser.add_argument("--place", type=Path, metavar="DIR", help="folder of the folds (default: runs/crossval/ID)")
+    add_device(parser)
+    add_json(parser, "the scores")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Train the folds and print the scores over all of them."""
+    recipe = with_labels(load_recipe(options.recipe, options.set), options.data)
+    if recipe.ensemble:
+        return fail(f"{recipe.id} is an ensemble: cross-validate its members.", USAGE)
+    if options.folds < 2:
+        return fail("At least 2 folds are needed.", USAGE)
+    place = options.place or RUNS / "crossval" / recipe.id
+    accelerator = make_accelerator(resolve_device(options.device))
+    originals = originals_of(recipe, options.data, options.originals)
+    plan = crossval.Plan(recipe, options.data, place.resolve(), options.folds, originals)
+    predictions = crossval.crossval(plan, accelerator, say)
+    scores = scoring.intervals(scoring.score(predictions, list(predictions.columns[3:]), AS_STORED))
+    for name in ("accuracy", "balanced_accuracy", "accuracy_by_cell"):
+        score = scores[name]
+        print_message(
+            f"{scoring.METRICS[name].title} {100 * score.value:.1f} % ({100 * score.low:.1f} to {100 * score.high:.1f})"
+        )
+    if options.into:
+        entry = find_entry(options.into, usable=False)
+        benchmark = crossval.add(entry, plan, predictions, device_name(accelerator.device))
+        print_message(f"Stored in {entry.id} as {benchmark}.")
+    if options.json:
+        print(json.dumps(as_dict(scores)))
+    return OK

@@ -1,0 +1,39 @@
+"""Fit and measure the out-of-distribution gate of entries.
+
+Fits each entry's gate on the cells it was trained on and measures it: false alarms on its own test cells, and its
+answer to photographs, tissue, text, noise, empty smears and cells of other laboratories. Gate and measurements are
+stored in the entry.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from training.cli.common import add_measurement, find_entry
+from training.evaluation import ood
+from training.run import say
+from zoo.cli.common import OK
+from zoo.serving.runtime import Runtime
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's options."""
+    add_measurement(parser)
+    parser.add_argument("--judge-only", action="store_true", help="only measure the gates that are there")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Fit and measure the gates."""
+    entries = [find_entry(name) for name in options.entries]
+    measured = {}
+    for entry in entries:
+        if not options.judge_only:
+            with Runtime(options.device) as runtime:
+                ood.fit(entry, options.data, runtime)
+        # the gate is loaded with its model: only a new runtime sees it
+        with Runtime(options.device) as runtime:
+            measured[entry.id] = ood.measure(entry, options.data, runtime, say)
+    if options.json:
+        print(json.dumps(measured))
+    return OK

@@ -1,0 +1,61 @@
+"""Publish entries on the Hugging Face Hub.
+
+Puts each entry, with a card, into a model repository of the Hub in one commit, then downloads it again and compares its
+answers. Publishing again updates what changed. Log in first with `hf auth login`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+
+from training.cli.common import add_dry_run, add_json, find_entry
+from training.publish import hub
+from training.run import say
+from zoo.cli.common import ENTRY_HELP, FAILED, OK, USAGE, fail, print_message
+from zoo.entry import EntryError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's options."""
+    parser.add_argument("entries", nargs="+", metavar="ENTRY", help=ENTRY_HELP)
+    parser.add_argument(
+        "--repo", required=True, metavar="NAMESPACE[/NAME]", help="the repository (default NAME: the entry's id)"
+    )
+    parser.add_argument("--private", action="store_true", help="make a new repository private")
+    parser.add_argument("--tag", metavar="TAG", help="name of this version, such as v1")
+    parser.add_argument("--pr", action="store_true", help="open a pull request instead of changing main")
+    add_dry_run(parser)
+    add_json(parser, "what was published")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Publish the entries one after the other; the status is 1 if one of them failed."""
+    entries = [find_entry(name, usable=False) for name in options.entries]
+    namespace, _, name = options.repo.partition("/")
+    if name and len(entries) > 1:
+        return fail("Several entries need a namespace without a name: --repo NAMESPACE.", USAGE)
+    wanted = hub.Wanted(options.private, options.tag, options.pr, options.dry_run)
+    records, failed = [], 0
+    for entry in entries:
+        try:
+            published = hub.publish(entry, f"{namespace}/{name or entry.id}", wanted, say)
+        except EntryError as error:
+            failed += 1
+            print_message(f"{entry.id}: {error}")
+            continue
+        records.append({**asdict(published), "entry": entry.id})
+        _print_outcome(published, options.dry_run)
+    if options.json:
+        print(json.dumps(records))
+    return FAILED if failed else OK
+
+
+def _print_outcome(published: hub.Published, dry_run: bool) -> None:
+    for line in published.change.lines() if dry_run else ():
+        print_message(f"{published.repo}: {line}")
+    if dry_run:
+        print_message(f"{published.repo}: would be published")
+    elif not published.change.none:
+        print_message(f"{published.repo}: published at {published.url}, commit {published.sha}")

@@ -1,0 +1,79 @@
+"""Train the published systems and write the tables of results.
+
+Trains every recipe of the published systems under its authors' protocol and under a leak-free one, as far as the budget
+allows, and writes the tables from the entries. Existing entries are not trained again; without --data only the tables
+are written. If interrupted, run the same command again to continue.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from training.cli.common import INTERRUPTED_RESUME, RUNS, add_device, add_json, print_summaries
+from training.fit.devices import make_accelerator
+from training.reproduce import champions, readme, results
+from training.run import say
+from zoo.cli.common import FAILED, OK, print_message
+from zoo.serving.loaded import resolve_device
+from zoo.sources.catalogue import BUILTIN, FolderSource, list_entries
+
+INTERRUPTED_MESSAGE = INTERRUPTED_RESUME
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's options."""
+    parser.add_argument("--system", choices=tuple("ABCDE"), help="one system only")
+    parser.add_argument(
+        "--champions",
+        action="store_true",
+        help="the models for cells of any laboratory instead: trained, and scored on every benchmark",
+    )
+    parser.add_argument("--only", action="append", metavar="RECIPE", help="one recipe only; can be repeated")
+    parser.add_argument("--data", type=Path, metavar="ROOT", help="folder that holds dataset2 and pbc")
+    parser.add_argument("--zoo", type=Path, default=BUILTIN, metavar="DIR", help="folder of the entries")
+    parser.add_argument("--table", type=Path, default=results.TABLE, metavar="FILE", help="(default: docs/results.md)")
+    parser.add_argument(
+        "--budget", type=float, default=float("inf"), metavar="MINUTES", help="start no training after this time"
+    )
+    add_device(parser)
+    add_json(parser, "the rows")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Train what is missing and write the tables; the status is 1 if a recipe failed."""
+    if options.champions:
+        return _champions(options)
+    wanted = results.wanted(options.system, options.only)
+    failed = []
+    if options.data is not None:
+        accelerator = make_accelerator(resolve_device(options.device))
+        failed = results.reproduce(wanted, options.data, options.zoo, RUNS, options.budget * 60, accelerator, say)
+    rows = results.rows(wanted, list_entries([FolderSource(options.zoo, str(options.zoo))]))
+    if options.system is None and options.only is None:
+        results.write_table(options.table, rows)
+        print_message(f"Table: {options.table}")
+        _renew_readme(options)
+    if options.json:
+        print(json.dumps([asdict(row) for row in rows]))
+    return FAILED if failed else OK
+
+
+def _champions(options: argparse.Namespace) -> int:
+    failed = []
+    if options.data is not None:
+        accelerator = make_accelerator(resolve_device(options.device))
+        failed = champions.reproduce(options.data, options.zoo, RUNS, options.budget * 60, accelerator, say)
+    for reason in failed:
+        print_message(reason)
+    champions.write_table(champions.TABLE if options.table == results.TABLE else options.table, options.zoo)
+    _renew_readme(options)
+    return print_summaries(champions.champions(options.zoo), options.json) or (FAILED if failed else OK)
+
+
+def _renew_readme(options: argparse.Namespace) -> None:
+    """Renew the tables of README and docs, which describe the built-in zoo only."""
+    if options.table == results.TABLE and options.zoo == BUILTIN:
+        readme.renew()

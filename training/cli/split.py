@@ -1,0 +1,99 @@
+"""Split a data set without leaks and write a manifest.
+
+Divides a data set into train, val and test. All copies of one source cell stay on one side, in every scheme but
+random, which leaks and exists to reproduce published figures. If interrupted, run the same command again to continue.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from training.audit.report import look_for_copies
+from training.cli.common import INTERRUPTED_RESUME, add_json, add_originals, layouts_text
+from training.prepare.splits import SCHEMES, Manifest, Split, make_manifest, split_by, table_of, write_manifest
+from training.run import report, warn
+from zoo.cache import cache_folder
+from zoo.cli.common import OK, USAGE, fail, print_message
+from zoo.data import read_dataset
+
+INTERRUPTED_MESSAGE = INTERRUPTED_RESUME
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's options."""
+    parser.epilog = layouts_text()
+    parser.add_argument("data", type=Path, metavar="DATA", help="the data set's folder or file")
+    add_originals(parser)
+    parser.add_argument("--scheme", choices=SCHEMES, required=True, help="choose grouped if in doubt")
+    parser.add_argument(
+        "--fractions",
+        type=_fractions,
+        default=(0.7, 0.15, 0.15),
+        metavar="TRAIN,VAL,TEST",
+        help="fractions that add up to 1 (default: 0.7,0.15,0.15); official and kfold use the second one only",
+    )
+    parser.add_argument("--folds", type=int, default=5, help="folds of kfold, one manifest each (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
+    parser.add_argument("--out", type=Path, required=True, metavar="MANIFEST", help=".json file; kfold adds -1, -2, …")
+    parser.add_argument("--restart", action="store_true", help="replace a manifest in --out")
+    add_json(parser, "a summary")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Write the manifest, or one per fold."""
+    is_kfold = options.scheme == "kfold"
+    paths = [_numbered(options.out, n) for n in range(1, options.folds + 1)] if is_kfold else [options.out]
+    existing = next((path for path in paths if path.exists()), None)
+    if existing and not options.restart:
+        return fail(f"{existing} already exists. Choose another --out, or --restart to replace it.", USAGE)
+    if is_kfold and options.folds < 2:
+        return fail("kfold needs at least 2 folds.", USAGE)
+    everything = read_dataset(options.data)
+    data = everything.where(lambda item: item.label is not None)
+    if len(data.labels) < 2:
+        return fail(f"{options.data} has pictures of fewer than two classes; there is nothing to split.")
+    measured, _, cells = look_for_copies(data, cache_folder(), options.originals)
+    table = table_of(data, measured, cells)
+    warn(len(everything) - len(table.files), "pictures without a label or that cannot be read")
+    records = []
+    for number, path in enumerate(paths):
+        split = split_by(options.scheme, table, options.fractions, options.seed, options.folds, number)
+        fold = {"fold": number, "folds": options.folds} if is_kfold else {}
+        manifest = make_manifest(data, table, split, options.scheme, options.seed, options.fractions, **fold)
+        write_manifest(path, manifest)
+        report(split)
+        print_message(f"{path}: {manifest.hash}")
+        records.append(_record(path, manifest, split))
+    if options.json:
+        print(json.dumps(records if is_kfold else records[0]))
+    return OK
+
+
+def _record(path: Path, manifest: Manifest, split: Split) -> dict[str, Any]:
+    return {
+        "manifest": str(path),
+        "hash": manifest.hash,
+        "images": {name: len(rows) for name, rows in split.rows.items()},
+        "cells": {name: len({split.cells[i] for i in rows}) for name, rows in split.rows.items()},
+        "left_out": dict(split.left_out),
+        "leaky": split.leaky,
+        "leak_share": split.leak_share,
+    }
+
+
+def _fractions(text: str) -> tuple[float, float, float]:
+    example = "as in 0.7,0.15,0.15"
+    try:
+        train, val, test = (float(part) for part in text.split(","))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not three numbers, {example}") from error
+    if abs(train + val + test - 1) > 1e-6 or not all(0 < fraction < 1 for fraction in (train, val, test)):
+        raise argparse.ArgumentTypeError(f"give three fractions above 0 that add up to 1, {example}")
+    return train, val, test
+
+
+def _numbered(path: Path, number: int) -> Path:
+    return path.with_name(f"{path.stem}-{number}{path.suffix}")

@@ -1,0 +1,86 @@
+"""Search a recipe's settings on the validation split.
+
+Searches with Optuna; the test split is not touched. Start the same command several times, on any machine that reaches
+the storage: the workers share the trials, and the trial of a worker that died is taken over by another.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from pathlib import Path
+
+from training import sweep
+from training.cli.common import INTERRUPTED_RESUME, RECIPE_HELP, RUNS, add_device, add_json, add_originals
+from training.fit.batches import Arrays
+from training.fit.devices import make_accelerator
+from training.prepare.splits import Split
+from training.recipe import Recipe, load_recipe
+from training.run import Job, Ready, make_ready, say, with_labels
+from zoo.cli.common import OK, fail, print_message
+from zoo.serving.loaded import resolve_device
+
+INTERRUPTED_MESSAGE = INTERRUPTED_RESUME
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's options."""
+    parser.add_argument("recipe", help=RECIPE_HELP)
+    parser.add_argument(
+        "--space", type=Path, required=True, metavar="FILE", help="TOML file of the settings to search, and how"
+    )
+    parser.add_argument(
+        "--storage", required=True, metavar="URL", help="sqlite:///sweep.db, or any other storage URL of Optuna"
+    )
+    parser.add_argument("--data", type=Path, required=True, metavar="DATA", help="the data set's folder or file")
+    add_originals(parser)
+    parser.add_argument(
+        "--split", type=Path, metavar="MANIFEST", help="a split made by `split`, instead of the recipe's"
+    )
+    parser.add_argument("--name", help="of the study (default: the recipe's id)")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder of table and plot (default: runs/sweeps/NAME)")
+    add_device(parser)
+    add_json(parser, "all trials")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run trials until the number of the space is reached, then write table and plot."""
+    space = sweep.read_space(options.space)
+    sweep.check_keys(space, options.recipe)
+    name = options.name or load_recipe(options.recipe).id
+    out = options.out or RUNS / "sweeps" / name
+    accelerator = make_accelerator(resolve_device(options.device))
+    study = sweep.open_study(space, options.storage, name)
+    sweep.run(study, space, options.recipe, _DataCache(options, out), out, accelerator, say)
+    sweep.write_report(study, space, out)
+    trials = sweep.table(study)
+    complete = trials[trials["state"] == "complete"]
+    if complete.empty:
+        return fail("No trial was completed: each one diverged or was pruned. Widen the space.")
+    best = " ".join(f"--set {shlex.quote(change)}" for change in sweep.changes_of(space, study.best_params))
+    print_message(f"Best of {len(complete)}: {space.metric} {study.best_value:.4f} (trial {study.best_trial.number}).")
+    print_message(f"Next: python -m training train {options.recipe} {best} --data {options.data} --out ENTRY")
+    print_message(f"Table and plot: {out / 'trials.csv'}, {out / 'trials.html'}")
+    if options.json:
+        print(trials.to_json(orient="records"))
+    return OK
+
+
+class _DataCache:
+    """Data and split of each trial's recipe, read once for all trials that share them."""
+
+    def __init__(self, options: argparse.Namespace, work: Path) -> None:
+        self._options = options
+        self._work = work
+        self._kept: dict[str, Ready] = {}
+
+    def __call__(self, recipe: Recipe) -> tuple[Recipe, Arrays, Split]:
+        options = self._options
+        recipe = with_labels(recipe, options.data)
+        # everything that decides what is read and how it is divided
+        extras = f"{recipe.attributes} {recipe.augment.surroundings > 0}"
+        key = f"{recipe.data} {recipe.clean} {recipe.balance} {recipe.seed} {extras}"
+        if key not in self._kept:
+            job = Job(recipe, options.data, self._work, self._work, options.split, options.originals)
+            self._kept[key] = make_ready(job)
+        return recipe, self._kept[key].arrays, self._kept[key].split

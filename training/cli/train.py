@@ -1,0 +1,123 @@
+"""Train a recipe and write a zoo entry.
+
+The test split is scored once, after training. The entry is written whole, or not at all.
+
+With pictures of your own, in one folder per class:
+
+  my-cells/basophil/1.png, my-cells/basophil/2.png, …, my-cells/monocyte/1.png, …
+
+  python -m training train starter --data my-cells --out my-zoo/my-model
+  HEMAZOO_ZOO=my-zoo make demo          shows it in the app
+
+Training can be interrupted at any time; run the same command with --resume to continue. On several devices or
+machines: accelerate launch -m training train … (see `accelerate config`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+
+from training.cli.common import RECIPE_HELP, RUNS, add_device, add_json, add_recipe_changes
+from training.fit.averaging import begun
+from training.fit.devices import LOGS, make_accelerator
+from training.recipe import PUBLISHED, SCRATCH, Recipe, load_recipe, recipe_ids
+from training.run import Job, train, with_labels
+from zoo.cli.common import OK, USAGE, fail, print_message
+from zoo.entry import ID, Entry, summary
+from zoo.serving.loaded import resolve_device
+
+INTERRUPTED_MESSAGE = "Stopped. Finished work is kept; run the same command with --resume to continue."
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's options."""
+    parser.epilog = f"Recipes: {', '.join(recipe_ids())}, or the path of a .toml file."
+    parser.add_argument("recipe", help=RECIPE_HELP)
+    parser.add_argument(
+        "--data", type=Path, metavar="DATA", help="the data set's folder or file (an ensemble needs none)"
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="ENTRY", help="folder of the entry to write")
+    add_recipe_changes(parser)
+    parser.add_argument(
+        "--split", type=Path, metavar="MANIFEST", help="a split made by `split`, instead of the recipe's"
+    )
+    parser.add_argument(
+        "--originals",
+        type=Path,
+        metavar="DIR",
+        help="original frames of an augmented data set (default: ../bccd/JPEGImages beside --data)",
+    )
+    parser.add_argument(
+        "--published",
+        action="store_true",
+        help="follow the published system's protocol, leaks included; the entry is marked everywhere",
+    )
+    parser.add_argument(
+        "--scratch", action="store_true", help="start from random weights where the recipe's are not available"
+    )
+    parser.add_argument("--work", type=Path, metavar="DIR", help="folder of the running state (default: runs/NAME)")
+    add_device(parser)
+    parser.add_argument("--log", choices=LOGS, help="also report epochs to this tracker, into runs/logs/NAME")
+    parser.add_argument("--resume", action="store_true", help="continue an unfinished run")
+    parser.add_argument("--finish", action="store_true", help="make an entry of an unfinished run's best epoch")
+    parser.add_argument("--restart", action="store_true", help="discard an unfinished run, replace an entry in --out")
+    add_json(parser, "the entry's summary")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Train and write the entry, or print why it cannot be done."""
+    recipe = load_recipe(options.recipe, options.set, options.published, options.scratch)
+    recipe, out = with_labels(recipe, options.data), options.out.resolve()
+    work = options.work or RUNS / out.name
+    unfinished = begun(work)
+    problem = _name_problem(recipe, out) or _run_problem(options, out, work, unfinished)
+    if problem:
+        return fail(problem, USAGE)
+    accelerator = make_accelerator(resolve_device(options.device), options.log, RUNS / "logs" / out.name)
+    if options.restart and accelerator.is_main_process:
+        shutil.rmtree(work, ignore_errors=True)
+    if options.log:
+        accelerator.init_trackers(recipe.id)
+    resume = options.resume and unfinished
+    job = Job(recipe, options.data, out, work, options.split, options.originals, resume, options.finish)
+    try:
+        entry = train(job, accelerator)
+    finally:
+        accelerator.end_training()
+    if entry is not None:  # None where another process writes and reports
+        _print_result(entry, out, options.json)
+    return OK
+
+
+def _name_problem(recipe: Recipe, out: Path) -> str | None:
+    """Why the entry cannot have the name of the folder `out`, as a sentence."""
+    endings = [ending for ending in (SCRATCH + PUBLISHED, SCRATCH, PUBLISHED) if recipe.id.endswith(ending)]
+    if endings and not out.name.endswith(endings[0]):
+        return f"End the entry's name in {endings[0]}, so that it is not mistaken for another: --out {out}{endings[0]}"
+    if not ID.match(out.name):
+        return f"{out.name!r} is not an entry name: use letters, digits, dots, dashes and underscores."
+    return None
+
+
+def _run_problem(options: argparse.Namespace, out: Path, work: Path, unfinished: bool) -> str | None:
+    """Why no run can be started, resumed or finished, as a sentence."""
+    continued = options.resume or options.finish
+    if unfinished and not (continued or options.restart):
+        return f"There is an unfinished run in {work}. Add --resume to continue it, or --restart to start again."
+    if options.finish and not unfinished:
+        return f"There is no unfinished run in {work}."
+    if out.exists() and not (options.restart or continued):
+        return f"{out} already exists. Choose another --out, or --restart to replace it."
+    return None
+
+
+def _print_result(entry: Entry, out: Path, as_json: bool) -> None:
+    test = next(b for b in entry.evaluation.benchmarks.values() if b.role == "test")
+    accuracy = test.metrics["accuracy"]
+    print_message(f"{out}: test accuracy {accuracy.value:.4f} ({accuracy.low:.4f} to {accuracy.high:.4f}).")
+    print_message(f"To see it in the app: HEMAZOO_ZOO={out.parent} make demo")
+    if as_json:
+        print(json.dumps(summary(entry)))

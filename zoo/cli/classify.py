@@ -1,0 +1,175 @@
+"""Classify pictures and folders of pictures.
+
+Prints one line per picture: file, class and probability. With --out, writes a file of any size instead and can be
+resumed after an interruption.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import csv
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from tqdm import tqdm
+
+from zoo.adaptation import MOST, adapt
+from zoo.cli._model import add_model_arguments, selected_model
+from zoo.cli.common import FAILED, OK, USAGE, fail, print_message
+from zoo.entry import Entry
+from zoo.files import atomic_path
+from zoo.imaging.decode import ImageError, decode
+from zoo.serving import bulk
+from zoo.serving.batch import find_files
+from zoo.serving.loaded import device_name
+from zoo.serving.runtime import BATCH_SIZE, Runtime
+
+MAX_COUNT = 4096  # largest batch, and largest number of processes
+LOCAL = "here"  # --ray without an address
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's options."""
+    parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="pictures, or folders to search for them")
+    add_model_arguments(parser)
+    parser.add_argument(
+        "--statistics",
+        action="store_true",
+        help="first adapt the model's batch norm to these pictures, which should be from one laboratory and of all "
+        "kinds of cells",
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object per line on stdout")
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="also write a table")
+    parser.add_argument("--batch-size", type=_count, default=BATCH_SIZE, metavar="N", help="(default: %(default)s)")
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="write a .jsonl or .csv file of any size; see also --resume"
+    )
+    parser.add_argument("--resume", action="store_true", help="continue an interrupted run into --out")
+    parser.add_argument(
+        "--ray",
+        nargs="?",
+        const=LOCAL,
+        metavar="ADDRESS",
+        help="distribute the work over a Ray cluster (requirements-ray.txt); without ADDRESS, over local processes",
+    )
+    parser.add_argument("--workers", type=_count, metavar="N", help="processes for --ray (default: one per core)")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Classify the pictures; the status is 1 if any of them failed."""
+    entry = selected_model(options)
+    if (options.resume or options.ray is not None) and options.out is None:
+        return fail("--resume and --ray need --out: a file to write to.", USAGE)
+    files = [str(path) for path in find_files(options.paths)]
+    if not files:
+        return fail("There is no picture in these folders.")
+    if options.out and options.statistics:
+        return fail(
+            "--statistics cannot be combined with --out. Make an adapted entry first, with `python -m training adapt`, "
+            "and classify with it.",
+            USAGE,
+        )
+    if options.out:
+        return _classify_into_file(options, entry, files)
+    with contextlib.ExitStack() as stack:
+        if options.statistics:
+            entry = _adapt_statistics(entry, files, Path(stack.enter_context(TemporaryDirectory())))
+        return _classify_to_stdout(options, entry, files)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= MAX_COUNT:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to {MAX_COUNT}")
+    return int(text)
+
+
+def _adapt_statistics(entry: Entry, files: Sequence[str], folder: Path) -> Entry:
+    """The entry with batch-norm statistics of the readable ones of these pictures; it is written into `folder`."""
+    images = []
+    for name in files[:: max(1, len(files) // MOST)][:MOST]:
+        with contextlib.suppress(ImageError):
+            images.append(decode(Path(name)))
+    with tqdm(total=100, unit="%", desc="statistics", file=sys.stderr, leave=False) as bar:
+
+        def show_progress(share: float, _: str) -> None:
+            bar.update(round(100 * share) - bar.n)
+
+        unlabelled = [None] * len(images)
+        target = folder / entry.id
+        return adapt(entry, images, unlabelled, target, "here", say=show_progress, only_statistics=True).entry
+
+
+def _classify_to_stdout(options: argparse.Namespace, entry: Entry, files: Sequence[str]) -> int:
+    with (
+        Runtime(options.device, options.precision, options.batch_size) as runtime,
+        _csv_writer(options.csv, entry.labels) as table,
+        tqdm(total=len(files), unit="image", file=sys.stderr) as progress,
+    ):
+        progress.set_description(f"{entry.id} on {device_name(runtime.device)}")
+        failed = 0
+        for record in bulk.classify_paths(runtime, entry, files):
+            failed += "error" in record
+            progress.update()
+            _print_record(record, options.json)
+            if table is not None:
+                table.writerow(bulk.csv_row(record, entry.labels))
+    return _report_failures(failed, len(files))
+
+
+def _classify_into_file(options: argparse.Namespace, entry: Entry, files: list[str]) -> int:
+    """Classify into a partial file beside `--out`, which is renamed when complete and can be resumed until then."""
+    kept = bulk.prepare_output(options.out, entry, options.resume)
+    remaining = [name for name in files if name not in kept.done]
+    failed, done = kept.failed, len(files) - len(remaining)
+    with (
+        contextlib.ExitStack() as stack,
+        bulk.open_partial(options.out) as add,
+        tqdm(total=len(files), initial=done, unit="image", desc=entry.id, file=sys.stderr) as progress,
+    ):
+        if options.ray is not None:
+            workers = options.workers or os.cpu_count() or 1
+            address = None if options.ray == LOCAL else options.ray
+            records = (
+                bulk.classify_on_cluster(entry, remaining, workers, address, options.precision) if remaining else iter(())
+            )
+        else:
+            runtime = stack.enter_context(Runtime(options.device, options.precision, options.batch_size))
+            records = bulk.classify_paths(runtime, entry, remaining)
+        for record in records:
+            add(record)
+            failed += "error" in record
+            progress.update()
+    bulk.finish_output(options.out, entry.labels)
+    print_message(f"{options.out}: {len(files):,} files.")
+    return _report_failures(failed, len(files))
+
+
+def _report_failures(failed: int, count: int) -> int:
+    return fail(f"{failed} of {count} files could not be classified.", FAILED) if failed else OK
+
+
+def _print_record(record: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        tqdm.write(json.dumps(record, ensure_ascii=False), file=sys.stdout)
+    elif "error" in record:
+        tqdm.write(f"{record['file']}: {record['error']}", file=sys.stderr)
+    else:
+        tqdm.write(f"{record['file']}\t{record['label']}\t{record['confidence']:.4f}", file=sys.stdout)
+
+
+@contextlib.contextmanager
+def _csv_writer(path: Path | None, labels: Sequence[str]) -> Iterator[Any]:
+    """A csv writer into `path`, which appears when the block has succeeded; None if no path is given."""
+    if path is None:
+        yield None
+        return
+    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(bulk.csv_header(labels))
+        yield writer

@@ -1,0 +1,150 @@
+"""Find the commands of a package, parse the command line and run one command.
+
+A command is a module of the package. Its file name is the command's name (`deploy_space.py` is `deploy-space`) and its
+docstring the help text. It defines
+
+- `add_arguments(parser)`, which adds its options to an `argparse.ArgumentParser`;
+- `run(options)`, which runs it and returns an exit status;
+- `INTERRUPTED_MESSAGE`, where Ctrl-C deserves more than "Stopped.".
+
+The package's module `_errors` maps exceptions to exit statuses. Modules called `common`, or with a leading underscore,
+are not commands.
+
+The docstring is read from the source without importing the module: importing torch for `--help` would take seconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import pkgutil
+import sys
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+
+from zoo.version import __version__
+
+OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+DEVICE_HELP = "auto, cpu or cuda (default: %(default)s)"
+ENTRY_HELP = "id of an entry in the zoo, or its folder"
+
+
+@dataclass(frozen=True)
+class Program:
+    """A command-line program.
+
+    Attributes:
+        package: Package whose modules are the commands.
+        script: Name of the installed script.
+        command: How to start the program without installing it.
+        description: One sentence for `--help`.
+    """
+
+    package: str
+    script: str
+    command: str
+    description: str
+
+    @property
+    def name(self) -> str:
+        """The name for help texts: the script's if it was started, else the command."""
+        return self.script if Path(sys.argv[0]).stem == self.script else self.command
+
+
+class HelpFormatter(argparse.HelpFormatter):
+    """Wraps each paragraph of a description; indented paragraphs, such as examples, stay as they are."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        paragraphs = text.strip("\n").split("\n\n")
+        return "\n\n".join(
+            part if part.startswith(" ") else textwrap.fill(" ".join(part.split()), width, initial_indent=indent)
+            for part in paragraphs
+        )
+
+
+def print_message(message: object) -> None:
+    """Print a line for people on stderr; stdout is kept for results."""
+    print(message, file=sys.stderr)
+
+
+def fail(message: object, status: int = FAILED) -> int:
+    """Print why a command failed, on stderr, and return the exit status."""
+    print_message(message)
+    return status
+
+
+def find_commands(package: str) -> dict[str, str]:
+    """List the commands of a package.
+
+    Returns:
+        The docstring of each command by its name, in alphabetical order.
+    """
+    found = {}
+    for folder in import_module(package).__path__:
+        for module in pkgutil.iter_modules([folder]):
+            if module.name != "common" and not module.name.startswith("_"):
+                source = (Path(folder) / f"{module.name}.py").read_text(encoding="utf-8")
+                found[module.name.replace("_", "-")] = ast.get_docstring(ast.parse(source)) or ""
+    return dict(sorted(found.items()))
+
+
+def load_command(package: str, name: str) -> ModuleType:
+    """Import the module of the command `name`."""
+    return import_module(f"{package}.{name.replace('-', '_')}")
+
+
+def make_parser(program: Program, selected: str | None = None) -> argparse.ArgumentParser:
+    """Make the parser of a program.
+
+    Args:
+        program: The program.
+        selected: The command to be run. Only its options are added, so that only its module is imported.
+    """
+    parser = argparse.ArgumentParser(program.name, description=program.description)
+    parser.add_argument("--version", action="version", version=f"HemaZoo {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, text in find_commands(program.package).items():
+        summary = text.partition("\n")[0].removesuffix(".").replace("%", "%%")
+        command = commands.add_parser(
+            name, help=summary[:1].lower() + summary[1:], description=text, formatter_class=HelpFormatter
+        )
+        if name == selected:
+            load_command(program.package, name).add_arguments(command)
+    return parser
+
+
+def run_program(program: Program, arguments: Sequence[str] | None = None) -> int:
+    """Parse the command line, run one command and return its exit status.
+
+    Args:
+        program: The program.
+        arguments: Words of the command line; None takes those of this process.
+    """
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    selected = next((word for word in words if not word.startswith("-")), None)  # options of the program have no value
+    options = make_parser(program, selected).parse_args(words)
+    command = load_command(program.package, options.command)
+    try:
+        return int(command.run(options))
+    except KeyboardInterrupt:
+        return fail(getattr(command, "INTERRUPTED_MESSAGE", "Stopped."), INTERRUPTED)
+    except BrokenPipeError:
+        sys.stderr.close()  # whoever reads our output has left, as `head` does
+        return FAILED
+    except Exception as error:
+        status = _exit_status(program.package, error)
+        if status is not None:
+            return fail(error, status)
+        if isinstance(error, OSError):
+            return fail(f"{error.filename or 'A file'} cannot be read or written: {error.strerror}.")
+        raise
+
+
+def _exit_status(package: str, error: Exception) -> int | None:
+    """The exit status for an expected error, None for any other."""
+    statuses = import_module(f"{package}._errors").EXIT_STATUS
+    return next((status for kind, status in statuses.items() if isinstance(error, kind)), None)

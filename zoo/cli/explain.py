@@ -1,0 +1,103 @@
+"""Show where in a picture the evidence for a class is.
+
+Writes FILE.CLASS.overlay.png, the map over the picture, and FILE.CLASS.npy, the raw map.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from tqdm import tqdm
+
+from zoo.attribution import DEFAULT, METHODS, MODEL_FREE
+from zoo.attribution.overlay import overlay
+from zoo.cli._model import add_model_arguments, selected_model
+from zoo.cli.common import OK, fail
+from zoo.files import atomic_path
+from zoo.imaging.decode import ImageError, decode
+from zoo.serving.engine import Ticket
+from zoo.serving.runtime import Runtime
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's options."""
+    parser.epilog = "Methods: " + "; ".join(f"{name} ({method.about})" for name, method in METHODS.items())
+    parser.add_argument("path", type=Path, metavar="PATH", help="a picture")
+    add_model_arguments(parser)
+    parser.add_argument("--class", dest="label", metavar="LABEL", help="class to explain (default: the predicted one)")
+    parser.add_argument(
+        "--method",
+        choices=METHODS,
+        help=f"(default: {DEFAULT}, or {MODEL_FREE} for models without gradients)",
+        metavar="M",
+    )
+    parser.add_argument("--against", metavar="LABEL", help="show the evidence for the class rather than for this one")
+    parser.add_argument("--layer", metavar="PATH", help="layer to explain (default: the entry's)")
+    parser.add_argument("--out", type=Path, default=Path(), metavar="DIR", help="folder to write to (default: here)")
+    parser.add_argument(
+        "--opacity",
+        type=_fraction,
+        default=0.5,
+        metavar="0..1",
+        help="of the map in the overlay (default: %(default)s)",
+    )
+    parser.add_argument("--json", action="store_true", help="print a JSON object on stdout")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Explain one picture and write the map."""
+    entry = selected_model(options)
+    try:
+        image = decode(options.path)
+    except ImageError as error:
+        if options.json:
+            print(json.dumps({"file": str(options.path), "error": str(error)}, ensure_ascii=False))
+        return fail(f"{options.path}: {error}")
+    with (
+        Runtime(options.device, options.precision) as runtime,
+        tqdm(total=100, unit="%", desc=entry.id, file=sys.stderr, leave=False, delay=1) as bar,
+    ):
+
+        def show_progress(ticket: Ticket) -> None:
+            bar.update(round(100 * ticket.progress) - bar.n)
+
+        explanation = runtime.explain(
+            entry, image, options.label, options.method, options.against, options.layer, watch=show_progress
+        )
+    label = explanation.label
+    stem = f"{options.path.stem}.{_safe(label)}"
+    drawn, raw = options.out / f"{stem}.overlay.png", options.out / f"{stem}.npy"
+    with atomic_path(drawn) as temporary:
+        overlay(image, explanation.values, options.opacity).save(temporary, "PNG")
+    with atomic_path(raw) as temporary, temporary.open("wb") as file:
+        _save_array(file, explanation.values)
+    if options.json:
+        written = {"map": str(raw), "overlay": str(drawn), "method": explanation.method}
+        print(json.dumps({"file": str(options.path), "label": label, **written}, ensure_ascii=False))
+    else:
+        print(f"{label}\t{explanation.prediction.probabilities[label]:.4f}\t{drawn}\t{raw}")
+    return OK
+
+
+def _fraction(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 1")
+    return value
+
+
+def _save_array(file: IO[bytes], values: np.ndarray) -> None:
+    np.save(file, values, allow_pickle=False)
+
+
+def _safe(label: str) -> str:
+    """The label as part of a file name."""
+    return "".join(c if c.isalnum() or c in "-_" else "-" for c in label)
