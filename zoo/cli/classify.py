@@ -136,7 +136,9 @@ def _classify_into_file(options: argparse.Namespace, entry: Entry, files: list[s
             workers = options.workers or os.cpu_count() or 1
             address = None if options.ray == LOCAL else options.ray
             records = (
-                bulk.classify_on_cluster(entry, remaining, workers, address, options.precision) if remaining else iter(())
+                bulk.classify_on_cluster(entry, remaining, workers, address, options.precision)
+                if remaining
+                else iter(())
             )
         else:
             runtime = stack.enter_context(Runtime(options.device, options.precision, options.batch_size))
