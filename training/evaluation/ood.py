@@ -19,7 +19,7 @@ from tqdm import tqdm
 from training.prepare.dataset import TrainingDataError, prepare
 from training.prepare.splits import Split
 from training.publish.card import renew_card
-from training.recipe import Recipe
+from training.recipe import read_recipe
 from training.run import Job, make_split, read_data, say
 from zoo.benchmarks import corruptions, get_benchmark, get_definition, laboratories_of, published
 from zoo.benchmarks.leaderboard import home_benchmark
@@ -251,7 +251,7 @@ def fit(entry: Entry, root: Path, runtime: Runtime) -> None:
     """
     if not entry.recipe or entry.members:
         raise TrainingDataError(f"{entry.id} keeps no recipe of its own: its gate cannot be fitted.")
-    recipe = Recipe.model_validate(entry.recipe)
+    recipe = read_recipe(entry.recipe, entry.id)
     data = root if recipe.data.mix else root / recipe.data.name
     if not data.is_dir():
         raise TrainingDataError(f"{entry.id} was trained on {recipe.data.name}, which is not in {root}.")

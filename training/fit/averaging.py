@@ -74,7 +74,7 @@ def mean_of(recipe: Recipe, data: Arrays, split: Split, found: Sequence[Fitted],
         averaged.update_parameters(fitted.model)
     network = averaged.module.to(device)
     feed = PictureFeed(recipe, data, recipe.network.input_size, split.rows["train"])
-    rows = np.random.default_rng(recipe.chance).permutation(split.rows["train"])
+    rows = np.random.default_rng(recipe.training_seed).permutation(split.rows["train"])
     # whole batches, or all there is
     parts = [rows[i : i + PASS_BATCH] for i in range(0, max(1, len(rows) - PASS_BATCH + 1), PASS_BATCH)]
     batches = (batch[0] for batch in feed.train(0, parts))
@@ -83,7 +83,7 @@ def mean_of(recipe: Recipe, data: Arrays, split: Split, found: Sequence[Fitted],
         torch.autocast(device.type, torch.bfloat16, enabled=recipe.schedule.precision == "bf16"),
         tqdm(batches, "statistics", total=len(parts), unit="batch") as shown,
     ):
-        torch.manual_seed(recipe.chance)
+        torch.manual_seed(recipe.training_seed)
         update_bn(shown, network, device)
     model = network.to("cpu").eval().requires_grad_(True)
     history: list[dict[str, float]] = []

@@ -123,14 +123,15 @@ def keep_features(
     them, so that another head, or a sweep, starts at once.
     """
     model.eval()
-    views = recipe.schedule.views if recipe.augment.any else 1
+    views = recipe.schedule.views if recipe.augment.changes_pictures else 1
     digest = hashlib.sha256()
     for part in (
         split_hash,
         recipe.network.model_dump_json(exclude={"head"}),
         recipe.network.head[0],
         recipe.augment.model_dump_json(),
-        f"{recipe.data.packed} {recipe.data.crop} {recipe.chance} {views} {input_size} {recipe.schedule.precision}",
+        f"{recipe.data.packed} {recipe.data.crop} {recipe.training_seed} {views}",
+        f"{input_size} {recipe.schedule.precision}",
         f"{np.unique(rows['train']).tolist()} {np.asarray(rows['val']).tolist()}",
     ):
         digest.update(part.encode())
@@ -183,7 +184,7 @@ class _Augmented(Dataset):
 
     def __init__(self, recipe: Recipe, data: Arrays, input_size: tuple[int, int], rows: np.ndarray) -> None:
         config = pretrained_cfg(recipe.network)
-        self.data, self.seed, self.rows = data, recipe.chance, rows
+        self.data, self.seed, self.rows = data, recipe.training_seed, rows
         self.surroundings = recipe.augment.surroundings
         self.transform = training_transform(recipe.augment, input_size, config["crop_pct"], self._any)
 
@@ -212,7 +213,7 @@ class Made:
         config = pretrained_cfg(recipe.network)
         mean, std = (torch.tensor(config[name]).view(3, 1, 1) for name in ("mean", "std"))
         self.factor, self.shift = 1 / (255 * std), mean / std
-        self.seed = recipe.chance
+        self.seed = recipe.training_seed
         self.due: list[list[tuple[int, int]]] = []  # read by the loader at the beginning of each epoch
         # OpenCV's threads do not survive a fork, and what waits for them waits for ever: end them first
         cv2.setNumThreads(1)

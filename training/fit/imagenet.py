@@ -29,7 +29,6 @@ PACKAGED = {
         "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
     ),
 }
-PACKAGED["efficientnet_lite0_gn"] = PACKAGED["tf_efficientnet_lite0"]  # whose scales and shifts its norms begin with
 OUTER = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
 EXPANDED = {
     "_expand_conv": "conv_pw",

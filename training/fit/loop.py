@@ -33,11 +33,11 @@ from tqdm import tqdm
 
 import zoo.architectures  # noqa: F401 (registers our own networks with timm)
 from training.fit import auxiliary as attributes
-from training.fit import checkpoint, mixstyle
+from training.fit import checkpoint
 from training.fit.batches import Arrays, Feed, PictureFeed, keep_features
 from training.fit.depthwise import hasten
 from training.fit.imagenet import WeightsError, load_imagenet
-from training.fit.schedules import is_enough, lower_is_better, plateau_scale, rates
+from training.fit.schedules import history_scale, learning_rates, lower_is_better, should_stop
 from training.prepare.splits import Split
 from training.recipe import Model, Recipe, Stage
 from zoo.files import write_json
@@ -115,13 +115,12 @@ def unfreeze(network: nn.Module, what: str | list[str]) -> None:
         raise FitError(f"The backbone has no part {unknown[0]!r}. It has: {blocks}.")
 
 
-def set_mode(network: nn.Module, keep_statistics: bool = False) -> None:
-    """Training mode where something is trained; what is frozen keeps its batch-norm statistics, too, or all of it."""
+def set_mode(network: nn.Module) -> None:
+    """Set training mode where something is trained; frozen modules keep their batch-norm statistics."""
     network.train()
     for module in network.modules():
         own = list(module.parameters())
-        frozen = own and not any(parameter.requires_grad for parameter in own)
-        if frozen or (keep_statistics and isinstance(module, nn.modules.batchnorm._BatchNorm)):
+        if own and not any(parameter.requires_grad for parameter in own):
             module.eval()
 
 
@@ -180,8 +179,6 @@ class _Run:
         model = build_model(recipe.network, len(recipe.labels), start)
         choices = attributes.choices(data.attributes)
         attributes.widen(model, sum(choices))
-        if recipe.augment.mixstyle:
-            mixstyle.attach(model, recipe.augment.mixstyle)
         self.model = model.to(self.device, memory_format=form)
         if self.device.type == "cpu":
             hasten(self.model)
@@ -226,7 +223,7 @@ class _Run:
 
     def begin_stage(self) -> None:
         """Freeze, build the optimiser and the feed of the running stage."""
-        stage, recipe = self.recipe.course[self.stage], self.recipe
+        stage, recipe = self.recipe.all_stages[self.stage], self.recipe
         unfreeze(self.model, stage.train)
         options: dict[str, Any] = {"weight_decay": recipe.optimizer.weight_decay}
         if recipe.optimizer.momentum is not None:
@@ -236,15 +233,14 @@ class _Run:
         self.optimizer = create_optimizer_v2(self.model, opt=recipe.optimizer.name, lr=self.lr, **options)
         self.trained = trained
         self.decayed = [parameter for parameter in trained if parameter.ndim > 1]
-        self.course = rates(recipe.schedule, self.lr, stage.epochs, self.steps)
+        self.course = learning_rates(recipe.schedule, self.lr, stage.epochs, self.steps)
         # features are kept only where nothing before them changes
         self.kept = self._keeps_features(stage)
         self.feed = self._feed(stage)
         self.runner = self._runner()
 
     def _keeps_features(self, stage: Stage) -> bool:
-        mixed = self.mixup is not None or self.recipe.augment.mixstyle
-        return stage.train == "head" and self.recipe.schedule.cache_features and not mixed
+        return stage.train == "head" and self.recipe.schedule.cache_features and self.mixup is None
 
     def _feed(self, stage: Stage) -> Feed:
         size = self._size(stage)
@@ -322,7 +318,7 @@ class _Run:
         self.images = facts["images"]
         self.began = time.monotonic() - facts["seconds"]
         if self.step:  # all steps of an epoch may be behind it, and its rate is part of the history
-            self._set_rates(self.step - 1, plateau_scale(self.recipe.schedule, self._stage_history()))
+            self._set_rates(self.step - 1, history_scale(self.recipe.schedule, self._stage_history()))
 
     def _set_rates(self, step: int, scale: float) -> None:
         for group in self.optimizer.param_groups:
@@ -352,19 +348,19 @@ class _Run:
 
     @property
     def done(self) -> bool:
-        return self.stage == len(self.recipe.course) - 1 and self._stage_is_over()
+        return self.stage == len(self.recipe.all_stages) - 1 and self._stage_is_over()
 
     def _stage_is_over(self) -> bool:
-        stage = self.recipe.course[self.stage]
-        return self.epoch >= stage.epochs or is_enough(self.recipe.schedule, self._stage_history())
+        stage = self.recipe.all_stages[self.stage]
+        return self.epoch >= stage.epochs or should_stop(self.recipe.schedule, self._stage_history())
 
     def _stage_history(self) -> list[dict[str, float]]:
         return [entry for entry in self.history if entry["stage"] == self.stage + 1]
 
     def train_epoch(self, stopped: Callable[[], bool]) -> None:
-        set_mode(self.model, self.recipe.schedule.keep_statistics)
+        set_mode(self.model)
         number = len(self.history)
-        scale = plateau_scale(self.recipe.schedule, self._stage_history())
+        scale = history_scale(self.recipe.schedule, self._stage_history())
         title = f"epoch {number + 1}/{self.recipe.epochs}"
         bar = tqdm(
             total=self.steps * self.batch,
@@ -395,7 +391,7 @@ class _Run:
 
     def _shares(self, number: int) -> list[np.ndarray]:
         """This process's rows of each batch that is still to come in this epoch."""
-        order = np.random.default_rng([self.recipe.chance, number]).permutation(self.split.rows["train"])
+        order = np.random.default_rng([self.recipe.training_seed, number]).permutation(self.split.rows["train"])
         batches = [order[i * self.batch : (i + 1) * self.batch] for i in range(self.step, self.steps)]
         return [rows[self.accelerator.process_index :: self.world] for rows in batches]
 
@@ -411,7 +407,7 @@ class _Run:
         """One step on this process's share of a batch."""
         step = number * self.steps + self.step
         # dropout's choices, whatever went before; processes draw their own
-        torch.manual_seed((self.recipe.chance * 1_000_003 + step) * self.world + self.accelerator.process_index)
+        torch.manual_seed((self.recipe.training_seed * 1_000_003 + step) * self.world + self.accelerator.process_index)
         self._set_rates(self.step, scale)
         form = torch.channels_last if self.recipe.schedule.channels_last else torch.contiguous_format
         inputs = inputs.to(self.device, non_blocking=True)
@@ -542,7 +538,7 @@ class _Run:
             self.best_epoch = len(self.history)
             self.best.load_state_dict(self.judged.state_dict())
         self.epoch, self.step, self.sums = self.epoch + 1, 0, [0.0, 0.0, 0.0]
-        if self._stage_is_over() and self.stage < len(self.recipe.course) - 1:
+        if self._stage_is_over() and self.stage < len(self.recipe.all_stages) - 1:
             self._next_stage()
         self.save()
         if self.main:
@@ -556,7 +552,7 @@ class _Run:
 
     def _rivals(self) -> list[dict[str, float]]:
         """Epochs so far that were judged on pictures of the running stage's size: others do not compare."""
-        stages, size = self.recipe.course, self._size(self.recipe.course[self.stage])
+        stages, size = self.recipe.all_stages, self._size(self.recipe.all_stages[self.stage])
         return [entry for entry in self.history if self._size(stages[int(entry["stage"]) - 1]) == size]
 
     def _next_stage(self) -> None:

@@ -8,10 +8,19 @@ from pathlib import Path
 from typing import Literal
 
 from huggingface_hub import EvalResult, ModelCardData
-from pydantic import ValidationError
 
 from training.prepare.splits import Split
-from training.recipe import PUBLISHED, SCRATCH, Recipe, Stage, differences, load_recipe, recipe_ids
+from training.recipe import (
+    PUBLISHED,
+    SCRATCH,
+    Recipe,
+    RecipeError,
+    Stage,
+    differences,
+    load_recipe,
+    read_recipe,
+    recipe_ids,
+)
 from zoo.architectures import is_own
 from zoo.attribution import METHODS
 from zoo.benchmarks.scoring import METRICS
@@ -42,8 +51,8 @@ def renew_card(folder: Path, repo: str = "", pictures: Mapping[str, str] | None 
     if not entry.recipe:
         return True
     try:
-        recipe = Recipe.model_validate(entry.recipe)
-    except ValidationError:
+        recipe = read_recipe(entry.recipe, entry.id)
+    except RecipeError:
         return False
     write_text(folder / CARD, render_card(entry, recipe, repo, pictures or {}))
     return True
@@ -218,7 +227,7 @@ def _fitting(entry: Entry, recipe: Recipe) -> str:
     named = {"imagenet": "ImageNet weights", "none": "random weights"}
     start = named.get(recipe.network.weights, f"the weights of {recipe.network.weights}")
     chosen = recipe.schedule.select.removeprefix("val_").replace("_", " ").replace("loss", "log loss")
-    steps = "; then ".join(f"{stage.epochs} epochs of {_trained(stage)}" for stage in recipe.course)
+    steps = "; then ".join(f"{stage.epochs} epochs of {_trained(stage)}" for stage in recipe.all_stages)
     ran = f" {told['epochs']} epochs were run, {told['seconds'] / 60:.0f} minutes on {told['device']}." if told else ""
     fitting = f"`{recipe.network.architecture}` from {start}, {steps}, by {recipe.optimizer.name}"
     if recipe.schedule.runs > 1:

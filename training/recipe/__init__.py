@@ -1,9 +1,9 @@
-"""Recipes: what is trained, on what and how."""
+"""Recipes: what is trained, on which data and how."""
 
+from training.recipe.changes import as_set, differences
+from training.recipe.errors import RecipeError
+from training.recipe.load import FOLDER, PUBLISHED, SCRATCH, load_recipe, read_recipe, recipe_ids
 from training.recipe.schema import (
-    FOLDER,
-    PUBLISHED,
-    SCRATCH,
     Attributes,
     Augment,
     Balance,
@@ -12,19 +12,16 @@ from training.recipe.schema import (
     Metric,
     Model,
     Recipe,
-    RecipeError,
     Schedule,
     Stage,
-    as_set,
-    differences,
-    load_recipe,
     pretrained_cfg,
-    recipe_ids,
 )
+from training.recipe.versions import SCHEMA_VERSION
 
 __all__ = [
     "FOLDER",
     "PUBLISHED",
+    "SCHEMA_VERSION",
     "SCRATCH",
     "Attributes",
     "Augment",
@@ -41,5 +38,6 @@ __all__ = [
     "differences",
     "load_recipe",
     "pretrained_cfg",
+    "read_recipe",
     "recipe_ids",
 ]

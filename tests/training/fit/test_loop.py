@@ -21,17 +21,16 @@ from PIL import Image
 
 from tests.making import LABELS, draw_cell, draw_folder
 from training.cli import main
-from training.fit import mixstyle
-from training.fit.augment import Background, ColourTransfer
+from training.fit.augment import Context
+from training.fit.augment.colour import colour_transfer
 from training.fit.averaging import mean_of
 from training.fit.batches import Arrays, PictureFeed
 from training.fit.devices import make_accelerator
 from training.fit.loop import FitError, TrainingStopped, build_model, fit, set_mode, unfreeze
-from training.fit.schedules import is_enough, plateau_scale, rates
+from training.fit.schedules import history_scale, learning_rates, should_stop
 from training.prepare.splits import Split
-from training.recipe import Recipe, RecipeError, Schedule, pretrained_cfg
+from training.recipe import Recipe, Schedule, pretrained_cfg
 from zoo.entry import read_entry, read_predictions
-from zoo.imaging.localise import find_cell
 from zoo.imaging.preprocess import preprocessor
 
 ROOT = Path(__file__).parents[3]
@@ -136,8 +135,7 @@ def test_every_optimiser_learns(run, name):
         {"augment": {"mixup": 0.4}},
         {"augment": {"cutmix": 1.0}},
         {"augment": {"mixup": 0.2, "cutmix": 0.5}, "schedule": {"batch_size": 15}},
-        {"augment": {"mixstyle": 1.0}, "optimizer": {"ema_decay": 0.9}},
-        {"augment": {"background": 1.0}},
+        {"optimizer": {"ema_decay": 0.9}},
         {"augment": {"colour_transfer": 1.0}},
         {"schedule": {"precision": "bf16", "channels_last": False}},
         {"schedule": {"rate": "one_cycle", "warmup_epochs": 1}},
@@ -151,57 +149,17 @@ def test_every_option_learns(run, change):
     assert not any(module.training for module in fitted.model.modules())
 
 
-def test_mixed_styles_are_other_pictures(run):
-    """Every map keeps its pattern and gets a mean and spread between its own and another's."""
-    torch.manual_seed(1)
-    maps = torch.randn(6, 3, 5, 5) * torch.rand(6, 3, 1, 1) + torch.randn(6, 3, 1, 1)
-    new = mixstyle.mixed(maps)
-    means = maps.mean((2, 3))
-    assert not torch.allclose(new, maps)
-    assert bool((new.mean((2, 3)) >= means.min(0).values - 1e-4).all())
-    assert bool((new.mean((2, 3)) <= means.max(0).values + 1e-4).all())
-    pattern = torch.corrcoef(torch.stack([maps[0, 0].flatten(), new[0, 0].flatten()]))[0, 1]
-    assert pattern > 0.999
-
-
-def test_styles_are_mixed_in_training_alone(run):
-    model = run(augment={"mixstyle": 1.0}, schedule={"epochs": 1}).model
-    inputs = torch.rand(4, 3, SIDE, SIDE)
-    assert torch.equal(model(inputs), model(inputs))
-    with pytest.raises(RecipeError, match="tells its levels"):
-        run("none", augment={"mixstyle": 1.0}, model=PARTED)
-
-
-def test_a_background_is_anothers_and_the_cell_stays():
-    mine = np.asarray(draw_cell("neutrophil", 3, (120, 120)))
-    other = np.full_like(np.asarray(draw_cell("lymphocyte", 4, (120, 120))), 0)
-    other[:] = np.asarray(draw_cell("lymphocyte", 4, (120, 120)))
-    other = (other * np.array([0.95, 0.8, 0.9])).astype(np.uint8)  # another white balance
-    torch.manual_seed(0)
-    new = Background(1.0, lambda: other)(mine)
-    cell = find_cell(Image.fromarray(mine))
-    inside = cv2.resize(cell.nucleus.astype(np.uint8), (120, 120)).astype(bool)
-    corner = np.s_[:12, :12]
-    light = new[inside].mean(0) / mine[inside].mean(0)
-    assert light[1] < 0.9 * light[0]  # the other slide lets less green through, and so does its cell now
-    turned = [np.abs(new[corner].astype(int) - np.rot90(other, k)[corner]).mean() for k in range(4)]
-    assert min(turned) < 3 < np.abs(new[corner].astype(int) - mine[corner]).mean()
-    assert np.corrcoef(new[inside].ravel(), mine[inside].ravel())[0, 1] > 0.95
-    empty = np.full((60, 60, 3), 230, np.uint8)
-    assert np.array_equal(Background(1.0, lambda: other)(empty), empty)  # without a cell nothing is changed
-
-
 def test_colours_are_anothers_and_the_pattern_stays(monkeypatch):
     mine, other = (np.asarray(draw_cell(*drawn, (120, 120))) for drawn in (("neutrophil", 3), ("lymphocyte", 4)))
     other = (other * np.array([0.95, 0.75, 0.85])).astype(np.uint8)  # a slide of another colour
     monkeypatch.setattr(torch, "rand", lambda size: torch.ones(size) * 0.999)  # all of the way
-    new = ColourTransfer(1.0, lambda: other)(mine)
+    new = colour_transfer(mine, 1.0, Context(other=lambda: other))
     means = [cv2.cvtColor(np.float32(each) / 255, cv2.COLOR_RGB2LAB).mean((0, 1)) for each in (mine, other, new)]
     assert np.abs(means[0] - means[1]).max() > 8
     assert np.abs(means[2] - means[1]).max() < 2  # but for what a byte cannot hold
     assert np.corrcoef(new[..., 1].ravel(), mine[..., 1].ravel())[0, 1] > 0.95
     flat = np.full((40, 40, 3), 230, np.uint8)
-    spread = ColourTransfer(1.0, lambda: other)(flat).std((0, 1))
+    spread = colour_transfer(flat, 1.0, Context(other=lambda: other)).std((0, 1))
     assert spread.max() == 0  # nothing is made up where there is nothing
 
 
@@ -231,20 +189,6 @@ def test_l2_shrinks_weights_and_not_biases(run):
     convolutions = [key for key in plain if key.endswith("conv1.weight")]
     assert convolutions
     assert all(small[key] < 0.9 * plain[key] for key in convolutions)
-
-
-def test_batch_norm_may_keep_its_statistics(run):
-    torch.manual_seed(0)
-    start = weights(build_model(recipe().network, 4))
-    kept, plain = (
-        weights(run(name, schedule={"epochs": 1, "keep_statistics": keep}).model)
-        for name, keep in (("kept", True), ("plain", False))
-    )
-    moving = [key for key in start if "running" in key]
-    assert moving
-    assert all(torch.equal(start[key], kept[key]) for key in moving)
-    assert not any(torch.equal(start[key], plain[key]) for key in moving)
-    assert not torch.equal(start["bn1.weight"], kept["bn1.weight"])
 
 
 def test_the_mean_of_several_runs(run, arrays, split):
@@ -406,7 +350,7 @@ def test_epochs_of_another_size_are_no_rivals(run, monkeypatch, small, best):
 
 @pytest.mark.parametrize("rate", ["constant", "cosine", "one_cycle"])
 def test_learning_rates(rate):
-    course = rates(Schedule(rate=rate, warmup_epochs=1), 0.1, 5, 10)
+    course = learning_rates(Schedule(rate=rate, warmup_epochs=1), 0.1, 5, 10)
     assert course.shape == (50,)
     assert course.max() == pytest.approx(0.1, rel=0.05)
     assert (np.diff(course[:11]) > 0).all() or rate == "one_cycle"
@@ -420,12 +364,12 @@ def history(*losses):
 
 def test_a_plateau_lowers_the_rate_and_stopping_waits_its_patience():
     schedule = Schedule(rate="plateau", plateau_factor=0.1, plateau_patience=1, stop_patience=3)
-    assert plateau_scale(schedule, history(0.5, 0.4, 0.3)) == 1
-    assert plateau_scale(schedule, history(0.5, 0.5, 0.5)) == pytest.approx(0.1)
-    assert not is_enough(schedule, history(0.5, 0.4, 0.41, 0.41))
-    assert is_enough(schedule, history(0.5, 0.4, 0.41, 0.41, 0.41))
+    assert history_scale(schedule, history(0.5, 0.4, 0.3)) == 1
+    assert history_scale(schedule, history(0.5, 0.5, 0.5)) == pytest.approx(0.1)
+    assert not should_stop(schedule, history(0.5, 0.4, 0.41, 0.41))
+    assert should_stop(schedule, history(0.5, 0.4, 0.41, 0.41, 0.41))
     other = schedule.model_copy(update={"stop_metric": "val_accuracy"})
-    assert is_enough(other, history(0.5, 0.4, 0.41, 0.41, 0.41))
+    assert should_stop(other, history(0.5, 0.4, 0.41, 0.41, 0.41))
 
 
 def test_it_stops_early_and_keeps_the_best(run):

@@ -23,7 +23,7 @@ from tests.hub import Fault, Hub
 from tests.making import add_evaluation, draw_cell, make_entry
 from training.cli import main
 from training.publish.hub import ASSETS
-from training.recipe import Recipe, load_recipe
+from training.recipe import load_recipe, read_recipe
 from zoo.architectures import is_own
 from zoo.entry import CARD, Entry, read_entry
 from zoo.files import write_json
@@ -285,4 +285,4 @@ def test_the_command_on_a_card_is_that_of_the_entry(entry):
     words = shlex.split(re.search(r"`python -m training (train [^`]*)` makes it again", card)[1])
     changes = [value for key, value in pairwise(words) if key == "--set"]
     named = load_recipe(words[1], changes, published="--published" in words, scratch="--scratch" in words)
-    assert named.fingerprint() == Recipe.model_validate(entry.recipe).fingerprint()
+    assert named.fingerprint() == read_recipe(entry.recipe, entry.id).fingerprint()

@@ -14,7 +14,10 @@ from torchvision.transforms.v2 import functional
 
 from tests.making import draw_cell
 from training.cli import main
-from training.fit.augment import Warp, _blurred, _brighter, _contrasted, _saturated, _turned, training_transform
+from training.fit.augment import AUGMENTATIONS, training_transform
+from training.fit.augment.camera import gaussian_blur
+from training.fit.augment.colour import scale_brightness, scale_contrast, scale_saturation, turn_hue
+from training.fit.augment.geometry import Warp
 from training.fit.imagenet import PACKAGED, WeightsError
 from training.fit.loop import build_model
 from training.recipe import FOLDER, Augment, RecipeError, load_recipe, recipe_ids
@@ -76,7 +79,7 @@ def test_every_recipe_augments(name):
     first, *others = (transform(picture) for _ in range(12))
     assert first.shape == (*size, 3)
     assert first.dtype == torch.uint8
-    assert all(torch.equal(first, other) for other in others) != recipe.augment.any
+    assert all(torch.equal(first, other) for other in others) != recipe.augment.changes_pictures
 
 
 CHANGES = {
@@ -103,15 +106,15 @@ CHANGES = {
     "frame": 1.0,
     "resolution": 0.3,
     "jpeg": 20,
-    "background": 0.5,
     "colour_transfer": 0.5,
 }
 
 
 def test_every_augmentation_is_checked_here():
-    """All but what changes batches, and which crop of a picture is shown: these are asked for in test_engine."""
-    elsewhere = {"mixup", "cutmix", "mixstyle", "surroundings"}
-    assert set(CHANGES) == set(Augment.model_fields) - elsewhere - {"fill"}
+    """All but what changes batches, and which crop of a picture is used: test_loop checks these."""
+    checked_in_test_loop = {"mixup", "cutmix", "surroundings"}
+    assert set(CHANGES) == set(Augment.model_fields) - checked_in_test_loop - {"fill"}
+    assert set(AUGMENTATIONS) == set(CHANGES) - {"rotation", "shift", "zoom", "shear"}
 
 
 @pytest.mark.parametrize("name", CHANGES)
@@ -137,11 +140,11 @@ def test_colours_change_as_torchvision_changes_them():
     pixels = np.asarray(draw_cell("eosinophil", 3))
     image = torch.from_numpy(pixels.copy()).permute(2, 0, 1)
     for ours, theirs, values, most in (
-        (_brighter, functional.adjust_brightness, (0.6, 1.3), 1),
-        (_contrasted, functional.adjust_contrast, (0.6, 1.3), 2),
-        (_saturated, functional.adjust_saturation, (0.5, 1.5), 2),
-        (_turned, functional.adjust_hue, (-0.2, 0.05), 8),  # 256 hues of bytes
-        (_blurred, lambda image, sigma: functional.gaussian_blur(image, [5, 5], [sigma]), (0.3, 1.0, 3.0), 1),
+        (scale_brightness, functional.adjust_brightness, (0.6, 1.3), 1),
+        (scale_contrast, functional.adjust_contrast, (0.6, 1.3), 2),
+        (scale_saturation, functional.adjust_saturation, (0.5, 1.5), 2),
+        (turn_hue, functional.adjust_hue, (-0.2, 0.05), 8),  # 256 hues of bytes
+        (gaussian_blur, lambda image, sigma: functional.gaussian_blur(image, [5, 5], [sigma]), (0.3, 1.0, 3.0), 1),
     ):
         for value in values:
             expected = theirs(image, value).permute(1, 2, 0).numpy().astype(int)
@@ -195,17 +198,6 @@ def test_surroundings_are_those_of_cells_that_are_seen_alone():
         load_recipe("pbc8-efficientnet-lite0", ["augment.surroundings=0.5"])
 
 
-def test_group_norm_takes_the_scales_of_batch_norm():
-    """All that ImageNet's weights hold but batch norm's statistics."""
-    changes = ["model.architecture=efficientnet_lite0_gn"]
-    plain, grouped = (
-        build_model(load_recipe("pbc8-efficientnet-lite0", given).network, 8).state_dict() for given in ([], changes)
-    )
-    assert not [key for key in grouped if "running" in key]
-    assert all(torch.equal(plain[key], value) for key, value in grouped.items() if "classifier" not in key)
-    assert {key for key in plain if key.endswith("weight")} == {key for key in grouped if key.endswith("weight")}
-
-
 def test_weights_that_cannot_be_reached_say_what_to_do():
     with pytest.raises(WeightsError, match="--scratch"):
         build_model(load_recipe("resnet50_frozen").network, 4)
@@ -215,7 +207,7 @@ def test_from_scratch_nothing_stays_frozen():
     recipe = load_recipe("resnet50_finetuned", scratch=True)
     assert recipe.id == "resnet50_finetuned_scratch"
     assert recipe.network.weights == "none"
-    assert [stage.train for stage in recipe.course] == ["all", "all"]
+    assert [stage.train for stage in recipe.all_stages] == ["all", "all"]
 
 
 WRONG = {

@@ -23,7 +23,6 @@ PARAMETERS = {
     "miniinception": 1_050_164,
     "pixels": 196_612,
     "transfer": 23_516_228,
-    "efficientnet_lite0_gn": 3_376_132,
 }
 OURS = [name for name in timm.list_models() if is_own(name)]
 
