@@ -1,4 +1,4 @@
-"""What does a model see in each picture of a data set? Its features as a table, one row a picture."""
+"""Features of a data set's pictures as a table."""
 
 from __future__ import annotations
 
@@ -22,14 +22,26 @@ SUFFIXES = (".csv", ".parquet")
 
 
 def feature_table(entry: Entry, data: DataSet, device: torch.device) -> tuple[pd.DataFrame, Mapping[str, str]]:
-    """Columns file, label and f1, f2, …: the few features of a classical head, or the vector before the last layer.
+    """Features that a model computes of each picture.
 
-    With it, why pictures that have no row could not be read, by file. Raises EntryError if the entry cannot be loaded,
-    TrainingDataError if no picture can be read.
+    These are the selected features of a classical head, or the vector before a network's last layer.
+
+    Args:
+        entry: One model, not an ensemble.
+        data: The pictures.
+        device: Where the network runs.
+
+    Returns:
+        A table with the columns file, label, f1, f2, …, one row a readable picture, and file → reason for the pictures
+        that could not be read.
+
+    Raises:
+        EntryError: The entry cannot be loaded.
+        TrainingDataError: No picture can be read.
     """
     config = entry.config
     if config is None or config.zoo.members:
-        raise EntryError(f"{entry.id} is an ensemble, or broken; name one network.")
+        raise EntryError(f"{entry.id} is an ensemble or cannot be read: name a single network.")
     model = load_model(entry)
     size = config.pretrained_cfg.input_size[1:]
     prepared = prepare(data, size, config.zoo.crop)
@@ -45,9 +57,17 @@ def feature_table(entry: Entry, data: DataSet, device: torch.device) -> tuple[pd
 
 
 def write_features(path: Path, table: pd.DataFrame) -> None:
-    """Write the table as CSV or Parquet, by the name's end. Raises TrainingDataError on another end."""
+    """Write a table of features.
+
+    Args:
+        path: File to write; its suffix, .csv or .parquet, says the format.
+        table: The features.
+
+    Raises:
+        TrainingDataError: The suffix is another one.
+    """
     if path.suffix not in SUFFIXES:
-        raise TrainingDataError(f"{path.name} should end in {' or '.join(SUFFIXES)}.")
+        raise TrainingDataError(f"{path.name} must end in {' or '.join(SUFFIXES)}.")
     with atomic_path(path) as temporary:
         if path.suffix == ".csv":
             table.to_csv(temporary, index=False, float_format="%.6g")

@@ -1,6 +1,6 @@
-"""How is a comparison read without the app? One HTML page that needs nothing else, for a paper's supplement.
+"""Comparison of models as one self-contained HTML page, for example for a paper's supplement.
 
-The same figures and tables as on the Compare page, from the same functions.
+It holds the figures and tables of the Compare page, made by the same functions.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ CONFIG = {
     "modeBarButtons": [["toImage"]],
     "toImageButtonOptions": {"format": "svg"},
 }
-SHEET = 12  # pictures of a sheet
-MOST_PAIRS = 6  # ordered pairs of models whose disagreements are shown in pictures
-SIDE = 96  # pixels of a thumbnail's longer side
+SHEET_PICTURES = 12
+MAX_PAIRS = 6  # ordered pairs of models whose disagreements are shown in pictures
+THUMBNAIL_SIDE = 96  # longer side, pixels
 CLASS_SCORES = {"f1": "F1", "precision": "Precision", "recall": "Recall"}
 HISTORY = ("val_accuracy", "val_loss", "train_accuracy", "train_loss", "learning_rate")
 MORE_STYLE = """
@@ -52,7 +52,7 @@ nav a { margin-right: 1em; } .csv { font-size: 13px; }
 
 @dataclass(frozen=True)
 class _Model:
-    """A model on a benchmark."""
+    """A model's predictions on a benchmark and their scores."""
 
     entry: Entry
     title: str
@@ -65,9 +65,18 @@ class _Model:
 
 
 def render(entries: Sequence[Entry], titles: Mapping[str, str], folders: Sequence[Path] = ()) -> str:
-    """The page. Everything that comes from an entry is escaped. Raises EntryError if predictions are damaged.
+    """Render the page. All text that comes from an entry is escaped.
 
-    Pictures are shown of the data sets among `folders` (their names are the data sets' names).
+    Args:
+        entries: The models to compare.
+        titles: Entry id → its title on the page.
+        folders: Folders of data sets, named like the data sets; pictures of misclassified cells are shown from them.
+
+    Returns:
+        HTML that needs no other file.
+
+    Raises:
+        EntryError: Predictions are damaged, or two models were scored on other labels.
     """
     table = leaderboard.table(entries)
     leaders = {name: leaderboard.best(entries, name) for name in leaderboard.COLUMNS}
@@ -76,9 +85,9 @@ def render(entries: Sequence[Entry], titles: Mapping[str, str], folders: Sequenc
     )
     links = "".join(f'<a href="#{escape(name)}">{escape(name)}</a>' for name in [*names, "training"])
     parts = [
-        "<h1>Comparison of models of blood cells</h1>",
-        f'<p class="muted">{len(entries)} models. In brackets, and as bars: 95 % intervals by bootstrap over source '
-        "cells. Bold: a significant lead over every other model (paired bootstrap, adjusted after Holm). Not a medical "
+        "<h1>Comparison of blood-cell models</h1>",
+        f'<p class="muted">{len(entries)} models. Brackets and bars: 95 % intervals by bootstrap over source cells. '
+        "Bold: significantly better than every other model (paired bootstrap, adjusted after Holm). Not a medical "
         f"device.</p><nav>{links}</nav>",
         "<h2>Leaderboard</h2>",
         _table(_bold(leaderboard.in_words(table, leaders)), "leaderboard", table),
@@ -96,7 +105,7 @@ def render(entries: Sequence[Entry], titles: Mapping[str, str], folders: Sequenc
 
 
 def _benchmark(name: str, entries: Sequence[Entry], titles: Mapping[str, str], folders: Sequence[Path]) -> list[str]:
-    """Everything of one benchmark: scores, matrices, classes, curves, calibration, corruption, tests and pictures."""
+    """Sections of one benchmark: scores, confusion, classes, curves, calibration, corruption, tests and pictures."""
     about = entries[0].evaluation.benchmarks[name]
     labels = about.labels
     found = [_load(entry, titles[entry.id], name, labels) for entry in entries]
@@ -107,14 +116,14 @@ def _benchmark(name: str, entries: Sequence[Entry], titles: Mapping[str, str], f
         f"{escape(' '.join(about.notes))}</p>",
     ]
     for one in found:
-        told = one.entry.evaluation.benchmarks[name]
-        if told.leaky:
+        scored = one.entry.evaluation.benchmarks[name]
+        if scored.leaky:
             parts.append(
-                f'<p class="alarm">Leaky split, {escape(one.title)}: {100 * told.leak_share:.1f} % of test images show '
-                "a cell that training pictures show too. Only good for reproducing others.</p>"
+                f'<p class="alarm">Leaky split, {escape(one.title)}: {100 * scored.leak_share:.1f} % of test images '
+                "show a cell that is in the training set too. Only for reproducing published results.</p>"
             )
     if len({rows_hash(table) for table in tables.values()}) > 1:
-        parts.append('<p class="alarm">Not all models were scored on the same pictures; compare with care.</p>')
+        parts.append('<p class="alarm">The models were not all scored on the same pictures: compare with care.</p>')
     parts += [
         _table(_scores(found), f"{name}-scores"),
         _figure(figures.bars({one.title: intervals(one.report) for one in found})),
@@ -129,9 +138,9 @@ def _benchmark(name: str, entries: Sequence[Entry], titles: Mapping[str, str], f
 
 
 def _load(entry: Entry, title: str, name: str, labels: Sequence[str]) -> _Model:
-    found = entry.evaluation.benchmarks[name].labels
-    if set(found) != set(labels):
-        raise EntryError(f"{entry.id} names other classes on {name} than the other models: {', '.join(found)}.")
+    own = entry.evaluation.benchmarks[name].labels
+    if set(own) != set(labels):
+        raise EntryError(f"{entry.id} has other classes on {name} than the other models: {', '.join(own)}.")
     table = read_predictions(entry, name)
     return _Model(entry, title, table, score(table, labels, scaling_of(entry)))
 
@@ -185,11 +194,12 @@ def _calibration(found: Sequence[_Model], labels: Sequence[str]) -> list[str]:
     for way, side in (("before", "before temperature scaling"), ("after", "after temperature scaling")):
         answers = {}
         for one in found:
-            truth, shares = label_arrays(one.table, labels)
-            answers[one.title] = (truth, scale_probabilities(shares, getattr(one.scaling, way) or 1.0))
+            truth, probabilities = label_arrays(one.table, labels)
+            exponent = getattr(one.scaling, way) or 1.0
+            answers[one.title] = (truth, scale_probabilities(probabilities, exponent))
         drawn.append(_titled(f"Reliability, {side}", figures.reliability(answers)))
     answers = {one.title: label_arrays(one.table, labels) for one in found}
-    drawn.append(_titled("The surest first: how right are they?", figures.risk_coverage(answers)))
+    drawn.append(_titled("Accuracy of the most confident answers, by coverage", figures.risk_coverage(answers)))
     return ["<h3>Calibration</h3>", f'<div class="row">{"".join(drawn)}</div>']
 
 
@@ -217,30 +227,33 @@ def _pairs(tables: Mapping[str, pd.DataFrame], labels: Sequence[str], name: str)
     words = found.round(4).rename(
         columns={"first_only": "only first", "second_only": "only second", "p_holm": "p (Holm)"}
     )
-    told = (
-        "Difference in accuracy with its paired 95 % interval; source cells that only one calls rightly, with the "
-        "exact McNemar test; p adjusted after Holm for the number of pairs."
+    caption = (
+        "Difference in accuracy with its paired 95 % interval; source cells that only one model predicts correctly, "
+        "with the exact McNemar test; p adjusted after Holm for the number of pairs."
     )
-    return ["<h3>Every two models</h3>", f'<p class="muted">{told}</p>', _table(words, f"{name}-pairs", found)]
+    return ["<h3>Pairs of models</h3>", f'<p class="muted">{caption}</p>', _table(words, f"{name}-pairs", found)]
 
 
 def _pictures(found: Sequence[_Model], labels: Sequence[str], name: str, folders: Sequence[Path]) -> list[str]:
-    """Each model's surest errors, and where one is right and another wrong; names where pictures are not at hand."""
-    parts = ["<h3>The surest errors of each model</h3>"]
+    """Each model's most confident errors, and cells that one predicts correctly and another wrongly.
+
+    File names stand for pictures that are in none of the folders.
+    """
+    parts = ["<h3>Most confident errors of each model</h3>"]
     for one in found:
         rows = significance.misclassified(one.table, labels)
         parts.append(_sheet(f"{one.title}: {len(rows):,} wrong", rows, one, labels, name, folders))
     pairs = list(permutations(found, 2))
     if pairs:
-        parts.append("<h3>One right, the other wrong</h3>")
-    for right, wrong in pairs[:MOST_PAIRS]:
+        parts.append("<h3>One model right, the other wrong</h3>")
+    for right, wrong in pairs[:MAX_PAIRS]:
         try:
             rows = significance.only_first_correct(right.table, wrong.table, labels)
         except ValueError:
             continue
         title = f"{right.title} right, {wrong.title} wrong: {len(rows):,} images"
         parts.append(_sheet(title, rows, wrong, labels, name, folders))
-    if len(pairs) > MOST_PAIRS:
+    if len(pairs) > MAX_PAIRS:
         parts.append('<p class="muted">The app\'s Compare page shows the other pairs.</p>')
     return parts
 
@@ -249,18 +262,18 @@ def _sheet(
     title: str, rows: pd.DataFrame, one: _Model, labels: Sequence[str], name: str, folders: Sequence[Path]
 ) -> str:
     shown = []
-    # copies of one cell go wrong together: each cell is shown once
-    for row in rows.drop_duplicates("cell").head(SHEET).to_dict("records"):
-        called = max(labels, key=lambda label: row[label])
-        told = f"{row['label']} → {called} ({100 * row[called]:.0f} %)"
+    # copies of one cell are usually misclassified together, so each cell is shown once
+    for row in rows.drop_duplicates("cell").head(SHEET_PICTURES).to_dict("records"):
+        predicted = max(labels, key=lambda label: row[label])
+        caption = f"{row['label']} → {predicted} ({100 * row[predicted]:.0f} %)"
         data = _thumbnail(name, row["file"], one.entry.data_set, folders)
         image = f'<img alt="" src="data:image/jpeg;base64,{data}">' if data else ""
-        shown.append(f"<figure>{image}<b>{escape(told)}</b><br>{escape(row['file'])}</figure>")
+        shown.append(f"<figure>{image}<b>{escape(caption)}</b><br>{escape(row['file'])}</figure>")
     return f'<p>{escape(title)}, of {rows["cell"].nunique():,} cells</p><div class="sheet">{"".join(shown)}</div>'
 
 
 def _thumbnail(benchmark: str, file: str, data: str, folders: Sequence[Path]) -> str:
-    """A picture as base64 of a small JPEG, empty if no folder holds it or it cannot be read."""
+    """A picture as a small JPEG in base64; empty if no folder holds it or it cannot be read."""
     source = find_source(benchmark, file, data, folders)
     try:
         image = source.image() if source else None
@@ -268,7 +281,7 @@ def _thumbnail(benchmark: str, file: str, data: str, folders: Sequence[Path]) ->
         return ""
     if image is None:
         return ""
-    image.thumbnail((SIDE, SIDE))
+    image.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=85)
     return base64.b64encode(buffer.getvalue()).decode()
@@ -277,7 +290,7 @@ def _thumbnail(benchmark: str, file: str, data: str, folders: Sequence[Path]) ->
 def _histories(histories: Mapping[str, pd.DataFrame]) -> list[str]:
     columns = [name for name in HISTORY if any(name in history for history in histories.values())]
     drawn = [_titled(name.replace("_", " "), figures.training_curves(histories, name)) for name in columns]
-    none = '<p class="muted">None of these models keeps a training history.</p>'
+    none = '<p class="muted">No training history is stored for these models.</p>'
     return ['<h2 id="training">Training curves</h2>', f'<div class="row">{"".join(drawn)}</div>' if drawn else none]
 
 
@@ -287,8 +300,10 @@ def _scores(found: Sequence[_Model]) -> pd.DataFrame:
         if any(key in one.report.scores for one in found):
             row = {"score": metric.title}
             for one in found:
-                got = one.report.scores[key].interval if key in one.report.scores else None
-                row[one.title] = f"{got.value:.4f} ({got.low:.4f} to {got.high:.4f})" if got else "–"
+                interval = one.report.scores[key].interval if key in one.report.scores else None
+                row[one.title] = (
+                    f"{interval.value:.4f} ({interval.low:.4f} to {interval.high:.4f})" if interval else "–"
+                )
             rows.append(row)
     return pd.DataFrame(rows)
 
@@ -298,7 +313,7 @@ def _bold(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _table(table: pd.DataFrame, stem: str, whole: pd.DataFrame | None = None) -> str:
-    """A table with a link to itself as CSV (to `whole`, where that has more than is shown)."""
+    """An HTML table with a link to it as CSV, or to `whole` where that has more columns or digits."""
     head = "".join(f"<th>{escape(str(name))}</th>" for name in table.columns)
     rows = "".join("<tr>" + "".join(_cell(v) for v in row) + "</tr>" for row in table.itertuples(index=False))
     link = _csv(table if whole is None else whole, stem, "CSV")

@@ -1,4 +1,4 @@
-"""`python -m training report`: one page with the figures of the entries, whole without a network, safe to open."""
+"""`python -m training report`: a self-contained page with the entries' figures that is safe to open."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DATA = "drawn"
 
 @pytest.fixture
 def entries(tmp_path):
-    """Two entries scored on the same drawn pictures, which lie in a folder that bears the data set's name."""
+    """Two entries scored on the same drawn pictures, whose folder is named like the data set."""
     made = []
     for number, name in enumerate(("cnn60", "test_resnet")):
         title = 'Tiny & "quoted" > plain' if number else "Plain"
@@ -35,7 +35,7 @@ def page(tmp_path, *arguments: object) -> str:
     return out.read_text(encoding="utf-8")
 
 
-def test_the_page_holds_the_figures_of_evaluation_and_of_predictions(entries, tmp_path):
+def test_page_shows_scores_of_evaluation_and_counts_of_predictions(entries, tmp_path):
     text = page(tmp_path, *entries)
     for folder in entries:
         entry = read_entry(folder)
@@ -46,17 +46,17 @@ def test_the_page_holds_the_figures_of_evaluation_and_of_predictions(entries, tm
         table = read_predictions(entry, "drawn-test")
         wrong = (table[LABELS].to_numpy().argmax(1) != [LABELS.index(label) for label in table["label"]]).sum()
         assert f"{escape(entry.title)}: {wrong:,} wrong" in text
-    assert "Every two models" in text and "Class by class" in text and "Difference" in text
+    assert "Pairs of models" in text and "Class by class" in text and "Difference" in text
 
 
-def test_the_page_needs_nothing_else(entries, tmp_path):
+def test_page_needs_no_other_file(entries, tmp_path):
     text = page(tmp_path, *entries)
     outside = re.sub(r"<script>.*?</script>", "", text, flags=re.DOTALL)  # plotly's own code names its home
     assert not re.search(r'(src|href)="(?!data:|#)', outside)
     assert outside.count('download="') >= 4  # every table as CSV
 
 
-def test_what_an_entry_says_is_never_run(entries, tmp_path):
+def test_text_of_an_entry_is_escaped(entries, tmp_path):
     for folder in entries:
         table = read_predictions(read_entry(folder), "drawn-test")
         table["file"] = "<script>alert(1)</script>" + table["file"]
@@ -69,7 +69,7 @@ def test_what_an_entry_says_is_never_run(entries, tmp_path):
     assert "<script>alert(1)" not in text
 
 
-def test_pictures_are_shown_where_they_are_at_hand_and_left_out_on_request(entries, tmp_path, monkeypatch):
+def test_thumbnails_are_shown_if_the_data_are_there_unless_switched_off(entries, tmp_path, monkeypatch):
     place = tmp_path / DATA
     place.mkdir()
     table = make_predictions(1)
@@ -80,7 +80,7 @@ def test_pictures_are_shown_where_they_are_at_hand_and_left_out_on_request(entri
     assert "data:image/jpeg;base64," not in page(tmp_path, *entries, "--no-thumbnails")
 
 
-def test_what_cannot_be_compared_is_a_sentence(entries, tmp_path, capsys):
+def test_entries_that_cannot_be_compared_are_an_error_message(entries, tmp_path, capsys):
     bare = make_entry(tmp_path / "zoo" / "bare", "cnn60")
     out = tmp_path / "none.html"
     assert main(["report", str(bare), "--out", str(out)]) == 1
@@ -93,7 +93,7 @@ def test_what_cannot_be_compared_is_a_sentence(entries, tmp_path, capsys):
     assert not out.exists()
 
 
-def test_errors_come_surest_first_and_only_where_the_first_is_right():
+def test_most_confident_errors_come_first_and_only_where_the_other_model_is_correct():
     def table(shares: list[list[float]]) -> pd.DataFrame:
         made = pd.DataFrame(shares, columns=["a", "b"])
         return made.assign(file=[f"{i}.png" for i in range(len(made))], cell=["1", "2", "3"], label="a")

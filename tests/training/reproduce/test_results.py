@@ -148,7 +148,7 @@ def test_features_are_written_and_found_beside_a_report(place, monkeypatch, caps
     assert main(["features", "plain", "--data", "data/dataset2", "--out", str(place / f"x.{end}")]) == 0
     assert len(reports.read_features(place / f"x.{end}").columns) > 10
     assert main(["features", "plain", "--data", "data/dataset2", "--out", str(place / "x.xlsx")]) == 1
-    assert "should end in" in capsys.readouterr().err
+    assert "must end in" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("text", ["file,f1\na,1\n", "file,f1,f2\na,b,c\n", "", "f1,f2\n1,2\n"])

@@ -1,4 +1,4 @@
-"""Scores are those of scikit-learn, scipy and torchmetrics; intervals are of cells, not of images."""
+"""Scores agree with scikit-learn, scipy and torchmetrics; intervals are over cells, not images."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from zoo.scores.predictions import confusion, differential_count, label_arrays
 from zoo.scores.temperature import Scaling, fit_temperature, scale_probabilities
 
 TABLE = make_predictions(3)
-TRUTH, SHARES = label_arrays(TABLE, LABELS)
-CALLED = SHARES.argmax(1)
+TRUTH, PROBABILITIES = label_arrays(TABLE, LABELS)
+PREDICTED = PROBABILITIES.argmax(1)
 FOUND = metrics.evaluate(TABLE, LABELS)
 
 
-def table_of(truth: np.ndarray, shares: np.ndarray, cells: np.ndarray | None = None) -> pd.DataFrame:
+def table_of(truth: np.ndarray, probabilities: np.ndarray, cells: np.ndarray | None = None) -> pd.DataFrame:
     """A prediction table with classes 0..K-1."""
-    names = [f"k{n}" for n in range(shares.shape[1])]
-    table = pd.DataFrame(shares, columns=names)
+    names = [f"k{n}" for n in range(probabilities.shape[1])]
+    table = pd.DataFrame(probabilities, columns=names)
     table.insert(0, "file", [f"{n}.png" for n in range(len(truth))])
     table.insert(1, "cell", [f"c{n}" for n in (range(len(truth)) if cells is None else cells)])
     table.insert(2, "label", [names[n] for n in truth])
@@ -44,38 +44,38 @@ def predictions(draw):
     random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     truth = random.integers(0, present, count)
     kind = draw(st.sampled_from(["any", "tied", "right", "wrong", "uniform"]))
-    shares = random.dirichlet(np.ones(classes) * 0.5, count)
+    probabilities = random.dirichlet(np.ones(classes) * 0.5, count)
     if kind == "tied":
-        shares = np.round(shares * 4) + 0.25
-        shares /= shares.sum(1, keepdims=True)
+        probabilities = np.round(probabilities * 4) + 0.25
+        probabilities /= probabilities.sum(1, keepdims=True)
     elif kind in ("right", "wrong"):
-        shares = np.eye(classes)[(truth + (kind == "wrong")) % classes]
+        probabilities = np.eye(classes)[(truth + (kind == "wrong")) % classes]
     elif kind == "uniform":
-        shares = np.full((count, classes), 1 / classes)
-    return truth, shares
+        probabilities = np.full((count, classes), 1 / classes)
+    return truth, probabilities
 
 
-def by_scikit_learn(truth: np.ndarray, shares: np.ndarray) -> dict[str, float]:
-    """What scikit-learn says; macro recall over the classes that occur, as balanced accuracy has it."""
-    called, names = shares.argmax(1), range(shares.shape[1])
+def by_scikit_learn(truth: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
+    """Scores by scikit-learn; macro recall over the classes that occur, as in balanced accuracy."""
+    predicted, names = probabilities.argmax(1), range(probabilities.shape[1])
     mean = {"zero_division": 0}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        kappa = sk.cohen_kappa_score(truth, called)
+        kappa = sk.cohen_kappa_score(truth, predicted)
         return {
-            "accuracy": sk.accuracy_score(truth, called),
-            "balanced_accuracy": sk.balanced_accuracy_score(truth, called),
-            "macro_precision": sk.precision_score(truth, called, average="macro", **mean),
-            "macro_recall": sk.recall_score(truth, called, average="macro", labels=np.unique(truth)),
-            "macro_f1": sk.f1_score(truth, called, average="macro", **mean),
-            "weighted_precision": sk.precision_score(truth, called, average="weighted", **mean),
-            "weighted_recall": sk.recall_score(truth, called, average="weighted", **mean),
-            "weighted_f1": sk.f1_score(truth, called, average="weighted", **mean),
-            # where chance alone agrees always it is 0/0; we say 0
+            "accuracy": sk.accuracy_score(truth, predicted),
+            "balanced_accuracy": sk.balanced_accuracy_score(truth, predicted),
+            "macro_precision": sk.precision_score(truth, predicted, average="macro", **mean),
+            "macro_recall": sk.recall_score(truth, predicted, average="macro", labels=np.unique(truth)),
+            "macro_f1": sk.f1_score(truth, predicted, average="macro", **mean),
+            "weighted_precision": sk.precision_score(truth, predicted, average="weighted", **mean),
+            "weighted_recall": sk.recall_score(truth, predicted, average="weighted", **mean),
+            "weighted_f1": sk.f1_score(truth, predicted, average="weighted", **mean),
+            # 0/0 where chance agrees always; ours is 0
             "cohen_kappa": kappa if np.isfinite(kappa) else 0.0,
-            "mcc": sk.matthews_corrcoef(truth, called),
-            "log_loss": sk.log_loss(truth, np.clip(shares, 1e-7, 1), labels=list(names)),
-            "brier": ((shares - np.eye(len(names))[truth]) ** 2).sum(1).mean(),
+            "mcc": sk.matthews_corrcoef(truth, predicted),
+            "log_loss": sk.log_loss(truth, np.clip(probabilities, 1e-7, 1), labels=list(names)),
+            "brier": ((probabilities - np.eye(len(names))[truth]) ** 2).sum(1).mean(),
         }
 
 
@@ -98,11 +98,11 @@ FEW = (
 @settings(max_examples=150, deadline=None)
 @given(predictions())
 @example(FEW)
-def test_scores_are_those_of_scikit_learn(made):
-    truth, shares = made
-    table = table_of(truth, shares)
+def test_scores_agree_with_scikit_learn(made):
+    truth, probabilities = made
+    table = table_of(truth, probabilities)
     found = metrics.report(table, list(table.columns[3:])).scores
-    expected = by_scikit_learn(truth, shares)
+    expected = by_scikit_learn(truth, probabilities)
     assert {name: found[name].value for name in expected} == pytest.approx(expected, abs=1e-5)
     for name, estimate in found.items():
         interval = estimate.interval
@@ -114,11 +114,11 @@ def test_scores_are_those_of_scikit_learn(made):
 
 @settings(max_examples=150, deadline=None)
 @given(predictions())
-def test_curves_and_areas_are_those_of_scikit_learn(made):
-    truth, shares = made
+def test_curves_and_areas_agree_with_scikit_learn(made):
+    truth, probabilities = made
     once = np.ones((1, len(truth)), np.float32)
-    for k in range(shares.shape[1]):
-        positive, score = truth == k, shares[:, k]
+    for k in range(probabilities.shape[1]):
+        positive, score = truth == k, probabilities[:, k]
         area, precision = (
             float(a[0, 0]) for a in curves.resampled_areas(positive[None], score[None], np.arange(len(truth)), once)
         )
@@ -142,11 +142,11 @@ def test_curves_and_areas_are_those_of_scikit_learn(made):
 
 @settings(max_examples=100, deadline=None)
 @given(predictions())
-def test_areas_in_a_resample_are_those_of_the_images_repeated(made):
-    """A weight of two is the image twice, of zero the image gone: what the bootstrap is about."""
-    truth, shares = made
+def test_areas_of_a_resample_equal_those_of_repeated_images(made):
+    """A weight of two is the image twice, a weight of zero removes it."""
+    truth, probabilities = made
     drawn = np.random.default_rng(0).integers(0, 3, (3, len(truth)))
-    positive, score = truth == 0, shares[:, 0]
+    positive, score = truth == 0, probabilities[:, 0]
     roc, precision = curves.resampled_areas(
         positive[None], score[None], np.arange(len(truth)), drawn.astype(np.float32)
     )
@@ -160,12 +160,12 @@ def test_areas_in_a_resample_are_those_of_the_images_repeated(made):
 
 @settings(max_examples=100, deadline=None)
 @given(st.integers(2, 6), st.integers(1, 200), st.integers(0, 2**32 - 1))
-def test_calibration_error_and_macro_auc_are_those_of_torchmetrics(classes, count, seed):
+def test_calibration_error_and_macro_auc_agree_with_torchmetrics(classes, count, seed):
     random = np.random.default_rng(seed)
-    truth, shares = random.integers(0, classes, count), random.dirichlet(np.ones(classes), count)
-    table = table_of(truth, shares)
+    truth, probabilities = random.integers(0, classes, count), random.dirichlet(np.ones(classes), count)
+    table = table_of(truth, probabilities)
     found = metrics.report(table, list(table.columns[3:])).scores
-    tensors = torch.tensor(shares), torch.tensor(truth)
+    tensors = torch.tensor(probabilities), torch.tensor(truth)
     error = MulticlassCalibrationError(classes, n_bins=curves.N_BINS, norm="l1")(*tensors)
     assert found["ece"].value == pytest.approx(float(error), abs=1e-5)
     if len(np.unique(truth)) == classes:
@@ -173,7 +173,7 @@ def test_calibration_error_and_macro_auc_are_those_of_torchmetrics(classes, coun
         assert found["macro_auc"].value == pytest.approx(float(area), abs=1e-5)
 
 
-def test_one_image_and_perfect_answers():
+def test_one_image_and_perfect_predictions():
     one = table_of(np.array([0]), np.array([[0.25, 0.75]]))
     found = metrics.evaluate(one, ["k0", "k1"])
     assert found["accuracy"].value == 0 and found["ece"].value == pytest.approx(0.75)
@@ -181,14 +181,14 @@ def test_one_image_and_perfect_answers():
     truth = np.arange(40) % 2
     perfect = metrics.evaluate(table_of(truth, np.eye(2)[truth]), ["k0", "k1"])
     assert perfect["accuracy"].value == perfect["macro_auc"].value == perfect["mcc"].value == 1
-    # forty cells without an error do not mean that there never is one
+    # forty cells without an error do not exclude errors
     assert perfect["accuracy"].low == pytest.approx(stats.binomtest(40, 40).proportion_ci(method="wilson").low)
     assert perfect["ece"].value == perfect["brier"].value == 0
     with pytest.raises(ValueError, match="no predictions"):
         metrics.evaluate(one.iloc[:0], ["k0", "k1"])
 
 
-def test_every_score_has_a_name_for_people():
+def test_every_score_has_a_title():
     full = metrics.evaluate(TABLE, LABELS, Scaling(1.5, 1.0))
     assert list(full) == [name for name in scoring.METRICS if name not in robustness.METRIC_NAMES]
     assert set(FOUND) == set(full) - {"ece_calibrated"}
@@ -197,27 +197,29 @@ def test_every_score_has_a_name_for_people():
         assert interval.low < interval.value <= interval.high, name
 
 
-def test_confusion_has_truth_in_rows():
-    counts = confusion(TRUTH, CALLED, 4)
-    assert (counts == sk.confusion_matrix(TRUTH, CALLED, labels=range(4))).all()
+def test_confusion_has_true_labels_in_rows():
+    counts = confusion(TRUTH, PREDICTED, 4)
+    assert (counts == sk.confusion_matrix(TRUTH, PREDICTED, labels=range(4))).all()
     per_class = metrics.class_scores(counts)
-    expected = sk.precision_recall_fscore_support(TRUTH, CALLED)
+    expected = sk.precision_recall_fscore_support(TRUTH, PREDICTED)
     assert np.allclose([per_class[name] for name in ("precision", "recall", "f1")], expected[:3])
 
 
-def test_class_by_class():
+def test_scores_of_each_class():
     found = metrics.report(TABLE, LABELS).classes.set_index("label")
     for k, label in enumerate(LABELS):
         row = found.loc[label]
         assert row["images"] == (k == TRUTH).sum()
-        assert row["auc"] == pytest.approx(sk.roc_auc_score(k == TRUTH, SHARES[:, k]), abs=1e-5)
-        assert row["average_precision"] == pytest.approx(sk.average_precision_score(k == TRUTH, SHARES[:, k]), abs=1e-5)
+        assert row["auc"] == pytest.approx(sk.roc_auc_score(k == TRUTH, PROBABILITIES[:, k]), abs=1e-5)
+        assert row["average_precision"] == pytest.approx(
+            sk.average_precision_score(k == TRUTH, PROBABILITIES[:, k]), abs=1e-5
+        )
         for name in ("precision", "recall", "f1", "auc", "average_precision"):
             assert row[f"{name}_low"] <= row[name] <= row[f"{name}_high"]
 
 
-def test_copies_of_a_cell_narrow_no_interval():
-    """Sixteen copies of every image: the interval must stay as wide as it was."""
+def test_copies_of_a_cell_do_not_narrow_the_interval():
+    """With sixteen copies of every image the interval must stay as wide as without."""
     once = TABLE.drop_duplicates("cell")
     copies = once.loc[once.index.repeat(16)]
     narrow = metrics.evaluate(copies.assign(cell=[str(n) for n in range(len(copies))]), LABELS)["accuracy"]
@@ -227,8 +229,8 @@ def test_copies_of_a_cell_narrow_no_interval():
     assert narrow.high - narrow.low < 0.5 * (one.high - one.low)
 
 
-def test_the_interval_covers_the_truth_where_that_of_images_does_not():
-    """150 cells of 1 to 15 copies that go right or wrong nearly together: what 95 % of intervals should hold is 0.8."""
+def test_interval_over_cells_has_the_stated_coverage_and_one_over_images_does_not():
+    """150 cells of 1 to 15 copies, mostly all correct or all wrong: 95 % of intervals should hold 0.8."""
     runs, by_cell, by_image = 1500, 0, 0
     weights, mean = bootstrap.resample_weights(150), 0.8
     for seed in range(runs):
@@ -245,13 +247,13 @@ def test_the_interval_covers_the_truth_where_that_of_images_does_not():
     assert by_image / runs < 0.7
 
 
-def test_cells_are_called_by_their_mean():
+def test_cells_are_predicted_by_the_mean_of_their_images():
     expected = [LABELS[n] for n in TABLE.groupby("cell")[LABELS].mean().to_numpy().argmax(1)]
     truth = TABLE.groupby("cell")["label"].first()
     assert FOUND["accuracy_by_cell"].value == pytest.approx((truth == expected).mean())
 
 
-def test_cells_of_unknown_source_are_left_out_of_the_score_by_cell():
+def test_score_by_cell_ignores_cells_of_unknown_source():
     odd = TABLE.assign(cell=["unknown-1", *TABLE["cell"].iloc[1:]])
     left = metrics.estimate(TABLE.iloc[1:], LABELS, "accuracy_by_cell").value
     assert metrics.estimate(odd, LABELS, "accuracy_by_cell").value == pytest.approx(left)
@@ -265,7 +267,7 @@ def test_labels_are_joined_by_name():
     assert {name: other[name].value for name in other} == pytest.approx({name: FOUND[name].value for name in FOUND})
 
 
-def test_calibration_error_of_known_confidence_before_and_after_scaling():
+def test_calibration_error_before_and_after_scaling():
     table = table_of(np.array([0] * 70 + [1] * 30), np.tile([0.9, 0.1], (100, 1)))
     logit = np.log(0.7 / 0.3) / np.log(0.9 / 0.1)  # what makes 0.9 of 0.7
     found = metrics.evaluate(table, ["k0", "k1"], Scaling(before=1.0, after=logit))
@@ -286,21 +288,21 @@ def test_an_applied_temperature_is_undone():
     assert np.allclose(scale_probabilities(softmax(logits / 2), 2.0), softmax(logits), atol=1e-6)
 
 
-def test_temperature_is_found():
+def test_temperature_is_recovered():
     random = np.random.default_rng(0)
     logits = random.normal(0, 2, (4000, 4))
-    shares = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
-    truth = (random.random((4000, 1)) > shares.cumsum(1)).sum(1).clip(0, 3)
+    probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    truth = (random.random((4000, 1)) > probabilities.cumsum(1)).sum(1).clip(0, 3)
     assert fit_temperature(truth, logits * 2.0) == pytest.approx(2.0, rel=0.1)
     assert fit_temperature(truth, logits * 12.0) == pytest.approx(12.0, rel=0.1)
 
 
-def test_the_surest_are_answered_first():
+def test_risk_coverage_answers_the_most_confident_first():
     curve = curves.risk_coverage(np.array([0, 0, 1, 1]), np.array([[0.9, 0.1], [0.6, 0.4], [0.7, 0.3], [0.4, 0.6]]))
     assert curve.x.tolist() == [0.25, 0.5, 1.0]  # two of them are equally sure
     assert curve.y.tolist() == [1.0, 0.5, 0.75]
-    order = np.argsort(-SHARES.max(1))[: round(0.8 * len(TABLE))]
-    assert FOUND["selective_accuracy"].value == pytest.approx((CALLED == TRUTH)[order].mean(), abs=0.01)
+    order = np.argsort(-PROBABILITIES.max(1))[: round(0.8 * len(TABLE))]
+    assert FOUND["selective_accuracy"].value == pytest.approx((PREDICTED == TRUTH)[order].mean(), abs=0.01)
 
 
 def test_differential_count():
@@ -311,7 +313,7 @@ def test_differential_count():
     assert found["low"].min() == 0
 
 
-def test_two_models_are_compared_on_the_same_images():
+def test_accuracy_difference_is_paired_on_shared_images():
     worse = make_predictions(8)
     worse.loc[worse.index % 3 == 0, LABELS] = 0.25
     gap = significance.accuracy_difference(TABLE, worse.sample(frac=1, random_state=1), LABELS)
@@ -319,7 +321,7 @@ def test_two_models_are_compared_on_the_same_images():
     assert 0 < gap.low < gap.value < gap.high and gap.excludes_zero
     same = significance.accuracy_difference(TABLE, TABLE, LABELS)
     assert (same.value, same.low, same.high) == (0, 0, 0)
-    # the draws of two reports are paired as well
+    # the draws of two reports are paired too
     one, two = (metrics.report(table, LABELS).scores["accuracy"] for table in (TABLE, worse))
     paired = bootstrap.percentile_interval(one.value - two.value, one.draws - two.draws)
     assert (paired.value, paired.low, paired.high) == pytest.approx((gap.value, gap.low, gap.high), abs=1e-6)
@@ -340,7 +342,7 @@ def test_mcnemar_counts_cells():
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
-def test_holm(given_p):
+def test_holm_adjustment(given_p):
     found = significance.holm(given_p)
     assert (found >= np.array(given_p) - 1e-12).all() and (found <= 1).all()
     assert found.min() == pytest.approx(min(1, len(given_p) * min(given_p)))
@@ -353,7 +355,7 @@ def test_holm(given_p):
     assert set(np.flatnonzero(found < significance.SIGNIFICANCE_LEVEL)) == rejected
 
 
-def test_many_models_are_compared_in_one_table():
+def test_all_pairs_are_compared_in_one_table():
     worse = TABLE.copy()
     worse.loc[worse.index % 2 == 0, LABELS] = worse.loc[worse.index % 2 == 0, LABELS].to_numpy()[:, ::-1]
     found = significance.compare_pairs({"a": TABLE, "b": make_predictions(4), "c": worse}, LABELS)
