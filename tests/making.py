@@ -70,6 +70,36 @@ def draw_folder(folder: Path, each: int, names: dict[str, str] | None = None, si
     return folder
 
 
+DATASET_TOML = """
+title = "Drawn by a test"
+laboratory = "{laboratory}"
+place = "{name}"
+licence = "none"
+citation = "drawn by a test"
+role = "training"
+"""
+BENCHMARK_TOML = """
+version = 1
+title = "Drawn by a test"
+data = "{data}"
+labels = ["eosinophil", "lymphocyte", "monocyte", "neutrophil"]
+"""
+
+
+def register_dataset(registry: Path, name: str, laboratory: str = "", more: str = "") -> None:
+    """Write a data set's TOML file into a folder that HEMAZOO_REGISTRY names."""
+    (registry / "data").mkdir(parents=True, exist_ok=True)
+    text = DATASET_TOML.format(laboratory=laboratory or name, name=name) + more
+    (registry / "data" / f"{name}.toml").write_text(text, encoding="utf-8")
+
+
+def register_benchmark(registry: Path, name: str, data: str, rows: str, more: str = "") -> None:
+    """Write a benchmark's TOML file and its rows (CSV) into a folder that HEMAZOO_REGISTRY names."""
+    (registry / "benchmarks").mkdir(parents=True, exist_ok=True)
+    (registry / "benchmarks" / f"{name}.toml").write_text(BENCHMARK_TOML.format(data=data) + more, encoding="utf-8")
+    (registry / "benchmarks" / f"{name}.csv").write_text(rows, encoding="utf-8")
+
+
 def make_config(architecture: str, labels: list[str] = LABELS, **ours: Any) -> dict[str, Any]:
     """A valid config.json of a tiny entry."""
     given = {"mean": [0.5] * 3, "std": [0.5] * 3, "crop_pct": 1.0, "interpolation": "bilinear"}

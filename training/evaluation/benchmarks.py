@@ -25,10 +25,11 @@ from training.prepare.dataset import TrainingDataError
 from training.publish.card import renew_card
 from training.publish.ensemble import mixed
 from training.publish.export import record
-from zoo.benchmarks import BenchmarkSet, Definition, laboratories_of, scoring
+from zoo.benchmarks import BenchmarkSet, Definition, laboratories_of, published, scoring
 from zoo.benchmarks.corruptions import split_name
 from zoo.cache import cache_folder
 from zoo.data import DataError, Source, read_dataset
+from zoo.data.registry import DataSetInfo, augmented_sets, laboratory_of
 from zoo.entry import (
     CONFIG,
     EVALUATION,
@@ -96,8 +97,18 @@ def own_benchmark(folder: Path, name: str, entries: Sequence[Entry]) -> tuple[Be
     labels = sorted(set(rows["label"]))
     if len(labels) < 2:
         raise TrainingDataError(f"{folder} has pictures of {labels[0]} only; two classes are needed at least.")
-    told = {"title": data.name, "place": ".", "laboratory": data.name, "credit": data.name}
-    benchmark = BenchmarkSet(name, Definition(version=1, labels=labels, **told), rows)
+    described = DataSetInfo(
+        name="own",
+        title=data.name[:80],
+        laboratory=laboratory_of(data.name),
+        place=".",
+        licence="",
+        citation=data.name,
+        role="test",
+    )
+    benchmark = BenchmarkSet(
+        name, Definition(version=1, title=data.name[:120], data=described.name, labels=labels), rows, described
+    )
     pictures = [(*row, item.source) for row, item in zip(rows.itertuples(index=False), items, strict=True)]
     return benchmark, pictures
 
@@ -120,7 +131,7 @@ def refused(entry: Entry, benchmark: BenchmarkSet) -> str | None:
         return f"{entry.id} cannot name {', '.join(missing)}, which {benchmark.name} asks for."
     if entry.members:
         return next((reason for member in entry.members if (reason := refused(member, benchmark))), None)
-    if benchmark.definition.laboratory not in laboratories_of(entry) or _unseen(entry, benchmark):
+    if benchmark.data_set.laboratory not in laboratories_of(entry) or _unseen(entry, benchmark):
         return None
     return (
         f"{entry.id} was trained on another split of {entry.data_set}: it may have seen pictures of {benchmark.name}."
@@ -132,8 +143,9 @@ def _unseen(entry: Entry, benchmark: BenchmarkSet) -> bool:
     tests = {name: b for name, b in entry.evaluation.benchmarks.items() if b.role == "test"}
     if any(b.leaky for b in tests.values()):
         return False
-    place = benchmark.definition.place
-    if place not in entry.data_sets or place == "bccd":
+    place = benchmark.definition.data
+    is_original = any(place == original.name for _, original in augmented_sets())
+    if place not in entry.data_sets or is_original:
         # another cut of the same frames: it leaves out those that the official TRAIN was made of
         return entry.recipe.get("data", {}).get("split") == "official"
     for name in tests:
@@ -224,7 +236,7 @@ def add(entry: Entry, benchmark: BenchmarkSet, table: pd.DataFrame, device: str)
     told = {
         "title": definition.title,
         "role": "test",
-        "data": definition.credit,
+        "data": benchmark.credit,
         "split_hash": benchmark.hash,
         "version": definition.version,
         "leaky": False,
@@ -274,9 +286,11 @@ def rescore(entry: Entry) -> bool:
 def headline(entry: Entry, name: str) -> str:
     """A benchmark's result in a line."""
     found = entry.evaluation.benchmarks[name].metrics
-    shown = found.get("corruption_error", found["balanced_accuracy"])
-    what = "corruption error" if "corruption_error" in found else "balanced accuracy"
-    return f"{name}: {what} {100 * shown.value:.1f} % ({100 * shown.low:.1f} to {100 * shown.high:.1f})"
+    known = published().get(name)
+    statistic = known.main_statistic if known and known.main_statistic in found else "balanced_accuracy"
+    shown = found[statistic]
+    title = statistic.replace("_", " ")
+    return f"{name}: {title} {100 * shown.value:.1f} % ({100 * shown.low:.1f} to {100 * shown.high:.1f})"
 
 
 def _answer(

@@ -1,7 +1,7 @@
 """Are a model's maps to be believed? Measured on many pictures, with intervals over cells, and kept with the entry.
 
-Pointing game and energy inside the cell's box on whole frames of `bccd` and, through the frames that they were made
-of, on dataset2's TEST; ROAD, deletion and insertion on the entry's own test cells; and how much the maps depend on the
+Pointing game and energy inside the cell's box on whole smear frames and, through the frames that they were made of, on
+augmented copies; ROAD, deletion and insertion on the entry's own test cells; and how much the maps depend on the
 weights at all (sanity check of Adebayo et al. 2018, arXiv:1810.03292, layers randomised from the last to the first).
 """
 
@@ -29,15 +29,17 @@ from zoo.attribution.faithfulness import Box, energy_inside, points_inside, shar
 from zoo.benchmarks import get_benchmark, published
 from zoo.benchmarks.leaderboard import home_benchmark
 from zoo.data import FileSource, Source, read_dataset
+from zoo.data.registry import augmented_sets
 from zoo.entry import EVALUATION, Entry
+from zoo.entry.schema import FRAMES
 from zoo.files import write_json
 from zoo.imaging.preprocess import preprocessor
 from zoo.scores.bootstrap import cell_numbers, ratio_of_sums, resample_weights
 from zoo.serving.loaded import load_model
 from zoo.serving.runtime import Explanation, Runtime
 
-FRAMES, COPIES = "bccd-frames", "dataset2-test"
 FAITHFUL, SANE = 60, 24  # pictures that the model is asked about many times, and that maps are compared on
+Boxed = tuple[str, Image.Image, Box]  # cell, picture, and the cell's box in its pixels
 BLOCKS = (0.25, 0.5, 1.0)  # share of the layers, from the last on, that are randomised
 LEAST_INLIERS = 12  # points that must agree before a box is carried from a frame to its copy
 
@@ -45,12 +47,12 @@ LEAST_INLIERS = 12  # points that must agree before a box is carried from a fram
 def quality(entry: Entry, root: Path, runtime: Runtime, method: str, say: Callable[[object], None]) -> dict[str, Any]:
     """Measure one method's maps and keep what was found in the entry's evaluation.json, under `explanations`.
 
-    Raises TrainingDataError if neither `bccd` nor the entry's own data are under `root`, and ExplanationError if the
-    method cannot explain the entry.
+    Raises TrainingDataError if neither pictures with boxes nor the entry's own data are under `root`, and
+    ExplanationError if the method cannot explain the entry.
     """
     found: dict[str, Any] = {}
-    for name, pictures in ((FRAMES, frames), (COPIES, copies)):
-        boxed = list(pictures(root))
+    for name, pictures in boxed_sets(root).items():
+        boxed = list(pictures)
         if boxed:
             found[name] = _inside(entry, boxed, runtime, method, name)
     home = home_benchmark(entry)
@@ -72,9 +74,8 @@ def quality(entry: Entry, root: Path, runtime: Runtime, method: str, say: Callab
 
 def in_words(found: dict[str, Any]) -> Iterator[str]:
     """What was found, a line a measure."""
-    for name in (FRAMES, COPIES):
-        if name in found:
-            told = found[name]
+    for name, told in found.items():
+        if "pointing" in told:
             yield (
                 f"{name}: {_percent(told['pointing'])} of maps point into the cell's box, {_percent(told['energy'])} "
                 f"of their energy lies in it; by chance {100 * told['chance']:.0f} % ({told['images']} pictures)"
@@ -86,23 +87,38 @@ def in_words(found: dict[str, Any]) -> Iterator[str]:
         yield f"rank correlation with the map of a model, {name} of whose layers are random: {value:.2f}"
 
 
-def frames(root: Path) -> Iterator[tuple[str, Image.Image, Box]]:
-    """(cell, picture, box) of BCCD's frames with one white cell that dataset2's TRAIN was not made of."""
-    if not (root / "bccd").is_dir():
-        return
-    boxes = _boxes(root)
-    for row in get_benchmark("bccd-crops").rows.to_dict("records"):
+def boxed_sets(root: Path) -> dict[str, Iterator[Boxed]]:
+    """Pictures under `root` whose cell's box is known, by the name that what is measured on them is kept under.
+
+    These are the whole frames that benchmarks of crops were cut from, and, where a benchmark's pictures are augmented
+    copies of such frames, one copy of each.
+    """
+    sets: dict[str, Iterator[Boxed]] = {}
+    known = published()
+    for name, definition in known.items():
+        if definition.part == "frames" and (root / definition.data_set.place).is_dir():
+            sets[f"{definition.data}{FRAMES}"] = frames(name, root / definition.data_set.place)
+    for name, definition in known.items():
+        for copied, original in augmented_sets():
+            here = (root / copied.place).is_dir() and (root / original.place).is_dir()
+            if definition.data == copied.name and definition.part == "test" and here:
+                sets[name] = copies(name, root, root / original.place)
+    return sets
+
+
+def frames(benchmark: str, folder: Path) -> Iterator[Boxed]:
+    """The whole frames in `folder`, with one white cell each, that a benchmark's crops were cut from."""
+    boxes = _boxes(folder)
+    for row in get_benchmark(benchmark).rows.to_dict("records"):
         if len(boxes.get(row["cell"], [])) == 1:
             path, box = boxes[row["cell"]][0]
             yield str(row["cell"]), FileSource(path, None).image(), box
 
 
-def copies(root: Path) -> Iterator[tuple[str, Image.Image, Box]]:
-    """(cell, picture, box) of one copy of each frame of dataset2's TEST, its box found by matching both."""
-    if not (root / "bccd").is_dir() or not (root / "dataset2").is_dir():
-        return
-    boxes, done = _boxes(root), set()
-    for _, cell, _, source in get_benchmark(COPIES).pictures(root):
+def copies(benchmark: str, root: Path, originals: Path) -> Iterator[Boxed]:
+    """A benchmark's first copy of each of the frames in `originals`, its box found by matching both."""
+    boxes, done = _boxes(originals), set()
+    for _, cell, _, source in get_benchmark(benchmark).pictures(root):
         if cell in done or len(boxes.get(cell, [])) != 1:
             continue
         path, box = boxes[cell][0]
@@ -130,17 +146,16 @@ def carry(frame: Image.Image, picture: Image.Image, box: Box) -> Box | None:
     return (float(left), float(top), float(right), float(bottom)) if right - left > 4 and bottom - top > 4 else None
 
 
-def _boxes(root: Path) -> dict[str, list[tuple[Path, Box]]]:
+def _boxes(folder: Path) -> dict[str, list[tuple[Path, Box]]]:
     found: dict[str, list[tuple[Path, Box]]] = {}
-    for item in read_dataset(root / "bccd").items:
+    for item in read_dataset(folder).items:
         if isinstance(item.source, FileSource) and item.source.box and item.cell:
-            found.setdefault(item.cell, []).append((item.source.path, tuple(map(float, item.source.box))))
+            left, top, right, bottom = map(float, item.source.box)
+            found.setdefault(item.cell, []).append((item.source.path, (left, top, right, bottom)))
     return found
 
 
-def _inside(
-    entry: Entry, boxed: Sequence[tuple[str, Image.Image, Box]], runtime: Runtime, method: str, name: str
-) -> dict[str, Any]:
+def _inside(entry: Entry, boxed: Sequence[Boxed], runtime: Runtime, method: str, name: str) -> dict[str, Any]:
     rows, seconds = [], []
     for cell, picture, box in tqdm(boxed, f"{entry.id}, {name}", unit="map"):
         start = time.perf_counter()

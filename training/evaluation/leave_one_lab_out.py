@@ -19,11 +19,12 @@ from training.evaluation.benchmarks import renewed
 from training.evaluation.crossval import tested
 from training.fit.averaging import begun
 from training.prepare.dataset import TrainingDataError
-from training.prepare.laboratories import SAME, laboratories
+from training.prepare.laboratories import laboratories
 from training.publish.export import record
 from training.recipe import Recipe
 from training.run import Job, train
 from zoo.benchmarks import LEFT_OUT, scoring
+from zoo.data.registry import joins_of
 from zoo.entry import EVALUATION, PREDICTIONS, Entry, as_stored, read_entry, write_predictions
 from zoo.scores import label_mapping, metrics
 from zoo.scores.calibration import scaling_of
@@ -74,10 +75,11 @@ def judge(answers: Sequence[tuple[str, Sequence[str], pd.DataFrame]]) -> Found:
     """What (laboratory left out, labels, prediction table there) of several models tell together."""
     kinds = [set(label_mapping.map_labels(sorted(set(table["label"])), labels, {})) for _, labels, table in answers]
     wanted = sorted(set.intersection(*kinds))
+    joins = joins_of(name for name, _, _ in answers)
     parts, scores = [], {}
     for name, labels, table in answers:
         kept = table[table["label"].isin(wanted)]
-        shares = label_mapping.map_probabilities(kept[list(labels)].to_numpy(), labels, wanted, SAME)
+        shares = label_mapping.map_probabilities(kept[list(labels)].to_numpy(), labels, wanted, joins)
         part = pd.concat(
             [kept[["file", "cell", "label"]], pd.DataFrame(shares, index=kept.index, columns=wanted)], axis=1
         )

@@ -21,9 +21,10 @@ from training.prepare.splits import Split
 from training.publish.card import renew_card
 from training.recipe import read_recipe
 from training.run import Job, make_split, read_data, say
-from zoo.benchmarks import corruptions, get_benchmark, get_definition, laboratories_of, published
+from zoo.benchmarks import corruptions, get_benchmark, laboratories_of, published
 from zoo.benchmarks.leaderboard import home_benchmark
 from zoo.data import FileSource, Item, Source, read_dataset
+from zoo.data.registry import datasets
 from zoo.entry import EVALUATION, Entry
 from zoo.files import write_json
 from zoo.imaging.decode import from_array
@@ -45,7 +46,6 @@ BATCH = 32
 MOST = 4000  # training pictures that a gate is fitted on
 FEW = 12  # pictures of a cell that set its limit
 ELSEWHERE = 300  # cells of every other data set that set its second limit
-MAY_BE_TRAINED_ON = ("pbc", "dataset2", "bccd")  # LISC never is: there the gate is tested
 PHOTOGRAPHS = (
     "astronaut",
     "camera",
@@ -104,15 +104,15 @@ def make_gate(
 
 def cells_elsewhere(entry: Entry, root: Path) -> list[Item]:
     """Cells of other laboratories than the entry's own, among those that may be trained on and that test nothing."""
-    places = {definition.place: definition.laboratory for definition in published().values()}
-    tested = {(get_definition(name).place, file) for name in published() for file in get_benchmark(name).rows["file"]}
+    tested = {(known.data, file) for name, known in published().items() for file in get_benchmark(name).rows["file"]}
     found: list[Item] = []
-    for name in MAY_BE_TRAINED_ON:
-        if places.get(name) in laboratories_of(entry) or not (root / name).is_dir():
+    # sets of single cells before whole fields: the order in which the gates of the built-in models were fitted
+    for name, known in sorted(datasets().items(), key=lambda item: item[1].pictures):
+        if not known.limits_gates or known.laboratory in laboratories_of(entry) or not (root / known.place).is_dir():
             continue
         items = [
             item
-            for item in read_dataset(root / name).items
+            for item in read_dataset(root / known.place).items
             if item.label and item.split != "test" and (name, item.file.split("#")[0]) not in tested
         ]
         random = np.random.default_rng(0)
@@ -167,7 +167,7 @@ def _few_a_cell(rows: np.ndarray, cells: Sequence[str], random: np.random.Genera
 
 
 def strangers(root: Path | None, size: int = 256) -> dict[str, list[Image.Image]]:
-    """Pictures that are no blood cell, by kind; empty regions of smears where `root` holds the frames of `bccd`."""
+    """Pictures that are no blood cell, by kind; empty regions of smears where `root` holds whole fields with boxes."""
     random = np.random.default_rng(0)
     tissue = _crops(_shipped("immunohistochemistry"), random, size, 40)
     made = {
@@ -182,8 +182,9 @@ def strangers(root: Path | None, size: int = 256) -> dict[str, list[Image.Image]
             Image.new("RGB", (size, size), tuple(random.integers(0, 256, 3).tolist())) for _ in range(40)
         ],
     }
-    if root is not None and (root / "bccd").is_dir():
-        made["empty smear"] = _empty(root, random)
+    fields = fields_with_boxes(root) if root is not None else None
+    if fields is not None:
+        made["empty smear"] = _empty(fields, random)
     return made
 
 
@@ -220,10 +221,18 @@ def _clouds(random: np.random.Generator, size: int) -> Image.Image:
     return from_array(coarse).resize((size, size), Image.Resampling.BICUBIC)
 
 
-def _empty(root: Path, random: np.random.Generator, count: int = 120) -> list[Image.Image]:
-    """Squares of BCCD's frames that touch no white cell's box, red cells and all."""
+def fields_with_boxes(root: Path) -> Path | None:
+    """Folder below `root` of the first data set of whole smear fields whose cells have boxes that we can read."""
+    for known in datasets().values():
+        if known.pictures == "fields" and known.readable and (root / known.place).is_dir():
+            return root / known.place
+    return None
+
+
+def _empty(folder: Path, random: np.random.Generator, count: int = 120) -> list[Image.Image]:
+    """Squares of smear fields that touch no white cell's box, red cells and all."""
     boxes: dict[Path, list[tuple[int, int, int, int]]] = {}
-    for item in read_dataset(root / "bccd").items:
+    for item in read_dataset(folder).items:
         if isinstance(item.source, FileSource) and item.source.box:
             boxes.setdefault(item.source.path, []).append(item.source.box)
     found = []
@@ -275,8 +284,8 @@ def measure(entry: Entry, root: Path, runtime: Runtime, say: Callable[[object], 
     kinds = {kind: _distances(entry, images, runtime) for kind, images in strangers(root).items()}
     elsewhere = {
         name: _of_benchmark(entry, name, root, runtime)
-        for name in published()
-        if name != home and not get_definition(name).corruptions and (root / get_definition(name).place).is_dir()
+        for name, known in published().items()
+        if name != home and not known.corruptions and (root / known.data_set.place).is_dir()
     }
     every = np.concatenate(list(kinds.values()))
     found = {

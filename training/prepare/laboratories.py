@@ -1,48 +1,60 @@
-"""How do several laboratories become one training set? Joined by label and source cell, what is tested on kept apart.
+"""Several laboratories as one training set, joined by kind and source cell, with the test side of each kept apart.
 
-Which pictures show one cell is known from the audits that are part of the zoo. Of PBC the test benchmark's pictures are
-the test side, of dataset2 its own TEST; BCCD's frames are training only where dataset2's TRAIN was made of them.
+Everything that is particular to a data set stands in its TOML file in `zoo/data/sets`: where it lies, what its labels
+mean, how its pictures are grouped, which of them are tested on. Where an audit grouped them, a group is what a picture
+shows: two photographs of one field are one.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
+import pandas as pd
 
 from training.prepare.dataset import TrainingDataError
-from zoo.audits.reports import BUILTIN, Report, read_report
+from zoo.audits.reports import BUILTIN, SourceCells, read_report
 from zoo.benchmarks import get_benchmark
 from zoo.data import DataError, DataSet, FileSource, Item, read_dataset
-from zoo.data.table import side
+from zoo.data.registry import DataSetInfo, augmented_sets, datasets, laboratory_of
+from zoo.data.table import side, split_name
 
-Found = Iterator[Item]
+GroupOf = Callable[[Item], str | None]
 
 
 def read_mixed(root: Path, sources: Mapping[str, int], seed: int) -> DataSet:
-    """The pictures of some laboratories below `root`, as one data set; `sources` tells the most copies of a cell.
+    """Read some laboratories below `root` as one data set.
 
-    Files are named with their laboratory's folder, cells likewise, so that nothing is mistaken for another's. Raises
-    DataError if a folder is missing, or there is no such laboratory.
+    Files are named with their data set, cells with their laboratory, so that nothing is mistaken for another's.
+
+    Args:
+        root: The data root, in which each data set has the folder that its TOML file names.
+        sources: Name of each data set → the most training pictures of a cell that are taken.
+        seed: Of the draw of these pictures.
+
+    Raises:
+        DataError: If a folder is missing, or there is no such data set to train on.
     """
     items: list[Item] = []
+    known = {name: info for name, info in datasets().items() if info.role == "training" and info.readable}
     for name, copies in sources.items():
-        if name not in SOURCES:
-            raise TrainingDataError(f"There is no laboratory {name!r} to mix. There are: {', '.join(SOURCES)}.")
+        if name not in known:
+            raise TrainingDataError(f"There is no laboratory {name!r} to mix. There are: {', '.join(known)}.")
         try:
-            found = list(SOURCES[name](root))
+            pictures = list(read_pictures(known[name], root))
         except DataError as error:
             raise TrainingDataError(f"{error} Name the folder that holds {', '.join(sources)} with --data.") from error
-        items += _few(found, copies, seed)
+        items += _few(pictures, copies, seed)
     return DataSet("mixed", root, "laboratories joined", tuple(items))
 
 
 def laboratories(sources: Iterable[str]) -> list[str]:
-    """The laboratories that the folders of a mix come from."""
-    return sorted({LABORATORIES.get(name, name) for name in sources})
+    """The laboratories that the data sets of a mix come from."""
+    return sorted({laboratory_of(name) for name in sources})
 
 
 def parts_without(data: DataSet, laboratory: str) -> list[str | None]:
@@ -76,89 +88,133 @@ def _few(items: list[Item], copies: int, seed: int) -> list[Item]:
     return [items[row] for row in sorted(kept)]
 
 
-def _pbc(root: Path) -> Found:
-    cells = _report("pbc").source_cells
-    tested = set(get_benchmark("pbc-test").rows["file"])
-    test_cells = {cells.of.get(file) for file in tested}
-    for item in read_dataset(root / "pbc").items:
-        cell = cells.of.get(item.file)
-        if item.label is None or cell is None or cell in cells.conflicting:
+def read_pictures(info: DataSetInfo, root: Path) -> Iterator[Item]:
+    """The labelled pictures of a data set below `root`, each with its kind, group, side (train or test) and laboratory.
+
+    Left out are pictures that could leak: training pictures that show what a test picture shows, and those whose
+    source cell is unknown or has two labels. Raises DataError.
+    """
+    copied = next((copied for copied, original in augmented_sets() if original.name == info.name), None)
+    if info.frames and copied is not None:
+        yield from _frames(info, copied, root)
+        return
+    items = list(read_dataset(root / info.place).items)
+    group_of, unfit = _grouping(info, root)
+    groups = {item.file: group_of(item) for item in items}
+    sides = _sides(info, items)
+    tested = {groups[file] for file, part in sides.items() if part == "test"}
+    for item in items:
+        group, part = groups[item.file], sides[item.file]
+        kind = info.kind(item.label) if item.label is not None else ""
+        if not kind or group is None or part is None or group in unfit:
             continue
-        if item.file not in tested and cell in test_cells:
+        if part == "train" and group in tested:
             continue  # a copy of what is tested on
-        yield _named(item, "pbc", cell, "test" if item.file in tested else "train")
+        yield _named(item, info, kind, group, part)
 
 
-def _dataset2(root: Path) -> Found:
-    cells, one = _report("dataset2").source_cells, subjects()
-    for item in read_dataset(root / "dataset2").items:
-        cell, part = cells.of.get(item.file), side(item.split)
-        if item.label is None or cell is None or part not in ("train", "test") or cell in _unfit():
-            continue
-        if part == "train" and one.get(cell, cell) in _tested():
-            continue
-        yield _named(item, "dataset2", f"frame-{one.get(cell, cell)}", part)
+def _sides(info: DataSetInfo, items: Iterable[Item]) -> dict[str, str | None]:
+    """Train, test or None by file: a benchmark's pictures, or the data set's own TEST, are tested on."""
+    if info.cells.test_benchmark:
+        tested = set(get_benchmark(info.cells.test_benchmark).rows["file"])
+        return {item.file: "test" if item.file in tested else "train" for item in items}
+    parts = {item.file: side(item.split) for item in items}
+    if not any(parts.values()):
+        return dict.fromkeys(parts, "train")
+    return {file: part if part in ("train", "test") else None for file, part in parts.items()}
 
 
-def _bccd(root: Path) -> Found:
-    """Whole frames, at twice the resolution of dataset2's copies."""
-    one, labels = subjects(), dict(_train_labels())
-    for item in read_dataset(root / "bccd").items:
+def _grouping(info: DataSetInfo, root: Path) -> tuple[GroupOf, frozenset[str]]:
+    """What names an item's group (None: unknown), and the groups that carry two labels."""
+    cells = info.cells
+    if cells.by == "audit":
+        audit = _audited(cells.audit)
+        return (lambda item: audit.subject(audit.of.get(item.file))), audit.unfit
+    if cells.by == "column":
+        named = _column(root / info.place / cells.table, cells.column)
+        return (lambda item: named.get(item.file)), frozenset()
+    if cells.by == "folder":
+        return (lambda item: str(PurePosixPath(item.file).parent)), frozenset()
+    if cells.by == "file":
+        return (lambda item: _matched(cells.pattern, item.file)), frozenset()
+    return (lambda item: item.cell or item.file), frozenset()
+
+
+def _matched(pattern: str, file: str) -> str | None:
+    found = re.search(pattern, PurePosixPath(file).name)
+    return found[1] if found else None
+
+
+def _column(path: Path, column: str) -> dict[str, str]:
+    """The groups that a table beside the pictures names, by file."""
+    try:
+        table = pd.read_csv(path, dtype=str)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}, which groups the pictures, cannot be read.") from error
+    if not {"file", column} <= set(table):
+        raise DataError(f"{path} needs the columns file and {column}.")
+    return dict(table[["file", column]].dropna().itertuples(index=False))
+
+
+def _frames(info: DataSetInfo, copied: DataSetInfo, root: Path) -> Iterator[Item]:
+    """Whole frames, where the copies that another data set holds of them are trained on, under the copies' labels."""
+    audit = _audited(copied.cells.audit)
+    labels, tested = {}, set()
+    for file, cell in audit.of.items():
+        folders = PurePosixPath(file).parts
+        part = side(split_name(folders[0]))
+        if part == "test":
+            tested.add(audit.subject(cell))
+        elif part == "train" and audit.subject(cell) not in audit.unfit:
+            labels[cell] = copied.kind(folders[1])
+    for item in read_dataset(root / info.place).items:
         name = item.cell or ""
-        whole = item.file.partition("#")[0]
-        label = labels.pop(name, None)  # a frame comes once, whatever it shows besides
-        if label and isinstance(item.source, FileSource) and one.get(name, name) not in _tested():
-            frame = replace(item, label=label, file=whole, source=FileSource(item.source.path))
-            yield _named(frame, "dataset2", f"frame-{one.get(name, name)}", "train", "bccd")
+        kind = labels.pop(name, None)  # a frame comes once, whatever it shows besides
+        subject = audit.subject(name)
+        if kind and subject is not None and isinstance(item.source, FileSource) and subject not in tested:
+            frame = replace(item, file=item.file.partition("#")[0], source=FileSource(item.source.path))
+            yield _named(frame, info, kind, subject, "train")
 
 
-SAME: Mapping[str, str] = {"ig": "neutrophil"}  # kinds that a laboratory with fewer of them counts as another
-LABORATORIES: Mapping[str, str] = {"bccd": "dataset2"}  # a folder whose pictures were taken where another's were
-SOURCES: Mapping[str, Callable[[Path], Found]] = {"pbc": _pbc, "dataset2": _dataset2, "bccd": _bccd}
-
-
-@lru_cache
-def _report(name: str) -> Report:
-    return read_report(BUILTIN / name).report
-
-
-def _named(item: Item, laboratory: str, cell: str, part: str, folder: str | None = None) -> Item:
+def _named(item: Item, info: DataSetInfo, kind: str, group: str, part: str) -> Item:
     return replace(
         item,
-        file=f"{folder or laboratory}/{item.file}",
-        label=str(item.label).lower(),
-        cell=f"{laboratory}/{cell}",
+        file=f"{info.name}/{item.file}",
+        label=kind,
+        cell=f"{info.laboratory}/{info.cells.prefix}{group}",
         split=part,
-        origin=laboratory,
+        origin=info.laboratory,
     )
 
 
-@lru_cache
-def subjects() -> dict[str, str]:
-    """Of BCCD's photographs that show one cell, the first's name for each."""
-    return {name: group[0] for group in _report("dataset2").source_cells.related for name in group}
+@dataclass(frozen=True)
+class Audited:
+    """What an audit found of source cells: the cell `of` each file, and subjects that carry two labels (`unfit`).
+
+    Cells that show one subject go by the name of the first.
+    """
+
+    of: Mapping[str, str]
+    first: Mapping[str, str]
+    unfit: frozenset[str]
+
+    @classmethod
+    def of_report(cls, found: SourceCells) -> Audited:
+        """The part of a report that groups pictures."""
+        first = {name: group[0] for group in found.related for name in group}
+        bad = {name for group in found.related_conflicts for name in group} | set(found.conflicting)
+        return cls(found.of, first, frozenset(first.get(name, name) for name in bad))
+
+    def subject(self, cell: str | None) -> str | None:
+        """Name of what a cell shows; None for an unknown cell."""
+        return None if cell is None else self.first.get(cell, cell)
 
 
 @lru_cache
-def _unfit() -> set[str]:
-    """Photographs of one cell under two labels."""
-    found = _report("dataset2").source_cells
-    return {name for group in found.related_conflicts for name in group} | set(found.conflicting)
+def _audited(name: str) -> Audited:
+    return Audited.of_report(read_report(BUILTIN / name).report.source_cells)
 
 
-@lru_cache
-def _tested() -> set[str]:
-    """Subjects that dataset2's TEST shows."""
-    one = subjects()
-    return {
-        one.get(cell, cell) for file, cell in _report("dataset2").source_cells.of.items() if file.startswith("TEST/")
-    }
-
-
-@lru_cache
-def _train_labels() -> dict[str, str]:
-    """The label of each frame that dataset2's TRAIN was made of."""
-    found = _report("dataset2").source_cells.of.items()
-    return {
-        cell: file.split("/")[1].lower() for file, cell in found if file.startswith("TRAIN/") and cell not in _unfit()
-    }
+def subjects(name: str) -> Mapping[str, str]:
+    """Cells of an audited data set that are photographs of one subject → the first's name."""
+    return _audited(datasets()[name].cells.audit).first

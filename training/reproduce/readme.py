@@ -10,7 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from training.reproduce import champions
-from zoo.benchmarks.leaderboard import AWAY, home_benchmark, images_per_second
+from zoo.benchmarks import get_definition
+from zoo.benchmarks.leaderboard import home_benchmark, images_per_second, unseen_laboratories
+from zoo.data.registry import augmented_sets
 from zoo.entry import Entry, LocalisationScores, Metric, is_on_frames
 from zoo.entry.schema import ExplanationQuality
 from zoo.files import write_text
@@ -36,7 +38,16 @@ def renew(place: Path = PLACE) -> None:
 
 def models(entries: Sequence[Entry]) -> str:
     """One row a model: at home, elsewhere, corrupted, calibration, size, speed."""
-    titles = ["model", "task", "test benchmark", "accuracy, by image", "by source cell", "elsewhere (LISC), balanced"]
+    away = unseen_laboratories()[0]
+    away_title = get_definition(away).data_set.title
+    titles = [
+        "model",
+        "task",
+        "test benchmark",
+        "accuracy, by image",
+        "by source cell",
+        f"elsewhere ({away_title}), balanced",
+    ]
     rows = []
     for entry in entries:
         home = home_benchmark(entry) or ""
@@ -49,7 +60,7 @@ def models(entries: Sequence[Entry]) -> str:
                 f"{home}: {own.n_images:,} images of {own.n_cells:,} cells" if own else NOTHING,
                 _share(champions.metric_of(entry, home, "accuracy")),
                 _share(champions.metric_of(entry, home, "accuracy_by_cell")),
-                _share(champions.metric_of(entry, AWAY[0], "balanced_accuracy")),
+                _share(champions.metric_of(entry, away, "balanced_accuracy")),
                 _share(_rest(champions.metric_of(entry, f"{home}-corrupted", "corruption_error"))),
                 _share(
                     champions.metric_of(entry, home, "ece_calibrated" if is_scaled(entry) else "ece"), interval=False
@@ -63,13 +74,15 @@ def models(entries: Sequence[Entry]) -> str:
 
 def trust(entries: Sequence[Entry]) -> str:
     """One row a model whose maps or gate were judged."""
-    titles = ["model", "maps that point at the cell, whole frames (by chance)", "the same, dataset2's fields", "ROAD"]
+    copied = ", ".join(copied.title for copied, _ in augmented_sets())
+    away = unseen_laboratories()[0]
+    titles = ["model", "maps that point at the cell, whole frames (by chance)", f"the same, {copied}'s fields", "ROAD"]
     rows = []
     for entry in entries:
         maps, gate = next(iter(entry.evaluation.explanations.values()), None), entry.evaluation.ood
         if not maps and not gate:
             continue
-        every, lisc = (gate.foreign_pictures["all"], gate.other_laboratories.get("lisc")) if gate else (None, None)
+        every, unseen = (gate.foreign_pictures["all"], gate.other_laboratories.get(away)) if gate else (None, None)
         rows.append(
             [
                 f"`{entry.id}`",
@@ -81,11 +94,12 @@ def trust(entries: Sequence[Entry]) -> str:
                 f"{every.auroc:.4f}, {every.flagged:.0%}, {every.rejected:.0%}".replace("%", " %")
                 if every and every.auroc is not None
                 else NOTHING,
-                f"{lisc.flagged:.0%}, {lisc.rejected:.0%}".replace("%", " %") if lisc else NOTHING,
+                f"{unseen.flagged:.0%}, {unseen.rejected:.0%}".replace("%", " %") if unseen else NOTHING,
             ]
         )
-    asked = ["what is no cell: AUROC, marked, held back", "LISC's cells: marked, held back"]
-    return _markdown([*titles, "maps of random weights", "false alarms at home", *asked], rows)
+    cells = f"{get_definition(away).data_set.title}'s cells: marked, held back"
+    gates = ["false alarms at home", "what is no cell: AUROC, marked, held back", cells]
+    return _markdown([*titles, "maps of random weights", *gates], rows)
 
 
 TABLES: Mapping[str, Callable[[Sequence[Entry]], str]] = {

@@ -1,6 +1,6 @@
-"""Which pictures is a benchmark made of? The rules by which the CSV files in `zoo/benchmarks` were written.
+"""Rows of benchmarks: the rules by which the CSV files in `zoo/benchmarks/sets` were written, as their TOML files say.
 
-Run again on the same data they give the same rows (a test on the real pictures says so); a rule that changes is a new
+Run again on the same data they give the same rows (a test on the real pictures checks it); a rule that changes is a new
 version of its benchmark.
 """
 
@@ -11,38 +11,35 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from training.prepare.dataset import TrainingDataError, prepare, read_labelled
+from training.prepare.dataset import Prepared, TrainingDataError, prepare, read_labelled
 from training.prepare.laboratories import subjects
+from training.prepare.splits import Split
 from training.recipe import load_recipe
 from training.run import Job, make_split
-from zoo.benchmarks import COLUMNS, get_benchmark, get_definition
+from zoo.benchmarks import BOX, COLUMNS, Definition, get_benchmark, get_definition
 from zoo.data import FileSource, read_dataset
+from zoo.data.registry import get_dataset
 
-TESTS = {"dataset2-test": "wbc4-efficientnet-lite0", "pbc-test": "pbc8-efficientnet-lite0"}  # their recipes
-SAMPLES = {"dataset2-test-corrupted": ("dataset2-test", 40), "pbc-test-corrupted": ("pbc-test", 25)}  # images a class
-SEED = 5
+SEED = 5  # of the samples
 
 
 def rows_of(name: str, root: Path) -> pd.DataFrame:
     """The rows of a benchmark made from the data sets under `root`. Raises DataError."""
-    if get_definition(name).rows:
-        return rows_of(get_definition(name).rows, root)
-    if name in TESTS:
-        return tested(TESTS[name], root)
-    if name in SAMPLES:
-        of, each = SAMPLES[name]
-        return sample(get_benchmark(of).rows, each, SEED)
-    if name == "bccd-crops":
-        return crops(root)
-    return whole(root / get_definition(name).place, get_definition(name).labels)
+    definition = get_definition(name)
+    if definition.part == "sample":
+        return sample(get_benchmark(definition.rows).rows, definition.per_class, SEED)
+    if definition.rows:
+        return rows_of(definition.rows, root)
+    if definition.part == "test":
+        return test_side(definition.recipe, root)
+    if definition.part == "frames":
+        return crops(definition, root)
+    return whole(root / definition.data_set.place, definition.labels)
 
 
-def tested(recipe_id: str, root: Path) -> pd.DataFrame:
+def test_side(recipe_id: str, root: Path) -> pd.DataFrame:
     """The test side of a recipe's split."""
-    recipe = load_recipe(recipe_id)
-    data = root / recipe.data.name
-    prepared = prepare(read_labelled(data, recipe.data.labels or None), recipe.data.packed, recipe.data.crop)
-    split = make_split(Job(recipe, data, Path(), Path()), prepared)
+    prepared, split = _split_of(recipe_id, root)
     items = [(prepared.data.items[row], split.cells[row]) for row in split.rows["test"]]
     return _table([(item.file, cell, item.label) for item, cell in items])
 
@@ -53,30 +50,30 @@ def whole(folder: Path, labels: list[str]) -> pd.DataFrame:
     return _table([(item.file, str(Path(item.file).with_suffix("")), item.label) for item in items])
 
 
-def crops(root: Path) -> pd.DataFrame:
-    """BCCD's labelled white cells with their boxes, but for frames that dataset2's TRAIN was made of."""
-    recipe = load_recipe(TESTS["dataset2-test"])
-    data = root / recipe.data.name
-    prepared = prepare(read_labelled(data, recipe.data.labels or None), recipe.data.packed, recipe.data.crop)
-    split = make_split(Job(recipe, data, Path(), Path()), prepared)
+def crops(definition: Definition, root: Path) -> pd.DataFrame:
+    """Labelled cells with their boxes, but for those on frames whose copies the benchmark's recipe trains on."""
+    prepared, split = _split_of(definition.recipe, root)
     # fields that were photographed twice are one cell under two names
-    one = subjects()
+    first = subjects(load_recipe(definition.recipe).data.name)
     cells = zip(split.cells, prepared.data.items, strict=True)
-    trained = {one.get(cell, cell) for cell, item in cells if item.split == "train"}
-    labels = set(get_definition("bccd-crops").labels)
-    found, boxes = [], []
-    for item in read_dataset(root / "bccd").items:
-        label = (item.label or "").lower()
-        if (
-            label in labels
-            and one.get(item.cell or "", item.cell) not in trained
-            and isinstance(item.source, FileSource)
-            and item.source.box
-        ):
-            found.append((item.file.partition("#")[0], item.cell, label))
-            boxes.append(item.source.box)
-    sides = pd.DataFrame(boxes, columns=["left", "top", "right", "bottom"])
-    return pd.concat([_table(found), sides], axis=1)
+    trained = {first.get(cell, cell) for cell, item in cells if item.split == "train"}
+    info = definition.data_set
+    rows, boxes = [], []
+    for item in read_dataset(root / info.place).items:
+        kind, cell = info.kind(item.label or ""), item.cell or ""
+        box = item.source.box if isinstance(item.source, FileSource) else None
+        if kind in definition.labels and first.get(cell, cell) not in trained and box:
+            rows.append((item.file.partition("#")[0], item.cell, kind))
+            boxes.append(box)
+    return pd.concat([_table(rows), pd.DataFrame(boxes, columns=list(BOX))], axis=1)
+
+
+def _split_of(recipe_id: str, root: Path) -> tuple[Prepared, Split]:
+    """A recipe's pictures and how it splits them."""
+    recipe = load_recipe(recipe_id)
+    data = root / get_dataset(recipe.data.name).place
+    prepared = prepare(read_labelled(data, recipe.data.labels or None), recipe.data.packed, recipe.data.crop)
+    return prepared, make_split(Job(recipe, data, Path(), Path()), prepared)
 
 
 def sample(rows: pd.DataFrame, each: int, seed: int) -> pd.DataFrame:

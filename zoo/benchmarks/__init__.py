@@ -1,7 +1,9 @@
 """Named evaluation sets, their scores and the leaderboard."""
 
 from zoo.benchmarks.registry import (
+    BOX,
     COLUMNS,
+    CORRUPTED,
     CROSS_VALIDATION,
     LEFT_OUT,
     BenchmarkSet,
@@ -15,7 +17,9 @@ from zoo.benchmarks.registry import (
 )
 
 __all__ = [
+    "BOX",
     "COLUMNS",
+    "CORRUPTED",
     "CROSS_VALIDATION",
     "LEFT_OUT",
     "BenchmarkSet",

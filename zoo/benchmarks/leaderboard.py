@@ -12,14 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from zoo.benchmarks import laboratories_of, published
+from zoo.benchmarks import CORRUPTED, laboratories_of, published
 from zoo.benchmarks.scoring import rows_hash
+from zoo.data.registry import laboratory_of
 from zoo.entry import Entry, EntryError, Metric, is_on_frames, read_predictions
 from zoo.scores import metrics, significance
 from zoo.scores.bootstrap import BootstrapEstimate
 from zoo.scores.calibration import is_scaled, scaling_of
-
-AWAY = ("lisc",)  # other laboratories, the first that was scored counts
 
 
 @dataclass(frozen=True)
@@ -34,14 +33,14 @@ class Column:
 
 COLUMNS = {
     "home": Column("at home", "Balanced accuracy on test pictures of the laboratory that the model was trained on."),
-    "away": Column("elsewhere", "Balanced accuracy in a laboratory that it was never trained on (LISC)."),
+    "away": Column("elsewhere", "Balanced accuracy in a laboratory that it was never trained on."),
     "corrupted": Column("corrupted", "Balanced accuracy in the mean over 11 corruptions at 5 severities, at home."),
     "calibration": Column(
         "calibration error", "Expected calibration error at home: how far its confidence is off.", lower_is_better=True
     ),
     "maps": Column(
         "maps on the cell",
-        "Share of maps on whole smear frames (BCCD) that point into the white cell's box, by the entry's usual method.",
+        "Share of maps on whole smear frames that point into the white cell's box, by the entry's usual method.",
         ranked=False,
     ),
 }
@@ -62,11 +61,18 @@ def home_benchmark(entry: Entry) -> str | None:
     """The entry's test set in its own laboratory: a published benchmark, else the first it was tested on."""
     tests = [name for name, b in entry.evaluation.benchmarks.items() if b.role == "test"]
     laboratories, known = laboratories_of(entry), published()
-    mine = [n for n in tests if n in known and known[n].laboratory in laboratories and not known[n].corruptions]
-    places = [*entry.data_sets, *(known[name].place for name in mine)]
-    mine.sort(key=lambda name: places.index(known[name].place))  # its own data sets before another cut of them
+    mine = [
+        n for n in tests if n in known and laboratory_of(known[n].data) in laboratories and not known[n].corruptions
+    ]
+    places = [*entry.data_sets, *(known[name].data for name in mine)]
+    mine.sort(key=lambda name: places.index(known[name].data))  # its own data sets before another cut of them
     strange = [name for name in tests if name not in known]
     return next(iter([*mine, *strange]), None)
+
+
+def unseen_laboratories() -> list[str]:
+    """Benchmarks of laboratories that no model is trained on, for the leaderboard; the first that was scored counts."""
+    return [name for name, definition in published().items() if definition.leaderboard]
 
 
 def cells(entry: Entry) -> dict[str, Cell]:
@@ -76,8 +82,8 @@ def cells(entry: Entry) -> dict[str, Cell]:
     if home:
         _put(found, "home", entry, home, "balanced_accuracy")
         _put(found, "calibration", entry, home, "ece_calibrated" if is_scaled(entry) else "ece")
-        _put(found, "corrupted", entry, f"{home}-corrupted", "corruption_error")
-    for name in AWAY:
+        _put(found, "corrupted", entry, f"{home}{CORRUPTED}", "corruption_error")
+    for name in unseen_laboratories():
         if name != home and "away" not in found:
             _put(found, "away", entry, name, "balanced_accuracy")
     quality = next(iter(entry.evaluation.explanations.values()), None)

@@ -1,33 +1,37 @@
-"""What is a model measured on? Named, versioned and hashed sets of pictures, one TOML file each beside this one.
+"""Benchmarks: named, versioned and hashed sets of pictures, one TOML file each in `zoo/benchmarks/sets`.
 
 A benchmark's rows (picture, source cell, label, sometimes a box) stand in a CSV file of the same name, so that two
-people who say `lisc` mean the same pictures. The pictures themselves are not here: `place` says in which folder of a
-data root they lie. Labels are joined by name: a model's label counts as the benchmark's label of the same name, or as
-the one that `same` names for it. Adding a benchmark is adding a file.
+people who name a benchmark mean the same pictures. The pictures themselves are not here: the data set that the
+benchmark names says in which folder of a data root they lie. Labels are joined by name: a model's label counts as the
+benchmark's label of the same name, or as the one that `same` names for it.
+
+Adding a benchmark is adding its two files, here or in the folder `benchmarks` of what HEMAZOO_REGISTRY names.
 """
 
 from __future__ import annotations
 
 import hashlib
-import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Annotated, Literal
 
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from zoo.benchmarks import corruptions
 from zoo.data import DataError, FileSource, Source
+from zoo.data.registry import DataSetInfo, definition_files, get_dataset, laboratory_of, parse_toml
 from zoo.entry import Entry, Label
 from zoo.scores import label_mapping
 
-FOLDER = Path(__file__).parent / "sets"
+BUILTIN = Path(__file__).parent / "sets"
 CROSS_VALIDATION = "-grouped-cv"
 LEFT_OUT = "-left-out"  # answers of others of the same recipe, each in a laboratory that it never saw
+CORRUPTED = "-corrupted"  # end of the name of a benchmark's corrupted twin
 COLUMNS = ("file", "cell", "label")
+BOX = ("left", "top", "right", "bottom")  # further columns of a benchmark of crops, in pixels
 
 
 class Definition(BaseModel):
@@ -36,23 +40,75 @@ class Definition(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
     version: int = Field(ge=1)
     title: str = Field(min_length=1, max_length=120)
-    place: str = Field(description="Folder of the pictures under the data root")
-    laboratory: str = Field(description="Where the pictures were taken; a model trained there is at home")
-    credit: str
+    data: str = Field(description="Name of the data set whose pictures these are")
     labels: list[Label] = Field(min_length=2)
     same: dict[str, str] = Field({}, description="Label of a model → the label of this benchmark that it counts as")
-    corruptions: Literal["", "blood", "shifted"] = ""
-    rows: str = Field("", description="Name of the benchmark whose rows these are; empty: its own")
+    corruptions: str = Field("", description="What becomes of each picture: a set of zoo.benchmarks.corruptions")
+    statistic: str = Field("", description="Score that sums the benchmark up; empty: the corruptions' usual one")
+    part: Literal["all", "test", "frames", "sample"] = Field(
+        "all",
+        description="Which pictures the rows are: all of its classes; the test side of the split of `recipe`; cells of "
+        "frames whose copies that recipe does not train on; a sample of another benchmark's rows",
+    )
+    recipe: str = Field("", description="Recipe whose split the rows are made by")
+    rows: str = Field("", description="Benchmark whose rows these are, or are a sample of; empty: its own")
+    per_class: int = Field(0, ge=0, description="Pictures of a class in a sample")
+    leaderboard: bool = Field(False, description="Whether it is the leaderboard's measure of unseen laboratories")
     note: Annotated[str, Field(max_length=600)] = ""
+
+    @field_validator("corruptions")
+    @classmethod
+    def _is_a_set(cls, value: str) -> str:
+        if value and value not in corruptions.SETS:
+            raise ValueError(f"there is no set {value}; there are {', '.join(corruptions.SETS)}")
+        return value
+
+    @model_validator(mode="after")
+    def _rows_can_be_made(self) -> Definition:
+        if self.part in ("test", "frames") and not self.recipe:
+            raise ValueError(f'part = "{self.part}" needs recipe')
+        if self.part == "sample" and not (self.rows and self.per_class):
+            raise ValueError('part = "sample" needs rows and per_class')
+        return self
+
+    @property
+    def data_set(self) -> DataSetInfo:
+        """The data set that the benchmark names. Raises DataError if it is not known."""
+        return get_dataset(self.data)
+
+    @property
+    def rows_of(self) -> str:
+        """The benchmark whose CSV file holds the rows; empty: its own."""
+        return "" if self.part == "sample" else self.rows
+
+    @property
+    def main_statistic(self) -> str:
+        """Name of the score that sums it up."""
+        return self.statistic or corruptions.statistic_of(self.corruptions)
 
 
 @dataclass(frozen=True)
 class BenchmarkSet:
-    """A named evaluation set: `rows` has the columns file, cell, label and, for crops, left, top, right, bottom."""
+    """A named evaluation set: `rows` has the columns file, cell, label and, for crops, left, top, right, bottom.
+
+    `described` tells where its pictures lie and were taken, where that is no data set of the registry.
+    """
 
     name: str
     definition: Definition
     rows: pd.DataFrame
+    described: DataSetInfo | None = None
+
+    @property
+    def data_set(self) -> DataSetInfo:
+        """The data set that its pictures belong to."""
+        return self.described or self.definition.data_set
+
+    @property
+    def credit(self) -> str:
+        """Whom to cite for its pictures, and for what was done to them."""
+        more = corruptions.CREDITS.get(self.definition.corruptions)
+        return f"{self.data_set.credit}; {more}" if more else self.data_set.credit
 
     @property
     def labels(self) -> list[str]:
@@ -90,18 +146,17 @@ class BenchmarkSet:
 
         Raises DataError if pictures are missing under `root`.
         """
-        folder = root / self.definition.place
+        folder = root / self.data_set.place
         gone = [file for file in self.rows["file"] if not (folder / file).is_file()]
         if gone:
             raise DataError(
                 f"{len(gone):,} of {len(self.rows):,} pictures of {self.name} are not in {folder}, for instance "
-                f"{gone[0]}. Name the folder that holds {self.definition.place} with --data."
+                f"{gone[0]}. Name the folder that holds {self.data_set.place} with --data."
             )
         found = []
         for row in self.rows.to_dict("records"):
             file = str(row["file"])
-            box = tuple(int(row[side]) for side in ("left", "top", "right", "bottom")) if "left" in row else None
-            source = FileSource(folder / file, box)
+            source = FileSource(folder / file, _box(row))
             if self.definition.corruptions:
                 for kind, severity in corruptions.SETS[self.definition.corruptions]:
                     name = corruptions.corrupted_name(file, kind, severity)
@@ -113,9 +168,8 @@ class BenchmarkSet:
 
 
 def laboratories_of(entry: Entry) -> set[str]:
-    """Where the pictures were taken that the entry was trained on; its data sets' names if no benchmark tells more."""
-    places = {definition.place: definition.laboratory for definition in published().values()}
-    return {places.get(name, name) for name in entry.data_sets}
+    """Where the pictures were taken that the entry was trained on; its data sets' names where these are not known."""
+    return {laboratory_of(name) for name in entry.data_sets}
 
 
 def find_source(benchmark: str, name: str, data: str, folders: Sequence[Path]) -> Source | None:
@@ -126,51 +180,77 @@ def find_source(benchmark: str, name: str, data: str, folders: Sequence[Path]) -
     """
     file, kind, severity = corruptions.split_name(name)
     known = published().get(benchmark)
-    place = known.place if known else data
+    place = Path(known.data_set.place).name if known else data
     for folder in folders:
         path = folder / file
         if folder.name == place and path.resolve().is_relative_to(folder.resolve()) and path.is_file():
-            source: Source = FileSource(path, _box(benchmark, file) if known else None)
+            source: Source = FileSource(path, _box_of(benchmark, file) if known else None)
             return corruptions.CorruptedSource(source, file, kind, severity) if severity else source
     return None
 
 
-def _box(benchmark: str, file: str) -> tuple[int, int, int, int] | None:
+def _box_of(benchmark: str, file: str) -> tuple[int, int, int, int] | None:
     rows = get_benchmark(benchmark).rows
-    if "left" not in rows:
-        return None
-    found = rows.loc[rows["file"] == file, ["left", "top", "right", "bottom"]]
-    return tuple(int(v) for v in found.iloc[0]) if len(found) else None
+    found = rows[rows["file"] == file].to_dict("records")
+    return _box(found[0]) if found else None
+
+
+def _box(row: Mapping) -> tuple[int, int, int, int] | None:
+    left, top, right, bottom = (row.get(edge) for edge in BOX)
+    return None if left is None else (int(left), int(top), int(right), int(bottom))
 
 
 def published() -> dict[str, Definition]:
-    """Every benchmark's definition by its name."""
-    return {name: get_definition(name) for name in names()}
+    """Every benchmark's definition by its name. Raises DataError if one cannot be used."""
+    return {name: _definition(path, path.stat().st_mtime_ns) for name, path in _files().items()}
 
 
 def names() -> list[str]:
     """Every benchmark's name."""
-    return sorted(path.stem for path in FOLDER.glob("*.toml"))
+    return list(_files())
 
 
-@cache
 def get_definition(name: str) -> Definition:
-    """What a benchmark's TOML file says. Raises DataError if there is none, or it cannot be used."""
-    path = FOLDER / f"{name}.toml"
-    if name not in names():
-        raise DataError(f"There is no benchmark called {name}. There are: {', '.join(names())}.")
-    try:
-        return Definition.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-    except (tomllib.TOMLDecodeError, ValidationError) as error:
-        raise DataError(f"{path.name} is not a benchmark: {str(error).splitlines()[0]}") from error
+    """A benchmark's definition. Raises DataError if there is none, or it cannot be used."""
+    path = _file(name)
+    return _definition(path, path.stat().st_mtime_ns)
 
 
-@cache
 def get_benchmark(name: str) -> BenchmarkSet:
     """A benchmark by its name. Raises DataError if there is none, or its files cannot be used."""
-    definition = get_definition(name)
-    rows = pd.read_csv(FOLDER / f"{definition.rows or name}.csv", dtype=dict.fromkeys(COLUMNS, str))
+    own = _file(name)
+    rows = _file(get_definition(name).rows_of or name).with_suffix(".csv")
+    if not rows.is_file():
+        raise DataError(f"The benchmark {name} has no rows: {rows} is not there.")
+    return _benchmark(own, own.stat().st_mtime_ns, rows, rows.stat().st_mtime_ns)
+
+
+def _files() -> dict[str, Path]:
+    return definition_files(BUILTIN, "benchmarks")
+
+
+def _file(name: str) -> Path:
+    files = _files()
+    if name not in files:
+        raise DataError(f"There is no benchmark called {name}. There are: {', '.join(files)}.")
+    return files[name]
+
+
+@cache
+def _definition(path: Path, changed: int) -> Definition:
+    """A benchmark's TOML file; `changed` is part of the key, so that an edited file is read again."""
+    return parse_toml(path, Definition, "a benchmark")
+
+
+@cache
+def _benchmark(path: Path, changed: int, rows_path: Path, rows_changed: int) -> BenchmarkSet:
+    """A benchmark's two files; the times of change are part of the key."""
+    definition = _definition(path, changed)
+    rows = pd.read_csv(rows_path, dtype=dict.fromkeys(COLUMNS, str))
+    missing = [column for column in COLUMNS if column not in rows]
+    if missing:
+        raise DataError(f"{rows_path.name} has no column {', '.join(missing)}.")
     unknown = set(rows["label"]) - set(definition.labels)
     if unknown:
-        raise DataError(f"{name}.csv has labels that {name}.toml lacks: {', '.join(sorted(unknown))}.")
-    return BenchmarkSet(name, definition, rows)
+        raise DataError(f"{rows_path.name} has labels that {path.name} lacks: {', '.join(sorted(unknown))}.")
+    return BenchmarkSet(path.stem, definition, rows)

@@ -7,7 +7,7 @@ the mean of these over kinds. 1 is as bad as AlexNet, 0 is perfect.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import cast
 
 import numpy as np
@@ -32,18 +32,20 @@ def corruption_error(predictions: Predictions) -> BootstrapEstimate | None:
 def corruption_error_alexnet(predictions: Predictions) -> BootstrapEstimate | None:
     """Balanced error of each kind of corruption divided by AlexNet's, in the mean over kinds."""
     kinds = predictions.once(_kind_errors)
-    return _mean([_scaled(e, KINDS[kind].alexnet) for kind, e in kinds.items()]) if kinds else None
+    alexnet = _alexnet(kinds)
+    return _mean([_scaled(e, alexnet[kind]) for kind, e in kinds.items()]) if alexnet else None
 
 
 @register_metric("loss by corruption against AlexNet's", percent=False)
 def relative_corruption_error_alexnet(predictions: Predictions) -> BootstrapEstimate | None:
     """What each kind of corruption adds to the balanced error, divided by what it adds to AlexNet's."""
     kinds = predictions.once(_kind_errors)
-    clean = predictions.once(_errors).get((CLEAN, 0)) if kinds else None
+    alexnet = _alexnet(kinds)
+    clean = predictions.once(_errors).get((CLEAN, 0)) if alexnet else None
     if clean is None:
         return None
     losses = {kind: BootstrapEstimate(e.value - clean.value, e.draws - clean.draws) for kind, e in kinds.items()}
-    return _mean([_scaled(e, KINDS[kind].alexnet - ALEXNET_CLEAN) for kind, e in losses.items()])
+    return _mean([_scaled(e, alexnet[kind] - ALEXNET_CLEAN) for kind, e in losses.items()])
 
 
 METRIC_NAMES = tuple(
@@ -102,6 +104,12 @@ def _kind_errors(predictions: Predictions) -> dict[str, BootstrapEstimate]:
     by_setting = predictions.once(_errors)
     kinds = {kind: [e for (name, _), e in by_setting.items() if name == kind] for kind in KINDS}
     return {kind: _mean(some) for kind, some in kinds.items() if some}
+
+
+def _alexnet(kinds: Iterable[str]) -> dict[str, float]:
+    """AlexNet's error on each of some kinds of corruption; empty where MedMNIST-C lacks one of them."""
+    known = {kind: KINDS[kind].alexnet for kind in kinds}
+    return {kind: error for kind, error in known.items() if error is not None} if None not in known.values() else {}
 
 
 def by_kind(found: Errors) -> pd.DataFrame:

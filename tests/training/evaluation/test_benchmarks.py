@@ -8,7 +8,7 @@ import shutil
 import numpy as np
 import pytest
 
-from tests.making import LABELS, draw_cell, make_entry
+from tests.making import LABELS, draw_cell, make_entry, register_benchmark, register_dataset
 from training.cli import main
 from training.evaluation import benchmarks as evaluate
 from zoo import benchmarks
@@ -16,39 +16,25 @@ from zoo.benchmarks import corruptions
 from zoo.entry import read_entry, read_predictions
 from zoo.files import write_json
 
-TOML = """
-version = 1
-title = "Drawn elsewhere"
-place = "elsewhere"
-laboratory = "elsewhere"
-credit = "drawn by a test"
-labels = ["eosinophil", "lymphocyte", "monocyte", "neutrophil"]
-"""
-
 
 @pytest.fixture
 def root(tmp_path, monkeypatch):
     """A data root with one benchmark, and a cache of its own."""
     monkeypatch.setenv("HEMAZOO_CACHE", str(tmp_path / "cache"))
-    place, made = tmp_path / "data" / "elsewhere", tmp_path / "benchmarks"
-    made.mkdir()
+    place, registry = tmp_path / "data" / "elsewhere", tmp_path / "registry"
     rows = ["file,cell,label"]
     for label in LABELS:
         (place / label).mkdir(parents=True)
         for seed in range(5):
             draw_cell(label, seed).save(place / label / f"{seed}.png")
             rows.append(f"{label}/{seed}.png,{label}-{seed},{label}")
-    (made / "drawn-far.csv").write_text("\n".join(rows) + "\n")
-    (made / "drawn-far.toml").write_text(TOML)
-    (made / "drawn-far-corrupted.csv").write_text("\n".join(rows[::6]) + "\n")
-    (made / "drawn-far-corrupted.toml").write_text(TOML + 'corruptions = "blood"\n')
-    monkeypatch.setattr(benchmarks, "FOLDER", made)
+    register_dataset(registry, "elsewhere")
+    register_benchmark(registry, "drawn-far", "elsewhere", "\n".join(rows) + "\n")
+    corrupted = 'corruptions = "blood"\n'
+    register_benchmark(registry, "drawn-far-corrupted", "elsewhere", "\n".join(rows[::6]) + "\n", corrupted)
+    monkeypatch.setenv("HEMAZOO_REGISTRY", str(registry))
     monkeypatch.setattr(evaluate, "PIECE", 8)
-    for cached in (benchmarks.get_benchmark, benchmarks.get_definition):
-        cached.cache_clear()
-    yield tmp_path / "data"
-    for cached in (benchmarks.get_benchmark, benchmarks.get_definition):
-        cached.cache_clear()
+    return tmp_path / "data"
 
 
 def run(*arguments: object) -> int:
@@ -137,7 +123,7 @@ def test_corrupted_pictures_and_an_ensemble(root, tmp_path, capsys):
     (both / "model.safetensors").unlink()
     assert run(*members, both, "--benchmark", "drawn-far-corrupted", "--data", root) == 0
     tables = [read_predictions(read_entry(place), "drawn-far-corrupted") for place in (*members, both)]
-    assert len(tables[0]) == 3 * len(corruptions.SETTINGS)
+    assert len(tables[0]) == 3 * len(corruptions.SETS[corruptions.BLOOD])
     mixed = 0.75 * tables[0][LABELS] + 0.25 * tables[1][LABELS]
     assert np.allclose(tables[2][LABELS], mixed, atol=2e-3)
     record = read_entry(both).evaluation.benchmarks["drawn-far-corrupted"]
@@ -199,7 +185,7 @@ def test_wrong_usage_is_told(root, tmp_path, capsys):
     assert run(entry, "--benchmark", "drawn-far", "--data", root) == 1
     assert "cannot name neutrophil" in capsys.readouterr().err
     (root / "elsewhere" / "monocyte" / "3.png").unlink()
-    assert run(entry, "--data", root) == 1
+    assert run(entry, "--benchmark", "drawn-far", "--data", root) == 1
     assert "1 of 20 pictures" in capsys.readouterr().err
     (root / "elsewhere" / "monocyte" / "3.png").write_bytes(b"no picture")
     other = make_entry(tmp_path / "zoo" / "other", "test_resnet")

@@ -3,38 +3,38 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from tests.making import LABELS, draw_cell, draw_folder, make_predictions
+from tests.making import LABELS, draw_cell, draw_folder, make_predictions, register_dataset
 from tests.training.fit.test_train import RECIPE
 from training.cli import main
 from training.evaluation import leave_one_lab_out as left_out
 from training.fit.auxiliary import UNKNOWN, Loss, narrow, read_attributes, read_known, read_names, widen
 from training.fit.loop import build_model
-from training.prepare import laboratories as mixed
 from training.prepare.dataset import TrainingDataError
+from training.prepare.laboratories import parts_without, read_mixed
 from training.recipe import Attributes, Model
-from zoo.data import DataSet, Item, read_dataset
 from zoo.entry import read_entry, read_predictions
 from zoo.serving.runtime import Runtime
 
-PLACES = {"pbc": "north", "dataset2": "south"}
+PLACES = ("north", "south")
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     """Two drawn laboratories, one of which knows a kind more, and a recipe that mixes them."""
     folder = tmp_path_factory.mktemp("laboratories")
-    draw_folder(folder / "north", 12, size=(64, 64))
-    draw_folder(folder / "south", 12, size=(48, 48))
-    (folder / "north" / "basophil").mkdir()
-    for number in range(12):
-        draw_cell("lymphocyte", 100 + number, (64, 64)).save(folder / "north" / "basophil" / f"{number}.png")
+    for part, each in (("TRAIN", 9), ("TEST", 3)):
+        for name, size in zip(PLACES, ((64, 64), (48, 48)), strict=True):
+            draw_folder(folder / name / part, each, size=size)
+        (folder / "north" / part / "basophil").mkdir()
+        for number in range(each):
+            draw_cell("lymphocyte", 100 + number, (64, 64)).save(folder / "north" / part / "basophil" / f"{number}.png")
+    for name in PLACES:
+        register_dataset(folder / "registry", name)
     recipe = RECIPE.replace("epochs = 6", "epochs = 1").replace('name = "drawn"', 'name = "mixed"\nsplit = "official"')
     recipe = recipe.replace("labels = {", 'mix = { north = 4, south = 4 }\nlabels = { basophil = "basophil",')
     (folder / "drawn.toml").write_text(recipe)
@@ -43,15 +43,9 @@ def place(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def drawn(monkeypatch, place):
-    monkeypatch.setattr(mixed, "SOURCES", {name: lambda root, name=name: read(root, name) for name in PLACES.values()})
+    monkeypatch.setenv("HEMAZOO_REGISTRY", str(place / "registry"))
     monkeypatch.setenv("HEMAZOO_CACHE", str(place / "cache"))
     monkeypatch.chdir(place)
-
-
-def read(root: Path, name: str) -> Iterator[Item]:
-    """A drawn laboratory; every fourth picture is tested on."""
-    for number, item in enumerate(read_dataset(root / name).items):
-        yield mixed._named(item, name, item.file, "test" if number % 4 == 0 else "train")
 
 
 def run(*more: object) -> int:
@@ -61,7 +55,7 @@ def run(*more: object) -> int:
 def test_attributes_are_learnt_beside_the_kind(place, capsys):
     """What is known of some pictures changes what is learnt, and leaves an entry of the kinds alone."""
     (place / "known").mkdir(exist_ok=True)
-    names = sorted(path.name for path in (place / "north" / "basophil").iterdir())
+    names = sorted(path.name for path in (place / "north" / "TRAIN" / "basophil").iterdir())
     table = "img_name,label,shape,granules,path\n" + "".join(
         f"{name},Basophil,{('round', 'lobed', 'band')[k % 3]},{('yes', 'no')[k % 2]},x/{name}\n"
         for k, name in enumerate(names)
@@ -143,7 +137,7 @@ def test_each_laboratory_is_answered_for_by_who_never_saw_it(place, capsys):
     assert set(table["label"]) == set(LABELS)  # what one of them alone knows is no question
     tests = set(read_predictions(entry, "mixed-test")["file"])
     assert not tests & set(table["file"])  # what is tested on at the end is not looked at
-    for name in PLACES.values():
+    for name in PLACES:
         other = read_entry(place / "out" / f"without-{name}")
         parts = {role: read_predictions(other, f"mixed-{role}") for role in ("test", "validation")}
         assert set(parts["test"]["cell"].str.partition("/")[0]) == {name}
@@ -164,7 +158,7 @@ def test_each_laboratory_is_answered_for_by_who_never_saw_it(place, capsys):
 def test_how_sure_follows_what_was_right():
     """Answers that are too sure elsewhere ask for a temperature above 1, whatever the number of copies of a cell."""
     tables = []
-    for seed, name in enumerate(PLACES.values()):
+    for seed, name in enumerate(PLACES):
         table = make_predictions(seed)
         shares = table[LABELS].to_numpy(np.float64) ** 6  # right would be ** 2, by how they are made
         table[LABELS] = (shares / shares.sum(1, keepdims=True)).astype(np.float32)
@@ -188,6 +182,7 @@ def test_what_cannot_be_left_out_is_said(place, tmp_path, capsys):
     assert "trains on one laboratory" in capsys.readouterr().err
     assert main(["loso", "pbc8-ensemble", "--data", "."]) == 2
     assert "leave laboratories out for its members" in capsys.readouterr().err
-    items = [item for name in PLACES.values() for item in read(place, name)]
     with pytest.raises(TrainingDataError, match="'east' cannot be left out of a mix of north, south"):
-        mixed.parts_without(DataSet("mixed", place, "", tuple(items)), "east")
+        parts_without(read_mixed(place, dict.fromkeys(PLACES, 4), 0), "east")
+    with pytest.raises(TrainingDataError, match=r"no laboratory 'lisc' to mix. There are: .*north"):
+        read_mixed(place, {"north": 4, "lisc": 4}, 0)

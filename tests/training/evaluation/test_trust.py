@@ -10,26 +10,16 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from tests.making import LABELS, draw_cell, draw_folder, draw_smear
+from tests.making import LABELS, draw_cell, draw_folder, draw_smear, register_benchmark, register_dataset
 from tests.training.fit.test_train import RECIPE
 from training.cli import main
 from training.evaluation import explanations as explain_quality
 from training.evaluation import ood as gate
 from training.evaluation.explanations import carry
-from zoo import benchmarks
 from zoo.entry import EntryError, read_entry
 from zoo.files import write_json
 from zoo.serving.ood import FILE, read_ood_detector
 from zoo.serving.runtime import Runtime
-
-TOML = """
-version = 1
-title = "Drawn, at home"
-place = "drawn"
-laboratory = "drawn"
-credit = "drawn by a test"
-labels = ["eosinophil", "lymphocyte", "monocyte", "neutrophil"]
-"""
 
 
 @pytest.fixture(scope="module")
@@ -42,21 +32,15 @@ def place(tmp_path_factory):
         draw_folder(place / "data" / "drawn", 40)
         (place / "drawn.toml").write_text(RECIPE)
         assert main(["train", "drawn.toml", "--data", "data/drawn", "--out", "zoo/drawn"]) == 0
-        made = place / "benchmarks"
-        made.mkdir()
         tested = read_entry(place / "zoo" / "drawn").evaluation.benchmarks
         name = next(name for name, b in tested.items() if b.role == "test")
         table = pd.read_parquet(place / "zoo" / "drawn" / "predictions" / f"{name}.parquet")
-        table[["file", "cell", "label"]].to_csv(made / f"{name}.csv", index=False)
-        (made / f"{name}.toml").write_text(TOML)
-        patch.setattr(benchmarks, "FOLDER", made)
+        register_dataset(place / "registry", "drawn")
+        register_benchmark(place / "registry", name, "drawn", table[["file", "cell", "label"]].to_csv(index=False))
+        patch.setenv("HEMAZOO_REGISTRY", str(place / "registry"))
         patch.setattr(explain_quality, "FAITHFUL", 4)
         patch.setattr(explain_quality, "SANE", 4)
-        for cached in (benchmarks.get_benchmark, benchmarks.get_definition):
-            cached.cache_clear()
         yield place
-    for cached in (benchmarks.get_benchmark, benchmarks.get_definition):
-        cached.cache_clear()
 
 
 def test_a_gate_is_fitted_measured_and_kept(place, capsys):

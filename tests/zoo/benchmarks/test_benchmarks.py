@@ -53,9 +53,8 @@ def test_unknown_benchmark_and_missing_pictures_are_named(tmp_path):
 
 
 def made(same: dict[str, str]) -> BenchmarkSet:
-    told = {"title": "t", "place": "p", "laboratory": "l", "credit": "c"}
     rows = pd.DataFrame({"file": ["a.png"], "cell": ["a"], "label": [LABELS[0]]})
-    return BenchmarkSet("made", Definition(version=1, labels=LABELS, same=same, **told), rows)
+    return BenchmarkSet("made", Definition(version=1, labels=LABELS, same=same, title="t", data="d"), rows)
 
 
 def test_eight_classes_answer_a_question_of_four_by_name():
@@ -118,7 +117,7 @@ def test_names_of_corrupted_pictures():
 def test_corruption_errors_are_balanced_errors_against_those_of_alexnet():
     random = np.random.default_rng(1)
     rows = []
-    for kind, severity in corruptions.SETTINGS:
+    for kind, severity in corruptions.SETS[corruptions.BLOOD]:
         for n in range(40):
             shares = random.dirichlet(np.ones(4)) + 0.4 * np.eye(4)[n % 4]
             name = corruptions.corrupted_name(f"{n}.png", kind, severity)
