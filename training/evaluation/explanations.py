@@ -31,7 +31,7 @@ from zoo.benchmarks.leaderboard import home_benchmark
 from zoo.data import FileSource, Source, read_dataset
 from zoo.data.registry import augmented_sets
 from zoo.entry import EVALUATION, Entry
-from zoo.entry.schema import FRAMES
+from zoo.entry.schema import FRAMES_SUFFIX
 from zoo.files import write_json
 from zoo.imaging.preprocess import preprocessor
 from zoo.scores.bootstrap import cell_numbers, ratio_of_sums, resample_weights
@@ -97,7 +97,7 @@ def boxed_sets(root: Path) -> dict[str, Iterator[Boxed]]:
     known = published()
     for name, definition in known.items():
         if definition.part == "frames" and (root / definition.data_set.place).is_dir():
-            sets[f"{definition.data}{FRAMES}"] = frames(name, root / definition.data_set.place)
+            sets[f"{definition.data}{FRAMES_SUFFIX}"] = frames(name, root / definition.data_set.place)
     for name, definition in known.items():
         for copied, original in augmented_sets():
             here = (root / copied.place).is_dir() and (root / original.place).is_dir()
