@@ -22,7 +22,6 @@ import zoo
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
-CLI_MODULES_EXIST = (ROOT / "zoo/cli").is_dir() and (ROOT / "training/cli").is_dir()
 
 
 def read_pins(name: str) -> dict[str, str]:
@@ -179,37 +178,40 @@ def test_the_wheel_holds_zoo_and_training_with_their_data(wheel):
     assert "hemazoo-train = training.cli:main" in entry_points
 
 
-@pytest.mark.artefacts
-@pytest.mark.skipif(not CLI_MODULES_EXIST, reason="the commands are not yet packages of their own")
-def test_installed_commands_work_from_another_folder(installed, cells, tmp_path):
-    cells[0].save(tmp_path / "picture.png")
+@pytest.fixture
+def run_installed(installed, tmp_path):
+    """Run an installed command in a folder outside the checkout."""
     environment = {**os.environ, "PYTHONPATH": str(installed), "HEMAZOO_CACHE": str(tmp_path / "cache")}
 
-    def run(*command: str) -> str:
+    def run(command: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [installed / "bin" / command[0], *command[1:]],
+            [installed / "bin" / command, *arguments],
             cwd=tmp_path,
             env=environment,
             capture_output=True,
             text=True,
-            check=True,
-        ).stdout
+            check=False,
+        )
 
-    assert "champion8-small" in run("hemazoo", "list")
-    assert "picture.png" in run("hemazoo", "classify", "picture.png", "--model", "champion8-small")
-    assert "champion8" in run("hemazoo-train", "train", "--help")
+    return run
 
 
 @pytest.mark.artefacts
-@pytest.mark.skipif(not CLI_MODULES_EXIST, reason="the commands are not yet packages of their own")
-def test_deploy_space_says_that_it_needs_a_checkout(installed, tmp_path):
-    run = subprocess.run(
-        [installed / "bin/hemazoo-train", "deploy-space", "--repo", "alice/demo", "--dry-run"],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(installed)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert run.returncode == 1
-    assert "needs a checkout" in run.stderr
+def test_installed_commands_work_from_another_folder(run_installed, cells, tmp_path):
+    cells[0].save(tmp_path / "picture.png")
+    assert run_installed("hemazoo", "--version").stdout.split() == ["HemaZoo", zoo.__version__]
+    assert "champion8-small" in run_installed("hemazoo", "list").stdout
+    classified = run_installed("hemazoo", "classify", "picture.png", "--model", "champion8-small")
+    assert classified.returncode == 0
+    assert "picture.png" in classified.stdout
+    recipes = run_installed("hemazoo-train", "recipes")
+    assert recipes.returncode == 0
+    assert "champion8" in recipes.stdout
+
+
+@pytest.mark.artefacts
+@pytest.mark.parametrize("arguments", [("deploy-space", "--repo", "alice/demo", "--dry-run"), ("reproduce",)])
+def test_commands_that_need_a_checkout_say_so(run_installed, arguments):
+    run = run_installed("hemazoo-train", *arguments)
+    assert run.returncode != 0
+    assert "checkout" in run.stderr

@@ -16,7 +16,7 @@ from training.cli.common import INTERRUPTED_RESUME, RUNS, add_device, add_json, 
 from training.fit.devices import make_accelerator
 from training.reproduce import champions, readme, results
 from training.run import say
-from zoo.cli.common import FAILED, OK, print_message
+from zoo.cli.common import FAILED, OK, USAGE, fail, print_message
 from zoo.serving.loaded import resolve_device
 from zoo.sources.catalogue import BUILTIN, FolderSource, list_entries
 
@@ -44,6 +44,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Train what is missing and write the tables; the status is 1 if a recipe failed."""
+    if options.table == results.TABLE and not results.TABLE.parent.is_dir():
+        return fail("reproduce writes the docs of a checkout. Elsewhere, give --table FILE and --zoo DIR.", USAGE)
     if options.champions:
         return _champions(options)
     wanted = results.wanted(options.system, options.only)
