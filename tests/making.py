@@ -151,7 +151,7 @@ def add_evaluation(
     """Give an entry an evaluation and the predictions it follows from."""
     table = make_predictions(seed, labels) if table is None else table
     truth, shares = label_arrays(table, labels)
-    write_predictions(folder / "predictions" / f"{name}.parquet", table, labels)
+    write_predictions(folder, name, table, labels)
     record = {
         "title": "drawn cells",
         "labels": labels,

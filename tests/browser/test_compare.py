@@ -45,7 +45,7 @@ def fill(zoo: Path) -> None:
         turn = [made[(number + place) % 4] for place in range(BENCHMARKS)]
         names = [f"many-{place}" for place in range(BENCHMARKS)]
         for name, (table, _) in zip(names, turn, strict=True):
-            write_predictions(folder / "predictions" / f"{name}.parquet", table, EIGHT)
+            write_predictions(folder, name, table, EIGHT)
         records = {name: record for name, (_, record) in zip(names, turn, strict=True)}
         write_json(folder / "evaluation.json", {"schema_version": 1, "benchmarks": records})
 

@@ -123,19 +123,19 @@ def broken(folder, change):
     elif change == "a label too few":
         pd.read_parquet(path).drop(columns=f"p:{LABELS[0]}").to_parquet(path)
     elif change == "nan":
-        write_predictions(path, table.assign(**{LABELS[1]: np.nan}), LABELS)
+        write_predictions(path.parents[1], path.stem, table.assign(**{LABELS[1]: np.nan}), LABELS)
     elif change == "twice":
-        write_predictions(path, pd.concat([table, table.head(3)]), LABELS)
+        write_predictions(path.parents[1], path.stem, pd.concat([table, table.head(3)]), LABELS)
     elif change == "none":
-        write_predictions(path, table.head(0), LABELS)
+        write_predictions(path.parents[1], path.stem, table.head(0), LABELS)
     elif change == "over one":
-        write_predictions(path, table.assign(**{LABELS[1]: 3.0}), LABELS)
+        write_predictions(path.parents[1], path.stem, table.assign(**{LABELS[1]: 3.0}), LABELS)
     elif change == "strange label":
-        write_predictions(path, table.assign(label="blast"), LABELS)
+        write_predictions(path.parents[1], path.stem, table.assign(label="blast"), LABELS)
     elif change == "other labels":
         record["labels"] = [*LABELS[:3], "blast"]
         write_predictions(
-            path, table.rename(columns={LABELS[3]: "blast"}).query("label != @LABELS[3]"), record["labels"]
+            folder, path.stem, table.rename(columns={LABELS[3]: "blast"}).query("label != @LABELS[3]"), record["labels"]
         )
     write_json(folder / "evaluation.json", written)
 
@@ -170,7 +170,7 @@ def test_other_pictures_under_one_name_are_told(zoo_environment, tmp_path, monke
     shutil.copytree(zoo_environment, mixed)
     path = mixed / "tiny-cnn60" / "predictions" / "drawn-test.parquet"
     table = read_predictions(read_entry(mixed / "tiny-cnn60"), "drawn-test")
-    write_predictions(path, table.iloc[10:], LABELS)
+    write_predictions(path.parents[1], path.stem, table.iloc[10:], LABELS)
     monkeypatch.setenv("HEMAZOO_ZOO", str(mixed))
     app = opened(models=["tiny-test-vit", "tiny-cnn60"], benchmark="drawn-test")
     assert any("different versions of drawn-test" in warning.value for warning in app.warning)

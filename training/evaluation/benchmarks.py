@@ -32,18 +32,16 @@ from zoo.data import DataError, Source, read_dataset
 from zoo.data.registry import DataSetInfo, augmented_sets, laboratory_of
 from zoo.entry import (
     CONFIG,
-    EVALUATION,
     HEAD,
-    PREDICTIONS,
     WEIGHTS,
     Entry,
     EntryError,
     as_stored,
     read_entry,
     read_predictions,
-    write_predictions,
 )
-from zoo.files import atomic_path, write_json
+from zoo.entry.write import ScoredBenchmark, update_benchmark, update_metrics, update_section
+from zoo.files import atomic_path
 from zoo.imaging.decode import ImageError
 from zoo.imaging.localise import CROP_VERSION
 from zoo.scores import metrics
@@ -251,21 +249,8 @@ def add(entry: Entry, benchmark: BenchmarkSet, table: pd.DataFrame, device: str)
         told["notes"].append("; ".join(f"{label} counts as {name}" for label, name in mapped.items()) + ".")
     if left_out:
         told["notes"].append(f"Asked among this benchmark's classes only; left out: {', '.join(left_out)}.")
-    write_predictions(entry.folder / PREDICTIONS / f"{benchmark.name}.parquet", table, benchmark.labels)
-    kept = as_stored(table, benchmark.labels)
-    return put_record(entry, benchmark.name, record(kept, scaling_of(entry), told))
-
-
-def put_record(entry: Entry, name: str, found: dict) -> bool:
-    """Add one benchmark's record to an entry's evaluation.json, and tell it in the card; False where that stays old."""
-    written = read_entry(entry.folder).evaluation.as_written()
-    written["benchmarks"][name] = found
-    return renewed(entry, written)
-
-
-def renewed(entry: Entry, evaluation: dict) -> bool:
-    """Write an entry's evaluation.json, and its card with it; False where the card could not be made again."""
-    write_json(entry.folder / EVALUATION, evaluation)
+    stored = as_stored(table, benchmark.labels)
+    update_benchmark(entry.folder, benchmark.name, ScoredBenchmark(record(stored, scaling_of(entry), told), table))
     return renew_card(entry.folder)
 
 
@@ -275,12 +260,13 @@ def rescore(entry: Entry) -> bool:
     Raises EntryError if predictions are damaged.
     """
     scaling = scaling_of(entry)
-    written = entry.evaluation.as_written()
+    figures = {}
     for name, benchmark in entry.evaluation.benchmarks.items():
         table = read_predictions(entry, name)
         report = scoring.score(table, benchmark.labels, scaling)
-        written["benchmarks"][name]["metrics"] = metrics.as_dict(scoring.intervals(report))
-    return renewed(entry, written)
+        figures[name] = metrics.as_dict(scoring.intervals(report))
+    update_metrics(entry.folder, figures)
+    return renew_card(entry.folder)
 
 
 def headline(entry: Entry, name: str) -> str:
@@ -350,7 +336,6 @@ def put_speed(entry: Entry, runtime: Runtime, pictures: Sequence[Picture]) -> fl
         list(classify_files(runtime, entry, files))
         seconds.append(time.perf_counter() - start)
     rate = SPEED_IMAGES / min(seconds[1:])
-    written = read_entry(entry.folder).evaluation.as_written()
-    written["speed"] = {"images_per_second": round(rate, 1), "device": device_name(runtime.device)}
-    write_json(entry.folder / EVALUATION, written)
+    speed = {"images_per_second": round(rate, 1), "device": device_name(runtime.device)}
+    update_section(entry.folder, "speed", speed)
     return rate

@@ -14,17 +14,18 @@ import pandas as pd
 from accelerate import Accelerator
 
 from training.audit.report import look_for_copies
-from training.evaluation.benchmarks import put_record
 from training.fit.averaging import begun
 from training.prepare.dataset import TrainingDataError
 from training.prepare.splits import Table, kfold_split, make_manifest, parts_of, table_of, write_manifest
+from training.publish.card import renew_card
 from training.publish.export import record
 from training.recipe import Recipe, load_recipe
 from training.run import Job, train
 from zoo.benchmarks import CROSS_VALIDATION
 from zoo.cache import cache_folder
 from zoo.data import DataSet, read_dataset
-from zoo.entry import EVALUATION, PREDICTIONS, Entry, read_entry, read_predictions, write_predictions
+from zoo.entry import EVALUATION, Entry, read_entry, read_predictions
+from zoo.entry.write import ScoredBenchmark, update_benchmark
 from zoo.scores.calibration import scaling_of
 
 Say = Callable[[object], None]
@@ -107,8 +108,9 @@ def add(entry: Entry, plan: Plan, table: pd.DataFrame, device: str) -> str:
         "seed": plan.recipe.seed,
         "device": device,
     }
-    write_predictions(entry.folder / PREDICTIONS / f"{name}.parquet", table, entry.labels)
-    put_record(entry, name, record(table[["file", "cell", "label", *entry.labels]], scaling_of(entry), told))
+    scored = record(table[["file", "cell", "label", *entry.labels]], scaling_of(entry), told)
+    update_benchmark(entry.folder, name, ScoredBenchmark(scored, table))
+    renew_card(entry.folder)
     return name
 
 

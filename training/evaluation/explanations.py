@@ -7,7 +7,6 @@ weights at all (sanity check of Adebayo et al. 2018, arXiv:1810.03292, layers ra
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -30,9 +29,9 @@ from zoo.benchmarks import get_benchmark, published
 from zoo.benchmarks.leaderboard import home_benchmark
 from zoo.data import FileSource, Source, read_dataset
 from zoo.data.registry import augmented_sets
-from zoo.entry import EVALUATION, Entry
+from zoo.entry import Entry
 from zoo.entry.schema import FRAMES_SUFFIX
-from zoo.files import write_json
+from zoo.entry.write import update_explanations
 from zoo.imaging.preprocess import preprocessor
 from zoo.scores.bootstrap import cell_numbers, ratio_of_sums, resample_weights
 from zoo.serving.loaded import load_model
@@ -62,10 +61,7 @@ def quality(entry: Entry, root: Path, runtime: Runtime, method: str, say: Callab
             found["sanity"] = _sanity(entry, [source for source, _ in _sample(home, root, SANE)], method)
     if not found:
         raise TrainingDataError(f"There is nothing under {root} that {entry.id} could be measured on.")
-    path = entry.folder / EVALUATION
-    record = json.loads(path.read_text(encoding="utf-8"))
-    record.setdefault("explanations", {})[method] = found
-    write_json(path, record)
+    update_explanations(entry.folder, method, found)
     renew_card(entry.folder)
     for line in in_words(found):
         say(f"{entry.id}, {METHODS[method].title}: {line}")

@@ -15,17 +15,18 @@ import numpy as np
 import pandas as pd
 from accelerate import Accelerator
 
-from training.evaluation.benchmarks import renewed
 from training.evaluation.crossval import tested
 from training.fit.averaging import begun
 from training.prepare.dataset import TrainingDataError
 from training.prepare.laboratories import laboratories
+from training.publish.card import renew_card
 from training.publish.export import record
 from training.recipe import Recipe
 from training.run import Job, train
 from zoo.benchmarks import LEFT_OUT, scoring
 from zoo.data.registry import joins_of
-from zoo.entry import EVALUATION, PREDICTIONS, Entry, as_stored, read_entry, write_predictions
+from zoo.entry import EVALUATION, Entry, as_stored, read_entry
+from zoo.entry.write import ScoredBenchmark, update_benchmark, update_section
 from zoo.scores import label_mapping, metrics
 from zoo.scores.calibration import scaling_of
 from zoo.scores.predictions import label_arrays
@@ -125,11 +126,9 @@ def add(entry: Entry, recipe: Recipe, found: Found, device: str) -> str:
         "seed": recipe.seed,
         "device": device,
     }
-    write_predictions(entry.folder / PREDICTIONS / f"{name}.parquet", found.table, found.labels)
-    written = read_entry(entry.folder).evaluation.as_written()
-    kept = as_stored(found.table, found.labels)
-    written["benchmarks"][name] = record(kept, scaling_of(entry), told)
+    stored = as_stored(found.table, found.labels)
+    update_benchmark(entry.folder, name, ScoredBenchmark(record(stored, scaling_of(entry), told), found.table))
     balanced = {place: scores["balanced_accuracy"] for place, scores in found.scores.items()}
-    written["elsewhere"] = {"temperature": found.temperature, "balanced": balanced}
-    renewed(entry, written)
+    update_section(entry.folder, "elsewhere", {"temperature": found.temperature, "balanced": balanced})
+    renew_card(entry.folder)
     return name

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -25,8 +24,8 @@ from zoo.benchmarks import corruptions, get_benchmark, laboratories_of, publishe
 from zoo.benchmarks.leaderboard import home_benchmark
 from zoo.data import FileSource, Item, Source, read_dataset
 from zoo.data.registry import datasets
-from zoo.entry import EVALUATION, Entry
-from zoo.files import write_json
+from zoo.entry import Entry
+from zoo.entry.write import update_section
 from zoo.imaging.decode import from_array
 from zoo.imaging.localise import LOCATING_CROPS
 from zoo.serving.engine import Client
@@ -293,8 +292,7 @@ def measure(entry: Entry, root: Path, runtime: Runtime, say: Callable[[object], 
         "strangers": _against(known, {"all": every, **kinds}),
         "cells_elsewhere": {name: _shares(d) for name, d in elsewhere.items()},
     }
-    path = entry.folder / EVALUATION
-    write_json(path, {**json.loads(path.read_text(encoding="utf-8")), "gate": found})
+    update_section(entry.folder, "gate", found)
     renew_card(entry.folder)
     say(f"{entry.id}, cells at home: {_told(found['false_alarms'])}")
     for kind, told in found["strangers"].items():

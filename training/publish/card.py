@@ -24,8 +24,8 @@ from training.recipe import (
 from zoo.architectures import is_own
 from zoo.attribution import METHODS
 from zoo.benchmarks.scoring import METRICS
-from zoo.entry import CARD, Benchmark, Entry, OodRates, is_on_frames, read_entry
-from zoo.files import write_text
+from zoo.entry import Benchmark, Entry, OodRates, is_on_frames, read_entry
+from zoo.entry.write import write_card
 
 LICENCE = "apache-2.0"
 SHOWN = (
@@ -54,7 +54,7 @@ def renew_card(folder: Path, repo: str = "", pictures: Mapping[str, str] | None 
         recipe = read_recipe(entry.recipe, entry.id)
     except RecipeError:
         return False
-    write_text(folder / CARD, render_card(entry, recipe, repo, pictures or {}))
+    write_card(folder, render_card(entry, recipe, repo, pictures or {}))
     return True
 
 

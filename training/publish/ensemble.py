@@ -11,10 +11,10 @@ from scipy.optimize import minimize
 
 from training.prepare.dataset import TrainingDataError
 from training.publish.card import renew_card
-from training.publish.export import Judged, benchmark_name, config, judge, place_of, write_judged
+from training.publish.export import benchmark_name, config, judge
 from training.recipe import Recipe
-from zoo.entry import CONFIG, Benchmark, Entry, read_entry, read_predictions
-from zoo.files import write_json
+from zoo.entry import Benchmark, Entry, read_entry, read_predictions
+from zoo.entry.write import ScoredBenchmark, create_entry, update_benchmark, write_config
 from zoo.scores import label_mapping
 from zoo.scores.predictions import label_arrays
 from zoo.scores.temperature import MIN_PROBABILITY, Scaling, fit_temperature
@@ -67,7 +67,9 @@ def write_ensemble(out: Path, recipe: Recipe, members: Sequence[Entry]) -> Entry
         table = both[role]
         first = records[role][0]
         facts = {"split_hash": first.split_hash, "leaky": first.leaky, "leak_share": first.leak_share}
-        judged[name] = Judged(judge(table, recipe, facts, role, "stored predictions of its members", scaling), table)
+        judged[name] = ScoredBenchmark(
+            judge(table, recipe, facts, role, "stored predictions of its members", scaling), table
+        )
     first = members[0].config
     if first is None:
         raise TrainingDataError(f"{members[0].id} cannot be used: {members[0].reason}")
@@ -77,10 +79,11 @@ def write_ensemble(out: Path, recipe: Recipe, members: Sequence[Entry]) -> Entry
         "pretrained_cfg": first.pretrained_cfg.model_dump(mode="json"),
         "zoo": {"members": [member.id for member in members], "member_weights": weights.tolist(), "same": same},
     }
-    with place_of(out) as place:
+    with create_entry(out) as place:
         told = f"Trained, validated and tested on the split of its members: {', '.join(m.id for m in members)}."
-        write_json(place / CONFIG, config(recipe, labels, network, {"weights": weights.tolist()}, told))
-        write_judged(place, judged, labels)
+        write_config(place, config(recipe, labels, network, {"weights": weights.tolist()}, told))
+        for name, scored in judged.items():
+            update_benchmark(place, name, scored)
         renew_card(place)
     return read_entry(out)
 

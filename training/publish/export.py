@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import platform
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -18,7 +17,6 @@ from typing import Any, Protocol
 import numpy as np
 import pandas as pd
 import torch
-from safetensors.torch import save_file
 from torch import nn
 from tqdm import tqdm
 
@@ -29,37 +27,28 @@ from training.publish.card import how_split, renew_card
 from training.recipe import Recipe, pretrained_cfg
 from zoo.benchmarks import scoring
 from zoo.data import Item
-from zoo.entry import (
-    CONFIG,
-    EVALUATION,
-    HEAD,
-    HISTORY,
-    PREDICTIONS,
-    WEIGHTS,
-    Entry,
-    read_entry,
-    write_predictions,
+from zoo.entry import HEAD, Entry, read_entry
+from zoo.entry.write import (
+    ScoredBenchmark,
+    create_entry,
+    update_benchmark,
+    write_config,
+    write_head,
+    write_history,
+    write_neighbours,
+    write_weights,
 )
-from zoo.files import atomic_folder, atomic_path, write_json
 from zoo.scores import metrics
 from zoo.scores.bootstrap import UNKNOWN_CELL_PREFIX
 from zoo.scores.calibration import scaling_of
 from zoo.scores.predictions import label_arrays, table_confusion
 from zoo.scores.temperature import MIN_PROBABILITY, Scaling, fit_temperature
 from zoo.serving.batch import classify_files
-from zoo.serving.heads import NEIGHBOURS, Classifier, write_head, write_neighbours
+from zoo.serving.heads import Classifier
 from zoo.serving.loaded import device_name
 from zoo.serving.runtime import Runtime
 
 STAMPED = ("torch", "timm", "numpy", "pillow")
-
-
-@dataclass(frozen=True)
-class Judged:
-    """A benchmark's record for evaluation.json and its per-image predictions."""
-
-    record: dict[str, Any]
-    table: pd.DataFrame
 
 
 class Maker(Protocol):
@@ -81,14 +70,14 @@ class Network:
 
     def write(self, place: Path) -> dict[str, Any]:
         """Weights in half precision, and the curves."""
-        write_json(place / HISTORY, self.fitted.history)
-        _write_weights(place, self.fitted.model)
+        write_history(place, self.fitted.history)
+        write_weights(place, half_precision(self.fitted.model.state_dict()))
         return network_config(self.recipe)
 
     def calibrate(self, place: Path, temperature: float) -> dict[str, Any]:
         """The temperature goes into the last layer, so that plain timm is calibrated too."""
         fold_temperature(self.fitted.model, temperature)
-        _write_weights(place, self.fitted.model)
+        write_weights(place, half_precision(self.fitted.model.state_dict()))
         return {"fitted_temperature": temperature}
 
 
@@ -103,8 +92,8 @@ class Classical:
 
     def write(self, place: Path) -> dict[str, Any]:
         """The head in a skops file, the network's weights beside it."""
-        _write_tensors(place, self.tensors)
-        write_head(place / HEAD, self.head)
+        write_weights(place, half_precision(self.tensors))
+        write_head(place, self.head)
         return {**self.network, "zoo": {"head": HEAD}}
 
     def calibrate(self, place: Path, temperature: float) -> dict[str, Any]:
@@ -127,19 +116,19 @@ def write_entry(
     as users will run it. Raises TrainingDataError if a test picture cannot be read any more.
     """
     labels = recipe.labels
-    with place_of(out) as place:
+    with create_entry(out) as place:
         found = made.write(place)
         if recipe.head and recipe.head.kind == "knn":
             trained = [items[row] for row in split.rows["train"]]
-            write_neighbours(place / NEIGHBOURS, [i.file for i in trained], [str(i.label) for i in trained])
+            write_neighbours(place, [i.file for i in trained], [str(i.label) for i in trained])
         content = config(recipe, labels, found, training, how_split(recipe, split))
-        write_json(place / CONFIG, content)
+        write_config(place, content)
         with Runtime(device, "fp32") as runtime:
             table = predict(runtime, read_entry(place), items, split, "val")
         logits = np.log(np.clip(table[labels].to_numpy(np.float64), MIN_PROBABILITY, 1))
         temperature = fit_temperature(label_arrays(table, labels)[0], logits)
         content["zoo"] |= made.calibrate(place, temperature)
-        write_json(place / CONFIG, content)
+        write_config(place, content)
         judged = {}
         with Runtime(device) as runtime:
             for side, role in (("val", "validation"), ("test", "test")):
@@ -147,8 +136,9 @@ def write_entry(
                 found = judge(
                     table, recipe, facts_of(split), role, device_name(runtime.device), scaling_of(read_entry(place))
                 )
-                judged[benchmark_name(recipe, role, split.leaky)] = Judged(found, table)
-        write_judged(place, judged, labels)
+                judged[benchmark_name(recipe, role, split.leaky)] = ScoredBenchmark(found, table)
+        for name, scored in judged.items():
+            update_benchmark(place, name, scored)
         entry = read_entry(place)
         if not entry.usable:
             raise TrainingDataError(f"The entry that was made cannot be read back: {entry.reason}")
@@ -156,32 +146,9 @@ def write_entry(
     return read_entry(out)
 
 
-@contextmanager
-def place_of(out: Path) -> Iterator[Path]:
-    """A folder called as the entry will be; its files become `out` if the block succeeds."""
-    with atomic_folder(out) as folder:
-        # the entry's id is its folder's name: judge it under the name it will have
-        place = folder / out.name
-        place.mkdir()
-        yield place
-        for item in place.iterdir():
-            item.rename(folder / item.name)
-        place.rmdir()
-
-
 def benchmark_name(recipe: Recipe, role: str, leaky: bool) -> str:
     """Figures of a leaky split never stand beside honest ones under one name."""
     return f"{recipe.data.name}-{role}{'-random' if leaky else ''}"
-
-
-def write_judged(place: Path, judged: Mapping[str, Judged], labels: list[str]) -> None:
-    """Write evaluation.json and the per-image predictions of each benchmark."""
-    for name, item in judged.items():
-        write_predictions(place / PREDICTIONS / f"{name}.parquet", item.table, labels)
-    write_json(
-        place / EVALUATION,
-        {"schema_version": 1, "benchmarks": {name: item.record for name, item in judged.items()}},
-    )
 
 
 def config(
@@ -303,12 +270,6 @@ def git_commit() -> str | None:
     return run.stdout.strip()
 
 
-def _write_weights(folder: Path, model: nn.Module) -> None:
-    """The network's tensors in half precision; batch-norm counters stay whole numbers."""
-    _write_tensors(folder, model.state_dict())
-
-
-def _write_tensors(folder: Path, tensors: Mapping[str, torch.Tensor]) -> None:
-    half = {key: (value.half() if value.is_floating_point() else value).contiguous() for key, value in tensors.items()}
-    with atomic_path(folder / WEIGHTS) as temporary:
-        save_file(half, str(temporary), {"format": "pt"})
+def half_precision(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Round a network's tensors to half precision; batch-norm counters stay whole numbers."""
+    return {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}

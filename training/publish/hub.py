@@ -24,7 +24,7 @@ from matplotlib.figure import Figure
 from training.publish.card import renew_card
 from zoo.benchmarks.leaderboard import home_benchmark
 from zoo.entry import CARD, Entry, EntryError, read_entry, read_history
-from zoo.files import write_text
+from zoo.entry.write import write_card
 from zoo.imaging.decode import from_array
 from zoo.serving.runtime import Runtime
 from zoo.sources import hub
@@ -125,19 +125,20 @@ def stage(entry: Entry, repo: str, place: Path) -> Path:
         (place / ASSETS / name).write_bytes(data)
     drawn = {f"{ASSETS}/{name}": text for name, text in PICTURES.items() if (place / ASSETS / name).exists()}
     renew_card(place, repo, drawn)
-    _mark(place / CARD, entry)
+    _mark(place, entry)
     return place
 
 
-def _mark(path: Path, entry: Entry) -> None:
+def _mark(place: Path, entry: Entry) -> None:
     """See to it that a card that was written elsewhere can be listed: library and tag."""
+    path = place / CARD
     card = ModelCard(path.read_text(encoding="utf-8") if path.exists() else f"---\n---\n# {entry.title}\n")
     tags = list(card.data.tags or [])
     if card.data.library_name and hub.TAG in tags:
         return
     card.data.library_name = card.data.library_name or "timm"
     card.data.tags = [*tags, hub.TAG]
-    write_text(path, str(card))
+    write_card(place, str(card))
 
 
 def pictures(entry: Entry) -> dict[str, bytes]:

@@ -20,12 +20,21 @@ import numpy as np
 import pandas as pd
 import torch
 from PIL import Image
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from sklearn.model_selection import StratifiedKFold
 from torch import nn
 
-from zoo.entry import CONFIG, EVALUATION, PREDICTIONS, WEIGHTS, Entry, EntryError, read_entry, write_predictions
-from zoo.files import atomic_folder, write_json, write_text
+from zoo.entry import WEIGHTS, Entry, EntryError, read_entry
+from zoo.entry.write import (
+    SCHEMA_VERSION,
+    ScoredBenchmark,
+    create_entry,
+    update_benchmark,
+    write_card,
+    write_config,
+    write_evaluation,
+    write_weights,
+)
 from zoo.imaging.preprocess import Preprocessor, augmented_views, preprocessor
 from zoo.scores import metrics
 from zoo.scores.bootstrap import Interval
@@ -426,7 +435,7 @@ def _write(
         changed |= {key: state[key] for key in tensors if key.endswith(("running_mean", "running_var"))}
     for key, value in changed.items():
         tensors[key] = value.to(tensors[key].dtype).contiguous()
-    config = entry.config.model_dump(mode="json")
+    config = entry.config.as_written()
     ours = config["zoo"]
     name = facts["laboratory"]
     ours |= {
@@ -436,18 +445,18 @@ def _write(
         "fitted_temperature": 1.0 if tables else None,
         "adapted": facts,
     }
-    # what was measured of the old model says nothing of the new one
-    judged = {} if tables is None else {f"{name}-crossval": _record(name, tables[1], entry.labels)}
     gate = read_ood_detector(entry.folder, len(entry.labels))
-    with atomic_folder(out) as place:
-        save_file(tensors, place / WEIGHTS)
-        write_json(place / CONFIG, config)
-        write_json(place / EVALUATION, {"schema_version": 1, "benchmarks": judged})
+    with create_entry(out) as place:
+        write_weights(place, tensors)
+        write_config(place, config)
+        # scores of the old model do not hold for the new one
+        write_evaluation(place, {"schema_version": SCHEMA_VERSION, "benchmarks": {}})
         if tables is not None:
-            write_predictions(place / PREDICTIONS / f"{name}-crossval.parquet", tables[1], entry.labels)
+            scored = ScoredBenchmark(_record(name, tables[1], entry.labels), tables[1])
+            update_benchmark(place, f"{name}-crossval", scored)
         if gate is not None and not choice.statistics:
             write_ood_detector(place, widened(gate, work.plain[:, 0].float(), work.confidence))
-        write_text(place / "README.md", _card(entry, facts))
+        write_card(place, _card(entry, facts))
     return read_entry(out)
 
 

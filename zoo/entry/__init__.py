@@ -9,15 +9,18 @@ from zoo.entry.files import (
     ID,
     MAX_CARD_BYTES,
     MAX_JSON_BYTES,
+    NEIGHBOURS,
+    OOD_STATISTICS,
     PREDICTIONS,
     WEIGHTS,
     EntryError,
 )
 from zoo.entry.model import Entry
-from zoo.entry.predictions import as_stored, read_predictions, write_predictions
+from zoo.entry.predictions import as_stored, read_predictions
 from zoo.entry.read import read_card, read_entry, read_history, summary, with_members
 from zoo.entry.schema import Benchmark, Config, Evaluation, Label, LocalisationScores, Metric, OodRates, is_on_frames
 from zoo.entry.weights import MAX_PARAMETERS, Weights, read_header
+from zoo.entry.write import write_predictions
 
 __all__ = [
     "CARD",
@@ -29,6 +32,8 @@ __all__ = [
     "MAX_CARD_BYTES",
     "MAX_JSON_BYTES",
     "MAX_PARAMETERS",
+    "NEIGHBOURS",
+    "OOD_STATISTICS",
     "PREDICTIONS",
     "WEIGHTS",
     "Benchmark",

@@ -69,7 +69,12 @@ def parse(path: Path, kind: type[Part]) -> Part:
     try:
         return kind.model_validate(value)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-        raise EntryError(f"{path.name}: {where + ': ' if where else ''}{first['msg']}{more}.") from error
+        raise EntryError(f"{path.name}: {first_error(error)}.") from error
+
+
+def first_error(error: ValidationError) -> str:
+    """The first problem that pydantic found, with its place and the number of further problems."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    return f"{where + ': ' if where else ''}{first['msg']}{more}"

@@ -84,11 +84,3 @@ def _problem(table: pd.DataFrame, labels: Sequence[str]) -> str | None:
 def as_stored(table: pd.DataFrame, labels: Sequence[str]) -> pd.DataFrame:
     """The table with its probabilities rounded to half precision, as stored, so that figures recompute exactly."""
     return table.astype(dict.fromkeys(labels, np.float16)).astype(dict.fromkeys(labels, np.float32))
-
-
-def write_predictions(path: Path, table: pd.DataFrame, labels: list[str]) -> None:
-    """Write columns file, cell, label and the labels' probabilities, these in half precision, zstd-compressed."""
-    stored = table[["file", "cell", "label", *labels]].astype(dict.fromkeys(labels, np.float16))
-    stored = stored.rename(columns={label: f"p:{label}" for label in labels})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.Table.from_pandas(stored, preserve_index=False), path, compression="zstd", compression_level=19)

@@ -9,7 +9,6 @@ skops and scikit-learn are imported where they are used: they are a third of a s
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -21,11 +20,9 @@ from threadpoolctl import threadpool_limits
 from torch import nn
 
 from zoo.entry import EntryError
-from zoo.files import atomic_path
 from zoo.scores.temperature import MIN_PROBABILITY
 
 MAX_BYTES = 200_000_000  # unpacked
-NEIGHBOURS = "neighbours.parquet"  # beside the head of a k-nearest-neighbours entry
 # what the heads that training makes are built of, beyond what skops trusts by itself
 TRUSTED = [
     "sklearn.tree._tree.Tree",
@@ -96,12 +93,6 @@ class ClassicalHeadModel(nn.Module):
         return self.forward_head(self.forward_features(batch))
 
 
-def write_neighbours(path: Path, files: Sequence[str], labels: Sequence[str]) -> None:
-    """Write which training picture each row of a k-nearest-neighbours classifier is."""
-    with atomic_path(path) as temporary:
-        pd.DataFrame({"file": files, "label": labels}).to_parquet(temporary, index=False, compression="zstd")
-
-
 def read_neighbours(path: Path) -> pd.DataFrame | None:
     """Columns file and label, a row a training picture; None where there are none. Raises EntryError if damaged."""
     if not path.exists():
@@ -110,14 +101,6 @@ def read_neighbours(path: Path) -> pd.DataFrame | None:
         return pd.read_parquet(path, columns=["file", "label"]).astype(str)
     except (OSError, ValueError, KeyError) as error:  # pyarrow's errors are ValueErrors
         raise EntryError(f"{path.name} is no table of training pictures; train the entry again.") from error
-
-
-def write_head(path: Path, head: Classifier) -> None:
-    """Write a fitted scikit-learn classifier, compressed, whole or not at all."""
-    import skops.io  # noqa: PLC0415
-
-    with atomic_path(path) as temporary:
-        skops.io.dump(head, temporary, compression=zipfile.ZIP_DEFLATED, compresslevel=9)
 
 
 def read_head(path: Path, classes: int) -> Classifier:

@@ -20,10 +20,20 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 import zoo.architectures  # noqa: F401 (registers our own networks with timm)
 from zoo.attribution import DEFAULT, MODEL_FREE, PREDICTED, Cams, ExplanationError, explain_batch, method_of, steps
 from zoo.attribution.features import Seen, layers_of, look, split_forward
-from zoo.entry import HEAD, MAX_PARAMETERS, WEIGHTS, Config, Entry, EntryError, Weights, read_predictions
+from zoo.entry import (
+    HEAD,
+    MAX_PARAMETERS,
+    NEIGHBOURS,
+    OOD_STATISTICS,
+    WEIGHTS,
+    Config,
+    Entry,
+    EntryError,
+    Weights,
+    read_predictions,
+)
 from zoo.imaging.preprocess import Preprocessor, preprocessor
-from zoo.serving.heads import NEIGHBOURS, ClassicalHeadModel, Neighbour, read_head, read_neighbours
-from zoo.serving.ood import FILE as GATE
+from zoo.serving.heads import ClassicalHeadModel, Neighbour, read_head, read_neighbours
 from zoo.serving.ood import OodDetector, read_ood_detector
 
 PRECISIONS = ("auto", "bf16", "fp32")
@@ -94,7 +104,9 @@ class LoadedModel:
         """The entry's gate. Raises EntryError if it is damaged: only then, so that it can be fitted again."""
         gate = read_ood_detector(self.entry.folder, len(self.labels))
         if gate and gate.width != self._vectors(split_forward(self.model, self._blank())[0]).shape[1]:
-            raise EntryError(f"{GATE} of {self.entry.id} does not fit its model; fit it again (`training gate`).")
+            raise EntryError(
+                f"{OOD_STATISTICS} of {self.entry.id} does not fit its model; fit it again (`training gate`)."
+            )
         return gate and gate.to(self.device)
 
     def pixels(self, image: Image.Image) -> torch.Tensor:

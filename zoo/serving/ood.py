@@ -22,12 +22,11 @@ from typing import Literal
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
-from zoo.entry import EntryError
-from zoo.files import atomic_path
+from zoo.entry import OOD_STATISTICS, EntryError
+from zoo.entry.write import write_ood_statistics
 
-FILE = "gate.safetensors"
 DIRECTIONS = 64
 MOST_BYTES = 1_000_000  # of the directions that are kept
 FALSE_ALARMS = 0.01  # share of cells beyond a limit: of validation cells, and of cells of other laboratories
@@ -168,14 +167,12 @@ def _unit(vectors: torch.Tensor) -> torch.Tensor:
 
 def write_ood_detector(folder: Path, gate: OodDetector) -> None:
     """Write the gate into an entry's folder."""
-    tensors = {name: getattr(gate, name).contiguous() for name in (*NAMES, *SURENESS)}
-    with atomic_path(folder / FILE) as temporary:
-        save_file(tensors, temporary)
+    write_ood_statistics(folder, {name: getattr(gate, name) for name in (*NAMES, *SURENESS)})
 
 
 def read_ood_detector(folder: Path, classes: int) -> OodDetector | None:
     """The gate of an entry's folder; None if it has none. Raises EntryError if it is damaged or does not fit."""
-    path = folder / FILE
+    path = folder / OOD_STATISTICS
     if not path.exists():
         return None
     try:
@@ -184,7 +181,9 @@ def read_ood_detector(folder: Path, classes: int) -> OodDetector | None:
         told = {name: found[name].float() for name in SURENESS if name in found}
         gate = OodDetector(*(found[name].float() for name in NAMES), **told)
     except (OSError, SafetensorError, KeyError, ValueError) as error:
-        raise EntryError(f"{FILE} of {folder.name} is damaged; fit it again (`python -m training gate`).") from error
+        raise EntryError(
+            f"{OOD_STATISTICS} of {folder.name} is damaged; fit it again (`python -m training gate`)."
+        ) from error
     width, directions = gate.axes.shape if gate.axes.ndim == 2 else (0, 0)
     shapes = [(width,), (classes, directions), (width, directions), (directions,), (), (), (), (), ()]
     named = dict(zip((*NAMES, *SURENESS), shapes, strict=True))
@@ -196,5 +195,7 @@ def read_ood_detector(folder: Path, classes: int) -> OodDetector | None:
         or gate.far < 1
         or not 0 <= gate.unsure <= gate.sure <= 1
     ):
-        raise EntryError(f"{FILE} of {folder.name} does not fit its model; fit it again (`python -m training gate`).")
+        raise EntryError(
+            f"{OOD_STATISTICS} of {folder.name} does not fit its model; fit it again (`python -m training gate`)."
+        )
     return gate

@@ -60,7 +60,7 @@ def test_text_of_an_entry_is_escaped(entries, tmp_path):
     for folder in entries:
         table = read_predictions(read_entry(folder), "drawn-test")
         table["file"] = "<script>alert(1)</script>" + table["file"]
-        write_predictions(folder / "predictions" / "drawn-test.parquet", table, LABELS)
+        write_predictions(folder, "drawn-test", table, LABELS)
     report = tmp_path / "report.html"
     report.write_text(page(tmp_path, *entries), encoding="utf-8")
     text = report.read_text(encoding="utf-8")
@@ -86,7 +86,7 @@ def test_entries_that_cannot_be_compared_are_an_error_message(entries, tmp_path,
     assert main(["report", str(bare), "--out", str(out)]) == 1
     assert "Score it first" in capsys.readouterr().err
     table = read_predictions(read_entry(entries[0]), "drawn-test")
-    write_predictions(entries[0] / "predictions" / "drawn-test.parquet", table.assign(**{LABELS[0]: np.nan}), LABELS)
+    write_predictions(entries[0], "drawn-test", table.assign(**{LABELS[0]: np.nan}), LABELS)
     assert main(["report", *map(str, entries), "--out", str(out)]) == 1
     said = capsys.readouterr().err
     assert "drawn-test" in said and "cnn60" in said

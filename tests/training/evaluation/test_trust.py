@@ -16,9 +16,9 @@ from training.cli import main
 from training.evaluation import explanations as explain_quality
 from training.evaluation import ood as gate
 from training.evaluation.explanations import carry
-from zoo.entry import EntryError, read_entry
+from zoo.entry import OOD_STATISTICS, EntryError, read_entry
 from zoo.files import write_json
-from zoo.serving.ood import FILE, read_ood_detector
+from zoo.serving.ood import read_ood_detector
 from zoo.serving.runtime import Runtime
 
 
@@ -47,7 +47,7 @@ def test_a_gate_is_fitted_measured_and_kept(place, capsys):
     folder = place / "zoo" / "drawn"
     assert main(["gate", str(folder), "--data", str(place / "data"), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)["drawn"]
-    assert (folder / FILE).exists()
+    assert (folder / OOD_STATISTICS).exists()
     assert found == json.loads((folder / "evaluation.json").read_text())["gate"]
     assert found["false_alarms"]["marked"] < 0.3  # of so few cells
     kinds = {"all", "photographs", "histology", "other medicine", "text", "noise", "smooth noise", "plain colours"}
@@ -67,7 +67,7 @@ def test_a_gate_is_fitted_measured_and_kept(place, capsys):
 
 def test_a_damaged_gate_is_told_of_and_can_be_fitted_again(place):
     folder = place / "zoo" / "drawn"
-    (folder / FILE).write_bytes(b"no gate")
+    (folder / OOD_STATISTICS).write_bytes(b"no gate")
     with Runtime("cpu") as runtime, pytest.raises(EntryError, match="training gate"):
         runtime.classify(read_entry(folder), draw_cell("monocyte", 1))
     assert main(["gate", str(folder), "--data", str(place / "data")]) == 0

@@ -13,8 +13,8 @@ from training.fit.classical import fit_head
 from training.recipe import Head, load_recipe
 from training.reproduce import champions, readme, results
 from zoo.audits import reports
+from zoo.entry.write import write_head
 from zoo.files import write_json
-from zoo.serving.heads import write_head
 from zoo.sources.catalogue import BUILTIN, FolderSource, list_entries
 
 
@@ -134,9 +134,7 @@ def test_the_shipped_table_is_the_one_the_entries_give(place):
 def test_features_are_written_and_found_beside_a_report(place, monkeypatch, capsys, end):
     folder = make_entry(place / "my" / "five", "cnn60", head="head.skops")
     from_random = pd.DataFrame([[n % 7 + k * (n % 4) for k in range(128)] for n in range(60)]).to_numpy(float)
-    write_head(
-        folder / "head.skops", fit_head(Head(kind="knn", features=5), from_random, [n % 4 for n in range(60)], 0)
-    )
+    write_head(folder, fit_head(Head(kind="knn", features=5), from_random, [n % 4 for n in range(60)], 0))
     make_entry(place / "my" / "plain", "test_resnet")
     monkeypatch.setenv("HEMAZOO_ZOO", str(place / "my"))
     out = place / "report" / f"features-five.{end}"

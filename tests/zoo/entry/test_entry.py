@@ -75,7 +75,7 @@ def test_half_written_folders_are_no_entries(good):
 
 def test_predictions_come_back_as_they_were_scored(good):
     table = make_predictions(5)
-    write_predictions(good / "predictions" / "drawn-test.parquet", table, LABELS)
+    write_predictions(good, "drawn-test", table, LABELS)
     found = read_predictions(read_entry(good), "drawn-test")
     assert (found[LABELS].to_numpy() == table[LABELS].to_numpy()).all()
     assert metrics.evaluate(found, LABELS) == metrics.evaluate(table, LABELS)

@@ -20,8 +20,8 @@ from tests.zoo.serving.test_heads import ensemble, make_headed
 from tests.zoo.serving.test_runtime import hold
 from zoo.attribution import METHODS, ExplanationError
 from zoo.entry import EntryError, read_entry
+from zoo.entry.write import write_neighbours
 from zoo.serving.engine import Client, StoppedError
-from zoo.serving.heads import write_neighbours
 from zoo.serving.loaded import ExplanationRequest
 from zoo.serving.runtime import BusyError, Runtime, methods_for
 from zoo.sources.catalogue import FolderSource, list_entries
@@ -272,14 +272,12 @@ def test_the_nearest_training_cells_are_named(tmp_path, cells, runtime):
     entry = read_entry(folder)
     assert runtime.neighbours(entry, cells[0]) == []  # nobody wrote down which they are
     count = 120
-    write_neighbours(
-        folder / "neighbours.parquet", [f"{n}.png" for n in range(count)], [LABELS[n % 4] for n in range(count)]
-    )
+    write_neighbours(folder, [f"{n}.png" for n in range(count)], [LABELS[n % 4] for n in range(count)])
     found = runtime.neighbours(entry, cells[0], 4)
     assert len(found) == 4
     assert found[0].label == runtime.classify(entry, cells[0]).label  # of one neighbour the nearest decides
     assert [one.distance for one in found] == sorted(one.distance for one in found)
-    write_neighbours(folder / "neighbours.parquet", ["a.png"], ["monocyte"])
+    write_neighbours(folder, ["a.png"], ["monocyte"])
     with pytest.raises(EntryError, match="does not fit"):
         runtime.neighbours(entry, cells[0])
     (folder / "neighbours.parquet").write_bytes(b"nothing")

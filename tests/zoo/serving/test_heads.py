@@ -22,8 +22,9 @@ from training.recipe import Head
 from zoo.attribution import ExplanationError
 from zoo.cli import main
 from zoo.entry import EntryError, read_entry
+from zoo.entry.write import write_head
 from zoo.files import write_json
-from zoo.serving.heads import read_head, write_head
+from zoo.serving.heads import read_head
 from zoo.serving.runtime import Runtime
 from zoo.sources.catalogue import FolderSource, get_entry, list_entries
 
@@ -46,7 +47,7 @@ def make_headed(folder, kind):
     """A cnn60 whose last layer is a classical classifier."""
     make_entry(folder, "cnn60", head="head.skops")
     vectors, labels = blobs()
-    write_head(folder / "head.skops", fit_head(Head(kind=kind, features=5, options=KINDS[kind]), vectors, labels, 0))
+    write_head(folder, fit_head(Head(kind=kind, features=5, options=KINDS[kind]), vectors, labels, 0))
     return folder
 
 
@@ -72,7 +73,7 @@ def test_a_written_head_judges_as_the_fitted_one(tmp_path):
     vectors, labels = blobs()
     for kind, options in KINDS.items():
         fitted = fit_head(Head(kind=kind, features=5, options=options), vectors, labels, 0)
-        write_head(tmp_path / "head.skops", fitted)
+        write_head(tmp_path, fitted)
         assert (tmp_path / "head.skops").stat().st_size < 2_000_000
         read = read_head(tmp_path / "head.skops", 4)
         assert np.allclose(read.predict_proba(vectors), fitted.predict_proba(vectors))
@@ -110,17 +111,19 @@ BROKEN = {
     "empty zip": (lambda path: zipfile.ZipFile(path, "w").close(), "damaged"),
     "foreign type": (lambda path: skops.io.dump(collections.Counter("ab"), path), "collections.Counter"),
     "function": (lambda path: skops.io.dump({"f": draw_cell}, path), "not loaded"),
-    "no classifier": (lambda path: write_head(path, StandardScaler().fit(blobs()[0])), "no classifier"),
+    "no classifier": (lambda path: write_head(path.parent, StandardScaler().fit(blobs()[0])), "no classifier"),
     "a number": (lambda path: skops.io.dump(3, path), "no classifier"),
     "too many classes": (
-        lambda path: write_head(path, LogisticRegression(max_iter=1000).fit(blobs()[0][:40], np.arange(40) % 9)),
+        lambda path: write_head(path.parent, LogisticRegression(max_iter=1000).fit(blobs()[0][:40], np.arange(40) % 9)),
         "no classifier for 4",
     ),
     "words": (
-        lambda path: write_head(path, LogisticRegression(max_iter=1000).fit(blobs()[0], np.array(LABELS)[blobs()[1]])),
+        lambda path: write_head(
+            path.parent, LogisticRegression(max_iter=1000).fit(blobs()[0], np.array(LABELS)[blobs()[1]])
+        ),
         "no classifier for 4",
     ),
-    "tree": (lambda path: write_head(path, broken_tree()), "points outside of itself"),
+    "tree": (lambda path: write_head(path.parent, broken_tree()), "points outside of itself"),
 }  # fmt: skip
 
 

@@ -14,10 +14,9 @@ from safetensors.torch import save_file
 from tests.making import LABELS, draw_cell, make_entry
 from training.evaluation.ood import embed
 from zoo.cli import main
-from zoo.entry import EntryError, read_entry
+from zoo.entry import OOD_STATISTICS, EntryError, read_entry
 from zoo.serving.engine import Client
 from zoo.serving.ood import (
-    FILE,
     NAMES,
     OodDetector,
     familiarity,
@@ -140,7 +139,7 @@ def test_the_command_line_tells(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize("damage", ["cut", "foreign", "other classes", "not finite", "missing"])
 def test_a_damaged_gate_is_a_sentence(tmp_path, gate, damage):
     write_ood_detector(tmp_path, gate)
-    path = tmp_path / FILE
+    path = tmp_path / OOD_STATISTICS
     classes = 4
     if damage == "cut":
         path.write_bytes(path.read_bytes()[:-10])
@@ -194,7 +193,7 @@ def test_limits_of_the_finder_are_kept_and_older_gates_have_none(tmp_path, gate)
     write_ood_detector(tmp_path, both)
     kept = read_ood_detector(tmp_path, 4)
     assert (kept.sure.item(), kept.unsure.item()) == pytest.approx((both.sure.item(), both.unsure.item()))
-    save_file({name: getattr(gate, name).contiguous() for name in NAMES}, tmp_path / FILE)
+    save_file({name: getattr(gate, name).contiguous() for name in NAMES}, tmp_path / OOD_STATISTICS)
     assert read_ood_detector(tmp_path, 4).sure == 0
     write_ood_detector(tmp_path, replace(both, unsure=both.sure + 0.05))
     with pytest.raises(EntryError, match="training gate"):

@@ -17,17 +17,17 @@ from zoo.entry import (
     HISTORY,
     MAX_CARD_BYTES,
     MAX_JSON_BYTES,
+    NEIGHBOURS,
+    OOD_STATISTICS,
     PREDICTIONS,
     WEIGHTS,
 )
-from zoo.serving.heads import NEIGHBOURS
-from zoo.serving.ood import FILE as GATE
 
 PREFIX = "hub:"  # before a place on the Hub, where folders may stand as well
 DATASETS = "datasets/"  # before the name of a repository that holds pictures instead of a model
 TAG = "hemazoo"  # tag of every repository that holds an entry
 LISTING_FILES = (CONFIG, EVALUATION)  # fetched for every entry of a listing
-NEEDED_FILES = (GATE, HEAD, NEIGHBOURS, WEIGHTS)  # fetched before an entry classifies
+NEEDED_FILES = (OOD_STATISTICS, HEAD, NEIGHBOURS, WEIGHTS)  # fetched before an entry classifies
 MAX_FILE_BYTES: Mapping[str, int] = {
     CONFIG: 1_000_000,
     EVALUATION: MAX_JSON_BYTES,
@@ -35,7 +35,7 @@ MAX_FILE_BYTES: Mapping[str, int] = {
     CARD: MAX_CARD_BYTES,
     WEIGHTS: 2_000_000_000,
     HEAD: 500_000_000,
-    GATE: 10_000_000,
+    OOD_STATISTICS: 10_000_000,
     NEIGHBOURS: 50_000_000,
 }
 PREDICTIONS_PATH = re.compile(rf"{PREDICTIONS}/[A-Za-z0-9][A-Za-z0-9._-]*\.parquet")
