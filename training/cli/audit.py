@@ -12,7 +12,7 @@ from pathlib import Path
 from training.audit.report import run as run_audit
 from training.audit.report import write
 from training.cli.common import INTERRUPTED_RESUME, add_json, add_originals, layouts_text
-from training.run import EMBEDDER
+from training.prepare.training_data import EMBEDDER
 from zoo.audits.reports import headlines
 from zoo.cache import cache_folder
 from zoo.cli.common import FAILED, OK, USAGE, fail, print_message

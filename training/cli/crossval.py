@@ -22,8 +22,8 @@ from training.cli.common import (
 )
 from training.evaluation import crossval
 from training.fit.devices import make_accelerator
+from training.prepare.training_data import DataOptions, find_originals, with_labels
 from training.recipe import load_recipe
-from training.run import originals_of, say, with_labels
 from zoo.benchmarks import scoring
 from zoo.cli.common import OK, USAGE, fail, print_message
 from zoo.scores.metrics import as_dict
@@ -55,9 +55,9 @@ def run(options: argparse.Namespace) -> int:
         return fail("At least 2 folds are needed.", USAGE)
     place = options.place or RUNS / "crossval" / recipe.id
     accelerator = make_accelerator(resolve_device(options.device))
-    originals = originals_of(recipe, options.data, options.originals)
+    originals = find_originals(recipe, DataOptions(options.data, originals=options.originals))
     plan = crossval.Plan(recipe, options.data, place.resolve(), options.folds, originals)
-    predictions = crossval.crossval(plan, accelerator, say)
+    predictions = crossval.crossval(plan, accelerator, print_message)
     scores = scoring.intervals(scoring.score(predictions, list(predictions.columns[3:]), AS_STORED))
     for name in ("accuracy", "balanced_accuracy", "accuracy_by_cell"):
         score = scores[name]

@@ -10,7 +10,7 @@ import argparse
 
 from training.cli.common import add_dry_run, add_json, print_publication
 from training.publish import space
-from training.run import say
+from zoo.cli.common import print_message
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,4 +28,4 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Deploy the app."""
     wanted = space.Space(options.hardware, options.zoo, options.private, options.dry_run)
-    return print_publication(space.deploy(options.repo, wanted, say), options, "deployed")
+    return print_publication(space.deploy(options.repo, wanted, print_message), options, "deployed")

@@ -17,7 +17,6 @@ from pathlib import Path
 
 from training.cli.common import INTERRUPTED_RESUME, ROOT_HELP, add_device, add_json, find_entry, print_summaries
 from training.evaluation import benchmarks as evaluate
-from training.run import say
 from zoo import benchmarks
 from zoo.benchmarks import BenchmarkSet
 from zoo.benchmarks.leaderboard import home_benchmark
@@ -59,7 +58,7 @@ def run(options: argparse.Namespace) -> int:
         for benchmark, pictures in chosen:
             open_entries = _unscored(options, entries, benchmark)
             if open_entries:
-                failures |= evaluate.evaluate(open_entries, benchmark, pictures, runtime, say)
+                failures |= evaluate.evaluate(open_entries, benchmark, pictures, runtime, print_message)
         if options.speed:
             _measure_speed(entries, chosen, runtime)
     for reason in failures.values():

@@ -11,9 +11,8 @@ import json
 
 from training.cli.common import add_measurement, find_entry
 from training.evaluation import explanations
-from training.run import say
 from zoo.attribution import METHODS
-from zoo.cli.common import OK
+from zoo.cli.common import OK, print_message
 from zoo.serving.runtime import Runtime, methods_for
 
 
@@ -35,7 +34,7 @@ def run(options: argparse.Namespace) -> int:
     with Runtime(options.device) as runtime:
         measured = {
             entry.id: {
-                method: explanations.quality(entry, options.data, runtime, method, say)
+                method: explanations.quality(entry, options.data, runtime, method, print_message)
                 for method in options.method or methods_for(entry)[:1]
             }
             for entry in entries

@@ -12,8 +12,7 @@ import json
 
 from training.cli.common import add_measurement, find_entry
 from training.evaluation import ood
-from training.run import say
-from zoo.cli.common import OK
+from zoo.cli.common import OK, print_message
 from zoo.serving.runtime import Runtime
 
 
@@ -33,7 +32,7 @@ def run(options: argparse.Namespace) -> int:
                 ood.fit(entry, options.data, runtime)
         # the gate is loaded with its model: only a new runtime sees it
         with Runtime(options.device) as runtime:
-            measured[entry.id] = ood.measure(entry, options.data, runtime, say)
+            measured[entry.id] = ood.measure(entry, options.data, runtime, print_message)
     if options.json:
         print(json.dumps(measured))
     return OK

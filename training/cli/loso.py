@@ -24,7 +24,6 @@ from training.cli.common import (
 from training.evaluation import leave_one_lab_out
 from training.fit.devices import make_accelerator
 from training.recipe import load_recipe
-from training.run import say
 from zoo.cli.common import OK, USAGE, fail, print_message
 from zoo.serving.loaded import device_name, resolve_device
 
@@ -49,7 +48,7 @@ def run(options: argparse.Namespace) -> int:
         return fail(f"{recipe.id} is an ensemble: leave laboratories out for its members.", USAGE)
     place = options.place or RUNS / "loso" / recipe.id
     accelerator = make_accelerator(resolve_device(options.device))
-    result = leave_one_lab_out.leave_out(recipe, options.data, place.resolve(), accelerator, say)
+    result = leave_one_lab_out.leave_out(recipe, options.data, place.resolve(), accelerator, print_message)
     for laboratory, scores in result.scores.items():
         score = scores["balanced_accuracy"]
         interval = f"{100 * score['low']:.1f} to {100 * score['high']:.1f}"

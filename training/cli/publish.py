@@ -12,7 +12,6 @@ from dataclasses import asdict
 
 from training.cli.common import add_dry_run, add_json, find_entry
 from training.publish import hub
-from training.run import say
 from zoo.cli.common import ENTRY_HELP, FAILED, OK, USAGE, fail, print_message
 from zoo.entry import EntryError
 
@@ -40,7 +39,7 @@ def run(options: argparse.Namespace) -> int:
     records, failed = [], 0
     for entry in entries:
         try:
-            published = hub.publish(entry, f"{namespace}/{name or entry.id}", wanted, say)
+            published = hub.publish(entry, f"{namespace}/{name or entry.id}", wanted, print_message)
         except EntryError as error:
             failed += 1
             print_message(f"{entry.id}: {error}")

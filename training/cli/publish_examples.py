@@ -12,7 +12,7 @@ from pathlib import Path
 
 from training.cli.common import add_dry_run, add_json, print_publication
 from training.publish import examples
-from training.run import say
+from zoo.cli.common import print_message
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,4 +35,6 @@ def run(options: argparse.Namespace) -> int:
     wanted = examples.Wanted(
         options.each, options.title, options.credit, options.license, options.private, options.dry_run
     )
-    return print_publication(examples.publish(options.folder, options.repo, wanted, say), options, "published")
+    return print_publication(
+        examples.publish(options.folder, options.repo, wanted, print_message), options, "published"
+    )

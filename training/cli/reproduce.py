@@ -15,7 +15,6 @@ from pathlib import Path
 from training.cli.common import INTERRUPTED_RESUME, RUNS, add_device, add_json, print_summaries
 from training.fit.devices import make_accelerator
 from training.reproduce import champions, readme, results
-from training.run import say
 from zoo.cli.common import FAILED, OK, USAGE, fail, print_message
 from zoo.serving.loaded import resolve_device
 from zoo.sources.catalogue import BUILTIN, FolderSource, list_entries
@@ -52,7 +51,7 @@ def run(options: argparse.Namespace) -> int:
     failed = []
     if options.data is not None:
         accelerator = make_accelerator(resolve_device(options.device))
-        failed = results.reproduce(wanted, options.data, options.zoo, RUNS, options.budget * 60, accelerator, say)
+        failed = results.reproduce(wanted, options.data, options.zoo, RUNS, options.budget * 60, accelerator, print_message)
     rows = results.rows(wanted, list_entries([FolderSource(options.zoo, str(options.zoo))]))
     if options.system is None and options.only is None:
         results.write_table(options.table, rows)
@@ -67,7 +66,7 @@ def _champions(options: argparse.Namespace) -> int:
     failed = []
     if options.data is not None:
         accelerator = make_accelerator(resolve_device(options.device))
-        failed = champions.reproduce(options.data, options.zoo, RUNS, options.budget * 60, accelerator, say)
+        failed = champions.reproduce(options.data, options.zoo, RUNS, options.budget * 60, accelerator, print_message)
     for reason in failed:
         print_message(reason)
     champions.write_table(champions.TABLE if options.table == results.TABLE else options.table, options.zoo)

@@ -14,7 +14,7 @@ from typing import Any
 from training.audit.report import look_for_copies
 from training.cli.common import INTERRUPTED_RESUME, add_json, add_originals, layouts_text
 from training.prepare.splits import SCHEMES, Manifest, Split, make_manifest, split_by, table_of, write_manifest
-from training.run import report, warn
+from training.prepare.training_data import print_excluded, print_split
 from zoo.cache import cache_folder
 from zoo.cli.common import OK, USAGE, fail, print_message
 from zoo.data import read_dataset
@@ -57,14 +57,14 @@ def run(options: argparse.Namespace) -> int:
         return fail(f"{options.data} has pictures of fewer than two classes; there is nothing to split.")
     measured, _, cells = look_for_copies(data, cache_folder(), options.originals)
     table = table_of(data, measured, cells)
-    warn(len(everything) - len(table.files), "pictures without a label or that cannot be read")
+    print_excluded(len(everything) - len(table.files), "pictures without a label or that cannot be read")
     records = []
     for number, path in enumerate(paths):
         split = split_by(options.scheme, table, options.fractions, options.seed, options.folds, number)
         fold = {"fold": number, "folds": options.folds} if is_kfold else {}
         manifest = make_manifest(data, table, split, options.scheme, options.seed, options.fractions, **fold)
         write_manifest(path, manifest)
-        report(split)
+        print_split(split)
         print_message(f"{path}: {manifest.hash}")
         records.append(_record(path, manifest, split))
     if options.json:

@@ -15,8 +15,8 @@ from training.cli.common import INTERRUPTED_RESUME, RECIPE_HELP, RUNS, add_devic
 from training.fit.batches import Arrays
 from training.fit.devices import make_accelerator
 from training.prepare.splits import Split
+from training.prepare.training_data import DataOptions, TrainingData, load_training_data, with_labels
 from training.recipe import Recipe, load_recipe
-from training.run import Job, Ready, make_ready, say, with_labels
 from zoo.cli.common import OK, fail, print_message
 from zoo.serving.loaded import resolve_device
 
@@ -51,7 +51,7 @@ def run(options: argparse.Namespace) -> int:
     out = options.out or RUNS / "sweeps" / name
     accelerator = make_accelerator(resolve_device(options.device))
     study = sweep.open_study(space, options.storage, name)
-    sweep.run(study, space, options.recipe, _DataCache(options, out), out, accelerator, say)
+    sweep.run(study, space, options.recipe, _DataCache(options), out, accelerator, print_message)
     sweep.write_report(study, space, out)
     trials = sweep.table(study)
     complete = trials[trials["state"] == "complete"]
@@ -69,18 +69,15 @@ def run(options: argparse.Namespace) -> int:
 class _DataCache:
     """Data and split of each trial's recipe, read once for all trials that share them."""
 
-    def __init__(self, options: argparse.Namespace, work: Path) -> None:
-        self._options = options
-        self._work = work
-        self._kept: dict[str, Ready] = {}
+    def __init__(self, options: argparse.Namespace) -> None:
+        self._options = DataOptions(options.data, options.split, options.originals)
+        self._kept: dict[str, TrainingData] = {}
 
     def __call__(self, recipe: Recipe) -> tuple[Recipe, Arrays, Split]:
-        options = self._options
-        recipe = with_labels(recipe, options.data)
+        recipe = with_labels(recipe, self._options.data)
         # everything that decides what is read and how it is divided
         extras = f"{recipe.attributes} {recipe.augment.surroundings > 0}"
         key = f"{recipe.data} {recipe.clean} {recipe.balance} {recipe.seed} {extras}"
         if key not in self._kept:
-            job = Job(recipe, options.data, self._work, self._work, options.split, options.originals)
-            self._kept[key] = make_ready(job)
+            self._kept[key] = load_training_data(recipe, self._options)
         return recipe, self._kept[key].arrays, self._kept[key].split

@@ -23,8 +23,9 @@ from pathlib import Path
 from training.cli.common import RECIPE_HELP, RUNS, add_device, add_json, add_recipe_changes
 from training.fit.averaging import begun
 from training.fit.devices import LOGS, make_accelerator
+from training.prepare.training_data import with_labels
 from training.recipe import PUBLISHED, SCRATCH, Recipe, load_recipe, recipe_ids
-from training.run import Job, train, with_labels
+from training.run import TrainingJob, train
 from zoo.cli.common import OK, USAGE, fail, print_message
 from zoo.entry import ID, Entry, summary
 from zoo.serving.loaded import resolve_device
@@ -82,7 +83,7 @@ def run(options: argparse.Namespace) -> int:
     if options.log:
         accelerator.init_trackers(recipe.id)
     resume = options.resume and unfinished
-    job = Job(recipe, options.data, out, work, options.split, options.originals, resume, options.finish)
+    job = TrainingJob(recipe, options.data, out, work, options.split, options.originals, resume, options.finish)
     try:
         entry = train(job, accelerator)
     finally:

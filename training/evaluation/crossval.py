@@ -20,7 +20,7 @@ from training.prepare.splits import Table, kfold_split, make_manifest, parts_of,
 from training.publish.card import renew_card
 from training.publish.export import record
 from training.recipe import Recipe, load_recipe
-from training.run import Job, train
+from training.run import TrainingJob, train
 from zoo.benchmarks import CROSS_VALIDATION
 from zoo.cache import cache_folder
 from zoo.data import DataSet, read_dataset
@@ -33,7 +33,7 @@ Say = Callable[[object], None]
 
 @dataclass(frozen=True)
 class Plan:
-    """A cross-validation: `place` holds a folder a fold, `folds` of them; `originals` as in training.Job."""
+    """A cross-validation: `place` holds a folder a fold, `folds` of them; `originals` as in `TrainingJob`."""
 
     recipe: Recipe
     data: Path
@@ -57,7 +57,9 @@ def crossval(plan: Plan, accelerator: Accelerator, say: Say) -> pd.DataFrame:
             say(f"== fold {number + 1} of {plan.folds}: {recipe.id}")
             work = folder / f"{recipe.id}.work"
             resume = begun(work)
-            train(Job(recipe, plan.data, folder / recipe.id, work, manifest, plan.originals, resume), accelerator)
+            train(
+                TrainingJob(recipe, plan.data, folder / recipe.id, work, manifest, plan.originals, resume), accelerator
+            )
         tables.append(tested(read_entry(folder / plan.recipe.id)))
     return pd.concat(tables, ignore_index=True).sort_values("file", ignore_index=True)
 

@@ -22,7 +22,7 @@ from training.prepare.laboratories import laboratories
 from training.publish.card import renew_card
 from training.publish.export import record
 from training.recipe import Recipe
-from training.run import Job, train
+from training.run import TrainingJob, train
 from zoo.benchmarks import LEFT_OUT, scoring
 from zoo.data.registry import joins_of
 from zoo.entry import EVALUATION, Entry, as_stored, read_entry
@@ -64,7 +64,7 @@ def leave_out(recipe: Recipe, data: Path, place: Path, accelerator: Accelerator,
             say(f"== {recipe.id} without {name}")
             own = recipe.model_copy(update={"data": recipe.data.model_copy(update={"left_out": name})})
             work = place / f"without-{name}.work"
-            train(Job(own, data, out, work, resume=begun(work)), accelerator)
+            train(TrainingJob(own, data, out, work, resume=begun(work)), accelerator)
         entry = read_entry(out)
         if not entry.ok:
             raise TrainingDataError(f"{out} cannot be read: {entry.reason} Delete it to train it again.")

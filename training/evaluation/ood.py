@@ -17,11 +17,12 @@ from tqdm import tqdm
 
 from training.prepare.dataset import TrainingDataError, prepare
 from training.prepare.splits import Split
+from training.prepare.training_data import DataOptions, read_recipe_data, split_pictures
 from training.publish.card import renew_card
 from training.recipe import read_recipe
-from training.run import Job, make_split, read_data, say
 from zoo.benchmarks import corruptions, get_benchmark, laboratories_of, published
 from zoo.benchmarks.leaderboard import home_benchmark
+from zoo.cli.common import print_message
 from zoo.data import FileSource, Item, Source, read_dataset
 from zoo.data.registry import datasets
 from zoo.entry import Entry
@@ -92,7 +93,7 @@ def make_gate(
     half = FALSE_ALARMS / 2
     if np.quantile(sure, half) == 0:
         missed = 100 * np.mean(sure == 0)
-        say(
+        print_message(
             f"{entry.id}: the cell finder misses {missed:.1f} % of the validation cells, more than may be marked. "
             "The gate goes by what the network sees alone."
         )
@@ -263,8 +264,8 @@ def fit(entry: Entry, root: Path, runtime: Runtime) -> None:
     data = root if recipe.data.mix else root / recipe.data.name
     if not data.is_dir():
         raise TrainingDataError(f"{entry.id} was trained on {recipe.data.name}, which is not in {root}.")
-    prepared = prepare(read_data(recipe, data), recipe.data.packed, recipe.data.crop)
-    split = make_split(Job(recipe, data, Path(), Path()), prepared)
+    prepared = prepare(read_recipe_data(recipe, data), recipe.data.packed, recipe.data.crop)
+    split = split_pictures(recipe, DataOptions(data), prepared)
     others = cells_elsewhere(entry, root) or shifted_cells(prepared.data.items, split)
     write_ood_detector(entry.folder, make_gate(runtime, entry, prepared.data.items, split, others))
 

@@ -15,7 +15,8 @@ from training.fit.checkpoint import CheckpointError
 from training.fit.imagenet import WeightsError
 from training.fit.loop import FitError
 from training.recipe import PUBLISHED, SCRATCH, Recipe, load_recipe, recipe_ids
-from training.run import Job, parameters, train
+from training.recipe.overview import count_parameters
+from training.run import TrainingJob, train
 from zoo.data import DataError
 from zoo.entry import EVALUATION, Entry, EntryError, read_entry
 from zoo.files import atomic_folder, write_text
@@ -127,7 +128,7 @@ def _train(recipe: Recipe, data: Path, runs: Path, accelerator: Accelerator, say
     say(f"== {recipe.id}")
     place = None if recipe.ensemble else data if recipe.data.mix else data / recipe.data.name
     resume = begun(work)
-    train(Job(recipe, place, runs / ENTRIES / recipe.id, work, resume=resume), accelerator)
+    train(TrainingJob(recipe, place, runs / ENTRIES / recipe.id, work, resume=resume), accelerator)
 
 
 def publish(entry: Path, place: Path) -> None:
@@ -166,7 +167,7 @@ def _row(recipe: Recipe, honest: Entry | None, published: Entry | None) -> Row:
         _figure(honest),
         training["seconds"] / 60 if "seconds" in training else None,
         training.get("images_per_second"),
-        parameters(recipe) if recipe.model else None,
+        count_parameters(recipe),
     )
 
 

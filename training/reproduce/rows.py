@@ -14,8 +14,8 @@ import pandas as pd
 from training.prepare.dataset import Prepared, TrainingDataError, prepare, read_labelled
 from training.prepare.laboratories import subjects
 from training.prepare.splits import Split
+from training.prepare.training_data import DataOptions, split_pictures
 from training.recipe import load_recipe
-from training.run import Job, make_split
 from zoo.benchmarks import BOX, COLUMNS, Definition, get_benchmark, get_definition
 from zoo.data import FileSource, read_dataset
 from zoo.data.registry import get_dataset
@@ -73,7 +73,7 @@ def _split_of(recipe_id: str, root: Path) -> tuple[Prepared, Split]:
     recipe = load_recipe(recipe_id)
     data = root / get_dataset(recipe.data.name).place
     prepared = prepare(read_labelled(data, recipe.data.labels or None), recipe.data.packed, recipe.data.crop)
-    return prepared, make_split(Job(recipe, data, Path(), Path()), prepared)
+    return prepared, split_pictures(recipe, DataOptions(data), prepared)
 
 
 def sample(rows: pd.DataFrame, each: int, seed: int) -> pd.DataFrame:

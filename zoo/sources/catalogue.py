@@ -24,7 +24,9 @@ ANY = "HEMAZOO_HUB_ANY"  # allow repositories of any namespace
 class Source(Protocol):
     """A place entries come from."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """Name for people."""
 
     def entries(self) -> list[Entry]:
         """All entries, broken ones with their reason. Raises nothing on bad content."""

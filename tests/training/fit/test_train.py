@@ -384,7 +384,7 @@ def test_a_recipe_may_begin_with_another_entrys_weights(place, data, trained, mo
     assert further("other", "model.weights=drawn", "seed=4") == 1
     assert "trained on another split" in capsys.readouterr().err
     with monkeypatch.context() as before:
-        before.setattr("training.run.make_ready", None)  # said before a picture is read
+        before.setattr("training.run.load_training_data", None)  # said before a picture is read
         assert further("gone", "model.weights=nobody") == 1
     said = capsys.readouterr().err
     assert "There is no model 'nobody'" in said and f"Train it first, with --out {place / 'zoo' / 'nobody'}." in said
