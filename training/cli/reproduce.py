@@ -51,7 +51,9 @@ def run(options: argparse.Namespace) -> int:
     failed = []
     if options.data is not None:
         accelerator = make_accelerator(resolve_device(options.device))
-        failed = results.reproduce(wanted, options.data, options.zoo, RUNS, options.budget * 60, accelerator, print_message)
+        failed = results.reproduce(
+            wanted, options.data, options.zoo, RUNS, options.budget * 60, accelerator, print_message
+        )
     rows = results.rows(wanted, list_entries([FolderSource(options.zoo, str(options.zoo))]))
     if options.system is None and options.only is None:
         results.write_table(options.table, rows)
