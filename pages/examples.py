@@ -57,8 +57,8 @@ missing = [example for example in examples if example.path is None]
 if missing:
     if missing[0].origin is None:
         st.markdown(
-            f"{len(examples)} smear frames of 640×480 pixels, three for each of four kinds of white cell. Their cells "
-            "are in the test split of dataset2: no built-in model was trained on them."
+            f"{len(examples)} smear frames of 640×480 pixels, three for each of four kinds of white cell. "
+            "No built-in model was trained on their cells."
         )
     st.caption(
         f"{shared.plain(examples[0].credit)}. They are fetched once, checked, and kept on this computer. To offer "

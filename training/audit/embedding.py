@@ -1,13 +1,15 @@
-"""What does a model of the zoo see in every picture? A pass of its own: copies and splits are found without it.
+"""Features of every picture in a model of the zoo.
 
-So a split never changes, and is never found anew, because the zoo's model did.
+A pass of its own: copies and splits are found without it, so that a split never changes because the zoo's model did.
 """
 
 from __future__ import annotations
 
 import hashlib
+import tomllib
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +27,18 @@ from zoo.imaging.preprocess import preprocessor
 from zoo.serving.embedding import embed
 from zoo.serving.loaded import autocast, bf16_is_faster, load_model
 
+DEFAULTS = Path(__file__).with_name("defaults.toml")
 VERSION = 1  # part of the cache's key: raise when what is embedded changes
 CHUNK = 128  # pictures a file of the cache
 FEW = 300  # pictures below which no process is started
 FIELD = 240  # pixels of the longer side from which a picture may be a field with a cell somewhere in it
 AROUND = 2.4  # cell boxes that the embedding model sees of a field
+
+
+@cache
+def default_embedder() -> str:
+    """Id of the zoo's model whose features an audit compares, from `defaults.toml` beside this file."""
+    return str(tomllib.loads(DEFAULTS.read_text(encoding="utf-8"))["embedder"])
 
 
 def with_embedding(measured: Measured, items: Sequence[Item], embedder: Entry) -> Measured:

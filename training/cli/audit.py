@@ -9,10 +9,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from training.audit.embedding import default_embedder
 from training.audit.report import run as run_audit
 from training.audit.report import write
 from training.cli.common import INTERRUPTED_RESUME, add_json, add_originals, layouts_text
-from training.prepare.training_data import EMBEDDER
 from zoo.audits.reports import headlines
 from zoo.cache import cache_folder
 from zoo.cli.common import FAILED, OK, USAGE, fail, print_message
@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_originals(parser)
     parser.add_argument(
         "--embedder",
-        default=EMBEDDER,
+        default=default_embedder(),
         metavar="ENTRY",
         help="model of the zoo whose features compare pictures (default: %(default)s)",
     )

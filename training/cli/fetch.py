@@ -14,8 +14,10 @@ from zoo.data import read_dataset
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
-    parser.epilog = fetch.NAMES
-    parser.add_argument("name", help="bloodmnist[_64|_128|_224], kaggle:OWNER/NAME, blood-cells, or hf:OWNER/NAME")
+    parser.epilog = fetch.names_help()
+    parser.add_argument(
+        "name", help="bloodmnist[_64|_128|_224], kaggle:OWNER/NAME, hf:OWNER/NAME, or a short name (see below)"
+    )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write; must not exist")
     add_json(parser, "what was downloaded")
 
@@ -29,11 +31,10 @@ def run(options: argparse.Namespace) -> int:
         source = fetch.parse(options.name)
     except fetch.FetchError as error:
         return fail(error, USAGE)
-    fetch.fetch(source, out)
-    augmented = source.name == fetch.BLOOD_CELLS
-    place = options.out / "dataset2" if augmented else options.out
+    fetched = fetch.fetch(source, out)
+    place = options.out / fetched.place.relative_to(out)
     data = read_dataset(place)
-    originals = f" --originals {options.out / 'bccd' / 'JPEGImages'}" if augmented else ""
+    originals = f" --originals {options.out / fetched.originals.relative_to(out)}" if fetched.originals else ""
     print_message(f"{place}: {len(data):,} pictures, {len(data.labels)} classes.")
     print_message(f"Next: python -m training audit {place}{originals} --out reports/{place.name}")
     if options.json:

@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the models for cells of any laboratory instead: trained, and scored on every benchmark",
     )
     parser.add_argument("--only", action="append", metavar="RECIPE", help="one recipe only; can be repeated")
-    parser.add_argument("--data", type=Path, metavar="ROOT", help="folder that holds dataset2 and pbc")
+    parser.add_argument("--data", type=Path, metavar="ROOT", help="folder that holds the data sets")
     parser.add_argument("--zoo", type=Path, default=BUILTIN, metavar="DIR", help="folder of the entries")
     parser.add_argument("--table", type=Path, default=results.TABLE, metavar="FILE", help="(default: docs/results.md)")
     parser.add_argument(

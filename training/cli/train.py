@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--originals",
         type=Path,
         metavar="DIR",
-        help="original frames of an augmented data set (default: ../bccd/JPEGImages beside --data)",
+        help="original frames of an augmented data set (default: the known ones, beside --data)",
     )
     parser.add_argument(
         "--published",

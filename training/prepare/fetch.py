@@ -1,4 +1,4 @@
-"""Where do data sets come from? MedMNIST, Kaggle and the Hugging Face Hub, each through its own library."""
+"""Download of data sets from MedMNIST, Kaggle and the Hugging Face Hub, each through its own library."""
 
 from __future__ import annotations
 
@@ -6,17 +6,13 @@ import contextlib
 import io
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from zoo.data.registry import DataSetInfo, augmented_sets, datasets
 from zoo.files import atomic_folder
 
-NAMES = (
-    "NAME is one of: bloodmnist, bloodmnist_64, bloodmnist_128, bloodmnist_224 (or another MedMNIST set); blood-cells, "
-    "the augmented four-class set with its original frames; kaggle:OWNER/NAME; hf:OWNER/NAME, a data set of the Hub."
-)
-BLOOD_CELLS = "paultimothymooney/blood-cells"
 HANDLE = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")
 PICTURES = ("jpg", "jpeg", "png", "bmp", "webp", "tif", "tiff", "gif", "parquet", "csv", "npz")
 OFFLINE = "Check the connection, or fetch it on another computer and copy the folder here."
@@ -28,18 +24,34 @@ class FetchError(RuntimeError):
 
 @dataclass(frozen=True)
 class Remote:
-    """A data set elsewhere: which library brings it, its name there, and for MedMNIST its picture size in pixels."""
+    """A data set to download: its library, its name there, and for MedMNIST the picture size in pixels."""
 
     library: str
     name: str
     size: int | None = None
 
 
+@dataclass(frozen=True)
+class Fetched:
+    """Folder of a downloaded data set, and that of the frames its pictures are augmented copies of, if it came too."""
+
+    place: Path
+    originals: Path | None = None
+
+
+def names_help() -> str:
+    """The names that `parse` knows, in a sentence."""
+    aliases = "; ".join(f"{alias} ({' and '.join(titles)})" for alias, titles in _aliases().items())
+    return (
+        "NAME is one of: bloodmnist, bloodmnist_64, bloodmnist_128, bloodmnist_224 (or another MedMNIST set); "
+        f"{aliases}; kaggle:OWNER/NAME; hf:OWNER/NAME, a data set of the Hub."
+    )
+
+
 def parse(text: str) -> Remote:
     """What a name on the command line stands for. Raises FetchError if nothing."""
-    library, _, handle = text.partition(":")
-    if text == "blood-cells":
-        return Remote("kaggle", BLOOD_CELLS)
+    source = next((one.fetch.source for one in datasets().values() if one.fetch and one.fetch.alias == text), text)
+    library, _, handle = source.partition(":")
     if library in ("kaggle", "hf") and HANDLE.match(handle):
         return Remote(library, handle)
     if found := re.fullmatch(r"([a-z]+mnist)(?:_(28|64|128|224))?", text.lower()):
@@ -47,17 +59,26 @@ def parse(text: str) -> Remote:
 
         if found.group(1) in INFO:
             return Remote("medmnist", found.group(1), int(found.group(2) or 28))
-    raise FetchError(f"{text!r} is no data set we can fetch. {NAMES}")
+    raise FetchError(f"{text!r} is no data set we can fetch. {names_help()}")
 
 
-def fetch(remote: Remote, out: Path) -> None:
+def fetch(remote: Remote, out: Path) -> Fetched:
     """Download a data set into the folder `out`, whole or not at all.
+
+    What is known data sets in one archive gets a folder each.
 
     Raises FetchError without a connection, without permission, or if there is no such data set.
     """
     fetchers: dict[str, Callable[[Remote, Path], None]] = {"medmnist": _medmnist, "kaggle": _kaggle, "hf": _hub}
     with atomic_folder(out) as folder:
         fetchers[remote.library](remote, folder)
+        held = _held_by(remote)
+        if held:
+            arrange(folder, held)
+    for copied, original in augmented_sets():
+        if copied in held and original in held:
+            return Fetched(out / copied.place, out / original.place / original.frames)
+    return Fetched(out / held[0].place if held else out)
 
 
 def _medmnist(remote: Remote, folder: Path) -> None:
@@ -89,22 +110,39 @@ def _kaggle(remote: Remote, folder: Path) -> None:
         raise FetchError(f"Kaggle has no data set {remote.name}, or does not give it to you.") from error
     except (OSError, RuntimeError, ValueError, exceptions.BackendError, exceptions.DataCorruptionError) as error:
         raise FetchError(f"{remote.name} could not be fetched from Kaggle. {OFFLINE}") from error
-    if remote.name == BLOOD_CELLS:
-        arrange_blood_cells(folder)
 
 
-def arrange_blood_cells(folder: Path) -> None:
-    """Kaggle's archive → `dataset2/TRAIN, TEST, TEST_SIMPLE` and beside it `bccd` with the frames it was made from.
+def _held_by(remote: Remote) -> list[DataSetInfo]:
+    """The known data sets that a download holds."""
+    source = f"{remote.library}:{remote.name}"
+    return [one for one in datasets().values() if one.fetch and one.fetch.source == source and one.fetch.holds]
+
+
+def _aliases() -> dict[str, list[str]]:
+    """Short names of downloads, each with the titles of the data sets in it."""
+    found: dict[str, list[str]] = {}
+    for one in datasets().values():
+        if one.fetch and one.fetch.alias:
+            found.setdefault(one.fetch.alias, []).append(one.title)
+    return found
+
+
+def arrange(folder: Path, held: Sequence[DataSetInfo]) -> None:
+    """Move the data sets inside an unpacked archive to their own places below `folder`.
 
     Raises FetchError if the archive is laid out differently.
     """
-    images = next((p.parent for p in sorted(folder.rglob("TRAIN")) if p.is_dir()), None)
-    frames = next((p.parent for p in sorted(folder.rglob("JPEGImages")) if p.is_dir()), None)
-    if images is None or frames is None:
-        raise FetchError("Kaggle's archive of blood-cells is laid out differently than it was. Please report it.")
+    found = []
+    for one in held:
+        name = one.fetch.holds if one.fetch else ""
+        place = next((path.parent for path in sorted(folder.rglob(name)) if path.is_dir()), None)
+        if place is None:
+            raise FetchError(f"The archive of {one.title} is laid out differently than it was. Please report it.")
+        found.append((place, folder / one.place))
     unused = [path for path in folder.iterdir() if path.is_dir()]
-    images.rename(folder / "dataset2")
-    frames.rename(folder / "bccd")
+    for place, target in found:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        place.rename(target)
     for path in unused:
         _remove_empty(path)
 

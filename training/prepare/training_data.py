@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from training.audit.embedding import default_embedder
 from training.audit.report import Findings, look_for_copies
 from training.audit.report import run as run_audit
 from training.fit.auxiliary import read_known
@@ -28,9 +29,8 @@ from training.recipe import Recipe
 from zoo.cache import cache_folder
 from zoo.cli.common import print_message
 from zoo.data import DataSet, read_dataset
+from zoo.data.registry import augmented_sets
 from zoo.sources.catalogue import get_entry
-
-EMBEDDER = "pbc8-efficientnet-lite0"  # the zoo's model whose features an audit compares
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ def _describe_pictures(recipe: Recipe, options: DataOptions, prepared: Prepared)
     if not recipe.clean.needs_audit:
         return table, None
     # finds the copies in the cache
-    return table, run_audit(data, get_entry(EMBEDDER), cache_folder(), originals)
+    return table, run_audit(data, get_entry(default_embedder()), cache_folder(), originals)
 
 
 def _table_of_named_cells(prepared: Prepared, test_laboratory: str) -> Table:
@@ -166,16 +166,20 @@ def find_originals(recipe: Recipe, options: DataOptions) -> Path | None:
     """Folder of the frames that augmented pictures were made from, where the recipe needs it.
 
     Raises:
-        TrainingDataError: The folder is missing.
+        TrainingDataError: The folder is missing, or the data set's TOML file does not tell of it and no option does.
     """
     if not recipe.data.originals or options.data is None:
         return options.originals
-    originals = options.originals or options.data.parent / "bccd" / "JPEGImages"
-    if not originals.is_dir():
+    sets = [original for copied, original in augmented_sets() if copied.name == recipe.data.name]
+    known = [options.data.parent / original.place / original.frames for original in sets]
+    originals = next((folder for folder in (options.originals, *known) if folder), None)
+    if originals is None or not originals.is_dir():
+        missing = f"the folder of the original frames, {originals}, does not exist"
+        missing = missing if originals else "it is not known which frames they were made from"
+        wanted = sets[0].citation if sets else "them"
         raise TrainingDataError(
-            f"{recipe.data.name} holds augmented copies, and the folder of the original frames, {originals}, does not "
-            "exist. Fetch BCCD_Dataset and name its JPEGImages folder with --originals: without it validation would "
-            "leak."
+            f"{recipe.data.name} holds augmented copies, and {missing}. Fetch {wanted} and name the folder of the "
+            "frames with --originals: without it validation would leak."
         )
     return originals
 

@@ -257,7 +257,7 @@ class Attributes(_Part):
         "", description="Folder of tables (CSV: img_name, one column for each attribute) inside --data; empty: none"
     )
     names: bool = Field(
-        False, description="Take the letters at the start of a file's name as an attribute (subclasses of PBC)"
+        False, description="Take the letters at the start of a file's name as an attribute (which may tell subclasses)"
     )
     weight: float = Field(0.3, gt=0, description="Of the attributes' mean loss, where the class's weighs 1")
 

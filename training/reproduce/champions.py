@@ -6,7 +6,6 @@ What is trained, scored or left out already is not done again; a fresh zoo folde
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from accelerate import Accelerator
@@ -16,6 +15,7 @@ from training.evaluation import leave_one_lab_out as left_out
 from training.evaluation import ood as gate
 from training.recipe import load_recipe, recipe_ids
 from training.reproduce import results
+from training.reproduce.texts import Target, texts
 from zoo.benchmarks import LEFT_OUT, get_benchmark, names
 from zoo.benchmarks.leaderboard import home_benchmark, images_per_second
 from zoo.entry import Entry, Metric
@@ -28,29 +28,6 @@ TABLE = results.TABLE.with_name("champions.md")
 PREFIX = "champion"
 SHORT = ("model.weights=imagenet", "model.views=1", "stages=[{epochs=4, lr=1e-3}]")
 SPEED = 100  # images a second that a sibling classifies on two cores
-
-
-@dataclass(frozen=True)
-class Target:
-    """A metric of a benchmark and the value to reach: at least, or at most where less is better."""
-
-    benchmark: str
-    metric: str
-    title: str
-    value: float
-    at_most: bool = False
-
-
-TARGETS = (
-    Target("pbc-test", "accuracy", "PBC test, accuracy", 0.993),
-    Target("pbc-test", "balanced_accuracy", "PBC test, balanced accuracy", 0.993),
-    Target("pbc-test", "ece_calibrated", "PBC test, calibration error", 0.01, at_most=True),
-    Target("dataset2-test", "accuracy", "dataset2 TEST, by image", 0.95),
-    Target("dataset2-test", "accuracy_by_cell", "dataset2 TEST, by source cell", 68 / 71),
-    Target("lisc", "balanced_accuracy", "LISC, 4 classes, balanced: a laboratory never trained on", 0.88),
-    Target("pbc-test-corrupted", "corruption_error", "PBC test, corrupted, balanced error", 0.05, at_most=True),
-    Target("pbc-test-shifted", "accuracy", "PBC test, strongly shifted, accuracy", 0.92),
-)
 
 
 def reproduce(
@@ -114,7 +91,7 @@ def rows(entries: Sequence[Entry]) -> str:
         "| benchmark | target | " + " | ".join(f"`{entry.id}`" for entry in entries) + " |",
         "|---|---|" + "---|" * len(entries),
     ]
-    for target in TARGETS:
+    for target in texts().targets:
         sign = "≤" if target.at_most else "≥"
         lines.append(f"| {target.title} | {sign} {100 * target.value:.1f} % | " + _cells(target, entries))
     left = [metric_of(entry, f"{entry.data_set}{LEFT_OUT}", "balanced_accuracy") for entry in entries]

@@ -16,6 +16,7 @@ from training.fit.imagenet import WeightsError
 from training.fit.loop import FitError
 from training.recipe import PUBLISHED, SCRATCH, Recipe, load_recipe, recipe_ids
 from training.recipe.overview import count_parameters
+from training.reproduce.texts import texts
 from training.run import TrainingJob, train
 from zoo.data import DataError
 from zoo.entry import EVALUATION, Entry, EntryError, read_entry
@@ -24,14 +25,6 @@ from zoo.files import atomic_folder, write_text
 MAX_WEIGHTS = 10_000_000  # bytes of a file in the built-in zoo
 TABLE = Path(__file__).parents[2] / "docs" / "results.md"
 ENTRIES = "entries"  # folder of whole entries, below that of the running states
-SYSTEMS = {
-    "A": "Frozen transfer against a custom CNN, dataset2",
-    "B": "Augmentation-heavy ensemble, PBC",
-    "C": "CNN features with classical heads, dataset2",
-    "D": "Transfer, then fine-tuning the last block, PBC",
-    "E": "Localise, crop, compare three families, dataset2",
-    "": "Ours",
-}
 
 
 @dataclass(frozen=True)
@@ -186,24 +179,14 @@ def _figure(entry: Entry | None) -> Figure | None:
     )
 
 
-HEAD = """\
-# Results
-
-Generated from the entries by `python -m training reproduce`; do not edit. Accuracy on test pictures, 95 % intervals by
-bootstrap over source cells. **Published protocol**: a random split by image, as its authors made it (of dataset2's
-TRAIN, which holds 16 to 157 copies of each cell, so that nearly every test image has a copy in training); the epoch is
-chosen on pictures of its own, which the authors did not do. **Honest**: no cell on two sides (dataset2: its own TEST;
-PBC: by cell, copies found by an audit). Minutes and images a second are those of the honest run (of the published one
-where there is no other), on the machine named in the entry; its card tells epochs and pixels. "Not yet" was not trained
-so far; an id that ends in `_scratch` began with random weights, because ImageNet's could not be reached.
-"""
+OURS = "Ours"  # title of the recipes that belong to no published system
 COLUMNS = "| recipe | reported | published protocol | leak | honest | cells | minutes | images/s | parameters |"
 
 
 def write_table(path: Path, rows: Sequence[Row]) -> None:
     """Write the rows as Markdown, a table a system."""
-    parts = [HEAD]
-    for system, title in SYSTEMS.items():
+    parts = [texts().results]
+    for system, title in (*texts().systems.items(), ("", OURS)):
         own = [row for row in rows if row.system == system]
         if own:
             lines = [COLUMNS, "|" + "---|" * (COLUMNS.count("|") - 1), *map(_line, own)]

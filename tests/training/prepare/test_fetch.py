@@ -20,7 +20,6 @@ import pytest
 
 from tests.making import LABELS, draw_cell, draw_folder
 from training.cli import main
-from training.prepare import fetch
 from zoo.data import read_dataset
 
 
@@ -102,7 +101,7 @@ def test_a_folder_that_is_there_is_not_touched(tmp_path):
 
 def test_kaggles_archive_is_put_in_order(tmp_path, monkeypatch, capsys):
     def download(handle: str, output_dir: str) -> str:
-        assert handle == fetch.BLOOD_CELLS
+        assert handle == "paultimothymooney/blood-cells"
         root = Path(output_dir)
         for part in ("TRAIN", "TEST"):
             draw_folder(root / "dataset2-master" / "dataset2-master" / "images" / part, 1)
