@@ -1,17 +1,18 @@
-# The app in a container, and as a Hugging Face Space (`python -m training deploy-space`).
-# CPU by default; for a GPU: docker build --build-arg DEVICE=cuda -t hemazoo . && docker run --gpus all -p 8501:8501 hemazoo
+# The app in a container, and as a Hugging Face Space (`hemazoo-train deploy-space`).
+# DEVICE=cpu (default) installs torch without CUDA, like `make demo DEVICE=cpu`.
+# For a GPU: docker build --build-arg DEVICE=cuda -t hemazoo . && docker run --gpus all -p 8501:8501 hemazoo
 FROM python:3.11-slim
 
 ARG DEVICE=cpu
 ENV PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1 \
     HF_HOME=/home/user/.cache/huggingface HEMAZOO_CACHE=/home/user/.cache/hemazoo \
     HF_HUB_DISABLE_TELEMETRY=1
-# A Space is shown in a frame of another site. Browsers keep the cookie of Streamlit's protection against forged requests
-# from it, and every upload would be refused (403). There is nothing to forge here: no accounts, no cookies of ours, and
-# what a session uploads only that session sees.
+# A Space is shown in a frame of another site, where browsers block the cookie of Streamlit's protection against forged
+# requests, so that every upload would fail (403). The app works without it: there are no accounts and no cookies of
+# ours, and only the session that uploads a picture can see it.
 ENV STREAMLIT_SERVER_ENABLE_XSRF_PROTECTION=false
 
-# Spaces run containers as this user
+# Spaces run containers as the user with this id.
 RUN useradd --create-home --uid 1000 user
 WORKDIR /home/user/app
 
@@ -27,5 +28,5 @@ COPY --chown=1000:1000 . .
 USER 1000
 EXPOSE 8501
 HEALTHCHECK --start-period=60s CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://localhost:8501/_stcore/health')"]
-# A Space that slept begins anew with an empty home; what is under /data, where it has such a disk, is still there.
+# A Space that restarts has an empty home. Keep caches under /data where the Space has persistent storage.
 CMD ["sh", "-c", "if [ -w /data ]; then export HF_HOME=/data/huggingface HEMAZOO_CACHE=/data/hemazoo; fi; exec streamlit run app.py --server.port=8501 --server.address=0.0.0.0"]

@@ -56,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         const=LOCAL,
         metavar="ADDRESS",
-        help="distribute the work over a Ray cluster (requirements-ray.txt); without ADDRESS, over local processes",
+        help="distribute the work over a Ray cluster (extra `ray`); without ADDRESS, over local processes",
     )
     parser.add_argument("--workers", type=_count, metavar="N", help="processes for --ray (default: one per core)")
 
