@@ -173,7 +173,9 @@ def classify_on_cluster(
     try:
         import ray  # noqa: PLC0415
     except ImportError as error:
-        raise BulkError("Ray is not installed: pip install 'hemazoo[ray]', or -r requirements-ray.txt in a checkout") from error
+        raise BulkError(
+            "Ray is not installed: pip install 'hemazoo[ray]', or -r requirements-ray.txt in a checkout"
+        ) from error
 
     ray.init(address=address, num_cpus=None if address else workers, include_dashboard=False, log_to_driver=False)
     try:
