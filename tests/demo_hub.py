@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 os.environ |= {"HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_OFFLINE": "0"}
 
 from tests.hub import serve  # noqa: E402
-from training.publish.hub import Wanted, publish  # noqa: E402
+from training.publish.hub import PublishOptions, publish  # noqa: E402
 from zoo.sources.catalogue import BUILTIN, FolderSource  # noqa: E402
 
 
@@ -26,7 +26,7 @@ def main() -> None:
     with serve() as hub, tempfile.TemporaryDirectory() as place:
         os.environ |= {"HF_ENDPOINT": hub.url, "HF_TOKEN": "hf_alice", "HEMAZOO_CACHE": f"{place}/cache"}
         for entry in FolderSource(BUILTIN, "builtin").entries():
-            print(publish(entry, f"alice/{entry.id}", Wanted(tag="v1"), print).url, flush=True)
+            print(publish(entry, f"alice/{entry.id}", PublishOptions(tag="v1"), print).url, flush=True)
         os.environ |= {"HEMAZOO_ZOO": "hub:alice", "HF_HUB_CACHE": f"{place}/hf", "HF_TOKEN": ""}
         print(f"HemaZoo with the Hub of this computer: http://localhost:{options.port}", flush=True)
         app = ["streamlit", "run", str(ROOT / "app.py"), "--server.port", str(options.port)]

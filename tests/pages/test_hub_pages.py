@@ -12,7 +12,7 @@ from streamlit.testing.v1 import AppTest
 from tests.hub import Fault, Hub
 from tests.making import add_evaluation, draw_cell, make_entry
 from tests.pages.test_pages import go, picker, png, said, upload
-from training.publish.hub import Wanted, publish
+from training.publish.hub import PublishOptions, publish
 from zoo.entry import read_entry
 from zoo.serving.runtime import Runtime
 from zoo.sources import hub as zoo_hub
@@ -26,7 +26,7 @@ def server(hub, tmp_path, monkeypatch) -> Hub:
     for seed, tag in ((1, "v1"), (2, "v2")):
         folder = make_entry(tmp_path / tag / "tiny", "test_resnet", seed, title="Tiny of the Hub")
         add_evaluation(folder, seed)
-        publish(read_entry(folder), "alice/tiny", Wanted(tag=tag), print)
+        publish(read_entry(folder), "alice/tiny", PublishOptions(tag=tag), print)
     monkeypatch.setenv("HF_TOKEN", "")
     return hub
 

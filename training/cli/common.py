@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from training.publish.hub import Published
+from training.publish.repository import Publication
 from zoo.cli.common import DEVICE_HELP, ENTRY_HELP, OK, print_message
 from zoo.data import layouts
 from zoo.entry import CONFIG, Entry, read_entry, summary
@@ -93,12 +93,12 @@ def print_summaries(entries: Sequence[Entry], as_json: bool) -> int:
     return OK
 
 
-def print_publication(published: Published, options: argparse.Namespace, action: str) -> int:
+def print_publication(publication: Publication, options: argparse.Namespace, action: str) -> int:
     """Print what a publication changed, or would change; `action` is a past participle. Returns OK."""
-    for line in published.change.lines() if options.dry_run else ():
-        print_message(f"{published.repo}: {line}")
+    for line in publication.change.lines() if options.dry_run else ():
+        print_message(f"{publication.repo}: {line}")
     if options.json:
-        print(json.dumps(asdict(published)))
-    outcome = f"would be {action}" if options.dry_run else f"{action} at {published.url}, commit {published.sha}"
-    print_message(f"{published.repo}: {outcome}")
+        print(json.dumps(asdict(publication)))
+    outcome = f"would be {action}" if options.dry_run else f"{action} at {publication.url}, commit {publication.sha}"
+    print_message(f"{publication.repo}: {outcome}")
     return OK

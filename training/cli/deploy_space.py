@@ -27,5 +27,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Deploy the app."""
-    wanted = space.Space(options.hardware, options.zoo, options.private, options.dry_run)
-    return print_publication(space.deploy(options.repo, wanted, print_message), options, "deployed")
+    space_options = space.SpaceOptions(options.hardware, options.zoo, options.private, options.dry_run)
+    return print_publication(space.deploy(options.repo, space_options, print_message), options, "deployed")

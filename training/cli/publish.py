@@ -12,6 +12,7 @@ from dataclasses import asdict
 
 from training.cli.common import add_dry_run, add_json, find_entry
 from training.publish import hub
+from training.publish.repository import Publication
 from zoo.cli.common import ENTRY_HELP, FAILED, OK, USAGE, fail, print_message
 from zoo.entry import EntryError
 
@@ -35,26 +36,26 @@ def run(options: argparse.Namespace) -> int:
     namespace, _, name = options.repo.partition("/")
     if name and len(entries) > 1:
         return fail("Several entries need a namespace without a name: --repo NAMESPACE.", USAGE)
-    wanted = hub.Wanted(options.private, options.tag, options.pr, options.dry_run)
+    publish_options = hub.PublishOptions(options.private, options.tag, options.pr, options.dry_run)
     records, failed = [], 0
     for entry in entries:
         try:
-            published = hub.publish(entry, f"{namespace}/{name or entry.id}", wanted, print_message)
+            publication = hub.publish(entry, f"{namespace}/{name or entry.id}", publish_options, print_message)
         except EntryError as error:
             failed += 1
             print_message(f"{entry.id}: {error}")
             continue
-        records.append({**asdict(published), "entry": entry.id})
-        _print_outcome(published, options.dry_run)
+        records.append({**asdict(publication), "entry": entry.id})
+        _print_outcome(publication, options.dry_run)
     if options.json:
         print(json.dumps(records))
     return FAILED if failed else OK
 
 
-def _print_outcome(published: hub.Published, dry_run: bool) -> None:
-    for line in published.change.lines() if dry_run else ():
-        print_message(f"{published.repo}: {line}")
+def _print_outcome(publication: Publication, dry_run: bool) -> None:
+    for line in publication.change.lines() if dry_run else ():
+        print_message(f"{publication.repo}: {line}")
     if dry_run:
-        print_message(f"{published.repo}: would be published")
-    elif not published.change.none:
-        print_message(f"{published.repo}: published at {published.url}, commit {published.sha}")
+        print_message(f"{publication.repo}: would be published")
+    elif not publication.change.is_empty:
+        print_message(f"{publication.repo}: published at {publication.url}, commit {publication.sha}")

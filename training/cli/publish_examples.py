@@ -20,9 +20,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", type=Path, metavar="DIR", help="pictures, or one folder of them per class")
     parser.add_argument("--repo", required=True, metavar="NAMESPACE/NAME", help="the data-set repository")
     parser.add_argument(
-        "--each", type=int, default=examples.EACH, metavar="N", help="pictures per class (default: %(default)s)"
+        "--each",
+        type=int,
+        default=examples.PICTURES_PER_CLASS,
+        metavar="N",
+        help="pictures per class (default: %(default)s)",
     )
-    parser.add_argument("--title", default=examples.Wanted.title, metavar="TEXT", help="title of the card")
+    parser.add_argument("--title", default=examples.ExampleOptions.title, metavar="TEXT", help="title of the card")
     parser.add_argument("--credit", default="", metavar="TEXT", help="source of the pictures")
     parser.add_argument("--license", default="other", metavar="ID", help="licence id of the Hub, such as cc-by-4.0")
     parser.add_argument("--private", action="store_true", help="make a new repository private")
@@ -32,9 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Publish the pictures."""
-    wanted = examples.Wanted(
+    example_options = examples.ExampleOptions(
         options.each, options.title, options.credit, options.license, options.private, options.dry_run
     )
     return print_publication(
-        examples.publish(options.folder, options.repo, wanted, print_message), options, "published"
+        examples.publish(options.folder, options.repo, example_options, print_message), options, "published"
     )

@@ -1,4 +1,4 @@
-"""How does the app become a Space on the Hub? Its files and a Dockerfile in one commit, with the zoo it is to list."""
+"""Deploy the app as a Space of the Hugging Face Hub, in one commit."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from training.publish.hub import Published, Say, compare, push, state
-from zoo.entry import EntryError
+from training.publish.repository import Log, Publication, check_name, publish_folder
+from zoo.entry import CARD, EntryError
 from zoo.files import write_text
 from zoo.sources import hub
 from zoo.sources.catalogue import VARIABLE
@@ -24,77 +24,71 @@ PARTS = (
     ".dockerignore",
     "LICENSE",
 )
-LEFT_OUT = {"__pycache__", ".DS_Store"}
-CPU = ("cpu-basic", "cpu-upgrade")
+EXCLUDED = {"__pycache__", ".DS_Store"}
+PARTIAL_SUFFIX = ".partial"  # of files that are being written
+CPU_HARDWARE = ("cpu-basic", "cpu-upgrade")
 
 
 @dataclass(frozen=True)
-class Space:
-    """How to deploy: hardware by the Hub's name (None leaves it as it is) and places that its zoo lists."""
+class SpaceOptions:
+    """How to deploy the app.
+
+    Attributes:
+        hardware: Hardware by the Hub's name; None leaves it as it is.
+        zoo: Place on the Hub whose models the app lists beside the built-in ones.
+        private: Whether a new Space is private.
+        dry_run: Whether to change nothing, and only return what would change.
+    """
 
     hardware: str | None = None
     zoo: str | None = None
     private: bool = False
-    rehearse: bool = False
+    dry_run: bool = False
 
 
-def deploy(repo: str, wanted: Space, say: Say) -> Published:
-    """Put the app into the Space `repo`; what is there already is not sent again.
+def deploy(repo: str, options: SpaceOptions, log: Log) -> Publication:
+    """Put the app into the Space `repo`; files that are there already are not sent again.
 
     Needs a checkout: the installed package lacks `app.py` and the pages.
 
-    Raises EntryError outside a checkout, if the Hub refuses, or somebody else deployed meanwhile: nothing is changed
-    then.
+    Raises:
+        EntryError: This is not a checkout, the Hub refuses, or somebody else deployed meanwhile. Nothing was changed.
     """
-    if not hub.REPO.fullmatch(repo):
-        raise EntryError(f"{repo} is no name of a Space: give NAMESPACE/NAME of letters, digits, dots and dashes.")
+    check_name(repo)
     if not (ROOT / "app.py").is_file():
-        raise EntryError("deploy-space needs a checkout of HemaZoo: an installed package holds no app.")
-    client = hub.api()
-    with hub.hub_errors(repo), tempfile.TemporaryDirectory() as place:
-        staged = stage(Path(place) / "app", repo, wanted)
-        url = f"{client.endpoint}/spaces/{repo}"
-        if not wanted.rehearse:
-            client.create_repo(
-                repo, repo_type="space", space_sdk="docker", private=wanted.private or None, exist_ok=True
-            )
-        head, there = state(repo, "space")
-        change = compare(staged, there, is_ours)
-        if wanted.rehearse:
-            return Published(repo, head, url, change)
-        sha = str(head)
-        if change.none:
-            say(f"{repo}: nothing has changed.")
-        else:
-            sha, url = push(repo, staged, change, head=sha, url=url, message="Deploy HemaZoo", kind="space")
-        if wanted.zoo:
-            client.add_space_variable(repo, VARIABLE, _places(wanted.zoo))
-        if wanted.hardware:
-            client.request_space_hardware(repo, wanted.hardware)
-    return Published(repo, sha, url, change)
+        raise EntryError("deploy-space needs a checkout of HemaZoo: the installed package does not contain the app.")
+    with hub.hub_errors(repo), tempfile.TemporaryDirectory() as temporary:
+        staged = stage(Path(temporary) / "app", repo, options)
+        publication = publish_folder(
+            staged, repo, "space", "Deploy HemaZoo", is_ours, log, options.private, options.dry_run
+        )
+        if options.dry_run:
+            return publication
+        if options.zoo:
+            place = options.zoo if options.zoo.startswith(hub.PREFIX) else hub.PREFIX + options.zoo
+            hub.api().add_space_variable(repo, VARIABLE, place)
+        if options.hardware:
+            hub.api().request_space_hardware(repo, options.hardware)  # type: ignore[arg-type]  # new names are allowed
+    return publication
 
 
-def _places(zoo: str) -> str:
-    return zoo if zoo.startswith(hub.PREFIX) else hub.PREFIX + zoo
-
-
-def stage(place: Path, repo: str, wanted: Space) -> Path:
-    """The folder that is sent: the app's own files, its Dockerfile for the hardware, and the Space's card."""
+def stage(folder: Path, repo: str, options: SpaceOptions) -> Path:
+    """Write the folder to send: the app's files, a Dockerfile for the hardware, and the Space's card; returns it."""
     for part in PARTS:
         for path in [ROOT / part] if (ROOT / part).is_file() else sorted((ROOT / part).rglob("*")):
             name = path.relative_to(ROOT)
-            if path.is_file() and not LEFT_OUT & set(name.parts) and path.suffix != ".partial":
-                (place / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(path, place / name)
-    if wanted.hardware and wanted.hardware not in CPU:
-        text = (place / "Dockerfile").read_text(encoding="utf-8")
-        write_text(place / "Dockerfile", text.replace("ARG DEVICE=cpu", "ARG DEVICE=cuda"))
-    write_text(place / "README.md", card(repo))
-    return place
+            if path.is_file() and not EXCLUDED & set(name.parts) and path.suffix != PARTIAL_SUFFIX:
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, folder / name)
+    if options.hardware and options.hardware not in CPU_HARDWARE:
+        text = (folder / "Dockerfile").read_text(encoding="utf-8")
+        write_text(folder / "Dockerfile", text.replace("ARG DEVICE=cpu", "ARG DEVICE=cuda"))
+    write_text(folder / CARD, render_card(repo))
+    return folder
 
 
-def card(repo: str) -> str:
-    """The Space's card: what the Hub needs to know to run it, and what it is."""
+def render_card(repo: str) -> str:
+    """The Space's card: metadata that the Hub needs to run it, and a description."""
     return f"""---
 title: {repo.split("/")[1]}
 emoji: 🩸
@@ -112,10 +106,10 @@ tags:
 
 # HemaZoo
 
-Pick a model, classify pictures of blood cells, see why, and compare models by numbers that can be checked.
+Pick a model, classify pictures of blood cells, see why, and compare models by figures that can be checked.
 
-**Not a medical device**: for research, teaching and engineering only; do not diagnose with it. Pictures that you upload
-are kept in the memory of your session alone, and are gone with it.
+**Not a medical device**: for research, teaching and engineering only; do not diagnose with it. Uploaded pictures are
+kept in the memory of your session only and are deleted with it.
 """
 
 

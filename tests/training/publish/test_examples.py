@@ -112,7 +112,7 @@ def test_the_page_fetches_and_classifies_them(published):
 @pytest.mark.parametrize(
     ("change", "given", "words"),
     [
-        (lambda f: None, ["--each", "9"], "24 are shown at most"),
+        (lambda f: None, ["--each", "9"], "the app shows at most 24"),
         (lambda f: (f / "monocyte" / "000.png").write_bytes(b"no picture"), [], "000.png: .* Nothing was published"),
         (lambda f: [p.unlink() for p in f.rglob("*.*")], [], "There is no picture"),
         (lambda f: None, ["--repo", "a b"], "no name of a repository"),

@@ -19,7 +19,7 @@ from huggingface_hub import HfApi
 
 from tests.hub import Hub, metadata
 from training.cli import main
-from training.publish.space import card
+from training.publish.space import render_card
 
 ROOT = Path(__file__).parents[3]
 HOME = "/home/user"
@@ -154,4 +154,4 @@ def free_port() -> int:
 
 
 def test_the_card_is_one_the_hub_reads():
-    assert yaml.safe_load(card("a/b").split("---")[1])["title"] == "b"
+    assert yaml.safe_load(render_card("a/b").split("---")[1])["title"] == "b"
