@@ -115,7 +115,7 @@ def test_the_page_fetches_and_classifies_them(published):
         (lambda f: None, ["--each", "9"], "the app shows at most 24"),
         (lambda f: (f / "monocyte" / "000.png").write_bytes(b"no picture"), [], "000.png: .* Nothing was published"),
         (lambda f: [p.unlink() for p in f.rglob("*.*")], [], "There is no picture"),
-        (lambda f: None, ["--repo", "a b"], "no name of a repository"),
+        (lambda f: None, ["--repo", "a b"], "not the name of a repository"),
         (lambda f: None, ["--repo", "bob/cells"], "refused"),
         (lambda f: None, ["--license", "mine, all mine"], "does not accept the card"),
     ],
