@@ -33,7 +33,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from zoo.attribution.features import find_layer
 from zoo.entry import Entry
 from zoo.serving.batch import classify_files
-from zoo.serving.loaded import ExplanationRequest, autocast, load_model
+from zoo.serving.devices import autocast
+from zoo.serving.loading import load_model
+from zoo.serving.requests import ExplanationRequest
 from zoo.serving.runtime import BATCH_SIZE, Runtime
 from zoo.sources.catalogue import get_entry
 

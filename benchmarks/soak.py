@@ -28,7 +28,7 @@ from benchmarks.classify import draw
 from benchmarks.load import MODELS
 from zoo.entry import Entry
 from zoo.imaging.decode import ImageError, decode
-from zoo.serving.engine import Client, StoppedError
+from zoo.serving.requests import Client, StoppedError
 from zoo.serving.runtime import BusyError, Runtime
 from zoo.sources.catalogue import get_entry
 

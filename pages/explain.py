@@ -23,7 +23,7 @@ from zoo.data.configured import places
 from zoo.entry import Entry, EntryError, is_on_frames
 from zoo.figures.sheet import Panel, sheet
 from zoo.imaging.decode import ImageError
-from zoo.serving.engine import Ticket
+from zoo.serving.requests import Ticket
 from zoo.serving.runtime import BusyError, Explanation, methods_for
 from zoo.sources.catalogue import distinct_titles
 
@@ -340,7 +340,7 @@ def judged(
     if key not in known:
         while len(known) >= KEPT:
             known.pop(next(iter(known)))
-        known[key] = default_runtime().measure_faithfulness(entry, image, found, shared.client())
+        known[key] = default_runtime().measure_faithfulness(entry, found, shared.client())
     return known[key]
 
 

@@ -22,8 +22,8 @@ from zoo.entry import Entry, EntryError, Metric
 from zoo.imaging.decode import SUFFIXES, ImageError, decode
 from zoo.scores.bootstrap import Interval
 from zoo.scores.metrics import METRICS
-from zoo.serving.engine import Client, Ticket
-from zoo.serving.loaded import device_name
+from zoo.serving.devices import device_name
+from zoo.serving.requests import Client, Ticket
 from zoo.serving.runtime import Prediction
 from zoo.sources import hub
 from zoo.sources.catalogue import distinct_titles, list_entries

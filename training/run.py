@@ -24,7 +24,8 @@ from training.recipe import PUBLISHED, Head, Recipe
 from zoo.cli.common import print_message
 from zoo.entry import Entry, EntryError, read_entry
 from zoo.imaging.preprocess import preprocessor
-from zoo.serving.loaded import device_name, load_model
+from zoo.serving.devices import device_name
+from zoo.serving.loading import load_model
 from zoo.sources.catalogue import FolderSource, get_entry, list_entries, sources
 
 

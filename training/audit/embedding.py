@@ -20,12 +20,13 @@ from PIL import Image
 from training.audit import measure
 from training.audit.measure import Measured
 from training.audit.parallel import spread
+from zoo.attribution.features import pooled_features
 from zoo.data import Item
 from zoo.entry import WEIGHTS, Entry
 from zoo.files import atomic_path
 from zoo.imaging.preprocess import preprocessor
-from zoo.serving.embedding import embed
-from zoo.serving.loaded import autocast, bf16_is_faster, load_model
+from zoo.serving.devices import autocast, bf16_is_faster
+from zoo.serving.loading import load_model
 
 DEFAULTS = Path(__file__).with_name("defaults.toml")
 VERSION = 1  # part of the cache's key: raise when what is embedded changes
@@ -87,7 +88,7 @@ def _chunk(job: tuple[Path, list[tuple[Item, np.ndarray] | None]]) -> int:
         batch = prepare.normalise(torch.from_numpy(np.stack(views)))
         batch = batch.contiguous(memory_format=torch.channels_last)
         with torch.inference_mode(), autocast(torch.device("cpu"), fast):
-            found[seen] = embed(model, batch).numpy()
+            found[seen] = pooled_features(model, batch).numpy()
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         np.save(file, found)
     return len(asked)

@@ -28,7 +28,7 @@ from zoo.benchmarks import scoring
 from zoo.cli.common import OK, USAGE, fail, print_message
 from zoo.scores.metrics import as_dict
 from zoo.scores.temperature import AS_STORED
-from zoo.serving.loaded import device_name, resolve_device
+from zoo.serving.devices import device_name, resolve_device
 
 INTERRUPTED_MESSAGE = INTERRUPTED_RESUME
 

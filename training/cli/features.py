@@ -13,7 +13,7 @@ from training.cli.common import add_device, layouts_text
 from training.evaluation.features import feature_table, write_features
 from zoo.cli.common import FAILED, OK, print_message
 from zoo.data import read_dataset
-from zoo.serving.loaded import resolve_device
+from zoo.serving.devices import resolve_device
 from zoo.sources.catalogue import get_entry
 
 

@@ -25,7 +25,7 @@ from training.evaluation import leave_one_lab_out
 from training.fit.devices import make_accelerator
 from training.recipe import load_recipe
 from zoo.cli.common import OK, USAGE, fail, print_message
-from zoo.serving.loaded import device_name, resolve_device
+from zoo.serving.devices import device_name, resolve_device
 
 INTERRUPTED_MESSAGE = INTERRUPTED_RESUME
 

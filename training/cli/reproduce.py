@@ -16,7 +16,7 @@ from training.cli.common import INTERRUPTED_RESUME, RUNS, add_device, add_json, 
 from training.fit.devices import make_accelerator
 from training.reproduce import champions, readme, results
 from zoo.cli.common import FAILED, OK, USAGE, fail, print_message
-from zoo.serving.loaded import resolve_device
+from zoo.serving.devices import resolve_device
 from zoo.sources.catalogue import BUILTIN, FolderSource, list_entries
 
 INTERRUPTED_MESSAGE = INTERRUPTED_RESUME

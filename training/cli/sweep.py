@@ -18,7 +18,7 @@ from training.prepare.splits import Split
 from training.prepare.training_data import DataOptions, TrainingData, load_training_data, with_labels
 from training.recipe import Recipe, load_recipe
 from zoo.cli.common import OK, fail, print_message
-from zoo.serving.loaded import resolve_device
+from zoo.serving.devices import resolve_device
 
 INTERRUPTED_MESSAGE = INTERRUPTED_RESUME
 

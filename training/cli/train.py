@@ -28,7 +28,7 @@ from training.recipe import PUBLISHED, SCRATCH, Recipe, load_recipe, recipe_ids
 from training.run import TrainingJob, train
 from zoo.cli.common import OK, USAGE, fail, print_message
 from zoo.entry import ID, Entry, summary
-from zoo.serving.loaded import resolve_device
+from zoo.serving.devices import resolve_device
 
 INTERRUPTED_MESSAGE = "Stopped. Finished work is kept; run the same command with --resume to continue."
 

@@ -47,7 +47,7 @@ from zoo.imaging.localise import CROP_VERSION
 from zoo.scores import metrics
 from zoo.scores.calibration import scaling_of
 from zoo.serving.batch import READER_THREADS, classify_files
-from zoo.serving.loaded import device_name
+from zoo.serving.devices import device_name
 from zoo.serving.runtime import Runtime
 
 SPEED_IMAGES = 128

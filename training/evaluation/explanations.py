@@ -34,7 +34,7 @@ from zoo.entry.schema import FRAMES_SUFFIX
 from zoo.entry.write import update_explanations
 from zoo.imaging.preprocess import preprocessor
 from zoo.scores.bootstrap import cell_numbers, ratio_of_sums, resample_weights
-from zoo.serving.loaded import load_model
+from zoo.serving.loading import load_model
 from zoo.serving.runtime import Explanation, Runtime
 
 FAITHFUL, SANE = 60, 24  # pictures that the model is asked about many times, and that maps are compared on
@@ -175,7 +175,7 @@ def _faithful(entry: Entry, home: str, root: Path, runtime: Runtime, method: str
     for source, cell in tqdm(_sample(home, root, FAITHFUL), f"{entry.id}, faithfulness", unit="map"):
         picture = source.image()
         found: Explanation = runtime.explain(entry, picture, method=method)
-        worth = runtime.measure_faithfulness(entry, picture, found)
+        worth = runtime.measure_faithfulness(entry, found)
         rows.append((cell, worth.road, worth.deletion, worth.insertion))
     table = pd.DataFrame(rows, columns=["cell", "road", "deletion", "insertion"])
     return {name: {**_mean(table, name), "images": len(table)} for name in ("road", "deletion", "insertion")}

@@ -16,7 +16,7 @@ from zoo.entry import Entry, EntryError
 from zoo.files import atomic_path
 from zoo.imaging.preprocess import preprocessor
 from zoo.serving.heads import ClassicalHeadModel
-from zoo.serving.loaded import load_model
+from zoo.serving.loading import load_model
 
 SUFFIXES = (".csv", ".parquet")
 

@@ -29,7 +29,6 @@ from zoo.entry import Entry
 from zoo.entry.write import update_section
 from zoo.imaging.decode import from_array
 from zoo.imaging.localise import LOCATING_CROPS
-from zoo.serving.engine import Client
 from zoo.serving.loaded import LoadedModel
 from zoo.serving.ood import (
     FALSE_ALARMS,
@@ -40,6 +39,7 @@ from zoo.serving.ood import (
     with_confidence_limits,
     write_ood_detector,
 )
+from zoo.serving.requests import Client
 from zoo.serving.runtime import Runtime
 
 BATCH = 32
@@ -134,16 +134,16 @@ def shifted_cells(items: Sequence[Item], split: Split) -> list[Item]:
 def embed(runtime: Runtime, entry: Entry, images: Iterator[Image.Image], count: int) -> tuple[np.ndarray, np.ndarray]:
     """The vectors (n, d) that the entry's network sees in pictures, as it is run for users.
 
-    And how sure the cell finder was of each (n,), see `zoo.imaging.localise.Cut`.
+    And how sure the cell finder was of each (n,), see `zoo.imaging.localise.LocatedCell`.
     """
     model, client, found = runtime.model(entry), Client("gate"), []
     part: list[torch.Tensor] = []
     sure: list[float] = []
     with tqdm(total=count, desc=f"looking, {entry.id}", unit="image") as progress:
         for image in images:
-            pixels, confidence = model.prepare.look(image)
-            part.append(pixels)
-            sure.append(confidence)
+            seen = model.prepare.input(image)
+            part.append(seen.pixels)
+            sure.append(seen.confidence)
             if len(part) == BATCH:
                 found.append(_ask(runtime, model, part, client))
                 progress.update(len(part))

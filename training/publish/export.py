@@ -44,8 +44,8 @@ from zoo.scores.calibration import scaling_of
 from zoo.scores.predictions import label_arrays, table_confusion
 from zoo.scores.temperature import MIN_PROBABILITY, Scaling, fit_temperature
 from zoo.serving.batch import classify_files
+from zoo.serving.devices import device_name
 from zoo.serving.heads import Classifier
-from zoo.serving.loaded import device_name
 from zoo.serving.runtime import Runtime
 
 STAMPED = ("torch", "timm", "numpy", "pillow")

@@ -20,7 +20,7 @@ from zoo.benchmarks import LEFT_OUT, get_benchmark, names
 from zoo.benchmarks.leaderboard import home_benchmark, images_per_second
 from zoo.entry import Entry, Metric
 from zoo.files import write_text
-from zoo.serving.loaded import device_name
+from zoo.serving.devices import device_name
 from zoo.serving.runtime import Runtime
 from zoo.sources.catalogue import FolderSource, list_entries
 

@@ -35,12 +35,12 @@ from zoo.entry.write import (
     write_evaluation,
     write_weights,
 )
-from zoo.imaging.preprocess import Preprocessor, augmented_views, preprocessor
+from zoo.imaging.preprocess import NetworkInput, Preprocessor, augmented_views, preprocessor
 from zoo.scores import metrics
 from zoo.scores.bootstrap import Interval
 from zoo.scores.predictions import table_confusion
 from zoo.scores.temperature import fit_temperature
-from zoo.serving.loaded import load_model
+from zoo.serving.loading import load_model
 from zoo.serving.ood import read_ood_detector, widened, write_ood_detector
 
 LEAST = 5  # labelled cells of a class
@@ -169,7 +169,7 @@ def adapt(
     rows = _chosen(labels)
     views = max(1, min(VIEWS, MOST // len(rows)))
     say(0.0, "reading the pictures")
-    seen = [source.prepare.look(images[row]) for row in rows]
+    seen = [source.prepare.input(images[row]) for row in rows]
     numbers = np.array([-1 if labels[row] is None else entry.labels.index(str(labels[row])) for row in rows])
     named = [(files[row] if files else f"{row}") for row in rows]
     work = _Work(source, seen, numbers, views, say)
@@ -241,10 +241,10 @@ class _Work:
     """The pictures of one laboratory, seen by one model."""
 
     def __init__(
-        self, source: _Source, seen: Sequence[tuple[torch.Tensor, float]], numbers: np.ndarray, views: int, say: Say
+        self, source: _Source, seen: Sequence[NetworkInput], numbers: np.ndarray, views: int, say: Say
     ) -> None:
         self.source, self.numbers, self.views, self.say = source, numbers, views, say
-        self.pixels, self.confidence = [pixels for pixels, _ in seen], [confidence for _, confidence in seen]
+        self.pixels, self.confidence = [one.pixels for one in seen], [one.confidence for one in seen]
         self.say(0.02, "looking at the pictures")
         self.plain = source.look(self.pixels, views)
         self.norms = source.has_statistics

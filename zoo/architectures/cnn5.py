@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import nn
@@ -42,7 +43,7 @@ class Cnn5(Plain):
         in_chans: int = 3,
         drop_rate: float = 0.5,
         global_pool: str = "",
-        **kwargs: object,
+        **kwargs: Any,
     ) -> None:
         check_options("cnn5", kwargs)
         blocks = _blocks(shape, in_chans)
@@ -65,12 +66,12 @@ default_cfgs = generate_default_cfgs({"cnn5_224": cfg(224, "features.0"), "cnn5_
 
 
 @register_model
-def cnn5_224(pretrained: bool = False, **kwargs: object) -> Cnn5:
+def cnn5_224(pretrained: bool = False, **kwargs: Any) -> Cnn5:
     """System A's network."""
     return build_model_with_cfg(Cnn5, "cnn5_224", pretrained, shape=SHAPES["cnn5_224"], **kwargs)
 
 
 @register_model
-def cnn5_128(pretrained: bool = False, **kwargs: object) -> Cnn5:
+def cnn5_128(pretrained: bool = False, **kwargs: Any) -> Cnn5:
     """System E's network."""
     return build_model_with_cfg(Cnn5, "cnn5_128", pretrained, shape=SHAPES["cnn5_128"], **kwargs)

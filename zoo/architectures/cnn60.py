@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import nn
 
@@ -20,7 +22,7 @@ class Cnn60(Plain):
         in_chans: int = 3,
         drop_rate: float = 0.25,
         global_pool: str = "",
-        **kwargs: object,
+        **kwargs: Any,
     ) -> None:
         check_options("cnn60", kwargs)
         blocks: list[nn.Module] = []
@@ -34,6 +36,6 @@ default_cfgs = generate_default_cfgs({"cnn60": cfg(60, "features.0")})
 
 
 @register_model
-def cnn60(pretrained: bool = False, **kwargs: object) -> Cnn60:
+def cnn60(pretrained: bool = False, **kwargs: Any) -> Cnn60:
     """System C's network; `pretrained` needs an entry's folder, there are no general weights."""
     return build_model_with_cfg(Cnn60, "cnn60", pretrained, **kwargs)

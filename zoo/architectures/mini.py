@@ -6,6 +6,8 @@ widths are ours.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import nn
@@ -19,7 +21,7 @@ class MiniCnn(Plain):
     """Five convolutions with ReLU and max pooling, then dense 512, 256, 128, 64, 32."""
 
     def __init__(
-        self, num_classes: int = 8, in_chans: int = 3, drop_rate: float = 0.0, global_pool: str = "", **kwargs: object
+        self, num_classes: int = 8, in_chans: int = 3, drop_rate: float = 0.0, global_pool: str = "", **kwargs: Any
     ) -> None:
         check_options("minicnn", kwargs)
         widths = (32, 64, 128, 256, 256)
@@ -55,7 +57,7 @@ class MiniResNet(Plain):
     """A stem and three residual blocks of 32, 64 and 128 filters, then dense 128 with dropout."""
 
     def __init__(
-        self, num_classes: int = 8, in_chans: int = 3, drop_rate: float = 0.5, global_pool: str = "", **kwargs: object
+        self, num_classes: int = 8, in_chans: int = 3, drop_rate: float = 0.5, global_pool: str = "", **kwargs: Any
     ) -> None:
         check_options("miniresnet", kwargs)
         stem = [nn.Conv2d(in_chans, 32, 3, padding=1, bias=False), nn.BatchNorm2d(32), nn.ReLU(), nn.MaxPool2d(2)]
@@ -88,7 +90,7 @@ class MiniInception(Plain):
     """Four inception blocks, then dense 128 with dropout."""
 
     def __init__(
-        self, num_classes: int = 8, in_chans: int = 3, drop_rate: float = 0.5, global_pool: str = "", **kwargs: object
+        self, num_classes: int = 8, in_chans: int = 3, drop_rate: float = 0.5, global_pool: str = "", **kwargs: Any
     ) -> None:
         check_options("miniinception", kwargs)
         widths = (16, 32, 48, 64)
@@ -108,18 +110,18 @@ default_cfgs = generate_default_cfgs(
 
 
 @register_model
-def minicnn(pretrained: bool = False, **kwargs: object) -> MiniCnn:
+def minicnn(pretrained: bool = False, **kwargs: Any) -> MiniCnn:
     """System D's plain network."""
     return build_model_with_cfg(MiniCnn, "minicnn", pretrained, **kwargs)
 
 
 @register_model
-def miniresnet(pretrained: bool = False, **kwargs: object) -> MiniResNet:
+def miniresnet(pretrained: bool = False, **kwargs: Any) -> MiniResNet:
     """System D's residual network."""
     return build_model_with_cfg(MiniResNet, "miniresnet", pretrained, **kwargs)
 
 
 @register_model
-def miniinception(pretrained: bool = False, **kwargs: object) -> MiniInception:
+def miniinception(pretrained: bool = False, **kwargs: Any) -> MiniInception:
     """System D's inception network."""
     return build_model_with_cfg(MiniInception, "miniinception", pretrained, **kwargs)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import nn
@@ -18,7 +20,7 @@ class Pixels(Plain):
         in_chans: int = 3,
         input_size: tuple[int, int] = (128, 128),
         global_pool: str = "",
-        **kwargs: object,
+        **kwargs: Any,
     ) -> None:
         check_options("pixels", kwargs)
         width = in_chans * input_size[0] * input_size[1]
@@ -33,6 +35,6 @@ default_cfgs = generate_default_cfgs({"pixels": cfg(128, "features")})
 
 
 @register_model
-def pixels(pretrained: bool = False, **kwargs: object) -> Pixels:
+def pixels(pretrained: bool = False, **kwargs: Any) -> Pixels:
     """What system E's random forest sees."""
     return build_model_with_cfg(Pixels, "pixels", pretrained, **kwargs)

@@ -7,6 +7,7 @@ The head is a list of words, in the order in which they are applied: `gap` (glob
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import timm
 import torch
@@ -14,7 +15,7 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, register_mo
 from torch import nn
 
 from zoo.architectures._layers import cfg, check_options
-from zoo.attribution.features import feature_grid
+from zoo.attribution.features import feature_grid, forward_features
 
 UNUSED = ("pre_logits", "head", "fc", "classifier", "last_linear", "global_pool", "head_drop", "fc_norm", "attn_pool")
 
@@ -30,10 +31,10 @@ class Transfer(nn.Module):
         num_classes: int = 4,
         in_chans: int = 3,
         global_pool: str = "",
-        **kwargs: object,
+        **kwargs: Any,
     ) -> None:
         super().__init__()
-        options = {key: kwargs.pop(key) for key in ("drop_path_rate", "img_size") if key in kwargs}
+        options: dict[str, Any] = {key: kwargs.pop(key) for key in ("drop_path_rate", "img_size") if key in kwargs}
         check_options("transfer", kwargs)
         known = timm.get_pretrained_cfg(backbone)
         if known and known.fixed_input_size:  # position embeddings are made for one size
@@ -53,9 +54,9 @@ class Transfer(nn.Module):
     def _shape(self, input_size: Sequence[int], in_chans: int) -> tuple[int, int, int]:
         """Channels, height and width of the feature map."""
         self.backbone.eval()
-        found = self.forward_features(torch.zeros(1, in_chans, *input_size))
+        _, channels, height, width = self.forward_features(torch.zeros(1, in_chans, *input_size)).shape
         self.backbone.train()
-        return tuple(found.shape[1:])
+        return channels, height, width
 
     def get_classifier(self) -> nn.Module:
         """The last dense layer."""
@@ -68,7 +69,7 @@ class Transfer(nn.Module):
 
     def forward_features(self, x: torch.Tensor) -> torch.Tensor:
         """(B, 3, H, W) → the backbone's feature map (B, C, h, w), whatever its own layout."""
-        return feature_grid(self.backbone.forward_features(x), self.backbone)
+        return feature_grid(forward_features(self.backbone, x), self.backbone)
 
     def forward_fixed(self, x: torch.Tensor) -> torch.Tensor:
         """(B, 3, H, W) → what follows from the backbone alone: the map, pooled or flattened if the head begins so."""
@@ -133,6 +134,6 @@ default_cfgs = generate_default_cfgs({"transfer": cfg(224, "backbone")})
 
 
 @register_model
-def transfer(pretrained: bool = False, **kwargs: object) -> Transfer:
+def transfer(pretrained: bool = False, **kwargs: Any) -> Transfer:
     """A backbone of timm's with a head of words; `pretrained` needs an entry's folder."""
     return build_model_with_cfg(Transfer, "transfer", pretrained, **kwargs)

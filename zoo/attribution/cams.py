@@ -1,68 +1,85 @@
-"""How do a feature map and its gradient become a map of evidence? One formula a method, for whole batches.
+"""Quick methods: formulas that turn the feature map and its gradient into maps of evidence, for whole batches.
 
-Formulas (features A, gradient G, both (B, C, h, w)) as in pytorch-grad-cam, with which tests compare them.
+Formulas (features A, gradient G, both (B, C, h, w)) as in pytorch-grad-cam, with which tests compare them. Each returns
+maps (B, h, w), ≥ 0 and not scaled.
 """
 
 from __future__ import annotations
 
 import torch
 
-from zoo.attribution.features import Seen
+from zoo.attribution.features import FeatureMap
+from zoo.attribution.registry import DEFAULT, register_method
 
 
-def grad_cam(seen: Seen) -> torch.Tensor:
-    """Channels weighted by their mean gradient (Selvaraju et al. 2017, arXiv:1610.02391)."""
-    return _weighted(seen.gradient.mean((2, 3)), seen)
+@register_method(DEFAULT, "Grad-CAM", "parts whose features raise the class's score")
+def grad_cam(features: FeatureMap) -> torch.Tensor:
+    """Weight channels by their mean gradient (Selvaraju et al. 2017, arXiv:1610.02391)."""
+    return _weighted(features.gradient.mean((2, 3)), features)
 
 
-def grad_cam_plus_plus(seen: Seen) -> torch.Tensor:
-    """Channels weighted by positive gradients, places of high curvature more (Chattopadhay 2018, arXiv:1710.11063)."""
-    square = seen.gradient**2
-    total = seen.features.sum((2, 3), keepdim=True)
-    share = square / (2 * square + total * square * seen.gradient + 1e-6)
-    return _weighted((seen.gradient.relu() * share).sum((2, 3)), seen)
+@register_method("grad-cam++", "Grad-CAM++", "as Grad-CAM, kinder to several objects")
+def grad_cam_plus_plus(features: FeatureMap) -> torch.Tensor:
+    """Weight channels by positive gradients, more where the score curves (Chattopadhay 2018, arXiv:1710.11063)."""
+    square = features.gradient**2
+    total = features.features.sum((2, 3), keepdim=True)
+    share = square / (2 * square + total * square * features.gradient + 1e-6)
+    return _weighted((features.gradient.relu() * share).sum((2, 3)), features)
 
 
-def hires_cam(seen: Seen) -> torch.Tensor:
-    """Gradient times features, place by place (Draelos & Carin 2020, arXiv:2011.08891)."""
-    return (seen.gradient * seen.features).sum(1).relu()
+@register_method("hires-cam", "HiResCAM", "exactly what the last layer adds up, place by place")
+def hires_cam(features: FeatureMap) -> torch.Tensor:
+    """Multiply gradient and features place by place (Draelos & Carin 2020, arXiv:2011.08891)."""
+    return (features.gradient * features.features).sum(1).relu()
 
 
-def layer_cam(seen: Seen) -> torch.Tensor:
-    """Positive gradient times features, place by place (Jiang et al. 2021, doi:10.1109/TIP.2021.3089943)."""
-    return (seen.gradient.relu() * seen.features).sum(1).relu()
+@register_method("layer-cam", "LayerCAM", "only what speaks for the class, place by place")
+def layer_cam(features: FeatureMap) -> torch.Tensor:
+    """Multiply positive gradient and features place by place (Jiang et al. 2021, doi:10.1109/TIP.2021.3089943)."""
+    return (features.gradient.relu() * features.features).sum(1).relu()
 
 
-def x_grad_cam(seen: Seen) -> torch.Tensor:
-    """Channels weighted by gradients in proportion to activation (Fu et al. 2020, arXiv:2008.02312)."""
-    total = seen.features.sum((2, 3))
-    return _weighted((seen.gradient * seen.features).sum((2, 3)) / (total + 1e-7), seen)
+@register_method("x-grad-cam", "XGradCAM", "as Grad-CAM, weighted by activation")
+def x_grad_cam(features: FeatureMap) -> torch.Tensor:
+    """Weight channels by gradients in proportion to activation (Fu et al. 2020, arXiv:2008.02312)."""
+    total = features.features.sum((2, 3))
+    return _weighted((features.gradient * features.features).sum((2, 3)) / (total + 1e-7), features)
 
 
-def eigen_cam(seen: Seen) -> torch.Tensor:
-    """First principal component of the features, whatever the class (Muhammad & Yeasin 2020, arXiv:2008.00299)."""
-    return _first_component(seen.features)
+@register_method("finer-cam", "FinerCAM", "what tells the class from the three most like it", compares=True)
+def finer_cam(features: FeatureMap) -> torch.Tensor:
+    """Apply Grad-CAM to the score compared with similar classes' (Zhang et al. 2025, arXiv:2501.11309)."""
+    return grad_cam(features)
 
 
-def eigen_grad_cam(seen: Seen) -> torch.Tensor:
-    """First principal component of features times gradient."""
-    return _first_component(seen.features * seen.gradient)
+@register_method(
+    "eigen-cam", "EigenCAM", "what stands out to the network, whatever the class", gradient=False, by_class=False
+)
+def eigen_cam(features: FeatureMap) -> torch.Tensor:
+    """Project on the first principal component of the features (Muhammad & Yeasin 2020, arXiv:2008.00299)."""
+    return _first_component(features.features)
 
 
-def _weighted(weights: torch.Tensor, seen: Seen) -> torch.Tensor:
-    return (weights[:, :, None, None] * seen.features).sum(1).relu()
+@register_method("eigen-grad-cam", "EigenGradCAM", "what stands out among what matters to the class")
+def eigen_grad_cam(features: FeatureMap) -> torch.Tensor:
+    """Project on the first principal component of features times gradient."""
+    return _first_component(features.features * features.gradient)
+
+
+def _weighted(weights: torch.Tensor, features: FeatureMap) -> torch.Tensor:
+    return (weights[:, :, None, None] * features.features).sum(1).relu()
 
 
 def _first_component(values: torch.Tensor) -> torch.Tensor:
-    """Places (B, h, w) along the first principal component of (B, C, h, w); negative ones are cut off.
+    """Places (B, h, w) along the first principal component of (B, C, h, w); negative ones are set to 0.
 
-    The sign of a component is chance. It is chosen so that the largest deviation is positive (Chung & Ying 2025,
-    doi:10.3390/app15137562), else half the maps would show what is not there.
+    The sign of a component is arbitrary. It is chosen so that the largest deviation is positive (Chung & Ying 2025,
+    doi:10.3390/app15137562); otherwise half the maps would show what is not there.
     """
     places = values.flatten(2).transpose(1, 2)
     centred = places - places.mean(1, keepdim=True)
     direction = torch.linalg.svd(centred, full_matrices=False).Vh[:, 0]
-    found = (centred @ direction[..., None])[..., 0]
-    flipped = found.amin(1).abs() > found.amax(1).abs()
-    found = torch.where(flipped[:, None], -found, found)
-    return found.relu().unflatten(1, values.shape[2:])
+    along = (centred @ direction[..., None])[..., 0]
+    flipped = along.amin(1).abs() > along.amax(1).abs()
+    along = torch.where(flipped[:, None], -along, along)
+    return along.relu().unflatten(1, values.shape[2:])

@@ -1,6 +1,6 @@
-"""Which parts does a network tell apart in a picture? Deep feature factorisation (arXiv:1806.10206).
+"""Parts that a network distinguishes in a picture: deep feature factorisation (Collins et al. 2018, arXiv:1806.10206).
 
-Non-negative factors of the feature map by pytorch-grad-cam; each is judged by the network's own head.
+Non-negative factors of the feature map by pytorch-grad-cam; each is classified by the network's own head.
 """
 
 from __future__ import annotations
@@ -12,35 +12,54 @@ import numpy as np
 import torch
 from torch import nn
 
+from zoo.attribution.features import forward_head
+
 PARTS = 4
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Concepts:
-    """`maps` (k, h, w) float32 in 0..1, and what the head says of each part alone: probabilities (k, classes)."""
+    """Parts of one picture.
+
+    Attributes:
+        maps: float32 (k, h, w) in 0..1.
+        probabilities: what the head answers to each part alone, (k, classes); (k, 0) where there is no head.
+    """
 
     maps: np.ndarray
     probabilities: np.ndarray
 
 
 def factorise(features: torch.Tensor, parts: int = PARTS) -> tuple[np.ndarray, np.ndarray]:
-    """Non-negative factors of one picture's feature map (1, C, h, w): maps (k, h, w) in 0..1 and vectors (k, C)."""
-    # imported where it is used: it brings scikit-learn and matplotlib, seconds that nobody else should wait
+    """Factorise one picture's feature map (1, C, h, w) into non-negative parts.
+
+    Returns:
+        Maps (k, h, w) in 0..1, and vectors (k, C).
+    """
+    # imported here because it takes seconds: it brings scikit-learn and matplotlib
     from pytorch_grad_cam.feature_factorization.deep_feature_factorization import dff  # noqa: PLC0415
     from sklearn.exceptions import ConvergenceWarning  # noqa: PLC0415
 
     count = min(parts, features.shape[1], features[0, 0].numel())
     with warnings.catch_warnings():
-        # the factors are looked at: their last decimals do not matter
+        # the factors are for looking at: their last decimals do not matter
         warnings.simplefilter("ignore", ConvergenceWarning)
         vectors, maps = dff(features.cpu().numpy().copy(), count)
-    return (maps[0] / np.maximum(maps[0].max((1, 2), keepdims=True), 1e-9)).astype(np.float32), np.float32(vectors.T)
+    scaled = maps[0] / np.maximum(maps[0].max((1, 2), keepdims=True), 1e-9)
+    return scaled.astype(np.float32), vectors.T.astype(np.float32)
 
 
-def judge(model: nn.Module, native: torch.Tensor, vectors: np.ndarray, layer: str | None) -> np.ndarray:
-    """What the head says of feature maps that hold nothing but one vector: probabilities (k, classes).
+def classify_parts(model: nn.Module, native: torch.Tensor, vectors: np.ndarray, layer: str | None) -> np.ndarray:
+    """Classify feature maps that hold nothing but one vector.
 
-    (k, 0) where the layer is not the last, for which there is no head.
+    Args:
+        model: a timm model.
+        native: the picture's feature map in the layer's own layout.
+        vectors: (k, C), as `factorise` gives them.
+        layer: path of the layer; None for the last.
+
+    Returns:
+        Probabilities (k, classes); (k, 0) where the layer is not the last, for which there is no head.
     """
     count, channels = vectors.shape
     if layer is not None or native.ndim != 4:
@@ -50,4 +69,4 @@ def judge(model: nn.Module, native: torch.Tensor, vectors: np.ndarray, layer: st
     shape[1 if native.shape[1] == channels else 3] = channels
     with torch.no_grad():
         spread = values.reshape(shape).expand(count, *native.shape[1:])
-        return model.forward_head(spread.contiguous()).float().softmax(1).cpu().numpy()
+        return forward_head(model, spread.contiguous()).float().softmax(1).cpu().numpy()

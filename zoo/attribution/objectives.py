@@ -1,4 +1,4 @@
-"""What is to be explained? One class's score, what sets it off against another, or against all that are like it."""
+"""Scores to explain: of one class, of one class against another, or of one class against the most similar ones."""
 
 from __future__ import annotations
 
@@ -6,39 +6,39 @@ import torch
 
 from zoo.attribution.features import PREDICTED, Objective
 
-STRENGTH = 1.0  # of the comparison, FinerCAM's alpha
-RIVALS = 3  # most similar classes compared with, as FinerCAM's authors do
+COMPARISON_STRENGTH = 1.0  # FinerCAM's alpha
+SIMILAR_CLASSES = 3  # compared with, as FinerCAM's authors do
 
 
-def chosen(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Label numbers (B,) in which PREDICTED stands for the likeliest."""
+def resolve_targets(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Replace PREDICTED in label numbers (B,) by the predicted class of logits (B, classes)."""
     return torch.where(targets == PREDICTED, logits.detach().argmax(1), targets)
 
 
 def score(targets: torch.Tensor) -> Objective:
-    """Logit of the classes `targets` (B,): label numbers, or PREDICTED."""
-    return lambda logits: logits.gather(1, chosen(logits, targets)[:, None])[:, 0]
+    """Make the objective "logit of `targets`" (B,): label numbers, or PREDICTED."""
+    return lambda logits: logits.gather(1, resolve_targets(logits, targets)[:, None])[:, 0]
 
 
 def contrast(targets: torch.Tensor, against: torch.Tensor) -> Objective:
-    """Logit of `targets` minus that of `against` (B,): why this class and not that."""
+    """Make the objective "logit of `targets` minus logit of `against`", both (B,): why this class and not that."""
     first = score(targets)
     return lambda logits: first(logits) - logits.gather(1, against[:, None])[:, 0]
 
 
 def finer(targets: torch.Tensor) -> Objective:
-    """What tells `targets` (B,) from the classes whose logits are nearest (FinerCAM, Zhang et al. 2025).
+    """Make FinerCAM's objective: `targets` (B,) compared with the classes whose logits are nearest.
 
-    arXiv:2501.11309.
+    Zhang et al. 2025, arXiv:2501.11309.
     """
 
     def objective(logits: torch.Tensor) -> torch.Tensor:
-        target = chosen(logits, targets)[:, None]
+        target = resolve_targets(logits, targets)[:, None]
         own = logits.gather(1, target)
-        away = (logits.detach() - own.detach()).abs().scatter(1, target, -1.0)
-        rivals = away.argsort(1)[:, 1 : 1 + RIVALS]
-        shares = logits.softmax(1).gather(1, rivals)
-        gaps = own - STRENGTH * logits.gather(1, rivals)
-        return (shares * gaps).sum(1) / (shares.sum(1) + 1e-9)
+        differences = (logits.detach() - own.detach()).abs().scatter(1, target, -1.0)
+        similar = differences.argsort(1)[:, 1 : 1 + SIMILAR_CLASSES]
+        weights = logits.softmax(1).gather(1, similar)
+        gaps = own - COMPARISON_STRENGTH * logits.gather(1, similar)
+        return (weights * gaps).sum(1) / (weights.sum(1) + 1e-9)
 
     return objective

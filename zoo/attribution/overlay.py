@@ -1,4 +1,4 @@
-"""How is a map laid over a picture? As colours, more opaque where it is stronger, or as lines of equal strength."""
+"""Drawing of a map over a picture: as colours, more opaque where it is stronger, or as lines of equal strength."""
 
 from __future__ import annotations
 
@@ -14,19 +14,29 @@ COLOURS = {  # colour map → how to read it; the first looks the same to the co
     "turbo": "Red marks most evidence, blue little",
 }
 FIRST = next(iter(COLOURS))
-LEVELS = (0.25, 0.5, 0.75)  # of the lines
-PARTS = (
+LEVELS = (0.25, 0.5, 0.75)  # strengths at which lines are drawn
+PARTS = (  # colours that the colour-blind can tell apart (Okabe & Ito 2008)
     "#e69f00",
     "#56b4e9",
     "#009e73",
     "#cc79a7",
     "#f0e442",
     "#0072b2",
-)  # Okabe & Ito 2008: safe for the colour-blind
+)
 
 
 def overlay(image: Image.Image, values: np.ndarray, opacity: float = 0.5, colours: str = FIRST) -> Image.Image:
-    """RGB picture of the same size with the H×W map (0..1) drawn over it; `opacity` in 0..1 is that of the maximum."""
+    """Draw a map over a picture as colours.
+
+    Args:
+        image: RGB picture (H, W).
+        values: map (H, W) in 0..1.
+        opacity: of the map's maximum, 0..1.
+        colours: a key of COLOURS.
+
+    Returns:
+        RGB picture of the same size.
+    """
     base = np.asarray(image, np.float32)
     drawn = colormaps[colours](values)[..., :3].astype(np.float32) * 255
     # the square root keeps weak evidence visible without hiding the cell
@@ -35,20 +45,20 @@ def overlay(image: Image.Image, values: np.ndarray, opacity: float = 0.5, colour
 
 
 def contours(image: Image.Image, values: np.ndarray, colours: str = FIRST) -> Image.Image:
-    """RGB picture of the same size with lines where the H×W map (0..1) crosses LEVELS: nothing is hidden by colour."""
+    """Draw lines on an RGB picture where the map (H, W), 0..1, crosses LEVELS: no part is hidden by colour."""
     drawn = np.array(image)
     width = max(1, round(min(image.size) / 120))
     for level in LEVELS:
         found, _ = cv2.findContours((values >= level).astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
         colour = tuple(int(255 * v) for v in colormaps[colours](level)[:3])
-        # a white rim, or a dark line would be lost on a nucleus
+        # a white rim keeps dark lines visible on a nucleus
         cv2.drawContours(drawn, found, -1, (255, 255, 255), width + 2, cv2.LINE_AA)
         cv2.drawContours(drawn, found, -1, colour, width, cv2.LINE_AA)
     return Image.fromarray(drawn)
 
 
 def parts(image: Image.Image, maps: np.ndarray, opacity: float = 0.6) -> Image.Image:
-    """RGB picture of the same size, each pixel in the colour (PARTS) of the strongest of the maps (k, H, W) there."""
+    """Tint each pixel of an RGB picture in the colour (PARTS) of the strongest of the maps (k, H, W) there."""
     base = np.asarray(image, np.float32)
     palette = np.array([_rgb(PARTS[n % len(PARTS)]) for n in range(len(maps))], np.float32)
     strongest = maps.argmax(0)
@@ -57,7 +67,7 @@ def parts(image: Image.Image, maps: np.ndarray, opacity: float = 0.6) -> Image.I
 
 
 def scale_bar(width: int = 256, height: int = 10, colours: str = FIRST) -> Image.Image:
-    """The colours of `overlay` from 0 to 1, left to right."""
+    """Draw the colours of `overlay` from 0 to 1, left to right."""
     row = colormaps[colours](np.linspace(0, 1, width))[..., :3]
     return Image.fromarray(np.rint(np.tile(row, (height, 1, 1)) * 255).astype(np.uint8))
 

@@ -6,7 +6,7 @@ import argparse
 
 from zoo.cli.common import DEVICE_HELP
 from zoo.entry import Entry
-from zoo.serving.loaded import PRECISIONS
+from zoo.serving.devices import PRECISIONS
 from zoo.sources.catalogue import get_entry
 
 

@@ -27,7 +27,7 @@ from zoo.files import atomic_path
 from zoo.imaging.decode import ImageError, decode
 from zoo.serving import bulk
 from zoo.serving.batch import find_files
-from zoo.serving.loaded import device_name
+from zoo.serving.devices import device_name
 from zoo.serving.runtime import BATCH_SIZE, Runtime
 
 MAX_COUNT = 4096  # largest batch, and largest number of processes

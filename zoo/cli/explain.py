@@ -20,7 +20,7 @@ from zoo.cli._model import add_model_arguments, selected_model
 from zoo.cli.common import OK, fail
 from zoo.files import atomic_path
 from zoo.imaging.decode import ImageError, decode
-from zoo.serving.engine import Ticket
+from zoo.serving.requests import Ticket
 from zoo.serving.runtime import Runtime
 
 

@@ -16,7 +16,7 @@ from zoo.cache import cache_folder
 from zoo.data.table import READERS, DataSet
 from zoo.files import atomic_folder, write_json
 from zoo.imaging.decode import ImageError
-from zoo.imaging.localise import CROP_VERSION, cut
+from zoo.imaging.localise import CROP_VERSION, locate_cell
 
 VERSION = 1  # part of the key: raise when decoding or resizing changes
 PICTURES, INDEX = "pictures.npy", "index.json"
@@ -50,7 +50,7 @@ def pack(
     progress: Progress = _silent,
     crop: str = "none",
 ) -> Packed:
-    """Every picture of `data`, cut as `crop` says (see zoo.imaging.localise.cut), squashed to `size` (height, width).
+    """Every picture of `data`, cut as `crop` says (see `locate_cell`), squashed to `size` (height, width).
 
     From the cache if it is there and whole. The key is the data set's content, so a changed picture is decoded again;
     a damaged cache is thrown away.
@@ -83,7 +83,7 @@ def _write(folder: Path, data: DataSet, size: tuple[int, int], progress: Progres
                 image = data.items[row].source.image()
             except ImageError as error:
                 return error
-            pictures[row] = np.asarray(cut(image, crop).image.resize(size[::-1], Image.Resampling.BICUBIC))
+            pictures[row] = np.asarray(locate_cell(image, crop).image.resize(size[::-1], Image.Resampling.BICUBIC))
             return pixel_hash(image)
 
         with ThreadPoolExecutor(READERS) as pool:

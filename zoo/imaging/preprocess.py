@@ -1,6 +1,7 @@
-"""How does a picture become the tensor a model sees? One function, fed by the entry's `pretrained_cfg`.
+"""Conversion of a picture into a network's input tensor, and of the network's map back onto the picture.
 
-The transform is timm's own, so that anyone who loads an entry with plain timm gets the same tensor.
+The transform is timm's own, set by the entry's `pretrained_cfg`, so that anyone who loads an entry with plain timm gets
+the same tensor.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ import torch
 from PIL import Image
 from timm.data import create_transform, resolve_data_config
 
-from zoo.imaging.localise import cut
+from zoo.imaging.localise import LocatedCell, locate_cell
 
 
 @dataclass(frozen=True)
 class Region:
-    """The part of a W×H picture a model sees, in pixels; it reaches outside the picture where the model pads."""
+    """The part of a picture that a network sees, in pixels; it reaches outside the picture where the model pads."""
 
     left: float
     top: float
@@ -28,55 +29,95 @@ class Region:
     height: float
 
 
-def data_config(pretrained_cfg: Mapping[str, Any]) -> dict[str, Any]:
-    """Timm's data configuration (input_size, interpolation, mean, std, crop_pct, crop_mode) of a `pretrained_cfg`."""
-    return resolve_data_config(pretrained_cfg=dict(pretrained_cfg))
+@dataclass(frozen=True, eq=False)
+class NetworkInput:
+    """A picture as one network sees it.
+
+    Attributes:
+        pixels: uint8 (3, H, W), the network's input size.
+        region: the part of the picture that `pixels` shows.
+        size: (width, height) of the picture.
+        confidence: 0..1 that there is a cell, as it was located; see `LocatedCell`.
+    """
+
+    pixels: torch.Tensor
+    region: Region
+    size: tuple[int, int]
+    confidence: float = 1.0
+
+    def place(self, values: np.ndarray) -> np.ndarray:
+        """Lay a map (h, w) of this input over the picture: see `place_map`."""
+        return place_map(values, self.size, self.region)
 
 
 @dataclass(frozen=True)
 class Preprocessor:
-    """From an RGB picture to what a model sees, in two steps: geometry on the CPU, normalisation batched anywhere."""
+    """Conversion of RGB pictures into network inputs: geometry on the CPU, normalisation in batches on any device."""
 
     fit: Callable[[Image.Image], torch.Tensor]
+    pretrained_cfg: Mapping[str, Any]
     mean: tuple[float, ...]
     std: tuple[float, ...]
     crop: str = "none"
 
-    def pixels(self, image: Image.Image) -> torch.Tensor:
-        """Picture of any size → uint8 (3, H, W), cut as the entry asks, resized and cropped to the model's input."""
-        return self.look(image)[0]
+    def input(self, image: Image.Image, cell: LocatedCell | None = None) -> NetworkInput:
+        """Prepare a picture of any size.
 
-    def look(self, image: Image.Image) -> tuple[torch.Tensor, float]:
-        """`pixels`, and how sure it is (0..1) that the picture shows a cell; 1 where the entry looks for none."""
-        part = cut(image, self.crop)
-        return self.fit(part.image), part.confidence
+        Args:
+            image: RGB picture.
+            cell: what `locate_cell(image, self.crop)` returned, where that is known; None to locate it now.
+
+        Returns:
+            Cut as the entry asks, resized and cropped to the network's input size.
+        """
+        cell = cell or locate_cell(image, self.crop)
+        left, top, right, bottom = cell.box
+        seen = seen_region((right - left, bottom - top), self.pretrained_cfg)
+        region = Region(left + seen.left, top + seen.top, seen.width, seen.height)
+        return NetworkInput(self.fit(cell.image), region, image.size, cell.confidence)
+
+    def pixels(self, image: Image.Image) -> torch.Tensor:
+        """Prepare a picture of any size: uint8 (3, H, W)."""
+        return self.fit(locate_cell(image, self.crop).image)
 
     def normalise(self, pixels: torch.Tensor) -> torch.Tensor:
-        """uint8 (..., 3, H, W) → float32 of the same shape, zero mean and unit variance by the entry's figures."""
+        """Scale uint8 (..., 3, H, W) to float32 of the same shape, by the entry's mean and standard deviation."""
         mean = torch.tensor(self.mean, device=pixels.device).view(3, 1, 1)
         std = torch.tensor(self.std, device=pixels.device).view(3, 1, 1)
         return pixels.float().div(255).sub(mean).div(std)
 
     def __call__(self, image: Image.Image) -> torch.Tensor:
-        """Picture → float32 (3, H, W), equal to timm's own evaluation transform."""
+        """Prepare and normalise a picture: float32 (3, H, W), equal to timm's own evaluation transform."""
         return self.normalise(self.pixels(image))
 
 
-def preprocessor(pretrained_cfg: Mapping[str, Any], crop: str = "none") -> Preprocessor:
-    """The one way from a picture to a model's input; training, command line and pages all use it.
+def data_config(pretrained_cfg: Mapping[str, Any]) -> dict[str, Any]:
+    """Resolve timm's data configuration (input_size, interpolation, mean, std, crop_pct, crop_mode)."""
+    return resolve_data_config(pretrained_cfg=dict(pretrained_cfg))
 
-    `crop` is what the entry's config says, one of `zoo.imaging.localise.CROPS`.
+
+def preprocessor(pretrained_cfg: Mapping[str, Any], crop: str = "none") -> Preprocessor:
+    """Make the preprocessor that training, command line and pages all use.
+
+    Args:
+        pretrained_cfg: the entry's `pretrained_cfg`, in timm's layout.
+        crop: kind of crop, a key of `zoo.imaging.localise.CROPS`.
     """
     config = data_config(pretrained_cfg)
     # with use_prefetcher timm's transform ends in uint8, a quarter of the memory to keep in a queue
     fit = create_transform(**config, is_training=False, use_prefetcher=True)
-    return Preprocessor(fit, tuple(config["mean"]), tuple(config["std"]), crop)
+    return Preprocessor(fit, dict(pretrained_cfg), tuple(config["mean"]), tuple(config["std"]), crop)
 
 
 def augmented_views(pixels: torch.Tensor, count: int) -> torch.Tensor:
-    """Views (count, 3, H, W) of pixels (3, H, W): plain, turned by halves and quarters, mirrored; a cell has no upside.
+    """Make views for test-time augmentation; a cell has no upside.
 
-    A picture that is not square cannot be turned by a quarter: it has four views, at the most.
+    Args:
+        pixels: (3, H, W).
+        count: number of views, 1 to 8; pictures that are not square have 4 at the most.
+
+    Returns:
+        (count, 3, H, W): as it is, rotated by 180° and by 90°, and the mirror images of these.
     """
     made = [pixels, pixels.flip(1, 2)]
     if pixels.shape[1] == pixels.shape[2]:
@@ -85,36 +126,39 @@ def augmented_views(pixels: torch.Tensor, count: int) -> torch.Tensor:
     return torch.stack(made[:count])
 
 
-def region_of(image: Image.Image, pretrained_cfg: Mapping[str, Any], crop: str = "none") -> Region:
-    """The part of a picture that `preprocessor` keeps, cut included."""
-    left, top, right, bottom = cut(image, crop).box
-    seen = seen_region((right - left, bottom - top), pretrained_cfg)
-    return Region(left + seen.left, top + seen.top, seen.width, seen.height)
-
-
 def seen_region(size: tuple[int, int], pretrained_cfg: Mapping[str, Any]) -> Region:
-    """The part of a picture of `size` (width, height) that `preprocessor` keeps.
+    """Compute the part of a picture that the transform keeps.
 
     Follows timm's crop modes: squash stretches to the input, border fits the long side and pads, center fits the
     short side and cuts the rest off; each keeps the middle `crop_pct` of what it fitted.
+
+    Args:
+        size: (width, height) of the picture in pixels.
+        pretrained_cfg: the entry's `pretrained_cfg`.
     """
     config = data_config(pretrained_cfg)
     width, height = size
     _, in_height, in_width = config["input_size"]
     scaled = (in_width / config["crop_pct"], in_height / config["crop_pct"])
-    ratios = (width / scaled[0], height / scaled[1])  # picture pixels per resized pixel
+    ratios = (width / scaled[0], height / scaled[1])  # picture pixels for each resized pixel
     if config["crop_mode"] == "squash":
         across, down = ratios
     else:
         across = down = max(ratios) if config["crop_mode"] == "border" else min(ratios)
-    seen = (in_width * across, in_height * down)
-    return Region((width - seen[0]) / 2, (height - seen[1]) / 2, *seen)
+    seen_width, seen_height = in_width * across, in_height * down
+    return Region((width - seen_width) / 2, (height - seen_height) / 2, seen_width, seen_height)
 
 
 def place_map(values: np.ndarray, size: tuple[int, int], region: Region) -> np.ndarray:
-    """Lay an h×w map of the model's input over a picture of `size` (width, height).
+    """Lay a map of a network's input over the picture.
 
-    Returns H×W float32 at the picture's own resolution, bilinear, zero where the model saw nothing.
+    Args:
+        values: (h, w), at any resolution.
+        size: (width, height) of the picture in pixels.
+        region: the part of the picture that the network saw.
+
+    Returns:
+        float32 (height, width) at the picture's own resolution, bilinear, zero where the network saw nothing.
     """
     width, height = size
     left, top = math.floor(region.left), math.floor(region.top)

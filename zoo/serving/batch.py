@@ -14,7 +14,7 @@ from PIL import Image
 from zoo.data import Source
 from zoo.entry import Entry
 from zoo.imaging.decode import SUFFIXES, ImageError, decode
-from zoo.serving.engine import Client, Ticket
+from zoo.serving.requests import Client, Ticket
 from zoo.serving.runtime import Prediction, Runtime
 
 READER_THREADS = min(8, 2 * (os.cpu_count() or 1))

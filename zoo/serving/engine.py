@@ -1,8 +1,7 @@
-"""Who is answered next when many people ask at once? One thread a device, fair between clients, in batches.
+"""The engine: one thread that runs all networks of a device, in batches, with clients taking turns.
 
-Nothing but that thread ever runs a network, so that predictions and explanations cannot disturb each other. Clients
-take turns: five hundred pictures of one do not hold up another's one. Slow explanations go on step by step between the
-batches.
+No other thread ever runs a network, so predictions and explanations cannot disturb each other. Five hundred pictures of
+one client do not hold up one picture of another. Slow explanations advance by one step between two batches.
 """
 
 from __future__ import annotations
@@ -12,75 +11,40 @@ import ctypes
 import logging
 import threading
 import time
-from collections import OrderedDict, deque
-from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
+from collections import deque
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 
 from zoo.attribution import PREDICTED
-from zoo.serving.loaded import Answer, ExplanationRequest, LoadedModel
+from zoo.serving.client_queues import ClientQueues, QueuedRequest, QueueLimits
+from zoo.serving.loaded import LoadedModel
+from zoo.serving.requests import Answer, BusyError, Client, ExplanationRequest, StoppedError, Ticket
 
 BATCH_SIZE = 32
-MAX_WAITING_PER_CLIENT = 128  # requests of one client that may wait
-MAX_WAITING = 2048  # of all clients
-SUBMIT_TIMEOUT = 60.0  # seconds a client waits for a place in a full lane
-BATCH_WAIT = 0.002  # seconds a batch that is not full waits for more
-REST = 1.0  # seconds without a question after which memory is given back
-REMEMBERED = 2000  # requests that speeds are told from
-RECENT = 30.0  # seconds over which images a second are counted
+BATCH_WAIT = 0.002  # seconds that a batch which is not full waits for more requests
+IDLE_SECONDS = 1.0  # without a request, after which memory is returned to the system
+MAX_TIMINGS = 2000  # finished requests from which latencies are computed
+RECENT_SECONDS = 30.0  # over which images per second are counted
 LOG = logging.getLogger(__name__)
-
-
-class BusyError(RuntimeError):
-    """What keeps the device from answering; the message says what to do."""
-
-
-class StoppedError(RuntimeError):
-    """Nobody waits for this any more."""
-
-
-@dataclass(frozen=True)
-class Client:
-    """Who asks: all requests of one `name` wait in one lane. What nobody is `alive` for is dropped."""
-
-    name: str = ""
-    alive: Callable[[], bool] = field(default=lambda: True, compare=False)
-
-
-class Ticket(Future[Any]):
-    """The future of a request, how far it is, and the way to stop it. It may stand for several `parts`."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.parts: Sequence[Ticket] = ()
-        self.stopped = False
-        self._share = 0.0
-
-    @property
-    def progress(self) -> float:
-        """Share that is done, 0..1."""
-        return sum(part.progress for part in self.parts) / len(self.parts) if self.parts else self._share
-
-    def advance(self, share: float) -> None:
-        """Tell how far it is."""
-        self._share = share
-
-    def stop(self) -> None:
-        """Ask for no answer any more; a step that runs is ended, nothing else begun."""
-        self.stopped = True
-        self.cancel()
-        for part in self.parts:
-            part.stop()
 
 
 @dataclass(frozen=True)
 class EngineStatus:
-    """What the engine does now: requests waiting, slow ones under way, and of late the mean size of a batch, the median
-    and the 95th percentile of seconds from question to answer, and images a second; `answered` since it began.
+    """State of the engine.
+
+    Attributes:
+        waiting: requests that nobody works on yet.
+        slow: slow explanations under way.
+        batch_size: mean size of recent batches.
+        p50: median seconds from request to answer.
+        p95: 95th percentile of the same.
+        images_per_second: of the last RECENT_SECONDS.
+        restarts: times that the thread ended and was replaced.
+        answered: requests since the start.
     """
 
     waiting: int
@@ -94,115 +58,110 @@ class EngineStatus:
 
 
 @dataclass(eq=False)
-class _Request:
-    model: LoadedModel
-    pixels: torch.Tensor
-    wish: ExplanationRequest | None
-    ticket: Ticket
-    client: Client
-    born: float
-    confidence: float = 1.0
-
-
-@dataclass(eq=False)
-class _Slow:
+class _SlowWork:
     """Work in steps; `finish` makes the answer of what they return and the seconds they took."""
 
-    request: _Request
+    request: QueuedRequest
     steps: Generator[float, None, Any]
     finish: Callable[[Any, float], Any]
     seconds: float = 0.0
 
 
 class Engine:
-    """The one thread that runs networks on a device. Safe to share between threads."""
+    """The thread that runs networks on a device. Its methods may be called from any thread."""
 
-    def __init__(self, name: str, batch_size: int = BATCH_SIZE, batch_wait: float = BATCH_WAIT) -> None:
+    def __init__(
+        self,
+        name: str,
+        batch_size: int = BATCH_SIZE,
+        batch_wait: float = BATCH_WAIT,
+        limits: QueueLimits | None = None,
+    ) -> None:
         self.batch_size, self.batch_wait = batch_size, batch_wait
+        self.limits = limits or QueueLimits()
         self._name = name
         self._changed = threading.Condition()
-        # a lane for each client and model; whoever was served goes to the end
-        self._lanes: OrderedDict[tuple[str, int], deque[_Request]] = OrderedDict()
-        self._slow: deque[_Slow] = deque()
-        self._now: list[_Request] = []
+        self._queues = ClientQueues(self.limits)
+        self._slow: deque[_SlowWork] = deque()
+        self._running: list[QueuedRequest] = []
         self._closing = False
         self._restarts = self._answered = 0
-        self._finished: deque[tuple[float, float]] = deque(maxlen=REMEMBERED)  # when, seconds from question to answer
-        self._sizes: deque[int] = deque(maxlen=REMEMBERED // 4)
-        self._thread = self._begin()
+        # (time of the answer, seconds from request to answer)
+        self._timings: deque[tuple[float, float]] = deque(maxlen=MAX_TIMINGS)
+        self._batch_sizes: deque[int] = deque(maxlen=MAX_TIMINGS // 4)
+        self._thread = self._start_thread()
 
     def submit(
         self,
         model: LoadedModel,
         pixels: torch.Tensor,
-        wish: ExplanationRequest | None,
+        explanation: ExplanationRequest | None,
         client: Client,
         wait: bool = True,
         confidence: float = 1.0,
     ) -> Ticket:
-        """Queue a picture as `model.pixels` gives it. Raises BusyError if the client's lane, or the queue, stays full.
+        """Queue a picture.
 
-        Without `wait` there is always room. `confidence` that there is a cell in it, for the gate.
+        Args:
+            model: network to run.
+            pixels: uint8 (3, H, W), as `model.pixels` gives it.
+            explanation: map that is wanted, or None.
+            client: who asks.
+            wait: whether to respect the limits of the queues; False always finds room.
+            confidence: 0..1 that there is a cell in the picture, for the out-of-distribution check.
+
+        Returns:
+            Ticket of an `Answer`.
+
+        Raises:
+            BusyError: the client's queue, or all queues together, stayed full; or the engine is closed.
         """
-        request = _Request(model, pixels, wish, Ticket(), client, time.monotonic(), confidence)
-        key = (client.name, id(model))
-        deadline = request.born + SUBMIT_TIMEOUT
+        request = QueuedRequest(model, pixels, explanation, Ticket(), client, time.monotonic(), confidence)
+        deadline = request.submitted + self.limits.timeout
         with self._changed:
-            while wait and self._is_full(key) and not self._closing:
+            while wait and self._queues.is_full(request) and not self._closing:
                 left = deadline - time.monotonic()
                 if left <= 0 or not self._changed.wait(left):
                     raise BusyError(f"{self.waiting()} requests are waiting. Try again in a minute.")
-            if self._closing:
-                raise BusyError("The app is being closed.")
-            self._lanes.setdefault(key, deque()).append(request)
+            self._check_open()
+            self._queues.add(request)
             self._changed.notify_all()
         return request.ticket
 
-    def _is_full(self, key: tuple[str, int]) -> bool:
-        waiting = sum(map(len, self._lanes.values()))
-        return len(self._lanes.get(key, ())) >= MAX_WAITING_PER_CLIENT or waiting >= MAX_WAITING
-
     def work(self, model: LoadedModel, do: Callable[[], Any], client: Client) -> Ticket:
-        """Have the thread that owns the model do something with it, between two batches. Raises BusyError."""
+        """Call `do` in the thread that owns the model, between two batches. Raises BusyError if closed."""
 
         def once() -> Generator[float, None, Any]:
             return do()
             yield
 
-        request = _Request(model, torch.empty(0), None, Ticket(), client, time.monotonic())
+        request = QueuedRequest(model, torch.empty(0), None, Ticket(), client, time.monotonic())
         request.ticket.set_running_or_notify_cancel()
         with self._changed:
-            if self._closing:
-                raise BusyError("The app is being closed.")
-            self._slow.append(_Slow(request, once(), lambda found, _: found))
+            self._check_open()
+            self._slow.append(_SlowWork(request, once(), lambda result, _: result))
             self._changed.notify_all()
         return request.ticket
 
     def waiting(self) -> int:
-        """How many requests nobody works on yet."""
+        """Number of requests that nobody works on yet."""
         with self._changed:
-            return sum(map(len, self._lanes.values()))
+            return len(self._queues)
 
     def ahead(self, ticket: Ticket) -> int:
-        """How many requests will be begun before this one; 0 when it is next or under way."""
+        """Number of requests that are begun before this one; 0 when it is next or under way."""
         with self._changed:
-            for key, lane in self._lanes.items():
-                place = next((i for i, request in enumerate(lane) if request.ticket is ticket), None)
-                if place is not None:
-                    # clients take turns: of every other lane as many go first as of this one
-                    others = sum(min(len(other), place + 1) for k, other in self._lanes.items() if k != key)
-                    return place + others
-        return 0
+            return self._queues.ahead_of(ticket)
 
     def status(self) -> EngineStatus:
-        """What the engine does now."""
+        """Measure the state of the engine."""
         with self._changed:
-            waiting, slow = sum(map(len, self._lanes.values())), len(self._slow)
-            finished, sizes = list(self._finished), list(self._sizes)
-        seconds = [took for _, took in finished]
+            waiting, slow = len(self._queues), len(self._slow)
+            timings, sizes = list(self._timings), list(self._batch_sizes)
+        seconds = [taken for _, taken in timings]
         now = time.monotonic()
-        recent = [at for at, _ in finished if now - at < RECENT]
-        span = now - recent[0] if len(recent) > 1 else RECENT
+        recent = [at for at, _ in timings if now - at < RECENT_SECONDS]
+        span = now - recent[0] if len(recent) > 1 else RECENT_SECONDS
         p50, p95 = np.percentile(seconds, [50, 95]) if seconds else (0.0, 0.0)
         size = float(np.mean(sizes)) if sizes else 0.0
         rate = len(recent) / max(span, 1e-3)
@@ -215,141 +174,116 @@ class Engine:
             self._changed.notify_all()
         self._thread.join()
 
-    def _begin(self) -> threading.Thread:
-        thread = threading.Thread(target=self._live, name=self._name, daemon=True)
+    def _check_open(self) -> None:
+        if self._closing:
+            raise BusyError("The app is being closed.")
+
+    def _start_thread(self) -> threading.Thread:
+        thread = threading.Thread(target=self._run, name=self._name, daemon=True)
         thread.start()
         return thread
 
-    def _live(self) -> None:
+    def _run(self) -> None:
         try:
             while self._turn():
                 pass
         except BaseException as error:
-            self._die(error)
+            self._replace_thread(error)
 
-    def _die(self, error: BaseException) -> None:
-        """Tell everybody whose request was being worked on, and let a new thread go on with the others."""
+    def _replace_thread(self, error: BaseException) -> None:
+        """Fail the requests that were being worked on, and start a new thread for the others."""
         LOG.error("the worker of %s ended", self._name, exc_info=error)
-        said = BusyError(
+        failure = BusyError(
             f"The worker that ran this model ended unexpectedly ({type(error).__name__}); a new one took its place. "
             "Try again."
         )
         with self._changed:
-            hit = [*self._now, *(slow.request for slow in self._slow)]
-            self._now, self._restarts = [], self._restarts + 1
+            lost = [*self._running, *(slow.request for slow in self._slow)]
+            self._running, self._restarts = [], self._restarts + 1
             self._slow.clear()
-            self._thread = self._begin()
-        for request in hit:
+            self._thread = self._start_thread()
+        for request in lost:
             if not request.ticket.done():
-                request.ticket.set_exception(said)
+                request.ticket.set_exception(failure)
 
     def _turn(self) -> bool:
-        """A batch, and a step of a slow explanation; False when all is done and no more will come."""
+        """Run a batch and one step of a slow explanation; False when all is done and the engine is closed."""
         rested = False
         with self._changed:
-            while not self._lanes and not self._slow:
+            while not self._queues and not self._slow:
                 if self._closing:
                     return False
-                if not self._changed.wait(None if rested else REST):
+                if not self._changed.wait(None if rested else IDLE_SECONDS):
                     rested = True
-                    give_back()
-            self._gather()
-            requests = self._now = self._pick()
-            self._changed.notify_all()  # there is room in the lanes again
-        if requests:
-            self._answer(requests)
-        self._now = []
+                    return_memory()
+            self._fill_batch()
+            batch = self._running = self._queues.next_batch(self.batch_size)
+            self._changed.notify_all()  # there is room in the queues again
+        if batch:
+            self._answer(batch)
+        self._running = []
         if self._slow:
             self._step(self._slow[0])
             with self._changed:
                 self._slow.rotate(-1)
         return True
 
-    def _gather(self) -> None:
-        """Wait a moment for a fuller batch, if nothing else is to be done."""
-        if not self._lanes or self._slow:
+    def _fill_batch(self) -> None:
+        """Wait a moment for a fuller batch, if there is no other work."""
+        if not self._queues or self._slow:
             return
-        deadline = min(lane[0].born for lane in self._lanes.values()) + self.batch_wait
-        while sum(map(len, self._lanes.values())) < self.batch_size and not self._closing:
+        deadline = self._queues.oldest() + self.batch_wait
+        while len(self._queues) < self.batch_size and not self._closing:
             left = deadline - time.monotonic()
             if left <= 0 or not self._changed.wait(left):
                 return
 
-    def _pick(self) -> list[_Request]:
-        """The next batch: of the model whose turn it is, one request of each client in turn until it is full."""
-        for key, lane in list(self._lanes.items()):
-            # a client may have gone, or given up a request, while it was waiting
-            if not lane[0].client.alive():
-                for request in lane:
-                    request.ticket.stop()
-            left = deque(request for request in lane if not request.ticket.cancelled())
-            if left:
-                self._lanes[key] = left
-            else:
-                del self._lanes[key]
-        if not self._lanes:
-            return []
-        model = next(iter(self._lanes.values()))[0].model
-        keys = [key for key in self._lanes if key[1] == id(model)]
-        picked: list[_Request] = []
-        room = min(self.batch_size, model.max_batch)
-        while len(picked) < room and any(self._lanes[key] for key in keys):
-            for key in keys:
-                if self._lanes[key] and len(picked) < room:
-                    request = self._lanes[key].popleft()
-                    if request.ticket.set_running_or_notify_cancel():
-                        picked.append(request)
-        for key in keys:
-            self._lanes.move_to_end(key)
-            if not self._lanes[key]:
-                del self._lanes[key]
-        return picked
-
-    def _answer(self, requests: list[_Request]) -> None:
-        """Run a batch. What fails in company is tried alone; what does not fit into memory, in halves."""
-        model = requests[0].model
+    def _answer(self, batch: list[QueuedRequest]) -> None:
+        """Run a batch. On error, retry its pictures one by one; on out-of-memory, in half batches."""
+        model = batch[0].model
         try:
             answers = model.run(
-                [r.pixels for r in requests], [r.wish for r in requests], [r.confidence for r in requests]
+                [r.pixels for r in batch], [r.explanation for r in batch], [r.confidence for r in batch]
             )
         except Exception as error:
-            if len(requests) == 1:
-                requests[0].ticket.set_exception(_in_words(error, model))
-                return
-            size = 1
-            if is_out_of_memory(error):
-                size = model.max_batch = (len(requests) + 1) // 2
-                LOG.warning("%s: %d pictures do not fit into memory, %d are tried", model.entry.id, len(requests), size)
-                _free(model)
-            for start in range(0, len(requests), size):
-                self._answer(requests[start : start + size])
+            self._retry(batch, error)
             return
-        self._sizes.append(len(requests))
-        for request, answer in zip(requests, answers, strict=True):
-            if request.wish is None or request.wish.quick:
+        self._batch_sizes.append(len(batch))
+        for request, answer in zip(batch, answers, strict=True):
+            if request.explanation is None or request.explanation.quick:
                 self._finish(request, answer)
             else:
-                self._begin_slow(request, answer)
+                self._begin_slow(request, request.explanation, answer)
 
-    def _begin_slow(self, request: _Request, answer: Answer) -> None:
-        wish = request.wish
-        if wish is None:
+    def _retry(self, batch: list[QueuedRequest], error: Exception) -> None:
+        model = batch[0].model
+        if len(batch) == 1:
+            batch[0].ticket.set_exception(_readable(error, model))
             return
-        if wish.target == PREDICTED:
-            wish = replace(wish, target=int(answer.probabilities.argmax()))
+        size = 1
+        if is_out_of_memory(error):
+            size = model.max_batch = (len(batch) + 1) // 2
+            LOG.warning("%s: %d pictures do not fit into memory, %d are tried", model.entry.id, len(batch), size)
+            _empty_cache(model)
+        for start in range(0, len(batch), size):
+            self._answer(batch[start : start + size])
+
+    def _begin_slow(self, request: QueuedRequest, explanation: ExplanationRequest, answer: Answer) -> None:
+        if explanation.target == PREDICTED:
+            explanation = replace(explanation, target=int(answer.probabilities.argmax()))
 
         def finish(cam: np.ndarray, seconds: float) -> Answer:
             return replace(answer, cam=cam, seconds=answer.seconds + seconds)
 
         with self._changed:
-            self._slow.append(_Slow(request, request.model.steps(request.pixels, wish), finish))
+            self._slow.append(_SlowWork(request, request.model.steps(request.pixels, explanation), finish))
 
-    def _step(self, slow: _Slow) -> None:
-        """One step of a slow explanation, or its end."""
+    def _step(self, slow: _SlowWork) -> None:
+        """Take one step of a slow explanation, or end it."""
         request, start = slow.request, time.perf_counter()
-        self._now = [request]
+        self._running = [request]
         try:
-            if request.ticket.stopped or not request.client.alive():
+            if request.ticket.stopped or not request.client.is_active():
                 raise StoppedError("This explanation was stopped.")
             request.ticket.advance(next(slow.steps))
             slow.seconds += time.perf_counter() - start
@@ -359,16 +293,16 @@ class Engine:
             self._finish(request, slow.finish(end.value, slow.seconds + time.perf_counter() - start))
         except Exception as error:
             slow.steps.close()
-            request.ticket.set_exception(_in_words(error, request.model))
+            request.ticket.set_exception(_readable(error, request.model))
         finally:
-            self._now = []
+            self._running = []
         with self._changed:
             self._slow.remove(slow)
-            self._slow.rotate(1)  # the client moves on by one
+            self._slow.rotate(1)  # the caller rotates by one as well
 
-    def _finish(self, request: _Request, answer: Any) -> None:
+    def _finish(self, request: QueuedRequest, answer: Any) -> None:
         now = time.monotonic()
-        self._finished.append((now, now - request.born))
+        self._timings.append((now, now - request.submitted))
         self._answered += 1
         request.ticket.set_result(answer)
 
@@ -380,25 +314,26 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
 
 
-def _in_words(error: Exception, model: LoadedModel) -> Exception:
+def return_memory() -> None:
+    """Let the C library return free memory to the system; by itself it keeps what many threads used."""
+    with contextlib.suppress(OSError, AttributeError):  # only glibc has it
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def _readable(error: Exception, model: LoadedModel) -> Exception:
+    """The error as a sentence for the user, where it is the device's."""
     if is_out_of_memory(error):
-        _free(model)
+        _empty_cache(model)
         return BusyError(
             f"{model.entry.id} does not fit into the memory that is left, even with one picture at a time. Choose a "
             "smaller model, or try again when fewer models are in use."
         )
     if isinstance(error, torch.AcceleratorError):
-        return BusyError(f"The GPU reported an error ({str(error).splitlines()[0]}). The app must be started anew.")
+        return BusyError(f"The GPU reported an error ({str(error).splitlines()[0]}). Restart the app.")
     return error
 
 
-def _free(model: LoadedModel) -> None:
+def _empty_cache(model: LoadedModel) -> None:
     if model.device.type == "cuda":
         with contextlib.suppress(RuntimeError):
             torch.cuda.empty_cache()
-
-
-def give_back() -> None:
-    """Let the C library give memory that is free back to the system; left alone it keeps what many threads used."""
-    with contextlib.suppress(OSError, AttributeError):  # only glibc has it
-        ctypes.CDLL(None).malloc_trim(0)

@@ -1,53 +1,61 @@
-"""How does anybody get an answer? Loaded models, least recently used first out, behind one engine a device."""
+"""Answers for pictures: classification, explanation and what belongs to them, by any entry of the zoo.
+
+A picture is located, prepared and sent to the engine; what these steps find out (`LocatedCell`, `NetworkInput`) is
+handed on, so that no step searches for the cell again.
+"""
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 
-from zoo.attribution import DEFAULT, METHODS, PREDICTED, ExplanationError
-from zoo.attribution.concepts import Concepts, factorise, judge
-from zoo.attribution.faithfulness import Ask, Faithfulness, faithfulness
-from zoo.entry import WEIGHTS, Entry, EntryError
-from zoo.imaging.preprocess import augmented_views, place_map, region_of
+from zoo.attribution import DEFAULT, METHODS, PREDICTED, ExplanationError, method_of
+from zoo.attribution.concepts import Concepts, classify_parts, factorise
+from zoo.attribution.faithfulness import Faithfulness, Predict, faithfulness
+from zoo.entry import Entry, EntryError
+from zoo.imaging.localise import LocatedCell, locate_cell
+from zoo.imaging.preprocess import NetworkInput, augmented_views
 from zoo.scores.calibration import unseen_laboratory_confidence
-from zoo.serving.engine import (
-    BATCH_SIZE,
-    BATCH_WAIT,
+from zoo.serving.client_queues import QueueLimits
+from zoo.serving.devices import PRECISIONS, resolve_device
+from zoo.serving.engine import BATCH_SIZE, BATCH_WAIT, Engine, EngineStatus
+from zoo.serving.heads import Neighbour
+from zoo.serving.loaded import LoadedModel
+from zoo.serving.model_cache import Loader, ModelCache
+from zoo.serving.ood import Familiarity, familiarity
+from zoo.serving.requests import (
+    Answer,
     BusyError,
     Client,
-    Engine,
-    EngineStatus,
-    StoppedError,
+    ExplanationRequest,
     Ticket,
-    give_back,
+    answer_after,
+    mean_answer,
+    wait_for,
 )
-from zoo.serving.heads import Neighbour
-from zoo.serving.loaded import PRECISIONS, Answer, ExplanationRequest, LoadedModel, resolve_device
-from zoo.serving.ood import Familiarity, familiarity
-from zoo.sources.hub import fetch
 
 __all__ = ["BATCH_SIZE", "BusyError", "Client", "Explanation", "ExplanationError", "Prediction", "Runtime", "Ticket"]
 
 MAX_MODEL_BYTES = 4_000_000_000
-WATCH_INTERVAL = 0.2  # seconds between two looks at work that is watched
+WATCH_INTERVAL = 0.2  # seconds between two calls of `watch` while an explanation is computed
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """The answer for one picture: label, its probability, one probability a label, and the seconds its batch took.
+    """The answer for one picture.
 
-    `distance` from what the model knows (see `zoo.serving.ood.familiarity`); None where it has no gate.
-    `unseen_confidence` is the probability that the answer is right in a laboratory that the model never saw (see
-    `zoo.scores.calibration`); None where it was not measured.
+    Attributes:
+        label: the predicted class.
+        confidence: its probability, 0..1.
+        probabilities: probability of each label.
+        seconds: time that the picture's batch took.
+        distance: out-of-distribution distance, see `zoo.serving.ood.familiarity`; None where the entry has no detector.
+        unseen_confidence: probability that the answer is right in a laboratory that the model never saw (see
+            `zoo.scores.calibration`); None where it was not measured.
     """
 
     label: str
@@ -59,17 +67,24 @@ class Prediction:
 
     @property
     def familiarity(self) -> Familiarity | None:
-        """Whether the picture is like what the model knows; None where it has no gate."""
+        """Whether the picture is like those that the model knows; None where the entry has no detector."""
         return familiarity(self.distance)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Explanation:
-    """The evidence in one picture for `label`: `values` is H×W float32 in 0..1 at the picture's own resolution.
+    """The evidence in one picture for a class.
 
-    Each map is divided by its own maximum: strengths of two maps cannot be compared. `against` is the class that the
-    evidence sets `label` off from, None for all. `cam` is the map at the network's own resolution and input; None for
-    ensembles, whose members see different parts.
+    Each map is divided by its own maximum: strengths of two maps cannot be compared.
+
+    Attributes:
+        prediction: the answer for the picture.
+        label: the class that is explained.
+        values: float32 (H, W) in 0..1 at the picture's own resolution.
+        method: a key of `zoo.attribution.METHODS`.
+        against: the class that the evidence sets `label` off from; None for all.
+        cam: the map (h, w) of the network's input; None for ensembles, whose members see different parts.
+        seen: the network's input; None for ensembles.
     """
 
     prediction: Prediction
@@ -78,10 +93,25 @@ class Explanation:
     method: str = DEFAULT
     against: str | None = None
     cam: np.ndarray | None = None
+    seen: NetworkInput | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class _Network:
+    """One network of an entry, with the picture as it sees it."""
+
+    entry: Entry
+    model: LoadedModel
+    seen: NetworkInput
 
 
 class Runtime:
-    """Loaded models, least recently used first out, bounded by bytes. Safe to share between threads."""
+    """Entries, loaded when first used, behind the engine of one device. Safe to share between threads.
+
+    Example:
+        >>> with Runtime("cpu") as runtime:
+        ...     prediction = runtime.classify(zoo.get_entry("cnn60"), zoo.decode(Path("cell.png")))
+    """
 
     def __init__(
         self,
@@ -90,88 +120,102 @@ class Runtime:
         batch_size: int = BATCH_SIZE,
         max_bytes: int = MAX_MODEL_BYTES,
         batch_wait: float = BATCH_WAIT,
+        *,
+        limits: QueueLimits | None = None,
+        watch_interval: float = WATCH_INTERVAL,
+        locate: Callable[[Image.Image, str], LocatedCell] = locate_cell,
+        loader: Loader = LoadedModel,
     ) -> None:
+        """Start the engine.
+
+        Args:
+            device: auto, cpu, cuda or cuda:N.
+            precision: one of PRECISIONS; auto measures each network.
+            batch_size: pictures that are run at once.
+            max_bytes: bytes of loaded models; beyond, the one that was not used for longest is unloaded.
+            batch_wait: seconds that a batch which is not full waits for more requests.
+            limits: bounds of the waiting requests.
+            watch_interval: seconds between two calls of `watch` in `explain`.
+            locate: finds the cell of a picture, as `locate_cell`.
+            loader: loads an entry's network, as `LoadedModel`.
+
+        Raises:
+            ValueError: there is no such precision.
+            EntryError: there is no such device.
+        """
         if precision not in PRECISIONS:
             raise ValueError(f"precision is one of {', '.join(PRECISIONS)}, not {precision!r}")
         self.device = resolve_device(device)
-        self.precision, self.batch_size, self.max_bytes = precision, batch_size, max_bytes
-        self.engine = Engine(str(self.device), batch_size, batch_wait)
-        self._models: OrderedDict[tuple[str, int], Future[LoadedModel]] = OrderedDict()
-        self._lock = threading.Lock()
+        self.precision, self.batch_size = precision, batch_size
+        self.engine = Engine(str(self.device), batch_size, batch_wait, limits)
+        self._models = ModelCache(self.device, precision, max_bytes, loader)
+        self._locate, self._watch_interval = locate, watch_interval
 
     def model(self, entry: Entry) -> LoadedModel:
-        """The entry's network, loaded if need be. Raises EntryError if it cannot be loaded.
+        """Return the network of an entry that is no ensemble, loading it if need be.
 
-        Clients of one entry wait for one loading; clients of others are not held up by it.
+        Raises:
+            EntryError: it cannot be loaded.
         """
-        entry = fetch(entry)
-        # the time of change is part of the key: an entry trained again is loaded again
-        key = (str(entry.folder.resolve()), _changed(entry.folder / WEIGHTS))
-        with self._lock:
-            place = self._models.get(key)
-            if found := place is not None:
-                self._models.move_to_end(key)
-            else:
-                place = self._models[key] = Future()
-        if found:
-            return place.result()
-        try:
-            place.set_result(LoadedModel(entry, self.device, self.precision))
-        except BaseException as error:
-            with self._lock:
-                self._models.pop(key, None)
-            place.set_exception(error)
-            raise
-        self._make_room()
-        return place.result()
+        return self._models.get(entry)
 
     def load(self, entry: Entry) -> None:
-        """Load the entry's model, or an ensemble's members, if need be. Raises as `model`."""
-        for single in entry.networks:
-            self.model(single)
+        """Load an entry's network, or those of an ensemble, if need be. Raises as `model`."""
+        for network in entry.networks:
+            self.model(network)
 
-    def _make_room(self) -> None:
-        """Put away what was not used for longest; what is queued for it is answered all the same."""
-        with self._lock:
-            loaded = {key: place.result() for key, place in self._models.items() if _is_loaded(place)}
-            total = sum(model.bytes for model in loaded.values())
-            # the last one is in use
-            for key in list(loaded)[:-1]:
-                if total <= self.max_bytes:
-                    break
-                del self._models[key]
-                total -= loaded.pop(key).bytes
-        del loaded
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
-        give_back()
+    @property
+    def loaded_models(self) -> list[str]:
+        """Ids of the entries whose networks are loaded now."""
+        return [model.entry.id for model in self._models.loaded]
 
     @property
     def loaded_bytes(self) -> int:
         """Bytes of all models that are loaded now."""
-        with self._lock:
-            return sum(place.result().bytes for place in self._models.values() if _is_loaded(place))
+        return sum(model.bytes for model in self._models.loaded)
 
     def submit(
-        self, entry: Entry, image: Image.Image, wish: ExplanationRequest | None = None, client: Client | None = None
+        self,
+        entry: Entry,
+        image: Image.Image,
+        explanation: ExplanationRequest | None = None,
+        client: Client | None = None,
     ) -> Ticket:
-        """Queue an RGB picture; the ticket gives an Answer. Raises EntryError (model unusable) or BusyError (full).
+        """Queue a picture.
 
-        An ensemble's members are asked each for itself, so that their batches are shared with everybody who asks them
-        directly.
+        Members of an ensemble are queued one by one, so that they share batches with requests for the members alone.
+
+        Args:
+            entry: which model to use.
+            image: RGB picture.
+            explanation: map that is wanted; its label numbers are those of `entry`.
+            client: who asks.
+
+        Returns:
+            Ticket of an `Answer`.
+
+        Raises:
+            EntryError: the model is unusable.
+            BusyError: the queue stayed full.
         """
-        return self._submit(entry, image, wish, client or Client())
+        return self._submit(entry, self._networks(entry, image), explanation, client or Client())
 
     def prediction(self, entry: Entry, answer: Answer) -> Prediction:
-        """An Answer in words."""
+        """Name the numbers of an answer."""
         labels = entry.labels
         best = int(answer.probabilities.argmax())
-        shares = {label: float(p) for label, p in zip(labels, answer.probabilities, strict=True)}
-        sure = unseen_laboratory_confidence(entry, shares)
-        return Prediction(labels[best], shares[labels[best]], shares, answer.seconds, answer.distance, sure)
+        probabilities = {label: float(p) for label, p in zip(labels, answer.probabilities, strict=True)}
+        unseen = unseen_laboratory_confidence(entry, probabilities)
+        label = labels[best]
+        return Prediction(label, probabilities[label], probabilities, answer.seconds, answer.distance, unseen)
 
     def classify(self, entry: Entry, image: Image.Image) -> Prediction:
-        """Classify one RGB picture. Raises EntryError (model unusable) or BusyError (queue full)."""
+        """Classify one RGB picture.
+
+        Raises:
+            EntryError: the model is unusable.
+            BusyError: the queue stayed full.
+        """
         return self.prediction(entry, self.submit(entry, image).result())
 
     def explain(
@@ -185,105 +229,143 @@ class Runtime:
         client: Client | None = None,
         watch: Callable[[Ticket], None] | None = None,
     ) -> Explanation:
-        """The evidence in an RGB picture for `label` (None: the predicted one), by one of `methods_for` the entry.
+        """Explain the classification of one RGB picture.
 
-        `against` sets the label off from another one, `layer` looks elsewhere than the entry says. `watch` is called
-        with the ticket several times a second until there is an answer; what it raises stops the work. Raises
-        EntryError (model unusable, or no such label), ExplanationError (the method cannot explain this model) or
-        BusyError.
+        Args:
+            entry: which model to use.
+            image: RGB picture.
+            label: class to explain; None for the predicted one.
+            method: one of `methods_for(entry)`; None for the first.
+            against: class to set `label` off from; None for all.
+            layer: path of the layer to explain; None for the entry's own.
+            client: who asks.
+            watch: called with the ticket several times a second until there is an answer; any error that it raises
+                cancels the work.
+
+        Raises:
+            EntryError: the model is unusable, or has no such label.
+            ExplanationError: the method cannot explain this model.
+            BusyError: the queue stayed full.
         """
         for named in (label, against):
             if named is not None and named not in entry.labels:
                 raise EntryError(f"{entry.id} has no class {named!r}. Its classes: {', '.join(entry.labels)}.")
         method = method or methods_for(entry)[0]
-        if method not in METHODS:
-            raise ExplanationError(f"There is no method {method!r}. Choose one of {', '.join(METHODS)}.")
-        wish = ExplanationRequest(
+        method_of(method)  # raises where there is none
+        request = ExplanationRequest(
             PREDICTED if label is None else entry.labels.index(label),
             method,
             None if against is None else entry.labels.index(against),
             layer,
         )
-        answer = _await(self._submit(entry, image, wish, client or Client()), watch)
+        networks = self._networks(entry, image)
+        ticket = self._submit(entry, networks, request, client or Client())
+        answer = wait_for(ticket, watch, self._watch_interval)
         prediction = self.prediction(entry, answer)
+        label = label or prediction.label
         if answer.cam is None:
             raise EntryError(f"{entry.id} gave no map.")
-        values = answer.cam if entry.members else self._placed(entry, image, answer.cam)
-        cam = None if entry.members else answer.cam
-        return Explanation(prediction, label or prediction.label, _scaled(values), method, against, cam)
+        if entry.members:  # the map lies on the picture already
+            return Explanation(prediction, label, _scaled(answer.cam), method, against)
+        seen = networks[0].seen
+        return Explanation(prediction, label, _scaled(_on_picture(seen, answer.cam)), method, against, answer.cam, seen)
 
     def measure_faithfulness(
-        self, entry: Entry, image: Image.Image, explanation: Explanation, client: Client | None = None
+        self, entry: Entry, explanation: Explanation, client: Client | None = None
     ) -> Faithfulness:
-        """How faithful an explanation of a picture is to the model, by asking it about changed pictures.
+        """Measure how faithful an explanation is to the model, by classifying changed versions of the picture.
 
-        Raises ExplanationError for ensembles, and as `explain`.
+        Raises:
+            ExplanationError: the entry is an ensemble.
+            EntryError: the model is unusable.
+            BusyError: the queue stayed full.
         """
-        if explanation.cam is None:
+        if explanation.cam is None or explanation.seen is None:
             raise ExplanationError(f"{entry.id} is an ensemble: judge the maps of its members.")
-        model = self.model(entry)
         label = entry.labels.index(explanation.label)
-        return faithfulness(self.predictor(entry, client), model.pixels(image), explanation.cam, label)
+        return faithfulness(self.predictor(entry, client), explanation.seen.pixels, explanation.cam, label)
 
-    def predictor(self, entry: Entry, client: Client | None = None) -> Ask:
-        """A function from pictures as the entry's network sees them, uint8 (3, H, W), to probabilities (n, classes)."""
+    def predictor(self, entry: Entry, client: Client | None = None) -> Predict:
+        """Make a function from network inputs, uint8 (3, H, W) each, to probabilities (n, classes)."""
         model, who = self.model(entry), client or Client()
 
-        def ask(pictures: Sequence[torch.Tensor]) -> np.ndarray:
+        def predict(pictures: Sequence[torch.Tensor]) -> np.ndarray:
             tickets = [self.engine.submit(model, picture, None, who) for picture in pictures]
             return np.stack([ticket.result().probabilities for ticket in tickets])
 
-        return ask
+        return predict
 
     def concepts(
         self, entry: Entry, image: Image.Image, layer: str | None = None, client: Client | None = None
     ) -> Concepts:
-        """The parts that the entry's network tells apart in a picture, their maps at the picture's own resolution.
+        """Find the parts of a picture that the entry's network distinguishes; maps at the picture's own resolution.
 
-        Raises as `explain`.
+        Raises:
+            ExplanationError: the entry is an ensemble or a classical classifier, or has no such layer.
+            EntryError: the model is unusable.
+            BusyError: the queue stayed full.
         """
-        if entry.members or not methods_for(entry)[0] == DEFAULT:
+        if entry.members or methods_for(entry)[0] != DEFAULT:
             raise ExplanationError(f"{entry.id} has no feature map of its own: it cannot be parted. Choose a network.")
-        model, client = self.model(entry), client or Client()
-        pixels = model.pixels(image)
-        seen = self.engine.work(model, lambda: model.look(pixels, layer), client).result()
-        # the long part needs no network: it is done here, not in the thread that everybody waits for
-        maps, vectors = factorise(seen.features)
-        shares = self.engine.work(
-            model, lambda: judge(model.model, seen.native, vectors, layer or model.layer), client
+        network, client = self._networks(entry, image)[0], client or Client()
+        model, pixels = network.model, network.seen.pixels
+        features = self.engine.work(model, lambda: model.capture(pixels, layer), client).result()
+        # the long part needs no network: it runs here, not in the thread that all requests wait for
+        maps, vectors = factorise(features.features)
+        probabilities = self.engine.work(
+            model, lambda: classify_parts(model.model, features.native, vectors, layer or model.layer), client
         ).result()
-        return Concepts(np.stack([self._placed(entry, image, one) for one in maps]), shares)
+        return Concepts(np.stack([_on_picture(network.seen, one) for one in maps]), probabilities)
 
     def neighbours(
-        self, entry: Entry, image: Image.Image, count: int = 6, client: Client | None = None
+        self,
+        entry: Entry,
+        image: Image.Image,
+        count: int = 6,
+        client: Client | None = None,
+        seen: NetworkInput | None = None,
     ) -> list[Neighbour]:
-        """The training pictures that are nearest to a picture, for entries that decide by these; else none."""
+        """Find the training pictures nearest to a picture, for entries that decide by these; none for others.
+
+        Args:
+            entry: which model to use.
+            image: RGB picture.
+            count: how many to find.
+            client: who asks.
+            seen: `Explanation.seen` of the picture, where it was explained before.
+
+        Raises:
+            EntryError: the model is unusable, or its list of training pictures does not fit.
+        """
         if entry.members:
             return []
         model = self.model(entry)
-        pixels = model.pixels(image)
+        pixels = seen.pixels if seen else model.prepare.input(image, self._locate(image, model.prepare.crop)).pixels
         return self.engine.work(model, lambda: model.nearest(pixels, count), client or Client()).result()
 
     def layers(self, entry: Entry) -> list[str]:
-        """Layers of an entry that may be explained instead of its own. Raises EntryError if it cannot be loaded."""
+        """List the layers of an entry that may be explained instead of its own.
+
+        Raises:
+            EntryError: the model is unusable.
+        """
         if entry.members:
             return []
         model = self.model(entry)
         return self.engine.work(model, model.layers, Client()).result()
 
     def waiting(self) -> int:
-        """How many requests of all clients are queued."""
+        """Number of requests of all clients that are queued."""
         return self.engine.waiting()
 
     def status(self) -> EngineStatus:
-        """What the engine does now."""
+        """State of the engine."""
         return self.engine.status()
 
     def close(self) -> None:
         """Answer what is queued, then end the engine."""
         self.engine.close()
-        with self._lock:
-            self._models.clear()
+        self._models.clear()
 
     def __enter__(self) -> Runtime:
         return self
@@ -291,166 +373,104 @@ class Runtime:
     def __exit__(self, *error: object) -> None:
         self.close()
 
+    def _networks(self, entry: Entry, image: Image.Image) -> list[_Network]:
+        """The entry's networks with the picture as each sees it; the cell is located once for each kind of crop."""
+        cells: dict[str, LocatedCell] = {}
+        networks = []
+        for single in entry.networks:
+            model = self.model(single)
+            crop = model.prepare.crop
+            if crop not in cells:
+                cells[crop] = self._locate(image, crop)
+            networks.append(_Network(single, model, model.prepare.input(image, cells[crop])))
+        return networks
+
     def _submit(
-        self, entry: Entry, image: Image.Image, wish: ExplanationRequest | None, client: Client, wait: bool = True
+        self, entry: Entry, networks: Sequence[_Network], explanation: ExplanationRequest | None, client: Client
     ) -> Ticket:
-        if entry.members:
-            if wish is None:
-                return _joined(entry, [self._submit(member, image, None, client, wait) for member in entry.networks])
-            return self._explain_together(entry, image, wish, client)
-        model = self.model(entry)
-        pixels, confidence = model.prepare.look(image)
-        seen = augmented_views(pixels, entry.views)
-        if len(seen) == 1:
-            return self.engine.submit(model, pixels, wish, client, wait, confidence)
-        whole = _mean([self.engine.submit(model, view, None, client, wait, confidence) for view in seen])
-        if wish is None:
-            return whole
+        if not entry.members:
+            return self._submit_network(networks[0], explanation, client)
+        answer = self._joined(entry, [self._submit_network(network, None, client) for network in networks])
+        if explanation is None:
+            return answer
 
-        def parts(answer: Answer) -> list[Ticket]:
-            target = int(answer.probabilities.argmax()) if wish.target == PREDICTED else wish.target
-            return [self.engine.submit(model, pixels, replace(wish, target=target), client, wait=False)]
+        def send(answer: Answer) -> list[Ticket]:
+            requests = _member_requests(entry, explanation, answer)
+            pairs = zip(networks, requests, strict=True)
+            return [self._submit_network(network, request, client, wait=False) for network, request in pairs]
 
-        return _explained(whole, parts, lambda answer, found: replace(answer, cam=found[0].cam))
+        weights = [weight for _, weight in entry.weighted_members]
+        return answer_after(answer, send, lambda answer, parts: _mean_map(networks, weights, answer, parts))
 
-    def _explain_together(self, entry: Entry, image: Image.Image, wish: ExplanationRequest, client: Client) -> Ticket:
-        """The members' maps for one label, at the picture's size, averaged with the ensemble's weights."""
-        members = entry.networks
-        for member in members:
-            self.model(member)  # loaded here: the engine's own thread must not wait for it
-        whole = _joined(entry, [self._submit(member, image, None, client) for member in members])
+    def _submit_network(
+        self, network: _Network, explanation: ExplanationRequest | None, client: Client, wait: bool = True
+    ) -> Ticket:
+        """Queue a picture for one network, in as many views as its entry asks for."""
+        model, pixels, confidence = network.model, network.seen.pixels, network.seen.confidence
+        views = augmented_views(pixels, network.entry.views)
+        if len(views) == 1:
+            return self.engine.submit(model, pixels, explanation, client, wait, confidence)
+        mean = mean_answer([self.engine.submit(model, view, None, client, wait, confidence) for view in views])
+        if explanation is None:
+            return mean
 
-        def parts(answer: Answer) -> list[Ticket]:
-            label = entry.labels[int(answer.probabilities.argmax()) if wish.target == PREDICTED else wish.target]
-            against = None if wish.against is None else entry.labels[wish.against]
-            wishes = [
-                ExplanationRequest(
-                    entry.member_class(label, member),
-                    wish.method,
-                    None if against is None else entry.member_class(against, member),
-                    wish.layer,
-                )
-                for member in members
-            ]
-            both = zip(members, wishes, strict=True)
-            return [self._submit(member, image, own, client, wait=False) for member, own in both]
+        def send(answer: Answer) -> list[Ticket]:
+            target = int(answer.probabilities.argmax()) if explanation.target == PREDICTED else explanation.target
+            return [self.engine.submit(model, pixels, replace(explanation, target=target), client, wait=False)]
 
-        return _explained(whole, parts, lambda answer, found: self._averaged(entry, image, answer, found))
+        return answer_after(mean, send, lambda answer, parts: replace(answer, cam=parts[0].cam))
 
-    def _averaged(self, entry: Entry, image: Image.Image, answer: Answer, answers: Sequence[Answer]) -> Answer:
-        both = zip(entry.weighted_members, answers, strict=True)
-        maps = [share * _scaled(self._placed(member, image, answer.cam)) for (member, share), answer in both]
-        values = sum(maps, np.zeros_like(maps[0]))
-        return replace(answer, cam=values, seconds=answer.seconds + sum(a.seconds for a in answers))
-
-    def _placed(self, entry: Entry, image: Image.Image, cam: np.ndarray | None) -> np.ndarray:
-        """A network's map (h, w) laid over the picture it was given: (H, W)."""
-        if entry.config is None or cam is None:
-            raise EntryError(f"{entry.id} gave no map.")
-        region = region_of(image, entry.config.pretrained_cfg.model_dump(), entry.config.zoo.crop)
-        return place_map(_scaled(cam), image.size, region).clip(0, 1)
-
-
-def _await(ticket: Ticket, watch: Callable[[Ticket], None] | None) -> Answer:
-    """What the ticket gives. Whatever ends the waiting early, ends the work."""
-    try:
-        while True:
-            try:
-                return ticket.result(WATCH_INTERVAL if watch else None)
-            except TimeoutError:
-                if watch is None or ticket.done():
-                    raise
-                watch(ticket)
-    except BaseException:
-        ticket.stop()
-        raise
+    def _joined(self, entry: Entry, tickets: Sequence[Ticket]) -> Ticket:
+        """One answer of an ensemble's members' answers, joined by label."""
+        members = entry.weighted_members
+        return mean_answer(
+            tickets,
+            [weight for _, weight in members],
+            lambda number, row: entry.map_probabilities(row[None], members[number][0].labels)[0],
+        )
 
 
 def methods_for(entry: Entry) -> list[str]:
-    """Names of the methods that can explain an entry, the usual one first."""
+    """List the names of the methods that can explain an entry, the default one first."""
     if any(single.config is not None and single.config.zoo.head for single in entry.networks):
         return [name for name, method in METHODS.items() if method.any_model]
     return [DEFAULT, *(name for name in METHODS if name != DEFAULT)]
 
 
-def _mean(
-    tickets: Sequence[Ticket],
-    weights: Sequence[float] | None = None,
-    read: Callable[[int, np.ndarray], np.ndarray] = lambda _, shares: shares,
-) -> Ticket:
-    """One answer of several: the weighted mean of what `read` makes of the probabilities of each, by its number."""
-    joined = Ticket()
-    joined.set_running_or_notify_cancel()
-
-    def mean() -> Answer:
-        answers = [ticket.result() for ticket in tickets]
-        known = [answer.distance for answer in answers]
-        distance = None if None in known else float(np.average(known, weights=weights))
-        parts = [read(number, answer.probabilities) for number, answer in enumerate(answers)]
-        return Answer(np.average(parts, axis=0, weights=weights), None, max(a.seconds for a in answers), distance)
-
-    _when_all(tickets, mean, joined)
-    return joined
+def _member_requests(entry: Entry, explanation: ExplanationRequest, answer: Answer) -> list[ExplanationRequest]:
+    """What an ensemble's members are asked to explain: the same class, by their own label numbers."""
+    target = int(answer.probabilities.argmax()) if explanation.target == PREDICTED else explanation.target
+    label = entry.labels[target]
+    against = None if explanation.against is None else entry.labels[explanation.against]
+    return [
+        replace(
+            explanation,
+            target=entry.member_class(label, member),
+            against=None if against is None else entry.member_class(against, member),
+        )
+        for member in entry.networks
+    ]
 
 
-def _explained(
-    whole: Ticket, ask: Callable[[Answer], list[Ticket]], join: Callable[[Answer, list[Answer]], Answer]
-) -> Ticket:
-    """A ticket for an explanation of the answer that `whole` gives: what `join` makes of what `ask` asked for."""
-    ticket = Ticket()
-    ticket.set_running_or_notify_cancel()
-
-    def known(_: Future[Answer]) -> None:
-        try:
-            if ticket.stopped:
-                raise StoppedError("This explanation was stopped.")
-            answer = whole.result()
-            parts = ask(answer)
-        except BaseException as error:
-            ticket.set_exception(error)
-            return
-        _when_all(parts, lambda: join(answer, [part.result() for part in parts]), ticket)
-
-    whole.add_done_callback(known)
-    return ticket
+def _mean_map(
+    networks: Sequence[_Network], weights: Sequence[float], answer: Answer, parts: Sequence[Answer]
+) -> Answer:
+    """The ensemble's answer with the weighted mean of its members' maps, at the picture's size."""
+    maps = [
+        weight * _scaled(_on_picture(network.seen, part.cam))
+        for network, weight, part in zip(networks, weights, parts, strict=True)
+    ]
+    values = sum(maps, np.zeros_like(maps[0]))
+    return replace(answer, cam=values, seconds=answer.seconds + sum(part.seconds for part in parts))
 
 
-def _joined(entry: Entry, tickets: Sequence[Ticket]) -> Ticket:
-    """One answer of an ensemble's members' answers, joined by label."""
-    counts = [share for _, share in entry.weighted_members]
-    return _mean(
-        tickets, counts, lambda n, shares: entry.map_probabilities(shares[None], entry.weighted_members[n][0].labels)[0]
-    )
-
-
-def _when_all(tickets: Sequence[Ticket], make: Callable[[], Answer], whole: Ticket) -> None:
-    """Give `whole` what `make` makes once all tickets are done; stopping it stops them, its progress is their mean."""
-    left = threading.Semaphore(len(tickets) - 1)
-    whole.parts = tuple(tickets)
-
-    def arrived(_: Future[Answer]) -> None:
-        if left.acquire(blocking=False):
-            return  # others are still to come
-        try:
-            whole.set_result(make())
-        except BaseException as error:
-            whole.set_exception(error)
-
-    for ticket in tickets:
-        ticket.add_done_callback(arrived)
+def _on_picture(seen: NetworkInput, cam: np.ndarray | None) -> np.ndarray:
+    """A network's map (h, w), scaled, on the picture that it was given: (H, W)."""
+    if cam is None:
+        raise EntryError("The model gave no map.")
+    return seen.place(_scaled(cam)).clip(0, 1)
 
 
 def _scaled(values: np.ndarray) -> np.ndarray:
     top = float(values.max())
     return values / top if top > 0 else values
-
-
-def _is_loaded(place: Future[LoadedModel]) -> bool:
-    return place.done() and place.exception() is None
-
-
-def _changed(path: Path) -> int:
-    try:
-        return path.stat().st_mtime_ns
-    except OSError as error:
-        raise EntryError(f"{path} cannot be read: {error.strerror}.") from error

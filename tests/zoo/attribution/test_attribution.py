@@ -25,8 +25,8 @@ from torch import nn
 
 from tests.making import LABELS, draw_cell
 from zoo.attribution import METHODS, PREDICTED, ExplanationError, explain_batch, method_of, steps, stepwise
-from zoo.attribution.concepts import factorise, judge
-from zoo.attribution.features import find_layer, layers_of, look
+from zoo.attribution.concepts import classify_parts, factorise
+from zoo.attribution.features import capture, find_layer, layers_of
 
 # the smallest of each family, and its last layer where pytorch-grad-cam must be told
 FAMILIES = {
@@ -140,11 +140,11 @@ def test_of_every_family_maps_lie_as_the_picture_does(family):
     name, model = family
     whole = pictures(model, 1)
     height, width = whole.shape[2:]
-    plain = look(model, whole, None).features
+    plain = capture(model, whole, None).features
     for top, left in ((0, 0), (0, 1), (1, 0)):
         changed = whole.clone()
         changed[:, :, top * height // 2 :, left * width // 2 :][:, :, : height // 2, : width // 2] = 0.9
-        moved = (look(model, changed, None).features - plain).abs().mean((0, 1))
+        moved = (capture(model, changed, None).features - plain).abs().mean((0, 1))
         rows, columns = moved.shape
         corners = {
             (a, b): moved[a * (rows - rows // 2) :, b * (columns - columns // 2) :][: rows // 2, : columns // 2].mean()
@@ -182,15 +182,15 @@ def agreeing(model: nn.Module, batch: torch.Tensor, label: int, method: str, lay
     """How many pictures have a map; all are compared."""
     ours = maps(model, batch, [label] * len(batch), method)
     library = network_like(model)
-    tokens = hasattr(model, "patch_embed") and look(model, batch[:1], None).native.ndim == 3
+    tokens = hasattr(model, "patch_embed") and capture(model, batch[:1], None).native.ndim == 3
 
     def reshape(values: torch.Tensor) -> torch.Tensor:
         if values.ndim == 3:
             values = values[:, model.num_prefix_tokens :].unflatten(1, model.patch_embed.grid_size)
         return values.permute(0, 3, 1, 2)
 
-    native = look(model, batch[:1], None).native
-    turned = tokens or native.shape[1:] != look(model, batch[:1], None).features.shape[1:]
+    native = capture(model, batch[:1], None).native
+    turned = tokens or native.shape[1:] != capture(model, batch[:1], None).features.shape[1:]
     cam = LIBRARY[method](library, [find_layer(library, layer)], reshape_transform=reshape if turned else None)
     if method == "finer-cam":
         theirs = cam(batch, None, target_idx=label)
@@ -198,11 +198,11 @@ def agreeing(model: nn.Module, batch: torch.Tensor, label: int, method: str, lay
         theirs = cam(batch, [ClassifierOutputTarget(label)] * len(batch))
     if method.startswith("eigen"):
         # the library leaves the sign of a component to chance
-        seen = look(model, batch, lambda logits: logits[:, label])
+        seen = capture(model, batch, lambda logits: logits[:, label])
         values = seen.features * (seen.gradient if "grad" in method else 1)
         theirs = np.maximum(get_2d_projection_with_sign_correction(values.numpy()), 0)
     compared = 0
-    scores = look(model, batch, None).logits[:, label]
+    scores = capture(model, batch, None).logits[:, label]
     for mine, other, score in zip(ours, theirs, scores, strict=True):
         if method == "ablation-cam" and score < 0:
             continue  # the library divides by the score: below 0, what speaks for the class speaks against it
@@ -273,7 +273,7 @@ def test_why_this_class_and_not_that(small):
     targets, against = torch.tensor([0, 0, 0]), torch.tensor([1, 1, 1])
     there = explain_batch(small, batch, targets, against=against).maps
     back = explain_batch(small, batch, against, against=targets).maps
-    seen = look(small, batch, lambda logits: logits[:, 0] - logits[:, 1])
+    seen = capture(small, batch, lambda logits: logits[:, 0] - logits[:, 1])
     signed = (seen.gradient.mean((2, 3), keepdim=True) * seen.features).sum(1)
     assert torch.allclose(there - back, signed, atol=1e-5)
     assert not torch.allclose(there, back)
@@ -289,7 +289,7 @@ def test_layers_to_choose_from(family):
     assert len(names) >= 2, name
     # an early layer sees more places than the last
     batch = pictures(model, 1)
-    first, last = (look(model, batch, lambda logits: logits[:, 0], path).features for path in (names[0], names[-1]))
+    first, last = (capture(model, batch, lambda logits: logits[:, 0], path).features for path in (names[0], names[-1]))
     assert first[0, 0].numel() >= last[0, 0].numel()
     assert clean(model)
 
@@ -322,7 +322,7 @@ def test_what_has_no_gradient_says_so():
 
 
 def test_concepts_part_a_picture(small):
-    last, early = (look(small, pictures(small, 1), None, layer) for layer in (None, "blocks.2"))
+    last, early = (capture(small, pictures(small, 1), None, layer) for layer in (None, "blocks.2"))
     maps, vectors = factorise(last.features)
     assert maps.shape == (4, *last.features.shape[2:])
     assert maps.min() >= 0
@@ -330,10 +330,10 @@ def test_concepts_part_a_picture(small):
     # the parts add up to what the network saw, but for its smallest values
     offset = last.features[0].flatten(1).amin(1)
     assert vectors.shape == (4, len(offset))
-    shares = judge(small, last.native, vectors, None)
+    shares = classify_parts(small, last.native, vectors, None)
     assert np.allclose(shares.sum(1), 1, atol=1e-4)
     assert shares.shape == (4, len(LABELS))
-    assert judge(small, early.native, factorise(early.features)[1], "blocks.2").shape == (4, 0)
+    assert classify_parts(small, early.native, factorise(early.features)[1], "blocks.2").shape == (4, 0)
     assert clean(small)
 
 
@@ -342,11 +342,12 @@ def test_an_unknown_method_is_named():
         method_of("magic")
 
 
-def test_steps_do_as_many_passes_as_they_say(small, monkeypatch):
-    """Progress is true: every step is one pass of at most STEP pictures."""
-    monkeypatch.setattr(stepwise, "STEP", 5)
+def test_steps_do_as_many_passes_as_they_say(small):
+    """Progress is true: every step is one pass of at most `batch` pictures."""
     seen: list[int] = []
     handle = small.register_forward_hook(lambda _, inputs, __: seen.append(len(inputs[0])))
-    run(small, pictures(small, 1), 0, "occlusion")
+    shares = list(stepwise.occlusion(small, pictures(small, 1), 0, None, batch=5))
     handle.remove()
     assert max(seen) <= 5
+    assert len(shares) == len(seen) - 1  # the first pass is of the whole picture
+    assert shares == sorted(shares) and shares[-1] == 1

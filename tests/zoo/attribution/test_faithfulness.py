@@ -54,7 +54,7 @@ def test_road_is_the_librarys(picture):
     cam = np.exp(-((rows - 24.3) ** 2 + (columns - 23.6) ** 2) / 200).astype(np.float32)  # no two values alike
     ours = road(ask, picture, cam, 0)
     assert ours > 0.2
-    shares = [100 * (1 - share) for share in faithfulness.SHARES]
+    shares = [100 * (1 - share) for share in faithfulness.REMOVED_SHARES]
     theirs = ROADCombined(percentiles=shares)(
         picture[None].float() / 255, cam[None], [ClassifierOutputTarget(0)], Model()
     )

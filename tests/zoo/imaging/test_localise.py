@@ -7,7 +7,16 @@ import pytest
 from PIL import Image, ImageDraw
 
 from tests.making import LABELS, draw_cell
-from zoo.imaging.localise import DEEP, PAD, ROOM, alone_at, crop_cell, cut, find_cell, square_at
+from zoo.imaging.localise import (
+    PADDING,
+    SQUARE_SCALE,
+    STAINED_LIGHT,
+    crop_isolated,
+    crop_square,
+    crop_system_e,
+    find_cell,
+    locate_cell,
+)
 
 
 def smear(where: tuple[int, int], size: tuple[int, int] = (320, 240), radius: int = 16) -> Image.Image:
@@ -87,17 +96,18 @@ def veiled(image: Image.Image, kept: float) -> Image.Image:
 @pytest.mark.parametrize("label", LABELS)
 def test_a_faint_picture_gives_the_square_of_a_clear_one(label, kept):
     clear = draw_cell(label, 2, (160, 160))
-    (before, place, _), (after, other, _) = square_at(clear), square_at(veiled(clear, kept))
-    assert np.abs(np.subtract(place, other)).max() <= 8
+    one, other = crop_square(clear), crop_square(veiled(clear, kept))
+    before, after = one.image, other.image
+    assert np.abs(np.subtract(one.box, other.box)).max() <= 8
     pixels, shown = np.asarray(before, float), np.asarray(after.resize(before.size), float)
     darkest, brightest = np.percentile(shown[..., 1], (1, 90))
-    assert darkest < max(np.percentile(pixels[..., 1], 1), (DEEP + 0.1) * brightest)
+    assert darkest < max(np.percentile(pixels[..., 1], 1), (STAINED_LIGHT + 0.1) * brightest)
     assert np.abs(shown - pixels).mean() < np.abs(np.asarray(veiled(before, kept), float) - pixels).mean()
 
 
 def test_black_corners_do_not_count_as_depth():
     faint = veiled(smear((160, 120)), 0.35).rotate(25, fillcolor=(0, 0, 0), resample=Image.Resampling.BILINEAR)
-    square = square_at(faint).image
+    square = crop_square(faint).image
     middle = np.asarray(square)[square.height // 3 : -square.height // 3, square.width // 3 : -square.width // 3]
     assert np.percentile(middle[..., 1], 5) < 110
 
@@ -105,10 +115,12 @@ def test_black_corners_do_not_count_as_depth():
 @pytest.mark.parametrize("where", [(160, 120), (30, 40)])
 def test_a_cell_alone_is_the_square_without_its_neighbours(where):
     field = smear(where)
-    (square, place, _), (alone, other, _) = square_at(field), alone_at(field)
-    assert place == other and square.size == alone.size
-    before, after = (np.asarray(image).astype(int) for image in (square, alone))
-    y, x = where[1] - place[1], where[0] - place[0]
+    square, alone = crop_square(field), crop_isolated(field)
+    assert square.box == alone.box and square.image.size == alone.image.size
+    assert square.confidence == alone.confidence
+    assert (square.crop, alone.crop) == ("square", "alone")
+    before, after = (np.asarray(crop.image).astype(int) for crop in (square, alone))
+    y, x = where[1] - square.box[1], where[0] - square.box[0]
     rows, columns = np.mgrid[: len(before), : len(before)]
     away = np.hypot(rows - y, columns - x)
     assert np.abs(after - before)[away < 22].max() <= 3  # the cell is all there
@@ -118,12 +130,13 @@ def test_a_cell_alone_is_the_square_without_its_neighbours(where):
 
 def test_nothing_alone_is_the_whole_picture():
     empty = Image.new("RGB", (64, 48), (240, 240, 240))
-    assert np.array_equal(np.asarray(alone_at(empty)[0]), np.asarray(square_at(empty)[0]))
+    assert np.array_equal(np.asarray(crop_isolated(empty).image), np.asarray(crop_square(empty).image))
 
 
 def test_a_pictures_own_depth_is_left_alone():
     clear = draw_cell("neutrophil", 2, (160, 160))
-    square, (left, top, right, bottom), _ = square_at(clear)
+    found = crop_square(clear)
+    square, (left, top, right, bottom) = found.image, found.box
     inner = (max(0, left), max(0, top), min(160, right), min(160, bottom))
     shown = square.crop((inner[0] - left, inner[1] - top, inner[2] - left, inner[3] - top))
     assert np.array_equal(np.asarray(shown), np.asarray(clear.crop(inner)))
@@ -160,7 +173,7 @@ def purple(where: tuple[int, int] | None) -> Image.Image:
 
 def test_system_e_crops_the_purple_range():
     """Radius 30, twice eroded by 1, five times dilated by 2: 38 pixels to every side, all else black."""
-    crop = crop_cell(purple((150, 100)))
+    crop = crop_system_e(purple((150, 100))).image
     assert abs(crop.width - 76) <= 4
     assert abs(crop.height - 76) <= 4
     pixels = np.asarray(crop)
@@ -170,14 +183,14 @@ def test_system_e_crops_the_purple_range():
 
 def test_system_e_gives_the_whole_picture_where_it_finds_nothing():
     empty = purple(None)
-    assert crop_cell(empty) is empty
-    assert crop_cell(empty).size == (320, 240)
+    assert crop_system_e(empty).image is empty
+    assert crop_system_e(empty).box == (0, 0, 320, 240)
 
 
 def test_system_e_pads_so_that_a_cell_at_the_edge_is_found():
-    crop = crop_cell(purple((5, 100)))
+    crop = crop_system_e(purple((5, 100))).image
     assert crop.size != (320, 240)
-    assert crop.width <= 38 + 5 + PAD + 2
+    assert crop.width <= 38 + 5 + PADDING + 2
 
 
 @pytest.mark.parametrize("size", [(96, 96), (320, 240), (640, 480)])
@@ -188,17 +201,21 @@ def test_a_square_around_the_cell_is_of_one_scale(size, away):
     field = Image.new("RGB", size, (232, 222, 214))
     at = [round((1 + a) * (side - 96) / 2) for a, side in zip(away, size, strict=True)]
     field.paste(cell, tuple(at))
-    square, box, _ = square_at(field)
+    located = crop_square(field)
+    square, box = located.image, located.box
     assert square.size[0] == square.size[1] == box[2] - box[0]
     found = find_cell(square)
-    assert found.box[2] - found.box[0] == pytest.approx(square.width / ROOM, rel=0.12)
+    assert found.box[2] - found.box[0] == pytest.approx(square.width / SQUARE_SCALE, rel=0.12)
     assert (found.box[0] + found.box[2]) / 2 == pytest.approx(square.width / 2, abs=0.05 * square.width)
     assert np.abs(np.asarray(square)[0, 0].astype(int) - (232, 222, 214)).max() < 25
-    assert np.array_equal(np.asarray(cut(field, "square")[0]), np.asarray(square))
+    assert np.array_equal(np.asarray(locate_cell(field, "square").image), np.asarray(square))
 
 
 @pytest.mark.parametrize("size", [(2, 2), (3, 200), (64, 64)])
 def test_a_square_of_nothing_is_the_whole_picture(size):
-    square, box, _ = square_at(Image.new("RGB", size, (240, 240, 240)))
+    located = crop_square(Image.new("RGB", size, (240, 240, 240)))
+    square, box = located.image, located.box
+    assert located.confidence == 0
+    assert located.cell is None
     assert square.size[0] == square.size[1]
     assert box[2] - box[0] >= max(size)

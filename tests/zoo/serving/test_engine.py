@@ -13,16 +13,14 @@ import psutil
 import pytest
 import torch
 
-import zoo.serving.engine
-import zoo.serving.runtime
 from tests.making import ARCHITECTURES, LABELS, make_entry
 from tests.zoo.serving.test_heads import ensemble, make_headed
 from tests.zoo.serving.test_runtime import hold
 from zoo.attribution import METHODS, ExplanationError
 from zoo.entry import EntryError, read_entry
 from zoo.entry.write import write_neighbours
-from zoo.serving.engine import Client, StoppedError
-from zoo.serving.loaded import ExplanationRequest
+from zoo.serving.client_queues import QueueLimits
+from zoo.serving.requests import Client, ExplanationRequest, StoppedError
 from zoo.serving.runtime import BusyError, Runtime, methods_for
 from zoo.sources.catalogue import FolderSource, list_entries
 
@@ -195,8 +193,12 @@ def test_all_methods_of_many_callers_at_once_are_those_of_one(small, cells, runt
         assert np.allclose(one, other, atol=1e-3), job[0]
 
 
-def test_slow_work_is_watched_and_ended_by_whoever_watches(small, cells, runtime, monkeypatch):
-    monkeypatch.setattr(zoo.serving.runtime, "WATCH_INTERVAL", 0.002)
+def test_slow_work_is_watched_and_ended_by_whoever_watches(small, cells):
+    with Runtime("cpu", "fp32", batch_size=4, watch_interval=0.002) as runtime:
+        watch_slow_work(small, cells, runtime)
+
+
+def watch_slow_work(small, cells, runtime: Runtime) -> None:
     shares = []
     runtime.explain(small, cells[0], method="score-cam", watch=lambda ticket: shares.append(ticket.progress))
     assert shares == sorted(shares)
@@ -334,23 +336,21 @@ def test_memory_does_not_grow_over_switches(tiny_zoo, cells):
     assert after[2] <= before[2] + 1
 
 
-def test_the_queue_of_all_is_bounded(small, cells, runtime, monkeypatch):
-    monkeypatch.setattr(zoo.serving.engine, "SUBMIT_TIMEOUT", 0.05)
-    monkeypatch.setattr(zoo.serving.engine, "MAX_WAITING", 5)
-    blocker = hold(runtime, small)
-    with pytest.raises(BusyError, match="requests are waiting"):
-        for number, cell in enumerate(cells):
-            runtime.submit(small, cell, client=Client(f"visitor {number}"))
-    blocker.set()
+def test_the_queue_of_all_is_bounded(small, cells):
+    with Runtime("cpu", "fp32", batch_size=4, limits=QueueLimits(total=5, timeout=0.05)) as runtime:
+        blocker = hold(runtime, small)
+        with pytest.raises(BusyError, match="requests are waiting"):
+            for number, cell in enumerate(cells):
+                runtime.submit(small, cell, client=Client(f"visitor {number}"))
+        blocker.set()
 
 
-def test_a_caller_that_waits_is_told_how_many_are_ahead(small, cells, runtime, monkeypatch):
-    monkeypatch.setattr(zoo.serving.engine, "SUBMIT_TIMEOUT", 0.05)
-    monkeypatch.setattr(zoo.serving.engine, "MAX_WAITING_PER_CLIENT", 3)
-    blocker = hold(runtime, small)
-    with pytest.raises(BusyError, match="requests are waiting"):
-        for cell in cells:
-            runtime.submit(small, cell, client=Client("greedy"))
-    # another client's lane is not full
-    assert not runtime.submit(small, cells[0], client=Client("modest")).done()
-    blocker.set()
+def test_a_caller_that_waits_is_told_how_many_are_ahead(small, cells):
+    with Runtime("cpu", "fp32", batch_size=4, limits=QueueLimits(per_client=3, timeout=0.05)) as runtime:
+        blocker = hold(runtime, small)
+        with pytest.raises(BusyError, match="requests are waiting"):
+            for cell in cells:
+                runtime.submit(small, cell, client=Client("greedy"))
+        # another client's queue is not full
+        assert not runtime.submit(small, cells[0], client=Client("modest")).done()
+        blocker.set()

@@ -15,7 +15,6 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-import zoo.serving.loaded
 from tests.making import LABELS, draw_cell, make_config, make_entry
 from training.fit.classical import fit_head
 from training.recipe import Head
@@ -25,6 +24,7 @@ from zoo.entry import EntryError, read_entry
 from zoo.entry.write import write_head
 from zoo.files import write_json
 from zoo.serving.heads import read_head
+from zoo.serving.loaded import LoadedModel
 from zoo.serving.runtime import Runtime
 from zoo.sources.catalogue import FolderSource, get_entry, list_entries
 
@@ -193,13 +193,16 @@ def test_an_ensemble_averages_by_label(together):
         assert np.allclose(whole, expected / expected.max(), atol=1e-5)
 
 
-def test_a_member_without_a_share_is_not_asked(together, monkeypatch):
+def test_a_member_without_a_share_is_not_asked(together):
     ensemble(together / "alone", ["one", "two"], member_weights=[0.0, 1.0])
     entry, cell = found(together, "alone"), draw_cell("monocyte", 4)
     loaded: list[str] = []
-    real = zoo.serving.loaded.load_model
-    monkeypatch.setattr(zoo.serving.loaded, "load_model", lambda one: loaded.append(one.id) or real(one))
-    with Runtime("cpu", "fp32") as runtime:
+
+    def counted(one, device, precision):
+        loaded.append(one.id)
+        return LoadedModel(one, device, precision)
+
+    with Runtime("cpu", "fp32", loader=counted) as runtime:
         runtime.load(entry)
         answer, shown = runtime.classify(entry, cell), runtime.explain(entry, cell, "monocyte")
         assert loaded == ["two"]
@@ -240,7 +243,7 @@ def test_its_members_queues_are_shared(together):
             others = [pool.submit(runtime.classify, entry.members[n % 2], cell) for n, cell in enumerate(cells)]
             together = list(pool.map(lambda cell: runtime.classify(entry, cell).probabilities, cells))
             assert all(other.result() for other in others)
-        assert len(runtime._models) == 2  # the members', and none of its own
+        assert sorted(runtime.loaded_models) == ["one", "two"]  # the members', and none of its own
         assert runtime.waiting() == 0
     for one, many in zip(alone, together, strict=True):
         assert one == pytest.approx(many, abs=1e-5)

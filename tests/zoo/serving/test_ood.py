@@ -15,7 +15,6 @@ from tests.making import LABELS, draw_cell, make_entry
 from training.evaluation.ood import embed
 from zoo.cli import main
 from zoo.entry import OOD_STATISTICS, EntryError, read_entry
-from zoo.serving.engine import Client
 from zoo.serving.ood import (
     NAMES,
     OodDetector,
@@ -26,6 +25,7 @@ from zoo.serving.ood import (
     with_confidence_limits,
     write_ood_detector,
 )
+from zoo.serving.requests import Client
 from zoo.serving.runtime import Runtime
 
 

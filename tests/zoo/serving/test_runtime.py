@@ -7,6 +7,7 @@ import json
 import threading
 import weakref
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,15 +18,17 @@ from pytorch_grad_cam import GradCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
 import zoo
-import zoo.serving.engine
-import zoo.serving.loaded
 from tests.making import ARCHITECTURES, LABELS, draw_cell, make_entry
 from zoo.attribution import PREDICTED, Cams, ExplanationError, explain_batch
 from zoo.attribution.features import find_layer
 from zoo.entry import Entry, EntryError, read_entry, read_predictions
 from zoo.files import write_json
 from zoo.imaging.preprocess import preprocessor
-from zoo.serving.loaded import ExplanationRequest, bf16_is_faster, load_model, resolve_device, unclear_share
+from zoo.serving.client_queues import QueueLimits
+from zoo.serving.devices import bf16_is_faster, resolve_device, unclear_share
+from zoo.serving.loaded import LoadedModel
+from zoo.serving.loading import load_model
+from zoo.serving.requests import ExplanationRequest
 from zoo.serving.runtime import BusyError, Runtime
 
 NAMES = [name.replace("_", "-") for name in ARCHITECTURES]
@@ -88,16 +91,11 @@ def test_eight_threads_get_what_one_gets(entry, cells):
             assert np.allclose(values, true_values, atol=1e-3)
 
 
-def test_requests_of_several_callers_share_batches(small, cells, monkeypatch):
+def test_requests_of_several_clients_share_batches(small, cells):
     sizes = []
-    real = zoo.serving.loaded.split_forward
-
-    def counted(model, batch):
-        sizes.append(len(batch))
-        return real(model, batch)
-
-    monkeypatch.setattr(zoo.serving.loaded, "split_forward", counted)
     with Runtime("cpu", "fp32", batch_size=8) as runtime, ThreadPoolExecutor(8) as pool:
+        network = runtime.model(small).model
+        network.features.register_forward_hook(lambda _, inputs, __: sizes.append(len(inputs[0])))
         futures = list(pool.map(lambda cell: runtime.submit(small, cell), cells * 4))
         assert all(future.result() for future in futures)
     assert sum(sizes) == 4 * len(cells)
@@ -214,17 +212,19 @@ def test_a_caller_that_gave_up_harms_no_other(small, cells):
         assert futures[3].result(30)
 
 
+always_bf16 = partial(LoadedModel, is_faster=lambda *_: True)
+
+
 def test_the_map_is_that_of_the_label_shown(tiny_zoo, cells, monkeypatch):
     """Where full precision changes the answer that bf16 gave, the map follows."""
-    monkeypatch.setattr(zoo.serving.loaded, "bf16_is_faster", lambda *_: True)
     entry = read_entry(tiny_zoo / "tiny-test-resnet")
-    with Runtime("cpu", "auto") as fast, Runtime("cpu", "fp32") as exact:
+    with Runtime("cpu", "auto", loader=always_bf16) as fast, Runtime("cpu", "fp32") as exact:
         model = fast.model(entry)
         real = model.explain
 
-        def wrong_first(batch, wishes):
-            found = real(batch, wishes)
-            return Cams(-found.logits, found.maps * 0 + 1) if wishes[0].target == PREDICTED else found
+        def wrong_first(batch, explanations):
+            found = real(batch, explanations)
+            return Cams(-found.logits, found.maps * 0 + 1) if explanations[0].target == PREDICTED else found
 
         monkeypatch.setattr(model, "explain", wrong_first)
         for cell in cells[:6]:
@@ -233,10 +233,8 @@ def test_the_map_is_that_of_the_label_shown(tiny_zoo, cells, monkeypatch):
             assert np.allclose(one.values, other.values, atol=0.1)
 
 
-def test_a_full_queue_says_so(small, cells, monkeypatch):
-    monkeypatch.setattr(zoo.serving.engine, "SUBMIT_TIMEOUT", 0.1)
-    monkeypatch.setattr(zoo.serving.engine, "MAX_WAITING_PER_CLIENT", 2)
-    with Runtime("cpu", "fp32", batch_size=1) as runtime:
+def test_a_full_queue_says_so(small, cells):
+    with Runtime("cpu", "fp32", batch_size=1, limits=QueueLimits(per_client=2, timeout=0.1)) as runtime:
         blocker = hold(runtime, small)
         futures = []
         with pytest.raises(BusyError, match="2 requests are waiting"):
@@ -262,27 +260,31 @@ def test_models_are_released_when_others_need_the_room(tiny_zoo, cells):
         assert runtime.classify(entries[0], cells[0]).label in LABELS
 
 
-def test_sessions_that_ask_at_once_load_once(small, monkeypatch):
+def test_sessions_that_ask_at_once_load_once(small):
     loaded = []
-    real = zoo.serving.loaded.load_model
-    monkeypatch.setattr(zoo.serving.loaded, "load_model", lambda entry: loaded.append(entry.id) or real(entry))
-    with Runtime("cpu", "fp32") as runtime, ThreadPoolExecutor(8) as pool:
+
+    def counted(entry, device, precision):
+        loaded.append(entry.id)
+        return LoadedModel(entry, device, precision)
+
+    with Runtime("cpu", "fp32", loader=counted) as runtime, ThreadPoolExecutor(8) as pool:
         models = list(pool.map(lambda _: runtime.model(small), range(8)))
     assert loaded == ["tiny-cnn60"]
     assert len({id(model) for model in models}) == 1
 
 
-def test_a_failed_loading_is_tried_again(small, monkeypatch):
-    real = zoo.serving.loaded.load_model
+def test_a_failed_loading_is_tried_again(small):
+    tried = []
 
-    def fail(entry):
-        raise EntryError("not now.")
+    def fails_once(entry, device, precision):
+        tried.append(entry.id)
+        if len(tried) == 1:
+            raise EntryError("not now.")
+        return LoadedModel(entry, device, precision)
 
-    with Runtime("cpu", "fp32") as runtime:
-        monkeypatch.setattr(zoo.serving.loaded, "load_model", fail)
+    with Runtime("cpu", "fp32", loader=fails_once) as runtime:
         with pytest.raises(EntryError, match="not now"):
             runtime.model(small)
-        monkeypatch.setattr(zoo.serving.loaded, "load_model", real)
         assert runtime.model(small).labels == LABELS
 
 
@@ -320,11 +322,10 @@ def test_devices():
             resolve_device(name)
 
 
-def test_half_precision_is_settled_in_full(tiny_zoo, cells, monkeypatch):
+def test_half_precision_is_settled_in_full(tiny_zoo, cells):
     """With bf16 on, answers stay within 1e-2 of fp32, since unclear ones are computed again."""
-    monkeypatch.setattr(zoo.serving.loaded, "bf16_is_faster", lambda *_: True)
     entry = read_entry(tiny_zoo / "tiny-test-resnet")
-    with Runtime("cpu", "auto") as fast, Runtime("cpu", "fp32") as exact:
+    with Runtime("cpu", "auto", loader=always_bf16) as fast, Runtime("cpu", "fp32") as exact:
         assert fast.model(entry).bf16
         for cell in cells:
             one, other = fast.classify(entry, cell), exact.classify(entry, cell)

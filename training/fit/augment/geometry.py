@@ -16,7 +16,7 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from training.fit.augment.registry import Phase, augmentation
-from zoo.imaging.localise import ROOM, empty_slide
+from zoo.imaging.localise import SQUARE_SCALE, empty_slide
 
 if TYPE_CHECKING:
     from training.recipe import Augment
@@ -56,11 +56,11 @@ def vertical_flip(pixels: np.ndarray, _: bool) -> np.ndarray:
     le=1,
 )
 def frame(pixels: np.ndarray, probability: float) -> np.ndarray:
-    """Cover parts of a square around a cell that a tight crop would not show: see `zoo.imaging.localise.square_at`."""
+    """Cover parts of a square around a cell that a tight crop would not show: see `crop_square`."""
     if torch.rand(()) >= probability:
         return pixels
     height, width = pixels.shape[:2]
-    low, high = TIGHT_FRAME[0] / ROOM / 2, TIGHT_FRAME[1] / ROOM / 2
+    low, high = TIGHT_FRAME[0] / SQUARE_SCALE / 2, TIGHT_FRAME[1] / SQUARE_SCALE / 2
     left, top, right, bottom = (low + (high - low) * torch.rand(4)).tolist()
     rows = slice(max(0, round(height * (0.5 - top))), round(height * (0.5 + bottom)))
     columns = slice(max(0, round(width * (0.5 - left))), round(width * (0.5 + right)))
