@@ -31,9 +31,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from tests.making import LABELS, draw_cell
 from training.fit.batches import Arrays
-from training.fit.depthwise import hasten
+from training.fit.depthwise import use_fast_gradients
 from training.fit.devices import keep_memory, make_accelerator
-from training.fit.loop import build_model, fit
+from training.fit.loop import train
+from training.fit.network import build_model
 from training.prepare.splits import Split
 from training.recipe import Recipe, load_recipe
 
@@ -117,10 +118,10 @@ def alone(*options: object) -> list[float]:
 
 
 def bare_step(recipe: Recipe, device: torch.device, steps: int = 8, quick: bool = True) -> float:
-    """Images a second of forward, backward, optimiser and average on one batch in memory; `quick`: `hasten`ed."""
+    """Images a second of a step and the average on one batch in memory; `quick`: with fast depthwise gradients."""
     model = build_model(recipe.network, 4).to(device, memory_format=torch.channels_last).train()
     if quick and device.type == "cpu":
-        hasten(model)
+        use_fast_gradients(model)
     average = ModelEmaV3(model, decay=0.99)
     optimizer = create_optimizer_v2(model, opt="adamw", lr=1e-3, weight_decay=0.05)
     size = recipe.schedule.batch_size
@@ -161,7 +162,7 @@ def ours(recipe: Recipe, arrays: Arrays, split: Split, device: torch.device) -> 
     ends = [time.perf_counter()]
     with tempfile.TemporaryDirectory() as work:
         accelerator = make_accelerator(device)
-        fitted = fit(
+        fitted = train(
             recipe, arrays, little, Path(work), accelerator, after_epoch=lambda _: ends.append(time.perf_counter())
         )
     return [fitted.images / EPOCHS / (end - start) for start, end in pairwise(ends)]
@@ -229,7 +230,7 @@ def frozen(place: Path, arrays: Arrays, split: Split, device: torch.device, epoc
         work = place / name
         work.mkdir()
         start = time.perf_counter()
-        fitted = fit(one, arrays, split, work, make_accelerator(device))
+        fitted = train(one, arrays, split, work, make_accelerator(device))
         times[name] = time.perf_counter() - start
         scores[name] = fitted.history[fitted.best_epoch - 1]["val_accuracy"]
     print(f"The same backbone frozen, a head for {epochs} epochs; seconds, validation accuracy")

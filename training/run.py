@@ -12,9 +12,9 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from training.fit.averaging import fit_all
+from training.fit.averaging import train_runs
 from training.fit.classical import fit_head, hidden_vectors
-from training.fit.loop import Fitted
+from training.fit.state import Fitted
 from training.prepare.dataset import TrainingDataError
 from training.prepare.splits import Split
 from training.prepare.training_data import DataOptions, TrainingData, load_training_data
@@ -115,7 +115,7 @@ def _fit_network(job: TrainingJob, data: TrainingData, accelerator: Accelerator)
     """Fit the recipe's network; also returns what the entry's config records of the training."""
     job.work.mkdir(parents=True, exist_ok=True)
     start = starting_network(job.recipe, data.split, job.out)
-    fitted = fit_all(job.recipe, data.arrays, data.split, job.work, accelerator, job.resume, job.finish, start)
+    fitted = train_runs(job.recipe, data.arrays, data.split, job.work, accelerator, job.resume, job.finish, start)
     return Network(job.recipe, fitted), _training_facts(fitted, accelerator.device)
 
 

@@ -24,8 +24,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
 from training.fit.batches import Arrays
-from training.fit.loop import DivergedError, fit
+from training.fit.loop import Hooks, train
 from training.fit.schedules import lower_is_better
+from training.fit.stopping import DivergedError
 from training.prepare.splits import Split
 from training.recipe import Metric, Recipe, RecipeError, as_set, load_recipe
 from training.run import starting_network
@@ -208,7 +209,7 @@ def run(
         place = Path(mkdtemp(prefix=f"trial-{trial.number}-", dir=work))
         try:
             start = starting_network(recipe, split, place)
-            fitted = fit(recipe, arrays, split, place, accelerator, start=start, after_epoch=after_epoch)
+            fitted = train(recipe, arrays, split, place, accelerator, start=start, hooks=Hooks(after_epoch))
         except DivergedError as error:
             trial.set_user_attr("reason", str(error))
             raise optuna.TrialPruned from error

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from training.fit.checkpoint import CheckpointError
-from training.fit.imagenet import WeightsError
-from training.fit.loop import FitError, TrainingStopped
+from training.fit.network import WeightsError
+from training.fit.stopping import FitError, TrainingStopped
 from training.prepare.fetch import FetchError
 from training.recipe import RecipeError
 from training.sweep import SweepError

@@ -21,7 +21,7 @@ import shutil
 from pathlib import Path
 
 from training.cli.common import RECIPE_HELP, RUNS, add_device, add_json, add_recipe_changes
-from training.fit.averaging import begun
+from training.fit.averaging import has_unfinished_run
 from training.fit.devices import LOGS, make_accelerator
 from training.prepare.training_data import with_labels
 from training.recipe import PUBLISHED, SCRATCH, Recipe, load_recipe, recipe_ids
@@ -73,7 +73,7 @@ def run(options: argparse.Namespace) -> int:
     recipe = load_recipe(options.recipe, options.set, options.published, options.scratch)
     recipe, out = with_labels(recipe, options.data), options.out.resolve()
     work = options.work or RUNS / out.name
-    unfinished = begun(work)
+    unfinished = has_unfinished_run(work)
     problem = _name_problem(recipe, out) or _run_problem(options, out, work, unfinished)
     if problem:
         return fail(problem, USAGE)

@@ -14,7 +14,7 @@ import pandas as pd
 from accelerate import Accelerator
 
 from training.audit.report import look_for_copies
-from training.fit.averaging import begun
+from training.fit.averaging import has_unfinished_run
 from training.prepare.dataset import TrainingDataError
 from training.prepare.splits import Table, kfold_split, make_manifest, parts_of, table_of, write_manifest
 from training.publish.card import renew_card
@@ -56,7 +56,7 @@ def crossval(plan: Plan, accelerator: Accelerator, say: Say) -> pd.DataFrame:
                 continue
             say(f"== fold {number + 1} of {plan.folds}: {recipe.id}")
             work = folder / f"{recipe.id}.work"
-            resume = begun(work)
+            resume = has_unfinished_run(work)
             train(
                 TrainingJob(recipe, plan.data, folder / recipe.id, work, manifest, plan.originals, resume), accelerator
             )

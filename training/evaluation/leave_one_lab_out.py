@@ -16,7 +16,7 @@ import pandas as pd
 from accelerate import Accelerator
 
 from training.evaluation.crossval import tested
-from training.fit.averaging import begun
+from training.fit.averaging import has_unfinished_run
 from training.prepare.dataset import TrainingDataError
 from training.prepare.laboratories import laboratories
 from training.publish.card import renew_card
@@ -64,7 +64,7 @@ def leave_out(recipe: Recipe, data: Path, place: Path, accelerator: Accelerator,
             say(f"== {recipe.id} without {name}")
             own = recipe.model_copy(update={"data": recipe.data.model_copy(update={"left_out": name})})
             work = place / f"without-{name}.work"
-            train(TrainingJob(own, data, out, work, resume=begun(work)), accelerator)
+            train(TrainingJob(own, data, out, work, resume=has_unfinished_run(work)), accelerator)
         entry = read_entry(out)
         if not entry.ok:
             raise TrainingDataError(f"{out} cannot be read: {entry.reason} Delete it to train it again.")

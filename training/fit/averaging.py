@@ -1,7 +1,7 @@
-"""How are several trainings made one network? By the mean of their weights (Wortsman et al., Model soups, 2022).
+"""Weight averaging: several trainings of one recipe become one network (Wortsman et al. 2022, Model soups).
 
-Trainings of one recipe from one pretrained start differ by what order and changes of pictures did to them, in a
-laboratory they never saw by several points; their mean is as good there as the better ones, and costs no time to run.
+Trainings from one pretrained start differ by the order and augmentation of pictures, in an unseen laboratory by several
+points of accuracy. The mean of their weights is as good there as the better ones, and costs no time at inference.
 """
 
 from __future__ import annotations
@@ -16,14 +16,17 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, update_bn
 from tqdm import tqdm
 
-from training.fit.batches import PASS_BATCH, Arrays, PictureFeed
-from training.fit.loop import CHECKPOINT, FitError, Fitted, fit
+from training.fit.batches import PASS_BATCH, Arrays, PictureBatches
+from training.fit.devices import autocast
+from training.fit.loop import train
+from training.fit.state import CHECKPOINT, Fitted
+from training.fit.stopping import FitError
 from training.prepare.splits import Split
 from training.recipe import Recipe
 from zoo.sources.runs import STATE
 
 
-def fit_all(
+def train_runs(
     recipe: Recipe,
     data: Arrays,
     split: Split,
@@ -33,61 +36,73 @@ def fit_all(
     finish: bool = False,
     start: nn.Module | None = None,
 ) -> Fitted:
-    """`engine.fit` as often as `schedule.runs` says, each in a folder of its own in `work`; the mean of their weights.
+    """Train a recipe as often as `schedule.runs` says, and average the weights.
 
-    Resumed, a run that is done is not trained again; `finish` takes those of which an epoch is done. Raises what `fit`
-    does.
+    Args:
+        recipe: What is trained, and how.
+        data: Pictures and labels.
+        split: Rows for training and validation.
+        work: Folder of the running state; each of several runs has a folder of its own in it.
+        accelerator: The process's device, and the other processes.
+        resume: Continue; complete runs are not trained again.
+        finish: Take the runs of which an epoch is complete.
+        start: Network to start with, where the recipe names another entry.
+
+    Raises:
+        TrainingStopped, FitError, CheckpointError: See `training.fit.loop.train`.
     """
     if recipe.schedule.runs == 1:
-        return fit(recipe, data, split, work, accelerator, resume, finish, start)
-    found = []
+        return train(recipe, data, split, work, accelerator, resume, finish, start)
+    runs = []
     for number in range(recipe.schedule.runs):
         place = work / f"run-{number + 1}"
-        there = (place / CHECKPOINT).exists()
-        accelerator.wait_for_everyone()  # all have looked before one of them begins it
-        if finish and not there:
+        begun = (place / CHECKPOINT).exists()
+        accelerator.wait_for_everyone()  # all processes have looked before one of them begins the run
+        if finish and not begun:
             continue
         place.mkdir(parents=True, exist_ok=True)
         try:
-            found.append(fit(recipe.of_run(number), data, split, place, accelerator, resume and there, finish, start))
+            runs.append(train(recipe.of_run(number), data, split, place, accelerator, resume and begun, finish, start))
         except FitError:
-            if not (finish and found):
+            if not (finish and runs):
                 raise
         if accelerator.is_main_process:
             (place / STATE).unlink(missing_ok=True)  # it is no longer in training
-    return mean_of(recipe, data, split, found, accelerator.device)
+    return average(recipe, data, split, runs, accelerator.device)
 
 
-def begun(work: Path) -> bool:
-    """Whether a training in the folder `work` can be gone on with."""
+def has_unfinished_run(work: Path) -> bool:
+    """Whether the folder `work` holds a training that can be continued."""
     return any(place.exists() for place in (work / CHECKPOINT, *work.glob(f"run-*/{CHECKPOINT}")))
 
 
-def mean_of(recipe: Recipe, data: Arrays, split: Split, found: Sequence[Fitted], device: torch.device) -> Fitted:
-    """The mean of fitted networks' weights, with what batch norm knows of training pictures looked at again.
+def average(recipe: Recipe, data: Arrays, split: Split, runs: Sequence[Fitted], device: torch.device) -> Fitted:
+    """Average the weights of trained networks, and measure batch-norm statistics anew on training pictures.
 
-    Means of activations are smaller than those that any of the networks expects. Curves follow each other, with the
-    run each is of; there is no best epoch (0).
+    Activations of averaged weights are smaller than each of the networks' statistics expect.
+
+    Returns:
+        The averaged network. Its history holds all epochs, with the number of their run; it has no best epoch (0).
     """
-    averaged = AveragedModel(found[0].model, use_buffers=True)
-    for fitted in found:
+    averaged = AveragedModel(runs[0].model, use_buffers=True)
+    for fitted in runs:
         averaged.update_parameters(fitted.model)
     network = averaged.module.to(device)
-    feed = PictureFeed(recipe, data, recipe.network.input_size, split.rows["train"])
+    pictures = PictureBatches(recipe, data, recipe.network.input_size, split.rows["train"])
     rows = np.random.default_rng(recipe.training_seed).permutation(split.rows["train"])
-    # whole batches, or all there is
+    # whole batches, or the only one
     parts = [rows[i : i + PASS_BATCH] for i in range(0, max(1, len(rows) - PASS_BATCH + 1), PASS_BATCH)]
-    batches = (batch[0] for batch in feed.train(0, parts))
+    batches = (batch[0] for batch in pictures.training(0, parts))
     with (
         torch.random.fork_rng(devices=[]),
-        torch.autocast(device.type, torch.bfloat16, enabled=recipe.schedule.precision == "bf16"),
-        tqdm(batches, "statistics", total=len(parts), unit="batch") as shown,
+        autocast(device, recipe.schedule.precision),
+        tqdm(batches, "statistics", total=len(parts), unit="batch") as progress,
     ):
         torch.manual_seed(recipe.training_seed)
-        update_bn(shown, network, device)
+        update_bn(progress, network, device)
     model = network.to("cpu").eval().requires_grad_(True)
     history: list[dict[str, float]] = []
-    for number, fitted in enumerate(found, 1):
+    for number, fitted in enumerate(runs, 1):
         history += [{**entry, "epoch": len(history) + i, "run": number} for i, entry in enumerate(fitted.history, 1)]
-    seconds, images = sum(fitted.seconds for fitted in found), sum(fitted.images for fitted in found)
-    return Fitted(model, history, 0, seconds, images, found[0].processes)
+    seconds, images = sum(fitted.seconds for fitted in runs), sum(fitted.images for fitted in runs)
+    return Fitted(model, history, 0, seconds, images, runs[0].processes)

@@ -1,6 +1,6 @@
-"""Where do a step's inputs come from? From augmented pictures, or from features of a frozen backbone kept on disk.
+"""Batches of training: augmented pictures, or features of a frozen backbone kept on disk.
 
-Both give the same batches for the same seed and epoch, wherever they are taken up.
+Both give the same batches for the same seed and epoch, from whichever step they are asked for.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -17,27 +17,37 @@ import cv2
 import numpy as np
 import torch
 from PIL import Image
-from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from training.fit.augment import training_transform
+from training.fit.devices import autocast
 from training.recipe import Recipe, pretrained_cfg
+from zoo.architectures.transfer import Transfer
 from zoo.cache import cache_folder
 from zoo.files import atomic_folder, write_json
 from zoo.imaging.preprocess import preprocessor
 
 VALIDATION_BATCH = 128
-PASS_BATCH = 64
-ROOMY = 1000.0  # features below it in the first batch stay far below float16's limit in all
+PASS_BATCH = 64  # pictures of a pass without gradients in training mode
+MAX_FLOAT16_FEATURE = 1000.0  # features below it in the first batch stay far below float16's limit in all
+MAX_WORKERS = 8  # more bring nothing
+WORKER_NICENESS = 5
+PICTURE_SEED_STEP, EPOCH_SEED_STEP = 1_000_003, 7_919  # primes, so that seeds of pictures and epochs do not meet
+
+Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # inputs, labels, weights
 
 
 @dataclass(frozen=True)
 class Arrays:
-    """Packed pictures, uint8 (n, height, width, 3), label numbers, int64 (n,), and weights of the loss (n,) if any.
+    """Pictures and labels of a data set, in memory or mapped from disk.
 
-    `attributes` are numbers of what else is known (n, attributes), int64, -1 where it is not. `around` are the same
-    pictures with what surrounds the cell, uint8 (n, height, width, 3), where `pictures` show it alone.
+    Attributes:
+        pictures: uint8 (n, height, width, 3).
+        labels: Label numbers, int64 (n,).
+        weights: Weights of the loss (n,); none: 1.
+        attributes: Numbers of other properties, int64 (n, attributes), -1 where unknown.
+        around: The same pictures with the cell's surroundings, where `pictures` show the cell alone.
     """
 
     pictures: np.ndarray
@@ -51,79 +61,97 @@ class Arrays:
         return np.ones(len(rows), np.float32) if self.weights is None else self.weights[rows].astype(np.float32)
 
 
-Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # inputs, labels, weights
+class BatchSource(Protocol):
+    """Batches for training, and inputs for validation."""
+
+    def training(self, epoch: int, batches: list[np.ndarray]) -> Iterator[Batch]:
+        """Yield a batch for each array of row numbers, as it is in `epoch` (from 0)."""
+
+    def plain(self, rows: np.ndarray) -> Iterator[torch.Tensor]:
+        """Yield inputs of `rows` without random changes, in portions."""
 
 
-class Feed(Protocol):
-    """Batches of training, and of pictures that are only looked at."""
-
-    def train(self, epoch: int, batches: list[np.ndarray]) -> Iterator[Batch]:
-        """A batch for each array of row numbers, as it is in `epoch` (from 0)."""
-
-    def look(self, rows: np.ndarray) -> Iterator[torch.Tensor]:
-        """Inputs of `rows` without random changes, in portions."""
-
-
-class PictureFeed:
+class PictureBatches:
     """Augmented pictures of one size, made by worker processes while the network computes."""
 
     def __init__(self, recipe: Recipe, data: Arrays, input_size: tuple[int, int], rows: np.ndarray) -> None:
-        self.made = Made(recipe, data, input_size, rows)
+        self.loader = AugmentedLoader(recipe, data, input_size, rows)
         self.data = data
-        # judged at the size that is trained at: at another a network that learns looks as if it forgot
+        # validated at the size of training: at another one, a network that learns seems to get worse
         self.prepare = preprocessor({**pretrained_cfg(recipe.network), "input_size": [3, *input_size]})
 
-    def train(self, epoch: int, batches: list[np.ndarray]) -> Iterator[Batch]:
-        """Augmented float32 pictures (B, 3, H, W), labels and weights."""
-        yield from self.made.batches(epoch, batches)
+    def training(self, epoch: int, batches: list[np.ndarray]) -> Iterator[Batch]:
+        """Yield augmented float32 pictures (B, 3, H, W), labels and weights."""
+        yield from self.loader.batches(epoch, batches)
 
-    def look(self, rows: np.ndarray) -> Iterator[torch.Tensor]:
-        """Pictures (B, 3, H, W) as an entry of this size sees them."""
+    def plain(self, rows: np.ndarray) -> Iterator[torch.Tensor]:
+        """Yield pictures (B, 3, H, W) as an entry of this size prepares them."""
         for start in range(0, len(rows), VALIDATION_BATCH):
             part = rows[start : start + VALIDATION_BATCH]
             yield torch.stack([self.prepare(Image.fromarray(self.data.pictures[row])) for row in part])
 
 
-class FeatureFeed:
-    """Kept features: `seen` (views, n, …) of the training rows, `plain` of other rows."""
+class FeatureBatches:
+    """Kept features of a frozen backbone."""
 
-    def __init__(self, data: Arrays, rows: np.ndarray, seen: np.ndarray, plain: np.ndarray, others: np.ndarray) -> None:
-        self.data, self.seen, self.plain = data, seen, plain
+    def __init__(
+        self, data: Arrays, rows: np.ndarray, views: np.ndarray, plain_rows: np.ndarray, plain_features: np.ndarray
+    ) -> None:
+        """Index the features.
+
+        Args:
+            data: Labels and weights.
+            rows: Row numbers of the training pictures.
+            views: Features of their augmented views (views, rows, …).
+            plain_rows: Row numbers of the validation pictures.
+            plain_features: Their features without augmentation (plain_rows, …).
+        """
+        self.data, self.views, self.plain_features = data, views, plain_features
         self.place = {int(row): number for number, row in enumerate(rows)}
-        self.other = {int(row): number for number, row in enumerate(others)}
+        self.plain_place = {int(row): number for number, row in enumerate(plain_rows)}
 
-    def train(self, epoch: int, batches: list[np.ndarray]) -> Iterator[Batch]:
-        """Features (B, …) of the views that are due in `epoch`, labels and weights."""
+    def training(self, epoch: int, batches: list[np.ndarray]) -> Iterator[Batch]:
+        """Yield features (B, …) of the views whose turn it is in `epoch`, labels and weights."""
         for rows in batches:
             places = [self.place[int(row)] for row in rows]
-            views = (epoch + np.asarray(rows)) % len(self.seen)
-            inputs = torch.from_numpy(self.seen[views, places].astype(np.float32))
+            views = (epoch + np.asarray(rows)) % len(self.views)
+            inputs = torch.from_numpy(self.views[views, places].astype(np.float32))
             yield inputs, torch.from_numpy(self.data.labels[rows]), torch.from_numpy(self.data.weight(rows))
 
-    def look(self, rows: np.ndarray) -> Iterator[torch.Tensor]:
-        """Features (B, …) of pictures as they are."""
+    def plain(self, rows: np.ndarray) -> Iterator[torch.Tensor]:
+        """Yield features (B, …) of pictures without augmentation."""
         for start in range(0, len(rows), VALIDATION_BATCH):
-            part = [self.other[int(row)] for row in rows[start : start + VALIDATION_BATCH]]
-            yield torch.from_numpy(self.plain[part].astype(np.float32))
+            part = [self.plain_place[int(row)] for row in rows[start : start + VALIDATION_BATCH]]
+            yield torch.from_numpy(self.plain_features[part].astype(np.float32))
 
 
-def keep_features(
+def cached_features(
     recipe: Recipe,
     data: Arrays,
     split_hash: str,
-    rows: dict[str, np.ndarray],
-    model: nn.Module,
+    rows: Mapping[str, np.ndarray],
+    model: Transfer,
     device: torch.device,
     input_size: tuple[int, int],
-    main: bool = True,
-) -> FeatureFeed:
-    """The features of a frozen backbone: of each training row `views` augmented views, of validation rows one plain.
+    is_main: bool = True,
+) -> FeatureBatches:
+    """Compute a frozen backbone's features once: `schedule.views` views of training rows, one of validation rows.
 
-    `model` has `forward_fixed` (zoo.architectures.transfer). They are kept in the cache by everything that decides
-    them, so that another head, or a sweep, starts at once.
+    They are cached under everything that decides them, so that another head, or a sweep, starts at once.
+
+    Args:
+        recipe: What is trained.
+        data: Pictures and labels.
+        split_hash: Identity of the data and their split.
+        rows: Row numbers of "train" and "val".
+        model: Network with a head after its backbone.
+        device: Device of the network.
+        input_size: Height and width, in pixels.
+        is_main: Whether this process computes them if they are not there.
     """
     model.eval()
     views = recipe.schedule.views if recipe.augment.changes_pictures else 1
+    train, val = np.unique(rows["train"]), np.asarray(rows["val"])
     digest = hashlib.sha256()
     for part in (
         split_hash,
@@ -132,81 +160,82 @@ def keep_features(
         recipe.augment.model_dump_json(),
         f"{recipe.data.packed} {recipe.data.crop} {recipe.training_seed} {views}",
         f"{input_size} {recipe.schedule.precision}",
-        f"{np.unique(rows['train']).tolist()} {np.asarray(rows['val']).tolist()}",
+        f"{train.tolist()} {val.tolist()}",
     ):
         digest.update(part.encode())
     for value in model.backbone.state_dict().values():
         digest.update(value.cpu().contiguous().numpy().tobytes())
     folder = cache_folder() / "features" / digest.hexdigest()[:24]
-    train, val = np.unique(rows["train"]), np.asarray(rows["val"])
-    if main and not folder.is_dir():
-        pictures = PictureFeed(recipe, data, input_size, train)
+    if is_main and not folder.is_dir():
+        pictures = PictureBatches(recipe, data, input_size, train)
         with atomic_folder(folder, Path.is_dir) as place, torch.inference_mode():
-            run = _Pass(model, device, recipe.schedule.precision == "bf16")
+            writer = _FeatureWriter(model, device, recipe.schedule.precision)
             order = [train[start : start + PASS_BATCH] for start in range(0, len(train), PASS_BATCH)]
             with tqdm(total=views * len(train) + len(val), desc="features", unit="image") as progress:
                 for view in range(views):
-                    batches = (batch[0] for batch in pictures.made.batches(view, order))
-                    run.write(place / f"view{view}.npy", len(train), batches, progress)
-                run.write(place / "plain.npy", len(val), pictures.look(val), progress)
+                    batches = (batch[0] for batch in pictures.training(view, order))
+                    writer.write(place / f"view{view}.npy", len(train), batches, progress)
+                writer.write(place / "plain.npy", len(val), pictures.plain(val), progress)
             write_json(place / "made.json", {"views": views, "recipe": recipe.id})
-    seen = [np.load(folder / f"view{view}.npy", mmap_mode="r", allow_pickle=False) for view in range(views)]
-    # in memory if small: reading rows here and there from a disk is slow
-    stacked = np.stack(seen)
-    return FeatureFeed(data, train, stacked, np.load(folder / "plain.npy", allow_pickle=False), val)
+    # copied to memory: reading single rows from a disk is slow
+    stacked = np.stack(
+        [np.load(folder / f"view{view}.npy", mmap_mode="r", allow_pickle=False) for view in range(views)]
+    )
+    return FeatureBatches(data, train, stacked, val, np.load(folder / "plain.npy", allow_pickle=False))
 
 
-class _Pass:
-    """One pass of pictures through what is frozen."""
+class _FeatureWriter:
+    """Passes pictures through a frozen backbone and writes what comes out."""
 
-    def __init__(self, model: nn.Module, device: torch.device, bf16: bool) -> None:
-        self.model, self.device, self.bf16 = model, device, bf16
+    def __init__(self, model: Transfer, device: torch.device, precision: str) -> None:
+        self.model, self.device, self.precision = model, device, precision
 
     def write(self, path: Path, count: int, batches: Iterator[torch.Tensor], progress: tqdm) -> None:
-        """Features of `count` pictures as an array on disk, float16 unless they are too large for it."""
+        """Write features of `count` pictures as one array, in float16 unless they are too large for it."""
         store, start = None, 0
         for batch in batches:
             inputs = batch.to(self.device, memory_format=torch.channels_last)
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-                found = self.model.forward_fixed(inputs).float().cpu().numpy()
+            with autocast(self.device, self.precision):
+                features = self.model.forward_fixed(inputs).float().cpu().numpy()
             if store is None:
-                kind = np.float16 if np.abs(found).max() < ROOMY else np.float32
-                store = np.lib.format.open_memmap(path, "w+", kind, (count, *found.shape[1:]))
-            store[start : start + len(found)] = found
-            start += len(found)
-            progress.update(len(found))
+                kind = np.float16 if np.abs(features).max() < MAX_FLOAT16_FEATURE else np.float32
+                store = np.lib.format.open_memmap(path, "w+", kind, (count, *features.shape[1:]))
+            store[start : start + len(features)] = features
+            start += len(features)
+            progress.update(len(features))
         if store is not None:
             store.flush()
 
 
-class _Augmented(Dataset):
-    """Augmented training pictures; an item is named (row, seed) and depends on nothing else but the training `rows`."""
+class _AugmentedPictures(Dataset):
+    """Augmented training pictures; an item (row, seed) depends on nothing else but the training `rows`."""
 
     def __init__(self, recipe: Recipe, data: Arrays, input_size: tuple[int, int], rows: np.ndarray) -> None:
         config = pretrained_cfg(recipe.network)
-        self.data, self.seed, self.rows = data, recipe.training_seed, rows
+        self.data, self.rows = data, rows
         self.surroundings = recipe.augment.surroundings
-        self.transform = training_transform(recipe.augment, input_size, config["crop_pct"], self._any)
+        self.transform = training_transform(recipe.augment, input_size, config["crop_pct"], self._random_picture)
 
-    def _any(self) -> np.ndarray:
+    def _random_picture(self) -> np.ndarray:
         return np.array(self.data.pictures[self.rows[int(torch.randint(len(self.rows), ()))]])
 
     def __getitem__(self, item: tuple[int, int]) -> tuple[torch.Tensor, int, np.float32]:
         row, seed = item
         with torch.random.fork_rng(devices=[]):
-            # torch.manual_seed also tells devices, and keeps a traceback of each call for them: a fifth of the time
-            torch.default_generator.manual_seed(seed * 1_000_003 + row)
+            # torch.manual_seed also seeds devices, and keeps a traceback of each call for them: a fifth of the time
+            torch.default_generator.manual_seed(seed * PICTURE_SEED_STEP + row)
             weight = self.data.weight(np.array([row]))[0]
-            whole = self.data.around is not None and float(torch.rand(())) < self.surroundings
-            picture = np.array((self.data.around if whole else self.data.pictures)[row])
-            return self.transform(picture), int(self.data.labels[row]), weight
+            pictures = self.data.pictures
+            if self.data.around is not None and float(torch.rand(())) < self.surroundings:
+                pictures = self.data.around
+            return self.transform(np.array(pictures[row])), int(self.data.labels[row]), weight
 
 
-class Made:
+class AugmentedLoader:
     """Augmented batches, made by worker processes that stay from epoch to epoch.
 
-    Workers are forked, and after a fork all memory that the network writes to is copied, page by page: with workers of
-    each epoch's own that was a fifth of a short epoch.
+    Workers are forked, and after a fork all memory that the network writes to is copied, page by page: with new workers
+    for each epoch that was a fifth of a short epoch.
     """
 
     def __init__(self, recipe: Recipe, data: Arrays, input_size: tuple[int, int], rows: np.ndarray) -> None:
@@ -214,24 +243,24 @@ class Made:
         mean, std = (torch.tensor(config[name]).view(3, 1, 1) for name in ("mean", "std"))
         self.factor, self.shift = 1 / (255 * std), mean / std
         self.seed = recipe.training_seed
-        self.due: list[list[tuple[int, int]]] = []  # read by the loader at the beginning of each epoch
-        # OpenCV's threads do not survive a fork, and what waits for them waits for ever: end them first
+        self.items: list[list[tuple[int, int]]] = []  # read by the loader at the beginning of each epoch
+        # OpenCV's threads do not survive a fork, and a worker that waits for them waits for ever: end them first
         cv2.setNumThreads(1)
         self.loader = DataLoader(
-            _Augmented(recipe, data, input_size, rows),
-            batch_sampler=self.due,
-            # one core of two for pictures, of more all but one; more than eight bring nothing
-            num_workers=max(1, min(8, (os.cpu_count() or 2) - 1)),
+            _AugmentedPictures(recipe, data, input_size, rows),
+            batch_sampler=self.items,
+            # one core of two for pictures, of more all but one
+            num_workers=max(1, min(MAX_WORKERS, (os.cpu_count() or 2) - 1)),
             prefetch_factor=4,
             worker_init_fn=_prepare_worker,
             persistent_workers=True,
         )
 
     def batches(self, epoch: int, batches: list[np.ndarray]) -> Iterator[Batch]:
-        """A batch for each array of row numbers, as it is in `epoch`; pictures in channels_last memory."""
-        self.due[:] = [[(int(row), self.seed * 7_919 + epoch) for row in rows] for rows in batches]
+        """Yield a batch for each array of row numbers, as it is in `epoch`; pictures in channels_last memory."""
+        self.items[:] = [[(int(row), self.seed * EPOCH_SEED_STEP + epoch) for row in rows] for rows in batches]
         for pixels, labels, weights in self.loader:
-            # bytes come from the workers: memory that is shared is dear, page by page
+            # workers send bytes, because shared memory is slow to fill; they become floats here
             yield pixels.permute(0, 3, 1, 2).float().mul_(self.factor).sub_(self.shift), labels, weights
 
 
@@ -240,5 +269,5 @@ def _prepare_worker(worker: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
     if hasattr(os, "nice"):
-        # the network's threads wait for each other: one that is held up by this process holds up all
-        os.nice(5)
+        # the network's threads wait for each other: a worker that delays one of them delays all
+        os.nice(WORKER_NICENESS)

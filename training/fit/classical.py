@@ -1,4 +1,4 @@
-"""How are classical heads fitted, and what are a network's few features? scikit-learn on what a network computes."""
+"""Classical heads: scikit-learn's classifiers on the features that a network computes."""
 
 from __future__ import annotations
 
@@ -23,12 +23,20 @@ from training.recipe import Head
 from zoo.imaging.preprocess import Preprocessor
 
 BATCH = 128
+MAX_FOLDS = 5  # of the cross-validation of an SVM's probabilities
 
 
 def hidden_vectors(network: nn.Module, prepare: Preprocessor, pictures: np.ndarray, device: torch.device) -> np.ndarray:
-    """The vector before the last layer for each of `pictures`, uint8 (n, height, width, 3): float32 (n, d).
+    """Compute the vector before the last layer for each picture.
 
-    `network` is a timm model, or a ClassicalHeadModel one, on `device`.
+    Args:
+        network: A timm model.
+        prepare: Preprocessing of its input.
+        pictures: uint8 (n, height, width, 3).
+        device: Where it is computed.
+
+    Returns:
+        float32 (n, d).
     """
     return np.concatenate(list(_vectors(network, prepare, pictures, device)))
 
@@ -37,21 +45,30 @@ def hidden_vectors(network: nn.Module, prepare: Preprocessor, pictures: np.ndarr
 def _vectors(
     network: nn.Module, prepare: Preprocessor, pictures: np.ndarray, device: torch.device
 ) -> Iterator[np.ndarray]:
-    network = network.to(device).eval()
+    model: Any = network.to(device).eval()  # timm's networks have forward_features and forward_head
     with tqdm(total=len(pictures), desc="features", unit="image") as progress:
         for start in range(0, len(pictures), BATCH):
             part = pictures[start : start + BATCH]
             batch = torch.stack([prepare(Image.fromarray(picture)) for picture in part]).to(device)
-            yield network.forward_head(network.forward_features(batch), pre_logits=True).float().cpu().numpy()
+            yield model.forward_head(model.forward_features(batch), pre_logits=True).float().cpu().numpy()
             progress.update(len(part))
 
 
 def fit_head(head: Head, vectors: np.ndarray, labels: np.ndarray, seed: int) -> Pipeline:
-    """A pipeline from vectors (n, d) to probabilities, fitted on label numbers (n,).
+    """Fit a classical head.
 
-    With `head.features` its first step, "features", is the first principal components; the SVM's are scaled to unit
-    variance, and its probabilities are Platt's (1999), cross-validated. Raises TrainingDataError if a class has too few
-    pictures for that.
+    Args:
+        head: The recipe's [head]. With `features`, the pipeline begins with a step "features" of principal components.
+        vectors: Features of training pictures (n, d).
+        labels: Label numbers (n,).
+        seed: Seed of what is random.
+
+    Returns:
+        A pipeline from vectors to probabilities. The SVM's input is scaled to unit variance, and its probabilities are
+        Platt's (1999), cross-validated.
+
+    Raises:
+        TrainingDataError: A class has too few pictures for the SVM's cross-validation.
     """
     steps: list[tuple[str, Any]] = []
     if head.features:
@@ -60,7 +77,7 @@ def fit_head(head: Head, vectors: np.ndarray, labels: np.ndarray, seed: int) -> 
         steps.append(("head", KNeighborsClassifier(**{"algorithm": "brute", **head.options})))
     elif head.kind == "svm":
         machine = SVC(**{"random_state": seed, **head.options})
-        folds = int(min(5, np.unique(labels, return_counts=True)[1].min()))
+        folds = int(min(MAX_FOLDS, np.unique(labels, return_counts=True)[1].min()))
         if folds < 2:
             raise TrainingDataError("A class has a single training picture; an SVM needs two. Add pictures.")
         steps += [("scale", StandardScaler()), ("head", CalibratedClassifierCV(machine, cv=folds, ensemble=False))]
@@ -68,10 +85,12 @@ def fit_head(head: Head, vectors: np.ndarray, labels: np.ndarray, seed: int) -> 
         steps.append(("head", RandomForestClassifier(**{"random_state": seed, "n_jobs": -1, **head.options})))
     pipeline = Pipeline(steps).fit(vectors, labels)
     if head.kind == "forest":
-        pipeline["head"].n_jobs = 1  # of the machine that fitted it, not of those who load it
+        pipeline[
+            "head"
+        ].n_jobs = 1  # the number of cores belongs to the machine that fitted it, not to those that load it
     return pipeline
 
 
 def features_of(pipeline: Pipeline, vectors: np.ndarray) -> np.ndarray:
-    """The few features that a head judges by, (n, k); all of `vectors` where it has no step for them."""
+    """Return the principal components that a head uses (n, k), or `vectors` if it uses all of them."""
     return pipeline["features"].transform(vectors) if "features" in pipeline.named_steps else vectors

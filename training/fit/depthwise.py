@@ -1,12 +1,13 @@
-"""Depthwise convolutions whose gradients are quick on a CPU.
+"""Depthwise convolutions with fast gradients on CPUs.
 
-oneDNN, which computes convolutions on CPUs for torch, has quick kernels for a depthwise convolution's forward pass, for
-the gradient of its input where the stride is 1, and for that of a kernel of up to 3×3. All else it computes channel by
-channel: of an EfficientNet that takes two thirds of a training step. Here the slow ones are made of the quick ones.
+oneDNN, which computes torch's convolutions on CPUs, has fast kernels for a depthwise convolution's forward pass, for
+the gradient of its input where the stride is 1, and for that of a kernel of up to 3×3. It computes the others channel
+by channel, which takes two thirds of a training step of an EfficientNet. Here they are composed of the fast ones.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -15,35 +16,41 @@ from timm.layers.padding import pad_same
 from torch import nn
 from torch.nn import functional
 
-QUICK = 3  # sides of a kernel whose gradient is quick
+MAX_FAST_KERNEL = 3  # sides of a kernel whose gradient is fast
 Pair = tuple[int, int]
 
 
-class _Hastened(nn.Conv2d):
+class FastConv2d(nn.Conv2d):
+    """Depthwise convolution with fast gradients."""
+
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return depthwise(images, self.weight, self.bias, self.stride, self.padding)
+        """Convolve (B, C, H, W)."""
+        return depthwise(images, self.weight, self.bias, _pair(self.stride), _pair(self.padding))
 
 
-class _HastenedSame(Conv2dSame):
+class FastConv2dSame(Conv2dSame):
+    """Depthwise convolution of TensorFlow's padding, with fast gradients."""
+
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        padded = pad_same(images, self.weight.shape[-2:], self.stride)
-        return depthwise(padded, self.weight, self.bias, self.stride, (0, 0))
+        """Convolve (B, C, H, W)."""
+        padded = pad_same(images, list(self.weight.shape[-2:]), list(self.stride))
+        return depthwise(padded, self.weight, self.bias, _pair(self.stride), (0, 0))
 
 
-_HASTENED = {nn.Conv2d: _Hastened, Conv2dSame: _HastenedSame}
+FAST = {nn.Conv2d: FastConv2d, Conv2dSame: FastConv2dSame}
 
 
-def hasten(network: nn.Module) -> None:
-    """Let the depthwise convolutions of `network` compute their gradients this way; nothing else of them changes.
+def use_fast_gradients(network: nn.Module) -> None:
+    """Let the depthwise convolutions of `network` compute their gradients this way; results stay the same.
 
-    Nothing changes at all where torch computes without oneDNN.
+    Nothing changes where torch computes without oneDNN.
     """
     if not torch.backends.mkldnn.is_available():
         return
     for module in network.modules():
-        kind = _HASTENED.get(type(module))
-        if kind is not None and _is_depthwise(module):
-            module.__class__ = kind
+        fast = FAST.get(type(module))  # subclasses are left alone
+        if fast is not None and isinstance(module, nn.Conv2d) and _is_depthwise(module):
+            module.__class__ = fast
 
 
 def _is_depthwise(module: nn.Conv2d) -> bool:
@@ -51,10 +58,16 @@ def _is_depthwise(module: nn.Conv2d) -> bool:
     return plain and module.groups > 1 and module.groups == module.in_channels == module.out_channels
 
 
+def _pair(values: Sequence[int] | str) -> Pair:
+    """Height and width; padding by name ("same") does not occur here."""
+    height, width = (int(value) for value in values)
+    return height, width
+
+
 def depthwise(
     images: torch.Tensor, kernels: torch.Tensor, bias: torch.Tensor | None, stride: Pair, padding: Pair
 ) -> torch.Tensor:
-    """As `torch.nn.functional.conv2d` of (B, C, H, W) with (C, 1, h, w) kernels, one a channel; under autocast, too."""
+    """Convolve (B, C, H, W) with (C, 1, h, w) kernels as `torch.nn.functional.conv2d` does, also under autocast."""
     if torch.is_autocast_enabled(images.device.type):
         kind = torch.get_autocast_dtype(images.device.type)
         images, kernels, bias = images.to(kind), kernels.to(kind), None if bias is None else bias.to(kind)
@@ -92,7 +105,7 @@ class _Depthwise(torch.autograd.Function):
 def _of_images(
     above: torch.Tensor, images: torch.Tensor, kernels: torch.Tensor, stride: Pair, padding: Pair
 ) -> torch.Tensor:
-    """A step of more than one pixel is one of 1, whose other results nothing came of."""
+    """Gradient of the images; strides above 1 become stride 1 with zeros for the results that were skipped."""
     if stride != (1, 1):
         sides = [images.shape[2 + i] + 2 * padding[i] - kernels.shape[2 + i] + 1 for i in (0, 1)]
         # in the memory format of `images`
@@ -105,19 +118,21 @@ def _of_images(
 def _of_kernels(
     above: torch.Tensor, images: torch.Tensor, kernels: torch.Tensor, stride: Pair, padding: Pair
 ) -> torch.Tensor:
-    """A large kernel is several small ones, each of which sees its part of the picture."""
-    if max(kernels.shape[2:]) <= QUICK and max(padding) < QUICK - 1:
+    """Gradient of the kernels; a large kernel is split into small ones, each with its part of the picture."""
+    if max(kernels.shape[2:]) <= MAX_FAST_KERNEL and max(padding) < MAX_FAST_KERNEL - 1:
         return _gradient(above, images, kernels, stride, padding, 1)
     padded = functional.pad(images, (padding[1], padding[1], padding[0], padding[0]))
-    found = torch.empty_like(kernels)
+    gradient = torch.empty_like(kernels)
     reach = [stride[i] * (above.shape[2 + i] - 1) for i in (0, 1)]
-    for top in range(0, kernels.shape[2], QUICK):
-        for left in range(0, kernels.shape[3], QUICK):
-            part = kernels[:, :, top : top + QUICK, left : left + QUICK]
+    for top in range(0, kernels.shape[2], MAX_FAST_KERNEL):
+        for left in range(0, kernels.shape[3], MAX_FAST_KERNEL):
+            part = kernels[:, :, top : top + MAX_FAST_KERNEL, left : left + MAX_FAST_KERNEL]
             bottom, right = top + reach[0] + part.shape[2], left + reach[1] + part.shape[3]
-            seen = padded[:, :, top:bottom, left:right]
-            found[:, :, top : top + QUICK, left : left + QUICK] = _gradient(above, seen, part, stride, (0, 0), 1)
-    return found
+            visible = padded[:, :, top:bottom, left:right]
+            gradient[:, :, top : top + MAX_FAST_KERNEL, left : left + MAX_FAST_KERNEL] = _gradient(
+                above, visible, part, stride, (0, 0), 1
+            )
+    return gradient
 
 
 def _gradient(

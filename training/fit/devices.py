@@ -1,10 +1,12 @@
-"""What does training run on? One `accelerate` object, from a laptop's CPU to many machines with many GPUs."""
+"""Devices of training: one `accelerate` object, from a laptop's CPU to many machines with many GPUs; precision."""
 
 from __future__ import annotations
 
 import ctypes
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -14,36 +16,55 @@ from accelerate.utils import ProjectConfiguration
 
 from training.prepare.dataset import TrainingDataError
 
-# of glibc's malloc.h: free memory at the heap's end that is given back, and how many blocks lie outside of the heap
-TRIM_THRESHOLD, MMAP_MAX = -1, -4
-NEVER = 2**31 - 1
+# parameters of glibc's mallopt(3), from malloc.h
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+NEVER_TRIM = 2**31 - 1  # bytes of free memory at the heap's end before it is given back
+NO_MMAPPED_BLOCKS = 0  # blocks that may lie outside of the heap
 
 LOGS = ("tensorboard", "trackio", "wandb", "mlflow", "comet_ml", "aim", "clearml")
 
 
 def make_accelerator(device: torch.device, log: str | None = None, log_folder: Path | None = None) -> Accelerator:
-    """The process's accelerator on `device`; under `accelerate launch` one of several that work together.
+    """Make the process's accelerator; under `accelerate launch` one of several that train together.
 
-    `log` names a tracker that epochs are reported to. Raises TrainingDataError if its package is not installed.
+    Args:
+        device: Device of the network.
+        log: Tracker that epochs are reported to, one of `LOGS`.
+        log_folder: Folder of the tracker.
+
+    Raises:
+        TrainingDataError: The tracker's package is not installed.
     """
     if log and log not in {tracker.value for tracker in get_available_trackers()}:
         raise TrainingDataError(f"The package {log} is not installed: pip install {log}, or leave --log out.")
-    # accelerate keeps one state a process: another device than the last run's needs another one
+    # accelerate keeps one state for each process: another device than the last run's needs a new one
     if AcceleratorState._shared_state and AcceleratorState().device.type != device.type:
         AcceleratorState._reset_state(reset_partial_state=True)
     if device.type == "cpu":
         keep_memory()
     project = ProjectConfiguration(str(log_folder), str(log_folder)) if log_folder else None
-    # bf16 is entered by the engine itself, in the one place where networks run
+    # mixed precision is entered by `autocast`, where networks run
     return Accelerator(cpu=device.type == "cpu", mixed_precision="no", log_with=log, project_config=project)
 
 
-def keep_memory() -> bool:
-    """Let this process keep the memory of freed tensors for the next ones, until it ends; whether it can.
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """Enter a recipe's precision, "bf16" or "fp32", for the operations in its context."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 
-    glibc gives large blocks back to the system as soon as they are freed. Every step of a training frees and takes the
-    same ones, and the system empties each page anew: up to a third of a step on a CPU. Elsewhere than on glibc nothing
-    changes. Source: mallopt(3).
+
+def keep_memory(load_library: Callable[[None], Any] = ctypes.CDLL) -> bool:
+    """Let this process keep the memory of freed tensors for new ones, until it ends.
+
+    glibc returns large blocks to the system as soon as they are freed. Every step of a training frees and takes the
+    same blocks, and the system clears each page anew: up to a third of a step on a CPU. Source: mallopt(3).
+
+    Args:
+        load_library: Loads the process's own C library.
+
+    Returns:
+        Whether it is possible; on other systems than glibc nothing changes.
     """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
-    return mallopt is not None and bool(mallopt(TRIM_THRESHOLD, NEVER) and mallopt(MMAP_MAX, 0))
+    mallopt = getattr(load_library(None), "mallopt", None) if os.name == "posix" else None
+    return mallopt is not None and bool(
+        mallopt(M_TRIM_THRESHOLD, NEVER_TRIM) and mallopt(M_MMAP_MAX, NO_MMAPPED_BLOCKS)
+    )

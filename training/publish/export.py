@@ -20,7 +20,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from training.fit.loop import Fitted
+from training.fit.state import Fitted
 from training.prepare.dataset import TrainingDataError
 from training.prepare.splits import Split
 from training.publish.card import how_split, renew_card

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from accelerate import Accelerator
 
-from training.fit.averaging import begun
+from training.fit.averaging import has_unfinished_run
 from training.fit.checkpoint import CheckpointError
-from training.fit.imagenet import WeightsError
-from training.fit.loop import FitError
+from training.fit.network import WeightsError
+from training.fit.stopping import FitError
 from training.recipe import PUBLISHED, SCRATCH, Recipe, load_recipe, recipe_ids
 from training.recipe.overview import count_parameters
 from training.reproduce.texts import texts
@@ -98,7 +98,7 @@ def reproduce(
                     break
                 if not (runs / ENTRIES / recipe.id / EVALUATION).exists():
                     if time.monotonic() - start > seconds:
-                        say(f"{recipe.id}: not begun, the budget is spent")
+                        say(f"{recipe.id}: not has_unfinished_run, the budget is spent")
                         break
                     try:
                         _train(recipe, data, runs, accelerator, say)
@@ -120,7 +120,7 @@ def _train(recipe: Recipe, data: Path, runs: Path, accelerator: Accelerator, say
     work = runs / recipe.id
     say(f"== {recipe.id}")
     place = None if recipe.ensemble else data if recipe.data.mix else data / recipe.data.name
-    resume = begun(work)
+    resume = has_unfinished_run(work)
     train(TrainingJob(recipe, place, runs / ENTRIES / recipe.id, work, resume=resume), accelerator)
 
 

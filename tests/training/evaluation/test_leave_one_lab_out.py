@@ -12,8 +12,8 @@ from tests.making import LABELS, draw_cell, draw_folder, make_predictions, regis
 from tests.training.fit.test_train import RECIPE
 from training.cli import main
 from training.evaluation import leave_one_lab_out as left_out
-from training.fit.auxiliary import UNKNOWN, Loss, narrow, read_attributes, read_known, read_names, widen
-from training.fit.loop import build_model
+from training.fit.auxiliary import UNKNOWN, AttributeLoss, narrow, read_attributes, read_known, read_names, widen
+from training.fit.network import build_model
 from training.prepare.dataset import TrainingDataError
 from training.prepare.laboratories import parts_without, read_mixed
 from training.recipe import Attributes, Model
@@ -109,11 +109,10 @@ def test_names_that_tell_nothing_are_left_out(files, tmp_path):
 
 
 def test_what_is_not_known_weighs_nothing():
-    wanted = Attributes(folder="known", weight=1.0)
-    beside = Loss(2, [3, 2], wanted)
+    loss = AttributeLoss(2, [3, 2], weight=1.0)
     outputs, known = torch.zeros(2, 7), torch.tensor([[0, 1], [UNKNOWN, UNKNOWN]])
-    assert beside(outputs, known).item() == pytest.approx((np.log(3) + np.log(2)) / 2 / 2)
-    assert beside(outputs, torch.full((2, 2), UNKNOWN)).item() == 0
+    assert loss(outputs, known).item() == pytest.approx((np.log(3) + np.log(2)) / 2 / 2)
+    assert loss(outputs, torch.full((2, 2), UNKNOWN)).item() == 0
 
 
 def test_outputs_are_added_and_taken_away():

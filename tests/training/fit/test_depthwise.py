@@ -9,7 +9,7 @@ import timm
 import torch
 from torch.nn import functional
 
-from training.fit.depthwise import depthwise, hasten
+from training.fit.depthwise import depthwise, use_fast_gradients
 
 # kernel, stride, padding, (height, width)
 CASES = [
@@ -54,7 +54,7 @@ def test_networks_learn_the_same(name, autocast):
     torch.manual_seed(0)
     plain = timm.create_model(name, num_classes=3, drop_path_rate=0.0, drop_rate=0.0).train()
     quick = copy.deepcopy(plain)
-    hasten(quick)
+    use_fast_gradients(quick)
     changed = sum(type(a) is not type(b) for a, b in zip(plain.modules(), quick.modules(), strict=True))
     assert changed >= 3
     assert quick.state_dict().keys() == plain.state_dict().keys()
@@ -78,5 +78,5 @@ def test_other_convolutions_stay():
         torch.nn.Conv2d(4, 4, 3, groups=4, padding="same"),
         torch.nn.Conv2d(4, 4, 3, groups=4, padding=1, padding_mode="circular"),
     )
-    hasten(layers)
+    use_fast_gradients(layers)
     assert {type(layer) for layer in layers} == {torch.nn.Conv2d}

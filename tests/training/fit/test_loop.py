@@ -23,11 +23,14 @@ from tests.making import LABELS, draw_cell, draw_folder
 from training.cli import main
 from training.fit.augment import Context
 from training.fit.augment.colour import colour_transfer
-from training.fit.averaging import mean_of
-from training.fit.batches import Arrays, PictureFeed
+from training.fit.averaging import average
+from training.fit.batches import Arrays, PictureBatches
 from training.fit.devices import make_accelerator
-from training.fit.loop import FitError, TrainingStopped, build_model, fit, set_mode, unfreeze
+from training.fit.loop import Hooks, train
+from training.fit.network import build_model, set_training_mode, unfreeze
 from training.fit.schedules import history_scale, learning_rates, should_stop
+from training.fit.state import Scores
+from training.fit.stopping import FitError, TrainingStopped
 from training.prepare.splits import Split
 from training.recipe import Recipe, Schedule, pretrained_cfg
 from zoo.entry import read_entry, read_predictions
@@ -35,6 +38,7 @@ from zoo.imaging.preprocess import preprocessor
 
 ROOT = Path(__file__).parents[3]
 SIDE = 48
+HOOKS = ("after_epoch", "build", "evaluate", "interrupts")
 
 
 @pytest.fixture(scope="module")
@@ -74,9 +78,10 @@ def run(arrays, split, tmp_path, monkeypatch):
     def fitted(work="work", **parts):
         place = tmp_path / work
         place.mkdir(exist_ok=True)
-        options = {key: parts.pop(key) for key in ("resume", "finish", "after_epoch") if key in parts}
+        options = {key: parts.pop(key) for key in ("resume", "finish") if key in parts}
+        hooks = Hooks(**{key: parts.pop(key) for key in HOOKS if key in parts})
         accelerator = make_accelerator(torch.device("cpu"))
-        return fit(recipe(**parts), arrays, split, place, accelerator, **options)
+        return train(recipe(**parts), arrays, split, place, accelerator, **options, hooks=hooks)
 
     return fitted
 
@@ -195,7 +200,7 @@ def test_the_mean_of_several_runs(run, arrays, split):
     """Weights are means; batch norm's statistics are looked at again, those of the mean's own activations."""
     parts = {"schedule": {"epochs": 1, "runs": 2, "batch_size": 16, "precision": "fp32"}}
     found = [run(f"run{number}", schedule={**parts["schedule"], "runs": 1, "run": number}) for number in range(2)]
-    made = mean_of(recipe(**parts), arrays, split, found, torch.device("cpu"))
+    made = average(recipe(**parts), arrays, split, found, torch.device("cpu"))
     one, other = (weights(fitted.model) for fitted in found)
     mean = weights(made.model)
     for key, value in mean.items():
@@ -206,7 +211,7 @@ def test_the_mean_of_several_runs(run, arrays, split):
     assert [entry["run"] for entry in made.history] == [1, 2]
     assert not made.model.training
     assert all(torch.equal(mean[key], value) for key, value in weights(
-        mean_of(recipe(**parts), arrays, split, found, torch.device("cpu")).model
+        average(recipe(**parts), arrays, split, found, torch.device("cpu")).model
     ).items())  # fmt: skip
 
 
@@ -225,10 +230,12 @@ def test_cells_may_keep_their_surroundings(split, share):
     alone, around = (np.full((144, SIDE, SIDE, 3), value, np.uint8) for value in (60, 200))
     data = Arrays(alone, np.arange(144) % 4, around=around)
     drawn = recipe(data={"crop": "alone"}, augment={"surroundings": share, "rotation": 0})
-    feed = PictureFeed(drawn, data, (SIDE, SIDE), split.rows["train"])
-    seen = [np.concatenate([b[0].mean((1, 2, 3)).numpy() for b in feed.train(1, [split.rows["train"]])]) for _ in "ab"]
+    batches = PictureBatches(drawn, data, (SIDE, SIDE), split.rows["train"])
+    seen = [
+        np.concatenate([b[0].mean((1, 2, 3)).numpy() for b in batches.training(1, [split.rows["train"]])]) for _ in "ab"
+    ]
     assert np.array_equal(*seen)
-    plain = torch.cat(list(feed.look(split.rows["val"]))).mean((1, 2, 3))
+    plain = torch.cat(list(batches.plain(split.rows["val"]))).mean((1, 2, 3))
     kept = np.mean(seen[0] > plain.max().item() + 0.1)
     assert kept == 1 if share == 1 else 0.25 < kept < 0.75
 
@@ -256,11 +263,11 @@ def test_a_part_that_is_not_there_is_named(run):
 def test_frozen_parts_keep_their_batch_norm():
     model = build_model(recipe(model=HEAD).network, 4)
     unfreeze(model, "head")
-    set_mode(model)
+    set_training_mode(model)
     assert not any(module.training for module in model.backbone.modules())
     assert model.head.training
     unfreeze(model, "all")
-    set_mode(model)
+    set_training_mode(model)
     assert all(module.training for module in model.modules())
 
 
@@ -291,10 +298,10 @@ def test_what_is_trained_on_is_what_the_entry_will_see(arrays):
     """But for random changes, of which there are none here."""
     still = recipe(augment={"horizontal_flip": False, "rotation": 0})
     rows = np.array([5, 2, 9, 2])
-    feed = PictureFeed(still, arrays, (SIDE, SIDE), rows)
-    seen = torch.cat(list(feed.look(rows)))
+    batches = PictureBatches(still, arrays, (SIDE, SIDE), rows)
+    seen = torch.cat(list(batches.plain(rows)))
     for epoch in range(2):
-        (pictures, labels, weights), *more = feed.train(epoch, [rows[:3], rows[3:]])
+        (pictures, labels, weights), *more = batches.training(epoch, [rows[:3], rows[3:]])
         assert torch.allclose(pictures, seen[:3], atol=1e-6)
         assert pictures.is_contiguous(memory_format=torch.channels_last)
         assert labels.tolist() == [1, 2, 1]
@@ -303,7 +310,7 @@ def test_what_is_trained_on_is_what_the_entry_will_see(arrays):
 
 
 @pytest.mark.parametrize("last", [True, False])
-def test_pictures_lie_in_memory_as_the_recipe_says(run, monkeypatch, last):
+def test_pictures_lie_in_memory_as_the_recipe_says(run, last):
     seen = []
 
     def watched(*args):
@@ -311,8 +318,7 @@ def test_pictures_lie_in_memory_as_the_recipe_says(run, monkeypatch, last):
         model.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].is_contiguous()))
         return model
 
-    monkeypatch.setattr("training.fit.loop.build_model", watched)
-    run(schedule={"epochs": 1, "channels_last": last})
+    run(schedule={"epochs": 1, "channels_last": last}, build=watched)
     assert seen
     assert all(seen) != last
 
@@ -341,11 +347,11 @@ def test_an_epoch_is_judged_at_the_size_it_was_trained_at(run, arrays, split):
 
 
 @pytest.mark.parametrize(("small", "best"), [([32, 32], 3), ([SIDE, SIDE], 1)])
-def test_epochs_of_another_size_are_no_rivals(run, monkeypatch, small, best):
+def test_epochs_of_another_size_are_not_compared(run, small, best):
     """What was best on smaller pictures is not the entry's network; it begins the next stage."""
-    found = iter([(0.1, 0.9, 0.9), (0.2, 0.8, 0.8), (0.5, 0.5, 0.5)])
-    monkeypatch.setattr("training.fit.loop._Run.validate", lambda _: next(found))
-    assert run(stages=[{"epochs": 2, "input_size": small}, {"epochs": 1}]).best_epoch == best
+    scores = iter([Scores(0.1, 0.9, 0.9), Scores(0.2, 0.8, 0.8), Scores(0.5, 0.5, 0.5)])
+    stages = [{"epochs": 2, "input_size": small}, {"epochs": 1}]
+    assert run(stages=stages, evaluate=lambda _: next(scores)).best_epoch == best
 
 
 @pytest.mark.parametrize("rate", ["constant", "cosine", "one_cycle"])
@@ -393,45 +399,40 @@ class Short:
         return self.forward(batch)
 
 
-@pytest.fixture
-def small_memory(monkeypatch):
-    def limit(room):
-        def build(model, classes, start=None):
-            network = build_model(model, classes)
-            network.forward = Short(network, room)
-            return network
+def with_memory_for(room):
+    """A builder of networks that run out of memory with more than `room` pictures."""
 
-        monkeypatch.setattr("training.fit.loop.build_model", build)
+    def build(model, classes, start=None):
+        network = build_model(model, classes)
+        network.forward = Short(network, room)
+        return network
 
-    return limit
+    return build
 
 
-def test_too_little_memory_halves_what_is_run_at_a_time(run, small_memory, capsys):
+def test_too_little_memory_halves_what_is_run_at_a_time(run, capsys):
     whole = run("enough", model=PARTED, optimizer=PLAIN, schedule={"epochs": 1}).model
-    small_memory(5)
-    found = run("short", model=PARTED, optimizer=PLAIN, schedule={"epochs": 1}).model
+    found = run("short", model=PARTED, optimizer=PLAIN, schedule={"epochs": 1}, build=with_memory_for(5)).model
     said = capsys.readouterr().err
-    assert "going on with 8 pictures at a time, 2 parts a batch" in said
-    assert "going on with 4 pictures at a time, 4 parts a batch" in said
+    assert "continuing with 8 pictures at a time, 2 parts per batch" in said
+    assert "continuing with 4 pictures at a time, 4 parts per batch" in said
     assert said.count("Out of memory") == 2
     assert same(whole, found)
 
 
-def test_no_memory_at_all_ends_in_a_sentence(run, small_memory):
-    small_memory(1)
+def test_no_memory_at_all_ends_in_a_sentence(run):
     with pytest.raises(FitError, match="not enough memory for 2 pictures at a time"):
-        run()
+        run(build=with_memory_for(1))
 
 
-def test_what_is_no_lack_of_memory_is_not_taken_for_it(run, monkeypatch):
+def test_other_errors_are_not_taken_for_a_lack_of_memory(run):
     def build(model, classes, start=None):
         network = build_model(model, classes)
         network.forward = lambda batch: (_ for _ in ()).throw(RuntimeError("something else"))
         return network
 
-    monkeypatch.setattr("training.fit.loop.build_model", build)
     with pytest.raises(RuntimeError, match="something else"):
-        run()
+        run(build=build)
 
 
 def test_a_loss_that_is_no_number_leaves_a_usable_state(run):
@@ -477,15 +478,13 @@ def test_every_stage_is_gone_on_with(run):
 
 
 @pytest.mark.parametrize("step", [1, 6, 7, 12])
-def test_a_run_stopped_after_any_step_is_gone_on_with(run, step, monkeypatch):
+def test_a_run_stopped_after_any_step_is_gone_on_with(run, step):
     """The last step of an epoch included: what follows is the same, the history's learning rate as well."""
     parts = {"schedule": {"rate": "cosine", "epochs": 3, "batch_size": 16}}
     whole = run("whole", **parts)
     seen = itertools.count(1)
-    with monkeypatch.context() as patch:
-        patch.setattr("training.fit.loop._stop_on_interrupt", lambda: nullcontext(lambda: next(seen) == step))
-        with pytest.raises(TrainingStopped):
-            run("parts", **parts)
+    with pytest.raises(TrainingStopped):
+        run("parts", **parts, interrupts=lambda: nullcontext(lambda: next(seen) == step))
     resumed = run("parts", **parts, resume=True)
     assert resumed.history == whole.history
     first, second = whole.model.state_dict(), resumed.model.state_dict()

@@ -1,0 +1,86 @@
+"""Checkpoints of other versions and of other trainings."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from tests.training.fit.test_loop import arrays, recipe, run, split  # noqa: F401 (fixtures)
+from training.fit.checkpoint import CheckpointError, read_facts
+from training.fit.state import CHECKPOINT
+
+
+class Stop(Exception):
+    pass
+
+
+def stop(figures):
+    raise Stop
+
+
+@pytest.fixture
+def checkpoint(run, tmp_path):  # noqa: F811
+    """A training stopped after its first epoch."""
+    with pytest.raises(Stop):
+        run("work", after_epoch=stop)
+    return tmp_path / "work" / CHECKPOINT
+
+
+def rewrite(path, change):
+    """Change the facts of a checkpoint."""
+    with safe_open(str(path), "pt") as file:
+        header = file.metadata()
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    facts = json.loads(header["facts"])
+    change(facts)
+    save_file(tensors, str(path), {**header, "facts": json.dumps(facts)})
+
+
+def to_version_1(facts, **options):
+    """Facts as they were before recipes had versions."""
+    made = {key: facts.pop(key) for key in ("version", "recipe", "split", "processes")}
+    content = made["recipe"]
+    for table, values in options.items():
+        content[table] = {**content.get(table, {}), **values}
+    facts["key"] = f"{json.dumps(content)} {made['split']} {made['processes']}"
+
+
+def test_continues_a_checkpoint_of_version_1(run, checkpoint):  # noqa: F811
+    whole = run("whole")
+    rewrite(checkpoint, to_version_1)
+    assert "version" not in read_facts(checkpoint)
+    resumed = run("work", resume=True)
+    assert resumed.history == whole.history
+    first, second = whole.model.state_dict(), resumed.model.state_dict()
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_refuses_a_checkpoint_with_a_removed_option(run, checkpoint):  # noqa: F811
+    rewrite(checkpoint, lambda facts: to_version_1(facts, augment={"mixstyle": 0.5}))
+    with pytest.raises(CheckpointError, match=r"checkpoint version 1 and cannot be continued: augment\.mixstyle=0\.5"):
+        run("work", resume=True)
+
+
+def test_refuses_a_checkpoint_of_a_newer_version(run, checkpoint):  # noqa: F811
+    rewrite(checkpoint, lambda facts: facts.update(version=3))
+    with pytest.raises(CheckpointError, match="checkpoint version 3, by a newer HemaZoo"):
+        run("work", resume=True)
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_refuses_a_checkpoint_of_another_recipe(run, checkpoint, version):  # noqa: F811
+    if version == 1:
+        rewrite(checkpoint, to_version_1)
+    with pytest.raises(CheckpointError, match="made with another recipe"):
+        run("work", resume=True, optimizer={"lr": 1e-3})
+
+
+def test_keeps_the_recipe_and_its_version(checkpoint):
+    facts = read_facts(checkpoint)
+    assert facts["version"] == 2
+    assert facts["recipe"] == json.loads(recipe().fingerprint())
+    assert facts["processes"] == 1
