@@ -16,6 +16,7 @@ from zoo.api import default_runtime
 from zoo.attribution import METHODS, ExplanationError
 from zoo.attribution.overlay import overlay
 from zoo.benchmarks import find_source, leaderboard, published, robustness
+from zoo.benchmarks.eligibility import NOT_SCORED
 from zoo.benchmarks.scoring import METRICS, intervals, is_corrupted, rows_hash, score
 from zoo.data.configured import places
 from zoo.entry import Benchmark, Entry, EntryError, read_history, read_predictions
@@ -187,6 +188,7 @@ def show_leaderboard(entries: Sequence[Entry]) -> None:
         column_config=columns,
         row_height=34,
         height=min(38 + 34 * len(shown), 640),
+        placeholder=NOT_SCORED,
     )
     named = table.set_index("id")["model"]
     told = [f"**{shared.plain(named[i])}** {leaderboard.COLUMNS[c].title}" for c, i in first.items() if i in named]
@@ -557,6 +559,8 @@ name = where.selectbox(
 )
 st.query_params["benchmark"] = name
 how.segmented_control("Figures download as", ["PNG", "SVG"], default="PNG", required=True, key="figures")
+if unused := [key for key in published() if key not in some]:
+    st.caption(f"{NOT_SCORED.capitalize()} for any of these models: {', '.join(unused)}.")
 found = prepare(some[name], name, titles)
 if not found:
     st.stop()

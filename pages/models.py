@@ -10,6 +10,7 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from pages import shared
+from zoo.benchmarks.eligibility import NOT_SCORED, unscored
 from zoo.benchmarks.scoring import METRICS
 from zoo.entry import Entry, EntryError, read_card, read_history
 from zoo.sources import hub
@@ -85,6 +86,8 @@ def show(entry: Entry) -> None:
             st.download_button("Scores as CSV", shared.csv(table), f"{entry.id}-scores.csv", icon=":material/download:")
         else:
             st.info("This model keeps no evaluation.")
+        if missing := unscored(entry):
+            st.caption(f"{NOT_SCORED.capitalize()} on {', '.join(missing)}.")
     with trained:
         history = read_history(entry)
         if "epoch" in history:

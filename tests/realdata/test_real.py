@@ -221,7 +221,7 @@ def test_laboratories_are_mixed_without_leaks(real_data):
     files = {item.file for item in sides["train"]}
     for name in names():
         benchmark = get_benchmark(name)
-        used = {f"{benchmark.definition.place}/{split_name(file)[0]}" for file in benchmark.rows["file"]}
+        used = {f"{benchmark.definition.data}/{split_name(file)[0]}" for file in benchmark.rows["file"]}
         assert not used & files, name
     assert {item.origin for item in data.items} == {"pbc", "dataset2"}
     copies = Counter(item.cell for item in sides["train"] if item.file.startswith("dataset2/"))

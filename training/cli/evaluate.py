@@ -19,6 +19,7 @@ from training.cli.common import INTERRUPTED_RESUME, ROOT_HELP, add_device, add_j
 from training.evaluation import benchmarks as evaluate
 from zoo import benchmarks
 from zoo.benchmarks import BenchmarkSet
+from zoo.benchmarks.eligibility import is_scored, refusal
 from zoo.benchmarks.leaderboard import home_benchmark
 from zoo.cli.common import ENTRY_HELP, FAILED, OK, USAGE, fail, print_message
 from zoo.entry import ID, Entry
@@ -101,11 +102,11 @@ def _benchmarks(
 
 def _unscored(options: argparse.Namespace, entries: Sequence[Entry], benchmark: BenchmarkSet) -> list[Entry]:
     """The entries that still have to be scored on a benchmark."""
-    unscored = [entry for entry in entries if options.again or not evaluate.holds(entry, benchmark)]
+    unscored = [entry for entry in entries if options.again or not is_scored(entry, benchmark)]
     if options.benchmark or options.own:
         return unscored
     # all that fit were asked for: an entry that does not fit is not a failure
-    return [entry for entry in unscored if not evaluate.refused(entry, benchmark)]
+    return [entry for entry in unscored if not refusal(entry, benchmark)]
 
 
 def _measure_speed(

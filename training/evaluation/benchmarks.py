@@ -6,7 +6,6 @@ number of entries share the decoding (and corrupting) of the pictures.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import time
 from collections.abc import Callable, Sequence
@@ -25,11 +24,11 @@ from training.prepare.dataset import TrainingDataError
 from training.publish.card import renew_card
 from training.publish.ensemble import mixed
 from training.publish.export import record
-from zoo.benchmarks import BenchmarkSet, Definition, laboratories_of, published, scoring
-from zoo.benchmarks.corruptions import split_name
+from zoo.benchmarks import BenchmarkSet, Definition, published, scoring
+from zoo.benchmarks.eligibility import refusal
 from zoo.cache import cache_folder
 from zoo.data import DataError, Source, read_dataset
-from zoo.data.registry import DataSetInfo, augmented_sets, laboratory_of
+from zoo.data.registry import DataSetInfo, laboratory_of
 from zoo.entry import (
     CONFIG,
     HEAD,
@@ -111,50 +110,6 @@ def own_benchmark(folder: Path, name: str, entries: Sequence[Entry]) -> tuple[Be
     return benchmark, pictures
 
 
-def holds(entry: Entry, benchmark: BenchmarkSet) -> bool:
-    """Whether the entry keeps predictions for all of the benchmark's pictures already."""
-    with contextlib.suppress(EntryError):
-        files = set(read_predictions(entry, benchmark.name)["file"].map(lambda name: split_name(name)[0]))
-        return files == set(benchmark.rows["file"])
-    return False
-
-
-def refused(entry: Entry, benchmark: BenchmarkSet) -> str | None:
-    """Why the entry's score on the benchmark would not be worth having, as a sentence; None if nothing is against it.
-
-    Pictures of its own laboratory must be known not to be ones it was trained on.
-    """
-    if not benchmark.fits(entry):
-        missing = sorted(set(benchmark.labels) - set(benchmark.mapping(entry.labels).values()))
-        return f"{entry.id} cannot name {', '.join(missing)}, which {benchmark.name} asks for."
-    if entry.members:
-        return next((reason for member in entry.members if (reason := refused(member, benchmark))), None)
-    if benchmark.data_set.laboratory not in laboratories_of(entry) or _unseen(entry, benchmark):
-        return None
-    return (
-        f"{entry.id} was trained on another split of {entry.data_set}: it may have seen pictures of {benchmark.name}."
-    )
-
-
-def _unseen(entry: Entry, benchmark: BenchmarkSet) -> bool:
-    """Whether the benchmark's pictures are known to be none that an entry of the same laboratory was trained on."""
-    tests = {name: b for name, b in entry.evaluation.benchmarks.items() if b.role == "test"}
-    if any(b.leaky for b in tests.values()):
-        return False
-    place = benchmark.definition.data
-    is_original = any(place == original.name for _, original in augmented_sets())
-    if place not in entry.data_sets or is_original:
-        # another cut of the same frames: it leaves out those that the official TRAIN was made of
-        return entry.recipe.get("data", {}).get("split") == "official"
-    for name in tests:
-        with contextlib.suppress(EntryError):
-            # a mixed data set's files are named with their folder
-            files = benchmark.rows["file"].map(lambda file: f"{place}/{file}" if entry.mixed_data_sets else file)
-            if set(files) <= set(read_predictions(entry, name)["file"]):
-                return True
-    return False
-
-
 def evaluate(
     entries: Sequence[Entry], benchmark: BenchmarkSet, pictures: Sequence[Picture], runtime: Runtime, say: Say
 ) -> dict[str, str]:
@@ -163,7 +118,7 @@ def evaluate(
     Ensembles are computed from what their members answered. Raises DataError if a picture cannot be read: a benchmark
     of other pictures would be another benchmark.
     """
-    failed = {entry.id: reason for entry in entries if (reason := refused(entry, benchmark))}
+    failed = {entry.id: reason for entry in entries if (reason := refusal(entry, benchmark))}
     wanted = [entry for entry in entries if entry.id not in failed]
     single = {e.id: e for entry in wanted for e in entry.networks}
     answers = classify(list(single.values()), benchmark, pictures, runtime, failed)

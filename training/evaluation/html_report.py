@@ -20,7 +20,8 @@ import plotly.io
 from plotly.offline import get_plotlyjs
 
 from training.audit.page import STYLE
-from zoo.benchmarks import find_source, leaderboard, robustness
+from zoo.benchmarks import find_source, leaderboard, published, robustness
+from zoo.benchmarks.eligibility import NOT_SCORED
 from zoo.benchmarks.scoring import METRICS, intervals, is_corrupted, rows_hash, score
 from zoo.entry import Entry, EntryError, read_history, read_predictions
 from zoo.figures import comparison as figures
@@ -95,6 +96,10 @@ def render(entries: Sequence[Entry], titles: Mapping[str, str], folders: Sequenc
     ]
     for name in names:
         parts += _benchmark(name, [e for e in entries if name in e.evaluation.benchmarks], titles, folders)
+        if missing := [titles[e.id] for e in entries if name not in e.evaluation.benchmarks]:
+            parts.append(f'<p class="muted">{NOT_SCORED.capitalize()} here: {escape(", ".join(missing))}.</p>')
+    if unused := [name for name in published() if name not in names]:
+        parts.append(f'<p class="muted">{NOT_SCORED.capitalize()} for any model: {escape(", ".join(unused))}.</p>')
     parts += _histories({titles[e.id]: read_history(e) for e in entries})
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -23,6 +23,7 @@ from training.recipe import (
 )
 from zoo.architectures import is_own
 from zoo.attribution import METHODS
+from zoo.benchmarks.eligibility import NOT_SCORED, unscored
 from zoo.benchmarks.scoring import METRICS
 from zoo.entry import Benchmark, Entry, OodRates, is_on_frames, read_entry
 from zoo.entry.write import write_card
@@ -63,7 +64,7 @@ def render_card(entry: Entry, recipe: Recipe, repo: str = "", pictures: Mapping[
     tests = {name: b for name, b in entry.evaluation.benchmarks.items() if b.role == "test"}
     parts = [f"---\n{_metadata(entry, recipe, tests)}\n---", f"# {recipe.title}", recipe.summary]
     parts.append("**Not a medical device.** For research, teaching and engineering only; do not diagnose with it.")
-    parts.append(_scores(tests))
+    parts.append(_scores(tests, unscored(entry)))
     parts += [f"![{text}]({path})" for path, text in (pictures or {}).items()]
     if recipe.reported:
         parts.append(_published(entry, recipe))
@@ -100,14 +101,15 @@ def _metadata(entry: Entry, recipe: Recipe, tests: dict[str, Benchmark]) -> str:
     return card.to_yaml().strip()
 
 
-def _scores(tests: dict[str, Benchmark]) -> str:
-    """A row a benchmark; every further score is in evaluation.json."""
+def _scores(tests: dict[str, Benchmark], missing: Sequence[str]) -> str:
+    """A row a benchmark, and those `missing` yet; every further score is in evaluation.json."""
     rows = [f"| benchmark | images | cells | {' | '.join(METRICS[name].title for name in SHOWN)} |"]
     rows.append("|---" * (3 + len(SHOWN)) + "|")
     for name, benchmark in tests.items():
         cells = [_figure(benchmark, metric) for metric in SHOWN]
         rows.append(f"| `{name}` | {benchmark.n_images:,} | {benchmark.n_cells:,} | {' | '.join(cells)} |")
     notes = [f"- `{name}`: {b.title}. {' '.join(b.notes)}" for name, b in tests.items()]
+    notes += [f"- `{name}`: {NOT_SCORED}." for name in missing]
     lines = [
         "## Scores",
         "\n".join(rows),

@@ -17,6 +17,7 @@ from training.recipe import load_recipe, recipe_ids
 from training.reproduce import results
 from training.reproduce.texts import Target, texts
 from zoo.benchmarks import LEFT_OUT, get_benchmark, names
+from zoo.benchmarks.eligibility import NOT_SCORED, is_scored, refusal
 from zoo.benchmarks.leaderboard import home_benchmark, images_per_second
 from zoo.entry import Entry, Metric
 from zoo.files import write_text
@@ -39,7 +40,7 @@ def reproduce(
     with Runtime(accelerator.device.type) as runtime:
         for name in names():
             benchmark = get_benchmark(name)
-            asked = [e for e in champions(zoo) if not (evaluate.refused(e, benchmark) or evaluate.holds(e, benchmark))]
+            asked = [e for e in champions(zoo) if not (refusal(e, benchmark) or is_scored(e, benchmark))]
             if asked:
                 said = evaluate.evaluate(asked, benchmark, benchmark.pictures(data), runtime, say)
                 failed += [f"{entry}: {reason}" for entry, reason in said.items()]
@@ -122,7 +123,7 @@ def _cells(target: Target, entries: Sequence[Entry]) -> str:
 def _texts(found: Sequence[Metric | None], bold: Sequence[bool] | None = None) -> str:
     texts = []
     for metric, strong in zip(found, bold or [False] * len(found), strict=True):
-        text = "–"
+        text = NOT_SCORED
         if metric is not None:
             text = f"{100 * metric.value:.1f}"
             if metric.low is not None and metric.high is not None:

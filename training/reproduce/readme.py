@@ -11,6 +11,7 @@ from pathlib import Path
 
 from training.reproduce import champions
 from zoo.benchmarks import get_definition
+from zoo.benchmarks.eligibility import NOT_SCORED
 from zoo.benchmarks.leaderboard import home_benchmark, images_per_second, unseen_laboratories
 from zoo.data.registry import augmented_sets
 from zoo.entry import Entry, LocalisationScores, Metric, is_on_frames
@@ -57,7 +58,7 @@ def models(entries: Sequence[Entry]) -> str:
             [
                 f"`{entry.id}`",
                 entry.config.zoo.task if entry.config else NOTHING,
-                f"{home}: {own.n_images:,} images of {own.n_cells:,} cells" if own else NOTHING,
+                f"{home}: {own.n_images:,} images of {own.n_cells:,} cells" if own else NOT_SCORED,
                 _share(champions.metric_of(entry, home, "accuracy")),
                 _share(champions.metric_of(entry, home, "accuracy_by_cell")),
                 _share(champions.metric_of(entry, away, "balanced_accuracy")),
@@ -118,7 +119,7 @@ def _rest(metric: Metric | None) -> Metric | None:
 
 def _share(metric: Metric | None, interval: bool = True) -> str:
     if metric is None:
-        return NOTHING
+        return NOT_SCORED
     said = f"{100 * metric.value:.1f} %"
     if interval and metric.low is not None and metric.high is not None:
         said += f" ({100 * metric.low:.1f} to {100 * metric.high:.1f})"

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from zoo.benchmarks import CORRUPTED, laboratories_of, published
+from zoo.benchmarks.eligibility import NOT_SCORED
 from zoo.benchmarks.scoring import rows_hash
 from zoo.data.registry import laboratory_of
 from zoo.entry import Entry, EntryError, Metric, is_on_frames, read_predictions
@@ -23,12 +24,13 @@ from zoo.scores.calibration import is_scaled, scaling_of
 
 @dataclass(frozen=True)
 class Column:
-    """A column of the leaderboard, its values shares of one."""
+    """A column of the leaderboard, its values shares of one; `missing` is shown of a model without a value."""
 
     title: str
     help: str
     lower_is_better: bool = False
     ranked: bool = True
+    missing: str = NOT_SCORED
 
 
 COLUMNS = {
@@ -42,6 +44,7 @@ COLUMNS = {
         "maps on the cell",
         "Share of maps on whole smear frames that point into the white cell's box, by the entry's usual method.",
         ranked=False,
+        missing="not measured",
     ),
 }
 
@@ -191,7 +194,7 @@ def in_words(rows: pd.DataFrame, leaders: Mapping[str, str | None]) -> pd.DataFr
     made = pd.DataFrame({"model": rows["model"]})
     for name, column in COLUMNS.items():
         texts = [
-            "–" if np.isnan(v) else f"{100 * v:.1f} % ({100 * low:.1f} to {100 * high:.1f})"
+            column.missing if np.isnan(v) else f"{100 * v:.1f} % ({100 * low:.1f} to {100 * high:.1f})"
             for v, low, high in zip(rows[name], rows[f"{name}_low"], rows[f"{name}_high"], strict=True)
         ]
         made[column.title] = [

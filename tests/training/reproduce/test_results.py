@@ -123,6 +123,7 @@ def test_the_table_says_what_is_not_yet(place):
     assert "36,752,644" in text
 
 
+@pytest.mark.artefacts
 def test_the_shipped_table_is_the_one_the_entries_give(place):
     """docs/results.md is generated; whoever adds an entry has to generate it again."""
     entries = list_entries([FolderSource(BUILTIN, "builtin")])
@@ -156,12 +157,14 @@ def test_a_table_that_holds_no_features_is_refused(tmp_path, text):
         reports.read_features(tmp_path / "features-x.csv")
 
 
+@pytest.mark.artefacts
 def test_the_champions_table_is_the_one_the_entries_give(tmp_path):
     """docs/champions.md is generated: `python -m training reproduce --champions`."""
     champions.write_table(tmp_path / "champions.md", BUILTIN)
     assert (tmp_path / "champions.md").read_text() == champions.TABLE.read_text()
 
 
+@pytest.mark.artefacts
 def test_the_readme_says_what_the_entries_say():
     """Its tables are generated: `python -m training reproduce`."""
     told = readme.PLACE.read_text()
