@@ -12,7 +12,7 @@ from typing import Any
 from training.recipe.errors import RecipeError
 
 SCHEMA_VERSION = 2  # 1: recipes without schema_version
-# options of version 1 that gained nothing (docs/experiments.md) and are gone: table, key, value that switched it off
+# options of version 1 that gained nothing (docs/lab-book.md) and are gone: table, key, value that switched it off
 REMOVED_OPTIONS = (
     ("schedule", "keep_statistics", False),
     ("augment", "background", 0),
