@@ -1,4 +1,4 @@
-"""Answers, maps and listings of every built-in model, to compare a refactored program with the one before.
+"""Answers, maps and listings of every built-in model, to compare two versions of the program.
 
     python benchmarks/baseline.py make --data ROOT      writes benchmarks/baseline.parquet and baseline.json
     python benchmarks/baseline.py compare --data ROOT   prints the largest differences; exit status 1 above tolerance

@@ -1,11 +1,12 @@
-"""How much of the machine's speed do users get? Side by side in one run, in rounds, medians of ratios.
+"""Speed of classification and maps through the engine, relative to bare loops.
 
     python benchmarks/classify.py [--json] [--model ID] [--images N] [--rounds N]
 
-Prints, for pictures drawn here and kept in memory as JPEG files:
+All ways run in turn in every round; printed are medians of ratios over rounds. For drawn pictures that are kept in
+memory as JPEG files:
 - `throughput`: images a second of `zoo` over a bare torch loop with the same model, size, dtype and batch, both from
   encoded pictures to labels (goal: at least 0.85);
-- `forward`: the same, over a bare loop on tensors that are ready in memory (no goal; what decoding costs);
+- `forward`: the same, over a bare loop on tensors that are ready in memory (no goal; shows the cost of decoding);
 - `gradcam_cost`: seconds of a classification with map over one without (goal: at most 1.15);
 - `gradcam_speed`: maps a second over pytorch-grad-cam called image by image (goal: at least 4).
 """
@@ -65,7 +66,7 @@ def seconds(work: Callable[[], object]) -> float:
 def bare_loop(
     model: torch.nn.Module, transform: Callable, files: list[bytes], device: torch.device, bf16: bool
 ) -> None:
-    """What one would write without the zoo: open, transform, stack, predict."""
+    """Classify without the zoo: open, transform, stack, predict."""
     with torch.no_grad(), autocast(device, bf16):
         for start in range(0, len(files), BATCH_SIZE):
             batch = [
@@ -76,27 +77,27 @@ def bare_loop(
 
 
 def bare_forward(model: torch.nn.Module, tensors: torch.Tensor, device: torch.device, bf16: bool) -> None:
-    """The network alone."""
+    """Run the network alone."""
     with torch.no_grad(), autocast(device, bf16):
         for batch in tensors.split(BATCH_SIZE):
             model(batch.to(device, memory_format=torch.channels_last)).float().softmax(1).cpu()
 
 
 def library_maps(model: torch.nn.Module, layer: torch.nn.Module, tensors: torch.Tensor, device: torch.device) -> None:
-    """pytorch-grad-cam as its documentation shows it, a picture a call."""
+    """Run pytorch-grad-cam as its documentation shows it, one picture a call."""
     with GradCAM(model, [layer]) as cam:
         for tensor in tensors:
             cam(tensor[None].to(device), [ClassifierOutputTarget(0)])
 
 
 def ask(runtime: Runtime, entry: Entry, images: list[Image.Image], explain: bool) -> None:
-    """All pictures through the engine, answers with or without a map."""
+    """Send all pictures through the engine, with or without maps."""
     for future in [runtime.submit(entry, image, ExplanationRequest(0) if explain else None) for image in images]:
         future.result()
 
 
 def measure(entry: Entry, count: int, rounds: int) -> dict[str, float]:
-    """Medians over rounds, in each of which everything runs once, one after the other."""
+    """Run everything once a round, one after the other; returns medians over rounds."""
     files = [draw(number) for number in range(count)]
     images = [Image.open(io.BytesIO(file)).convert("RGB") for file in files]
     found: dict[str, list[float]] = {}

@@ -1,8 +1,8 @@
-"""Are our corruptions those of medmnistc? Mean difference of both on drawn cells, in grey levels.
+"""Mean difference of our corruptions from those of medmnistc on drawn cells, in grey levels.
 
-The package is no requirement of the project: `pip install --no-deps medmnistc wand`, and ImageMagick's library
-(Debian: libmagickwand-6.q16-6), are needed for this script alone. Deterministic kinds should agree nearly exactly;
-for kinds with random places only the strength can be compared: how far each goes from the clean picture.
+The package is not a requirement of the project: this script alone needs `pip install --no-deps medmnistc wand` and
+ImageMagick's library (Debian: libmagickwand-6.q16-6). Deterministic kinds should agree almost exactly. Of kinds with
+random positions only the strength can be compared: the distance of each from the clean picture.
 
     PYTHONPATH=. python benchmarks/corruptions.py
 """
@@ -21,8 +21,8 @@ RANDOM = ("motion_blur", "stain_deposit", "bubble")
 
 
 def main() -> None:
-    """Print a row a kind."""
-    np.fromstring = np.frombuffer  # the package calls what NumPy 2 took away
+    """Print one row a kind and severity."""
+    np.fromstring = np.frombuffer  # the package calls a function that NumPy 2 removed
     from medmnistc.corruptions.registry import CORRUPTIONS_DS  # noqa: PLC0415
 
     theirs = CORRUPTIONS_DS["bloodmnist"]
@@ -37,7 +37,7 @@ def main() -> None:
 
 
 def compare(kind: object, picture: Image.Image, number: int, name: str, severity: int) -> tuple[float, float, float]:
-    """Mean absolute differences: ours to theirs, ours to clean, theirs to clean."""
+    """Mean absolute differences: ours from theirs, ours from clean, theirs from clean."""
     np.random.seed(number)  # noqa: NPY002 the package draws from it
     random.seed(number)
     theirs = np.asarray(kind.apply(picture.copy(), severity - 1), float)

@@ -1,6 +1,8 @@
-"""How quickly is a data set read, read again, and its cells found? Prints seconds, rates and ratios of one run.
+"""Speed of reading a data set, reading it again from the cache, and finding cells.
 
-python benchmarks/data.py --data DATA [--frames FOLDER]
+    python benchmarks/data.py --data DATA [--frames FOLDER]
+
+Prints seconds, rates and ratios of one run.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from zoo.imaging.localise import find_cell
 from zoo.serving.batch import find_files
 
 SIZE = (160, 160)
-LONGEST = 320
+LONGER_SIDE = 320  # of pictures that cells are found in, pixels
 
 
 def main() -> None:
@@ -58,22 +60,22 @@ def main() -> None:
     files = [files[i] for i in np.random.default_rng(0).permutation(len(files))[: options.images]]
     workers = os.cpu_count() or 1
     with ProcessPoolExecutor(workers, get_context("spawn"), initializer=cv2.setNumThreads, initargs=(1,)) as pool:
-        list(pool.map(located, files[: 2 * workers]))  # starts the processes
+        list(pool.map(resized, files[: 2 * workers]))  # starts the processes
         parts = np.array_split(np.array(files, object), workers)
         seconds = max(pool.map(timed, [part.tolist() for part in parts]))
-    print(f"cells found in {len(files) / seconds:.0f} pictures of {LONGEST} pixels a second on {workers} cores")
+    print(f"cells found in {len(files) / seconds:.0f} pictures of {LONGER_SIDE} pixels a second on {workers} cores")
 
 
-def located(path: Path) -> Image.Image:
-    """The picture, its longer side at LONGEST."""
+def resized(path: Path) -> Image.Image:
+    """The picture, its longer side LONGER_SIDE pixels."""
     image = Image.open(path).convert("RGB")
-    scale = LONGEST / max(image.size)
+    scale = LONGER_SIDE / max(image.size)
     return image.resize((round(image.width * scale), round(image.height * scale)))
 
 
 def timed(paths: list[Path]) -> float:
     """Seconds to find the cells of decoded pictures."""
-    images = [located(path) for path in paths]
+    images = [resized(path) for path in paths]
     start = time.perf_counter()
     for image in images:
         find_cell(image)

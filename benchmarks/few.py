@@ -1,9 +1,10 @@
-"""What are a few labelled cells of a new laboratory worth? Adapts a model to some of a benchmark, scores the rest.
+"""Gain from adapting a model to a few labelled cells of a new laboratory.
 
     PYTHONPATH=. python benchmarks/few.py champion8 --data ROOT [--benchmark lisc] [--each 5] [--draws 5]
 
-Prints, for each draw, balanced accuracy on the cells that were not drawn, before and after, and what the adaptation
-itself expected from cross-validating the drawn cells alone; then the mean over draws and their range.
+Each draw adapts the model to some cells of a benchmark and scores it on the others. Prints, for each draw, balanced
+accuracy on the other cells before and after, and the balanced accuracy that the adaptation expected from
+cross-validating the drawn cells; then the mean over draws and their range.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from zoo.sources.catalogue import get_entry
 
 
 def main() -> None:
-    """Run the draws and print them."""
+    """Print the result of every draw."""
     options = _parser().parse_args()
     entry, benchmark = get_entry(options.entry), get_benchmark(options.benchmark)
     pictures = [(row, cell, label, source.image()) for row, cell, label, source in benchmark.pictures(options.data)]
@@ -41,10 +42,10 @@ def main() -> None:
             seconds = time.perf_counter() - start
             before = (*before, _score(entry, benchmark, rest))
             after = (*after, _score(made.entry, benchmark, rest))
-        told = f"{100 * made.after.value:.1f} % ({100 * made.after.low:.1f} to {100 * made.after.high:.1f})"
+        expected = f"{100 * made.after.value:.1f} % ({100 * made.after.low:.1f} to {100 * made.after.high:.1f})"
         print(
             f"draw {draw + 1}: {len(drawn)} cells, {100 * before[-1]:.1f} -> {100 * after[-1]:.1f} % of {len(rest)} "
-            f"others, expected {told}, {seconds:.0f} s, changed {made.choice}",
+            f"others, expected {expected}, {seconds:.0f} s, changed {made.choice}",
             flush=True,
         )
     for name, found in (("before", before), ("after", after)):
@@ -52,17 +53,17 @@ def main() -> None:
 
 
 def _draw(labels: list[str], each: int, seed: int) -> list[int]:
-    """Rows of `each` cells a label."""
+    """Rows of `each` cells of every label, drawn at random."""
     order = np.random.default_rng(seed).permutation(len(labels))
     return sorted(int(n) for name in sorted(set(labels)) for n in [n for n in order if labels[n] == name][:each])
 
 
 def _score(entry: Entry, benchmark: BenchmarkSet, pictures: list) -> float:
-    """Balanced accuracy among the benchmark's kinds."""
+    """Balanced accuracy in the benchmark's labels."""
     with Runtime() as runtime:
         tickets = [runtime.submit(entry, image) for _, _, _, image in pictures]
-        shares = np.stack([ticket.result().probabilities for ticket in tickets])
-    table = pd.DataFrame(shares, columns=entry.labels)
+        probabilities = np.stack([ticket.result().probabilities for ticket in tickets])
+    table = pd.DataFrame(probabilities, columns=entry.labels)
     table = table.assign(file=[p[0] for p in pictures], cell=[p[1] for p in pictures], label=[p[2] for p in pictures])
     answers = benchmark.answers(table, entry.labels)
     return float(metrics.balanced_accuracy(table_confusion(answers, benchmark.labels)))

@@ -1,15 +1,15 @@
-"""Does the app stay right and quick with many users at once? Side by side in one run.
+"""Correctness and speed of the engine with many users at once.
 
     python benchmarks/load.py [--json] [--sessions N] [--requests N] [--precision P]
 
-So many sessions ask the engine at once, each its own pictures one after the other, classifications and explanations by
-turns, of three models. Printed:
-- `wrong`: answers or maps that are not those of a session alone; `errors`: requests that failed (goal: none of both);
-- `ratio_bare`: requests a second over a bare loop that has everything in batches (goal: at least 0.8);
-- `ratio_naive`: requests a second over a lock around each call and pytorch-grad-cam made for each map, one picture at a
-  time (goal: at least 4);
-- `p50_ms`, `p95_ms`: milliseconds from question to answer; `fairness`: the slowest session's mean over the fastest's;
-- `alone_ms`, `beside_500_ms`: one picture of a session that comes alone, and while another's 500 are waiting.
+All sessions send their pictures to the engine at the same time, one after the other, alternating between
+classification and explanation and between three models. Prints:
+- `wrong`: answers or maps that differ from those of a single session; `errors`: failed requests (goal: none of both);
+- `ratio_bare`: requests a second, relative to a bare loop over full batches (goal: at least 0.8);
+- `ratio_naive`: requests a second, relative to a lock around each call and a new pytorch-grad-cam object for each map,
+  one picture at a time (goal: at least 4);
+- `p50_ms`, `p95_ms`: milliseconds from request to answer; `fairness`: slowest session's mean over the fastest's;
+- `alone_ms`, `beside_500_ms`: one picture of a session on an idle engine, and while 500 of another session are waiting.
 """
 
 from __future__ import annotations
@@ -44,45 +44,46 @@ from zoo.serving.runtime import Runtime
 from zoo.sources.catalogue import get_entry
 
 MODELS = ("pbc8-efficientnet-lite0", "wbc4-efficientnet-lite0", "cnn60")
-SAME_SHARE, SAME_MAP = 0.02, 0.05  # largest difference of a probability; mean difference of a map's values
+PROBABILITY_TOLERANCE = 0.02  # largest difference
+MAP_TOLERANCE = 0.05  # mean difference of a map's values
 
 
 @dataclass(frozen=True)
 class Job:
-    """A request: which model, which picture, and whether a map is wanted."""
+    """A request: the model, the picture, and whether a map is wanted."""
 
     entry: Entry
     image: Image.Image
     explain: bool
 
 
-def jobs(sessions: int, requests: int) -> list[list[Job]]:
-    """What each session asks, all pictures different."""
+def jobs(sessions: int, each: int) -> list[list[Job]]:
+    """Requests of each session, all with different pictures."""
     entries = [get_entry(name) for name in MODELS]
     return [
         [
-            Job(entries[(one + n) % len(entries)], decode(draw(one * requests + n)), (one + n // 3) % 2 == 0)
-            for n in range(requests)
+            Job(entries[(one + n) % len(entries)], decode(draw(one * each + n)), (one + n // 3) % 2 == 0)
+            for n in range(each)
         ]
         for one in range(sessions)
     ]
 
 
 def ask(runtime: Runtime, job: Job, client: Client) -> tuple[np.ndarray, np.ndarray | None]:
-    """Probabilities, and the map where one is wanted, as the app would get them."""
+    """Probabilities, and the map if one is wanted, as the app gets them."""
     if not job.explain:
         return runtime.submit(job.entry, job.image, client=client).result().probabilities, None
     found = runtime.explain(job.entry, job.image, client=client)
     return np.array(list(found.prediction.probabilities.values())), found.values
 
 
-def engine(runtime: Runtime, asked: Sequence[Sequence[Job]]) -> tuple[list[list], list[list[float]], int]:
-    """Every session in a thread of its own: answers, seconds a request, and how many failed."""
+def engine(runtime: Runtime, requests: Sequence[Sequence[Job]]) -> tuple[list[list], list[list[float]], int]:
+    """Run every session in its own thread; returns answers, seconds of each request, and the number that failed."""
     failed = [0]
 
     def session(number: int) -> tuple[list, list[float]]:
         client, answers, taken = Client(f"session {number}"), [], []
-        for job in asked[number]:
+        for job in requests[number]:
             start = time.perf_counter()
             try:
                 answers.append(ask(runtime, job, client))
@@ -93,15 +94,15 @@ def engine(runtime: Runtime, asked: Sequence[Sequence[Job]]) -> tuple[list[list]
             taken.append(time.perf_counter() - start)
         return answers, taken
 
-    with ThreadPoolExecutor(len(asked)) as pool:
-        found = list(pool.map(session, range(len(asked))))
+    with ThreadPoolExecutor(len(requests)) as pool:
+        found = list(pool.map(session, range(len(requests))))
     return [answers for answers, _ in found], [taken for _, taken in found], failed[0]
 
 
-def bare(runtime: Runtime, asked: Sequence[Job]) -> None:
-    """The same work in full batches, one after the other, in one thread."""
+def bare(runtime: Runtime, requests: Sequence[Job]) -> None:
+    """Do the same work in full batches in one thread."""
     groups: dict[tuple[str, bool], list[Job]] = {}
-    for job in asked:
+    for job in requests:
         groups.setdefault((job.entry.id, job.explain), []).append(job)
     for (_, explain), some in groups.items():
         model: LoadedModel = runtime.model(some[0].entry)
@@ -112,15 +113,15 @@ def bare(runtime: Runtime, asked: Sequence[Job]) -> None:
             )
 
 
-def naive(asked: Sequence[Sequence[Job]], device: torch.device) -> None:
-    """What apps usually do: a lock, one picture, a GradCAM made for each map."""
+def naive(requests: Sequence[Sequence[Job]], device: torch.device) -> None:
+    """Do the same work as a simple app would: a lock, single pictures, a new GradCAM for each map."""
     lock, models = threading.Lock(), {}
-    for job in (job for some in asked for job in some):
+    for job in (job for some in requests for job in some):
         if job.entry.id not in models:
             model = load_model(job.entry).to(device).requires_grad_(True)
             infos = getattr(model, "feature_info", None)
             models[job.entry.id] = (model, find_layer(model, infos[-1]["module"] if infos else "features"))
-    prepare = {job.entry.id: LoadedModel(job.entry, device, "fp32").prepare for some in asked for job in some[:3]}
+    prepare = {job.entry.id: LoadedModel(job.entry, device, "fp32").prepare for some in requests for job in some[:3]}
 
     def session(some: Sequence[Job]) -> None:
         for job in some:
@@ -133,17 +134,17 @@ def naive(asked: Sequence[Sequence[Job]], device: torch.device) -> None:
                     with GradCAM(model, [layer]) as cam:
                         cam(batch, [ClassifierOutputTarget(best)])
 
-    with ThreadPoolExecutor(len(asked)) as pool:
-        list(pool.map(session, asked))
+    with ThreadPoolExecutor(len(requests)) as pool:
+        list(pool.map(session, requests))
 
 
 def wrong(found: Sequence[Sequence], expected: Sequence[Sequence]) -> int:
-    """How many answers or maps are not those of a session alone."""
+    """Number of answers or maps that differ from those of a single session."""
     count = 0
     for mine, theirs in zip(found, expected, strict=True):
         for one, other in zip(mine, theirs, strict=True):
-            far = one is None or np.abs(one[0] - other[0]).max() > SAME_SHARE
-            count += bool(far or (one[1] is not None and np.abs(one[1] - other[1]).mean() > SAME_MAP))
+            far = one is None or np.abs(one[0] - other[0]).max() > PROBABILITY_TOLERANCE
+            count += bool(far or (one[1] is not None and np.abs(one[1] - other[1]).mean() > MAP_TOLERANCE))
     return count
 
 
@@ -155,7 +156,7 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 def beside_many(runtime: Runtime, job: Job) -> tuple[float, float]:
-    """Seconds of one picture alone, and while another session's 500 wait."""
+    """Seconds of one picture on an idle engine, and while 500 of another session are waiting."""
     one = Client("one")
     alone = float(np.median([seconds(lambda: ask(runtime, job, one)) for _ in range(5)]))
     started = threading.Event()
@@ -177,22 +178,22 @@ def beside_many(runtime: Runtime, job: Job) -> tuple[float, float]:
     return alone, beside
 
 
-def measure(sessions: int, requests: int, precision: str) -> dict[str, float]:
-    """All figures."""
-    asked = jobs(sessions, requests)
-    everything = [job for some in asked for job in some]
+def measure(sessions: int, each: int, precision: str) -> dict[str, float]:
+    """Measure everything in one run."""
+    requests = jobs(sessions, each)
+    everything = [job for some in requests for job in some]
     with Runtime(precision=precision) as runtime:
-        expected = [[ask(runtime, job, Client("alone")) for job in some] for some in asked]
+        expected = [[ask(runtime, job, Client("alone")) for job in some] for some in requests]
         bare(runtime, everything)  # warms up
         taken = {"engine": [], "bare": []}
         for _ in range(3):
             start = time.perf_counter()
-            found, latencies, failed = engine(runtime, asked)
+            found, latencies, failed = engine(runtime, requests)
             taken["engine"].append(time.perf_counter() - start)
             taken["bare"].append(seconds(lambda: bare(runtime, everything)))
         alone, beside = beside_many(runtime, everything[1])
         device = runtime.device
-    slow = seconds(lambda: naive(asked, device))
+    slow = seconds(lambda: naive(requests, device))
     rates = np.divide(taken["bare"], taken["engine"])
     means = [float(np.mean(some)) for some in latencies]
     p50, p95 = np.percentile(np.concatenate(latencies), [50, 95])
@@ -211,7 +212,7 @@ def measure(sessions: int, requests: int, precision: str) -> dict[str, float]:
 
 
 def main() -> None:
-    """Run from the command line."""
+    """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="print a JSON object")
     parser.add_argument("--sessions", type=int, default=32)

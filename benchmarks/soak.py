@@ -1,11 +1,11 @@
-"""Does the engine stay as it is for as long as it runs? Memory, threads and open files, minute by minute.
+"""Memory, threads and open files of the engine over a long run.
 
     python benchmarks/soak.py [--minutes N] [--sessions N] [--json]
 
-Sessions come and go, classify and explain with three models by turns, quickly and slowly, upload what is no picture,
-and leave in the middle; models are put away and loaded again. Every minute the last of them leave, and what is then
-held is taken down. Printed: memory at the end over that after the first minute (goal: within 2 %), and how many threads
-and open files there are more (goal: none).
+Sessions start and end; they classify and explain with three models, by quick and slow methods, upload files that are no
+pictures, and leave before the last answer. Models are unloaded and loaded again. Every minute all sessions end, and
+memory, threads and open files are recorded. Prints memory at the end relative to that after the first minute (goal:
+within 2 %), and the increase of threads and open files (goal: none).
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from zoo.serving.runtime import BusyError, Runtime
 from zoo.sources.catalogue import get_entry
 
 METHODS = ("grad-cam", "layer-cam", "eigen-cam", "occlusion")
-ROOM = 15_000_000  # bytes of models: less than all three need
+MAX_MODEL_BYTES = 15_000_000  # less than all three models need together
 
 
 def visit(runtime: Runtime, entries: Sequence[Entry], seed: int, until: float) -> None:
-    """Visitors, one after the other, until the time is up."""
+    """Run sessions, one after the other, until the time is up."""
     chance = random.Random(seed)
     while time.monotonic() < until:
         here = [True]
@@ -58,18 +58,18 @@ def visit(runtime: Runtime, entries: Sequence[Entry], seed: int, until: float) -
 
 
 def state() -> tuple[int, int, int]:
-    """Bytes, threads, open files of this process."""
+    """Memory in bytes, threads and open files of this process."""
     gc.collect()
     process = psutil.Process()
     return process.memory_info().rss, process.num_threads(), process.num_fds()
 
 
 def soak(minutes: float, sessions: int) -> dict[str, float]:
-    """Run it; returns what changed after the first minute (or the first fifth of a short run)."""
+    """Run the sessions; returns changes since the first minute, or the first fifth of a short run."""
     begin = time.monotonic()
     entries = [get_entry(name) for name in MODELS]
     seen = []
-    with Runtime(max_bytes=ROOM) as runtime:
+    with Runtime(max_bytes=MAX_MODEL_BYTES) as runtime:
         while time.monotonic() < begin + 60 * minutes - 1:
             until = time.monotonic() + min(60.0, 12 * minutes)
             given = [(runtime, entries, 1000 * len(seen) + seed, until) for seed in range(sessions)]
@@ -78,13 +78,13 @@ def soak(minutes: float, sessions: int) -> dict[str, float]:
                 thread.start()
             for thread in threads:
                 thread.join()
-            # at rest: in the middle of work, memory tells what is being worked on
+            # memory is comparable only while the engine is idle
             while runtime.waiting():
                 time.sleep(0.1)
             time.sleep(5)
             seen.append(state())
-            told = f"{seen[-1][0] / 1e6:.0f} MB, {seen[-1][1]} threads, {seen[-1][2]} files"
-            print(f"{(time.monotonic() - begin) / 60:.1f} min: {told}", file=sys.stderr, flush=True)
+            measured = f"{seen[-1][0] / 1e6:.0f} MB, {seen[-1][1]} threads, {seen[-1][2]} files"
+            print(f"{(time.monotonic() - begin) / 60:.1f} min: {measured}", file=sys.stderr, flush=True)
         load = runtime.status()
     first, last = seen[0], seen[-1]
     return {
@@ -98,7 +98,7 @@ def soak(minutes: float, sessions: int) -> dict[str, float]:
 
 
 def main() -> None:
-    """Run from the command line."""
+    """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--sessions", type=int, default=16)

@@ -1,9 +1,9 @@
-"""How long from the start of the process to the first page that can be used? In a browser, on a cold start of the app.
+"""Seconds from the start of the app to the first usable page in a browser.
 
     python benchmarks/start.py [--rounds N] [--json]
 
-Printed: seconds until the server answers, and until the Classify page stands with its model picker (goal: 10). Needs
-Chrome or Chromium.
+Prints seconds until the server answers, and until the Classify page shows its model picker (goal: 10). Needs Chrome or
+Chromium.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from tests.conftest import find_browser  # noqa: E402
 
 
 def start(executable: str) -> tuple[float, float]:
-    """Seconds until the server is healthy and until the first page stands."""
+    """Seconds until the server is healthy and until the first page is usable."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -66,7 +66,7 @@ def healthy(address: str) -> bool:
 
 
 def main() -> None:
-    """Run from the command line."""
+    """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", action="store_true", help="print a JSON object")
@@ -75,12 +75,14 @@ def main() -> None:
     if not executable:
         sys.exit("There is no Chrome or Chromium on the PATH.")
     found = [start(executable) for _ in range(options.rounds)]
-    told = {
+    summary = {
         "server_seconds": statistics.median(up for up, _ in found),
         "page_seconds": statistics.median(page for _, page in found),
         "slowest_page_seconds": max(page for _, page in found),
     }
-    print(json.dumps(told) if options.json else "\n".join(f"{name:22} {value:.2f}" for name, value in told.items()))
+    print(
+        json.dumps(summary) if options.json else "\n".join(f"{name:22} {value:.2f}" for name, value in summary.items())
+    )
 
 
 if __name__ == "__main__":

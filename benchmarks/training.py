@@ -1,10 +1,10 @@
-"""How much of the machine does training use? Ratios measured side by side in one run, on drawn cells.
+"""Speed of training on drawn cells, relative to bare loops.
 
     python benchmarks/training.py [--images 960] [--epochs 15]
 
-Four questions: how near is training from pictures to the same step on a batch that is ready in memory; how much faster
-are frozen backbones on kept features than the ordinary way; how do we compare with the loop of timm's train script; and
-what does it bring that a training on a CPU keeps the memory of freed tensors, and computes depthwise gradients our way.
+Prints four comparisons, measured side by side in one run: training from pictures against the same step on a batch that
+is ready in memory; frozen backbones on cached features against the ordinary way; our loop against the loop of timm's
+train script; and, on a CPU, the gain from keeping the memory of freed tensors and from our depthwise gradients.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from training.prepare.splits import Split
 from training.recipe import Recipe, load_recipe
 
 SIDE = 160
-EPOCHS = 2  # the first pays for the start, as it does once in a training of many
+EPOCHS = 2  # the first includes the start, as it does once in any training
 LOOPS = ("bare", "ours", "timm")
 STEPS = ("cnn5_128", "pbc8-efficientnet-lite0")
 OWN = ("memory", "gradients")
@@ -47,19 +47,21 @@ CHANGES = ["data.labels={ a = 'a', b = 'b', c = 'c', d = 'd' }", "data.descripti
 
 
 def main() -> None:
-    """Print the table."""
+    """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, default=1920)
-    parser.add_argument("--epochs", type=int, default=15, help="of the frozen comparison")
-    parser.add_argument("--step", choices=STEPS, help="the step of this recipe alone; prints images a second")
-    parser.add_argument("--own", nargs="*", choices=OWN, default=[], help="with --step: what of ours it is done with")
-    parser.add_argument("--loop", choices=LOOPS, help="this way of training alone; images a second, an epoch a line")
+    parser.add_argument("--epochs", type=int, default=15, help="epochs of the comparison of frozen backbones")
+    parser.add_argument("--step", choices=STEPS, help="measure the step of this recipe alone; prints images a second")
+    parser.add_argument("--own", nargs="*", choices=OWN, default=[], help="with --step: our optimisations to use")
+    parser.add_argument(
+        "--loop", choices=LOOPS, help="measure this way of training alone; prints images a second, one epoch a line"
+    )
     parser.add_argument("--folder", type=Path, help="with --loop timm: class folders of the pictures")
     options = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if options.step:
         if "memory" in options.own and not keep_memory():
-            parser.error("this system's memory cannot be told to stay")
+            parser.error("this system cannot keep the memory of freed tensors")
         print(bare_step(load_recipe(options.step, CHANGES), torch.device("cpu"), quick="gradients" in options.own))
     elif options.loop:
         print(*loop(options.loop, options.images, options.folder, device), sep="\n")
@@ -76,14 +78,14 @@ def main() -> None:
 
 
 def drawn(count: int) -> tuple[Arrays, Split]:
-    """Drawn cells, an eighth as many again to validate on."""
+    """Drawn cells to train on, and an eighth of their number to validate on."""
     cells = [np.asarray(draw_cell(LABELS[n % 4], n, (SIDE, SIDE))) for n in range(count + count // 8)]
     rows = {"train": np.arange(count), "val": np.arange(count, len(cells)), "test": np.arange(0)}
     return Arrays(np.stack(cells), np.arange(len(cells)) % 4), Split(rows, tuple(map(str, range(len(cells)))), {}, "x")
 
 
 def whole(place: Path, arrays: Arrays, split: Split) -> None:
-    """End to end against the bare step, and against timm's own way; in turns, the best of each."""
+    """Compare training end to end with the bare step and with timm's loop: the best of two runs of each, in turn."""
     write_folder(place / "pictures", arrays, split)
     found: dict[str, list[list[float]]] = {name: [] for name in LOOPS}
     for name in LOOPS * 2:
@@ -101,20 +103,20 @@ def whole(place: Path, arrays: Arrays, split: Split) -> None:
 
 
 def loop(name: str, images: int, folder: Path, device: torch.device) -> list[float]:
-    """Images a second of one of `LOOPS`: of each epoch, where it has epochs."""
+    """Images a second of one of LOOPS, for each epoch where it has epochs."""
     changes = [*CHANGES, "stages=[]", f"schedule.epochs={EPOCHS}", "model.input_size=[128, 128]"]
     recipe = load_recipe("pbc8-efficientnet-lite0", changes)
-    keep_memory()  # for timm's way as well: loops are compared
+    keep_memory()  # for timm's loop too, because only the loops are compared
     if name == "bare":
         return [bare_step(recipe, device, images // recipe.schedule.batch_size)]
     return timms(folder, recipe, device) if name == "timm" else ours(recipe, *drawn(images), device)
 
 
 def alone(*options: object) -> list[float]:
-    """What this script prints in a process of its own: a process is not as it was after another training in it."""
+    """Numbers that this script prints in a new process, because an earlier training would change the measurement."""
     command = [sys.executable, __file__, *map(str, options)]
-    told = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()
-    return [float(line) for line in told]
+    lines = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()
+    return [float(line) for line in lines]
 
 
 def bare_step(recipe: Recipe, device: torch.device, steps: int = 8, quick: bool = True) -> float:
@@ -145,19 +147,22 @@ def bare_step(recipe: Recipe, device: torch.device, steps: int = 8, quick: bool 
 
 
 def alone_on_a_cpu() -> None:
-    """The bare step of some recipes, with ever more of ours; in turns, the best of each."""
-    print("The step alone: as torch does it, with freed memory kept, and with our depthwise gradients; images a second")
+    """Compare the bare step of some recipes with ever more of our optimisations: the best of two runs, in turn."""
+    print("The step alone: as torch does it, with freed memory kept, with our depthwise gradients too; images a second")
     for name in STEPS:
         found: list[list[float]] = [[] for _ in range(len(OWN) + 1)]
         for parts in (*range(len(found)),) * 2:
             found[parts] += alone("--step", name, "--own", *OWN[:parts])
         rates = [max(each) for each in found]
-        told = "  ".join(f"{rate:.1f} ({rate / rates[0]:.2f})" for rate in rates[1:])
-        print(f"  {name:25} {rates[0]:8.1f}  {told}")
+        ratios = "  ".join(f"{rate:.1f} ({rate / rates[0]:.2f})" for rate in rates[1:])
+        print(f"  {name:25} {rates[0]:8.1f}  {ratios}")
 
 
 def ours(recipe: Recipe, arrays: Arrays, split: Split, device: torch.device) -> list[float]:
-    """Images a second of each epoch, saving included; validation, which no one else here has, is of a few pictures."""
+    """Images a second of each epoch of our loop, saving included.
+
+    Validation, which the other loops lack, is of a few pictures.
+    """
     little = Split({**split.rows, "val": split.rows["val"][:8]}, split.cells, {}, "x")
     ends = [time.perf_counter()]
     with tempfile.TemporaryDirectory() as work:
@@ -219,7 +224,7 @@ def timms(place: Path, recipe: Recipe, device: torch.device) -> list[float]:
 
 
 def frozen(place: Path, arrays: Arrays, split: Split, device: torch.device, epochs: int) -> None:
-    """A new head on a frozen backbone: the ordinary way, on kept features made for it, and on features kept before."""
+    """Compare training a new head on a frozen backbone without cached features, with new ones, and with old ones."""
     changes = [*CHANGES, f"stages=[{{ epochs = {epochs}, train = 'head' }}]", "model.input_size=[128, 128]"]
     changes += ["data.originals=false", "data.split=stratified", "schedule.views=1", "schedule.stop_patience=1000"]
     recipe = load_recipe("efficientnet_lite0_frozen", changes)
