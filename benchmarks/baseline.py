@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 import zoo
 from zoo.cli import main as command
+from zoo.entry import usable_entries
 
 PICTURES = 200
 SLOW_PICTURES = 10  # for methods that need hundreds of forward passes a picture
@@ -59,9 +60,7 @@ def answers(root: Path) -> pd.DataFrame:
     assert len(pictures) == PICTURES
     rows = []
     with zoo.Runtime("cpu", "fp32", batch_size=1) as runtime:
-        for entry in zoo.list_entries():
-            if not entry.usable:
-                continue
+        for entry in usable_entries(zoo.list_entries()):
             mapped = PICTURES
             for number, path in enumerate(tqdm(pictures, desc=entry.id, file=sys.stderr)):
                 image = zoo.decode(path)

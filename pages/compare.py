@@ -19,7 +19,7 @@ from zoo.benchmarks import find_source, leaderboard, published, robustness
 from zoo.benchmarks.eligibility import NOT_SCORED
 from zoo.benchmarks.scoring import METRICS, intervals, is_corrupted, rows_hash, score
 from zoo.data.configured import places
-from zoo.entry import Benchmark, Entry, EntryError, read_history, read_predictions
+from zoo.entry import Benchmark, Entry, EntryError, read_history, read_predictions, readable_entries
 from zoo.figures import comparison as figures
 from zoo.imaging.decode import ImageError
 from zoo.scores import significance
@@ -523,7 +523,7 @@ def show_home_and_away(entries: Sequence[Entry]) -> None:
 
 
 shared.page("Compare models")
-everything = with_tests([entry for entry in shared.entries() if entry.ok])
+everything = with_tests(readable_entries(shared.entries()))
 if not everything:
     st.info("No model in the zoo keeps test predictions. Train one with `python -m training train`.")
     st.stop()

@@ -12,7 +12,7 @@ import streamlit as st
 from pages import shared
 from zoo.benchmarks.eligibility import NOT_SCORED, unscored
 from zoo.benchmarks.scoring import METRICS
-from zoo.entry import Entry, EntryError, read_card, read_history
+from zoo.entry import AnyEntry, BrokenEntry, Entry, EntryError, read_card, read_history, readable_entries
 from zoo.sources import hub
 from zoo.sources.catalogue import BUILTIN, distinct_titles, sources
 from zoo.sources.runs import list_runs
@@ -25,8 +25,6 @@ def overview(entries: list[Entry]) -> pd.DataFrame:
     """One row a model."""
     rows = []
     for entry in entries:
-        if entry.config is None:
-            continue
         tests = [b for b in entry.evaluation.benchmarks.values() if b.role == "test" and "accuracy" in b.metrics]
         rows.append(
             {
@@ -160,9 +158,9 @@ def age(moment: float) -> str:
     return f"on {time.strftime('%Y-%m-%d %H:%M', time.localtime(moment))}"
 
 
-def choose(entries: list[Entry]) -> list[Entry]:
+def choose(entries: list[AnyEntry]) -> list[Entry]:
     """Entries by what is searched for."""
-    readable = [entry for entry in entries if entry.config is not None]
+    readable = readable_entries(entries)
     with st.expander("Search and filter", icon=":material/search:"):
         words, tasks, kinds, least, most = st.columns([3, 3, 3, 2, 2])
         text = words.text_input("Words", placeholder="title, id, tag")
@@ -209,7 +207,7 @@ def revision(entry: Entry) -> None:
     use, follow = st.columns(2)
     if use.button("Use this revision", disabled=named[picked] == entry.origin.sha, icon=":material/push_pin:"):
         other = hub.entry_at(entry.origin.repo, named[picked])
-        if not other.ok:
+        if isinstance(other, BrokenEntry):
             st.error(f"There is no model at this revision: {other.reason}")
             return
         shared.pin(entry, named[picked])
@@ -224,7 +222,7 @@ in_training()
 entries = shared.entries()
 places()
 table = overview(choose(entries))
-if table.empty and any(entry.ok for entry in entries):
+if table.empty and readable_entries(entries):
     st.info("No model fits. Take away a filter.")
 elif table.empty:
     st.info(
@@ -236,7 +234,7 @@ else:
         table, hide_index=True, column_config={"parameters": st.column_config.NumberColumn(format="localized")}
     )
     st.download_button("Table as CSV", shared.csv(table), "models.csv", icon=":material/download:")
-    good = {entry.id: entry for entry in entries if entry.id in set(table["id"])}
+    good = {entry.id: entry for entry in readable_entries(entries) if entry.id in set(table["id"])}
     current = st.session_state.get(shared.MODEL)
     picked = st.selectbox(
         "Look at",
@@ -254,7 +252,7 @@ else:
     if entry.usable:
         st.page_link("pages/classify.py", label="Classify with this model", icon=":material/biotech:")
     show(entry)
-broken = [entry for entry in entries if not entry.ok]
+broken = [entry for entry in entries if isinstance(entry, BrokenEntry)]
 if broken:
     st.subheader("Broken entries")
     st.caption("These folders are in the zoo's path and cannot be used until mended.")

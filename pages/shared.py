@@ -16,9 +16,10 @@ from streamlit import runtime
 from streamlit.runtime.pages_manager import PagesManager
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
+from zoo import entry as zoo_entry
 from zoo.api import default_runtime
 from zoo.benchmarks.leaderboard import cells, home_benchmark
-from zoo.entry import Entry, EntryError, Metric
+from zoo.entry import AnyEntry, BrokenEntry, Entry, EntryError, Metric
 from zoo.imaging.decode import SUFFIXES, ImageError, decode
 from zoo.scores.bootstrap import Interval
 from zoo.scores.metrics import METRICS
@@ -52,18 +53,23 @@ class Picture:
 
 
 @st.cache_resource(ttl=REFRESH_SECONDS, show_spinner="Looking what models there are …")
-def _listed() -> list[Entry]:
+def _listed() -> list[AnyEntry]:
     """The zoo's entries, read again every few seconds: what can be used first, others' systems after ours.
 
     Of these the single model that holds up best in a laboratory it never saw comes first: it is what a visitor meets;
     ensembles take as long as all their members.
     """
-    return sorted(
-        list_entries(), key=lambda e: (not e.usable, e.system, bool(e.members), -at(e, "away"), -at(e, "home"))
-    )
+    return sorted(list_entries(), key=_rank)
 
 
-def entries() -> list[Entry]:
+def _rank(entry: AnyEntry) -> tuple[bool, str, bool, float, float]:
+    """Sorting key of an entry."""
+    if isinstance(entry, BrokenEntry):
+        return True, "", False, 0.0, 0.0
+    return not entry.usable, entry.system, bool(entry.members), -at(entry, "away"), -at(entry, "home")
+
+
+def entries() -> list[AnyEntry]:
     """The zoo's entries as this session sees them: its own first, those from the Hub at revisions that it chose."""
     pins = st.session_state.get(PINS, {})
     listed = [_pinned(entry.id, pins[entry.id]) or entry if entry.id in pins else entry for entry in _listed()]
@@ -79,7 +85,7 @@ def renew() -> None:
 def _pinned(name: str, sha: str) -> Entry | None:
     """An entry of the Hub at another commit; None if it is none there."""
     found = hub.entry_at(name.replace("--", "/"), sha)
-    return found if found.ok else None
+    return found if isinstance(found, Entry) else None
 
 
 def pin(entry: Entry, sha: str | None) -> None:
@@ -118,7 +124,7 @@ def at(entry: Entry, column: str) -> float:
 
 def usable_entries() -> list[Entry]:
     """Entries that can classify. Stops the page with a sentence if there is none."""
-    found = [entry for entry in entries() if entry.usable]
+    found = zoo_entry.usable_entries(entries())
     if not found:
         st.info(
             "The zoo has no model that can run. Name folders with entries in HEMAZOO_ZOO, or see **Models** for why."
@@ -204,8 +210,6 @@ def pick_model() -> Entry:
 
 def describe(entry: Entry) -> str:
     """One paragraph: what the model is good at, and how good."""
-    if entry.config is None:
-        return entry.reason or ""
     known, text = entry.evaluation.benchmarks, plain(entry.config.zoo.summary)
     home, away = known.get(home_benchmark(entry) or ""), cells(entry).get("away")
     if home and "accuracy" in home.metrics:

@@ -92,7 +92,7 @@ def train(job: TrainingJob, accelerator: Accelerator) -> Entry | None:
 def find_entry(name: str, out: Path) -> Entry:
     """A usable entry beside the folder `out`, or of the zoo. Raises EntryError if there is none."""
     sibling = read_entry(out.parent / name)
-    if sibling.usable:
+    if isinstance(sibling, Entry) and sibling.usable:
         return sibling
     return get_entry(name, list_entries([*sources(), FolderSource(out.parent, str(out.parent))]))
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from training.publish.repository import Publication
 from zoo.cli.common import DEVICE_HELP, ENTRY_HELP, OK, print_message
 from zoo.data import layouts
-from zoo.entry import CONFIG, Entry, read_entry, summary
+from zoo.entry import CONFIG, Entry, read_entry, readable_entries, summary
 from zoo.sources import runs
 from zoo.sources.catalogue import FolderSource, get_entry, list_entries
 
@@ -81,7 +81,7 @@ def find_entry(name: str, usable: bool = True) -> Entry:
     folder = Path(name).resolve()
     is_folder = (folder / CONFIG).is_file()
     entries = list_entries([FolderSource(folder.parent, str(folder.parent))] if is_folder else None)
-    readable = {entry.id: entry for entry in entries if entry.ok}
+    readable = {entry.id: entry for entry in readable_entries(entries)}
     name = folder.name if is_folder else name
     return readable[name] if not usable and name in readable else get_entry(name, entries)
 

@@ -36,7 +36,7 @@ from zoo.entry import (
     Entry,
     EntryError,
     as_stored,
-    read_entry,
+    load_entry,
     read_predictions,
 )
 from zoo.entry.write import ScoredBenchmark, update_benchmark, update_metrics, update_section
@@ -135,7 +135,7 @@ def evaluate(
             continue
         if not renewed_card:
             say(f"{entry.id}: its card still has the old figures, for its recipe is of another version.")
-        say(f"{entry.id}: {headline(read_entry(entry.folder), benchmark.name)}")
+        say(f"{entry.id}: {headline(load_entry(entry.folder), benchmark.name)}")
     return failed
 
 

@@ -24,7 +24,7 @@ from training.run import TrainingJob, train
 from zoo.benchmarks import CROSS_VALIDATION
 from zoo.cache import cache_folder
 from zoo.data import DataSet, read_dataset
-from zoo.entry import EVALUATION, Entry, read_entry, read_predictions
+from zoo.entry import EVALUATION, Entry, load_entry, read_predictions
 from zoo.entry.write import ScoredBenchmark, update_benchmark
 from zoo.scores.calibration import scaling_of
 
@@ -60,7 +60,7 @@ def crossval(plan: Plan, accelerator: Accelerator, say: Say) -> pd.DataFrame:
             train(
                 TrainingJob(recipe, plan.data, folder / recipe.id, work, manifest, plan.originals, resume), accelerator
             )
-        tables.append(tested(read_entry(folder / plan.recipe.id)))
+        tables.append(tested(load_entry(folder / plan.recipe.id)))
     return pd.concat(tables, ignore_index=True).sort_values("file", ignore_index=True)
 
 

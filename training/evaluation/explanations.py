@@ -23,7 +23,7 @@ from tqdm import tqdm
 from training.audit.matching import compare, detect, scaled_grey
 from training.prepare.dataset import TrainingDataError
 from training.publish.card import renew_card
-from zoo.attribution import METHODS, PREDICTED, ExplanationError, explain_batch
+from zoo.attribution import METHODS, PREDICTED, explain_batch
 from zoo.attribution.faithfulness import Box, energy_inside, points_inside, share_of
 from zoo.benchmarks import get_benchmark, published
 from zoo.benchmarks.leaderboard import home_benchmark
@@ -183,8 +183,6 @@ def _faithful(entry: Entry, home: str, root: Path, runtime: Runtime, method: str
 
 def _sanity(entry: Entry, sources: Sequence[Source], method: str) -> dict[str, float]:
     """Mean absolute rank correlation of maps with those of the model whose last layers are random, by their share."""
-    if entry.config is None:
-        raise ExplanationError(f"{entry.id} cannot be used.")
     prepare = preprocessor(entry.config.pretrained_cfg.model_dump(), entry.config.zoo.crop)
     batch = torch.stack([prepare(source.image()) for source in sources])
     model = load_model(entry)

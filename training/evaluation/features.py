@@ -40,7 +40,7 @@ def feature_table(entry: Entry, data: DataSet, device: torch.device) -> tuple[pd
         TrainingDataError: No picture can be read.
     """
     config = entry.config
-    if config is None or config.zoo.members:
+    if config.zoo.members:
         raise EntryError(f"{entry.id} is an ensemble or cannot be read: name a single network.")
     model = load_model(entry)
     size = config.pretrained_cfg.input_size[1:]

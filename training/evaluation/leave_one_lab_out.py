@@ -25,7 +25,7 @@ from training.recipe import Recipe
 from training.run import TrainingJob, train
 from zoo.benchmarks import LEFT_OUT, scoring
 from zoo.data.registry import joins_of
-from zoo.entry import EVALUATION, Entry, as_stored, read_entry
+from zoo.entry import EVALUATION, BrokenEntry, Entry, as_stored, read_entry
 from zoo.entry.write import ScoredBenchmark, update_benchmark, update_section
 from zoo.scores import label_mapping, metrics
 from zoo.scores.calibration import scaling_of
@@ -66,7 +66,7 @@ def leave_out(recipe: Recipe, data: Path, place: Path, accelerator: Accelerator,
             work = place / f"without-{name}.work"
             train(TrainingJob(own, data, out, work, resume=has_unfinished_run(work)), accelerator)
         entry = read_entry(out)
-        if not entry.ok:
+        if isinstance(entry, BrokenEntry):
             raise TrainingDataError(f"{out} cannot be read: {entry.reason} Delete it to train it again.")
         tables[name] = (entry, tested(entry))
     return judge([(name, entry.labels, table) for name, (entry, table) in tables.items()])

@@ -87,7 +87,7 @@ def make_gate(
     others, unsure = None, None
     if elsewhere:
         others, unsure = embed(runtime, entry, (item.source.image() for item in elsewhere), len(elsewhere))
-    if entry.config is None or entry.config.zoo.crop not in LOCATING_CROPS:
+    if entry.config.zoo.crop not in LOCATING_CROPS:
         return fit_ood_detector(vectors, numbers, limits, others)
     # either may raise the alarm, so that each gets half of what is allowed
     half = FALSE_ALARMS / 2

@@ -25,7 +25,7 @@ from zoo.architectures import is_own
 from zoo.attribution import METHODS
 from zoo.benchmarks.eligibility import NOT_SCORED, unscored
 from zoo.benchmarks.scoring import METRICS
-from zoo.entry import Benchmark, Entry, OodRates, is_on_frames, read_entry
+from zoo.entry import Benchmark, Entry, OodRates, is_on_frames, load_entry
 from zoo.entry.write import write_card
 
 LICENCE = "apache-2.0"
@@ -48,7 +48,7 @@ def renew_card(folder: Path, repo: str = "", pictures: Mapping[str, str] | None 
 
     An entry that was not made by a recipe keeps the card it has.
     """
-    entry = read_entry(folder)
+    entry = load_entry(folder)
     if not entry.recipe:
         return True
     try:
@@ -69,7 +69,7 @@ def render_card(entry: Entry, recipe: Recipe, repo: str = "", pictures: Mapping[
     if recipe.reported:
         parts.append(_published(entry, recipe))
     parts.append(_use(entry, repo))
-    parts.append(_training(entry, recipe, entry.config.zoo.split if entry.config else ""))
+    parts.append(_training(entry, recipe, entry.config.zoo.split))
     parts += _trust(entry)
     parts.append(_limits(entry, recipe))
     return "\n\n".join(parts) + "\n"
@@ -143,9 +143,9 @@ def _published(entry: Entry, recipe: Recipe) -> str:
 
 def _use(entry: Entry, repo: str) -> str:
     config = entry.config
-    if config is None or config.zoo.members or config.zoo.head or config.zoo.crop != "none":
+    if config.zoo.members or config.zoo.head or config.zoo.crop != "none":
         crop = ""
-        if config is not None and config.zoo.crop != "none" and not config.zoo.members:  # members cut for themselves
+        if config.zoo.crop != "none" and not config.zoo.members:  # members cut for themselves
             crop = f" It sees the cell as `zoo.imaging.localise.cut` cuts it out ({config.zoo.crop})."
         return f"""## Use
 
@@ -208,7 +208,7 @@ def _set_otherwise(recipe: Recipe, name: str) -> list[str]:
 
 def _fitting(entry: Entry, recipe: Recipe) -> str:
     """How the weights came about."""
-    told = entry.config.zoo.training if entry.config else {}
+    told = entry.config.zoo.training
     if recipe.ensemble:
         shares = ", ".join(
             f"{m} {s:.2f}" for m, s in zip(recipe.ensemble.members, told.get("weights", []), strict=False)

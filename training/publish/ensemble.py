@@ -13,7 +13,7 @@ from training.prepare.dataset import TrainingDataError
 from training.publish.card import renew_card
 from training.publish.export import benchmark_name, config, judge
 from training.recipe import Recipe
-from zoo.entry import Benchmark, Entry, read_entry, read_predictions
+from zoo.entry import Benchmark, Entry, load_entry, read_predictions
 from zoo.entry.write import ScoredBenchmark, create_entry, update_benchmark, write_config
 from zoo.scores import label_mapping
 from zoo.scores.predictions import label_arrays
@@ -70,13 +70,10 @@ def write_ensemble(out: Path, recipe: Recipe, members: Sequence[Entry]) -> Entry
         judged[name] = ScoredBenchmark(
             judge(table, recipe, facts, role, "stored predictions of its members", scaling), table
         )
-    first = members[0].config
-    if first is None:
-        raise TrainingDataError(f"{members[0].id} cannot be used: {members[0].reason}")
     network = {
         "architecture": "ensemble",
         "model_args": {},
-        "pretrained_cfg": first.pretrained_cfg.model_dump(mode="json"),
+        "pretrained_cfg": members[0].config.pretrained_cfg.model_dump(mode="json"),
         "zoo": {"members": [member.id for member in members], "member_weights": weights.tolist(), "same": same},
     }
     with create_entry(out) as place:
@@ -85,7 +82,7 @@ def write_ensemble(out: Path, recipe: Recipe, members: Sequence[Entry]) -> Entry
         for name, scored in judged.items():
             update_benchmark(place, name, scored)
         renew_card(place)
-    return read_entry(out)
+    return load_entry(out)
 
 
 def mixed(tables: Sequence[pd.DataFrame], labels: Sequence[str], weights: np.ndarray) -> pd.DataFrame:

@@ -27,7 +27,7 @@ from training.publish.card import how_split, renew_card
 from training.recipe import Recipe, pretrained_cfg
 from zoo.benchmarks import scoring
 from zoo.data import Item
-from zoo.entry import HEAD, Entry, read_entry
+from zoo.entry import HEAD, Entry, load_entry
 from zoo.entry.write import (
     ScoredBenchmark,
     create_entry,
@@ -124,7 +124,7 @@ def write_entry(
         content = config(recipe, labels, found, training, how_split(recipe, split))
         write_config(place, content)
         with Runtime(device, "fp32") as runtime:
-            table = predict(runtime, read_entry(place), items, split, "val")
+            table = predict(runtime, load_entry(place), items, split, "val")
         logits = np.log(np.clip(table[labels].to_numpy(np.float64), MIN_PROBABILITY, 1))
         temperature = fit_temperature(label_arrays(table, labels)[0], logits)
         content["zoo"] |= made.calibrate(place, temperature)
@@ -132,18 +132,18 @@ def write_entry(
         judged = {}
         with Runtime(device) as runtime:
             for side, role in (("val", "validation"), ("test", "test")):
-                table = predict(runtime, read_entry(place), items, split, side)
+                table = predict(runtime, load_entry(place), items, split, side)
                 found = judge(
-                    table, recipe, facts_of(split), role, device_name(runtime.device), scaling_of(read_entry(place))
+                    table, recipe, facts_of(split), role, device_name(runtime.device), scaling_of(load_entry(place))
                 )
                 judged[benchmark_name(recipe, role, split.leaky)] = ScoredBenchmark(found, table)
         for name, scored in judged.items():
             update_benchmark(place, name, scored)
-        entry = read_entry(place)
+        entry = load_entry(place)
         if not entry.usable:
             raise TrainingDataError(f"The entry that was made cannot be read back: {entry.reason}")
         renew_card(place)
-    return read_entry(out)
+    return load_entry(out)
 
 
 def benchmark_name(recipe: Recipe, role: str, leaky: bool) -> str:

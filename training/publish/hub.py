@@ -30,7 +30,7 @@ from training.publish.repository import (
     repository_state,
     repository_url,
 )
-from zoo.entry import CARD, Entry, EntryError, read_entry
+from zoo.entry import CARD, BrokenEntry, Entry, EntryError, load_entry
 from zoo.entry.write import write_card
 from zoo.imaging.decode import from_array
 from zoo.serving.runtime import Runtime
@@ -64,8 +64,6 @@ def publish(entry: Entry, repo: str, options: PublishOptions, log: Log) -> Publi
         EntryError: The entry cannot be published, the Hub refuses, or somebody else published meanwhile; the main
             branch is not changed. Also raised where the published entry answers differently.
     """
-    if entry.config is None:
-        raise EntryError(f"{entry.id} cannot be published: {entry.reason}")
     check_name(repo)
     with hub.hub_errors(repo), tempfile.TemporaryDirectory() as temporary:
         staged = stage(entry, repo, Path(temporary) / repo.split("/")[1])
@@ -103,7 +101,7 @@ def stage(entry: Entry, repo: str, folder: Path) -> Path:
             raise EntryError(
                 f"{entry.id} cannot be published: {name} has {size:,} bytes, more than {hub.MAX_FILE_BYTES[name]:,}."
             )
-    figures = card_figures(read_entry(folder, entry.id))
+    figures = card_figures(load_entry(folder, entry.id))
     for name, data in figures.items():
         (folder / ASSETS).mkdir(exist_ok=True)
         (folder / ASSETS / name).write_bytes(data)
@@ -152,9 +150,9 @@ def verify(entry: Entry, repo: str, sha: str) -> None:
     """
     with tempfile.TemporaryDirectory() as temporary, _hub_cache(temporary):
         published = hub.entry_at(repo, sha)
-        if not published.ok:
+        if isinstance(published, BrokenEntry):
             raise EntryError(f"{repo} was published, but cannot be read from the Hub: {published.reason}")
-        if published.weights is None or published.config is None or published.config.zoo.members:
+        if published.weights is None or published.config.zoo.members:
             return  # no weights of its own to compare
         picture = from_array(np.random.default_rng(0).integers(0, 256, (160, 160, 3), np.uint8))
         with Runtime("cpu", "fp32") as runtime:

@@ -19,7 +19,7 @@ from training.reproduce.texts import Target, texts
 from zoo.benchmarks import LEFT_OUT, get_benchmark, names
 from zoo.benchmarks.eligibility import NOT_SCORED, is_scored, refusal
 from zoo.benchmarks.leaderboard import home_benchmark, images_per_second
-from zoo.entry import Entry, Metric
+from zoo.entry import Entry, Metric, usable_entries
 from zoo.files import write_text
 from zoo.serving.devices import device_name
 from zoo.serving.runtime import Runtime
@@ -74,7 +74,7 @@ def champion_recipes() -> list[str]:
 def champions(zoo: Path) -> list[Entry]:
     """The champions in a folder of entries that can be used."""
     wanted = set(champion_recipes())
-    return [entry for entry in list_entries([FolderSource(zoo, str(zoo))]) if entry.id in wanted and entry.usable]
+    return [entry for entry in usable_entries(list_entries([FolderSource(zoo, str(zoo))])) if entry.id in wanted]
 
 
 def table(entries: Sequence[Entry]) -> str:

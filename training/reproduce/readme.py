@@ -14,7 +14,7 @@ from zoo.benchmarks import get_definition
 from zoo.benchmarks.eligibility import NOT_SCORED
 from zoo.benchmarks.leaderboard import home_benchmark, images_per_second, unseen_laboratories
 from zoo.data.registry import augmented_sets
-from zoo.entry import Entry, LocalisationScores, Metric, is_on_frames
+from zoo.entry import Entry, LocalisationScores, Metric, is_on_frames, usable_entries
 from zoo.entry.schema import ExplanationQuality
 from zoo.files import write_text
 from zoo.scores.calibration import is_scaled
@@ -27,7 +27,7 @@ NOTHING = "–"
 
 def renewed(text: str) -> str:
     """A README with its tables as the built-in entries have them."""
-    entries = [entry for entry in list_entries([FolderSource(BUILTIN, "built-in")]) if entry.usable]
+    entries = usable_entries(list_entries([FolderSource(BUILTIN, "built-in")]))
     return MARK.sub(lambda found: found[1] + TABLES[found[2]](entries), text)
 
 
@@ -57,7 +57,7 @@ def models(entries: Sequence[Entry]) -> str:
         rows.append(
             [
                 f"`{entry.id}`",
-                entry.config.zoo.task if entry.config else NOTHING,
+                entry.config.zoo.task,
                 f"{home}: {own.n_images:,} images of {own.n_cells:,} cells" if own else NOT_SCORED,
                 _share(champions.metric_of(entry, home, "accuracy")),
                 _share(champions.metric_of(entry, home, "accuracy_by_cell")),

@@ -19,7 +19,7 @@ from training.recipe.overview import count_parameters
 from training.reproduce.texts import texts
 from training.run import TrainingJob, train
 from zoo.data import DataError
-from zoo.entry import EVALUATION, Entry, EntryError, read_entry
+from zoo.entry import EVALUATION, AnyEntry, Entry, EntryError, load_entry, readable_entries
 from zoo.files import atomic_folder, write_text
 
 MAX_WEIGHTS = 10_000_000  # bytes of a file in the built-in zoo
@@ -129,15 +129,15 @@ def publish(entry: Path, place: Path) -> None:
     with atomic_folder(place) as temporary:
         shutil.copytree(entry, temporary, dirs_exist_ok=True)
         heavy = [path for path in temporary.iterdir() if path.stat().st_size >= MAX_WEIGHTS]
-        light = place.name.endswith(PUBLISHED) or read_entry(entry).recipe.get("step", False)
+        light = place.name.endswith(PUBLISHED) or load_entry(entry).recipe.get("step", False)
         for path in temporary.iterdir():
             if path.suffix in (".safetensors", ".skops") and (light or heavy):
                 path.unlink()
 
 
-def rows(names: Sequence[str], entries: Sequence[Entry]) -> list[Row]:
+def rows(names: Sequence[str], entries: Sequence[AnyEntry]) -> list[Row]:
     """The table's rows: one a recipe, and one for what began with random weights instead."""
-    found = {entry.id: entry for entry in entries}
+    found = {entry.id: entry for entry in readable_entries(entries)}
     made = []
     for name in names:
         for end in ("", SCRATCH):
@@ -150,7 +150,7 @@ def rows(names: Sequence[str], entries: Sequence[Entry]) -> list[Row]:
 
 def _row(recipe: Recipe, honest: Entry | None, published: Entry | None) -> Row:
     entry = honest or published
-    training = entry.config.zoo.training if entry and entry.config else {}
+    training = entry.config.zoo.training if entry else {}
     return Row(
         recipe.id,
         recipe.system,

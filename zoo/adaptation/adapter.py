@@ -24,7 +24,7 @@ from safetensors.torch import load_file
 from sklearn.model_selection import StratifiedKFold
 from torch import nn
 
-from zoo.entry import WEIGHTS, Entry, EntryError, read_entry
+from zoo.entry import WEIGHTS, Entry, EntryError, load_entry
 from zoo.entry.write import (
     SCHEMA_VERSION,
     ScoredBenchmark,
@@ -94,7 +94,7 @@ class _Source:
 
     def __init__(self, entry: Entry) -> None:
         config = entry.config
-        if config is None or not entry.usable:
+        if not entry.usable:
             raise EntryError(f"{entry.id} cannot be used: {entry.reason}")
         if config.zoo.members:
             raise EntryError(f"{entry.id} is an ensemble: adapt one of its members, {', '.join(config.zoo.members)}.")
@@ -204,7 +204,7 @@ def adapt(
 
 def can_adapt(entry: Entry) -> bool:
     """Whether an entry is a network of its own; whether its last layer is linear is known when it is loaded."""
-    return entry.usable and entry.config is not None and not (entry.config.zoo.members or entry.config.zoo.head)
+    return entry.usable and not (entry.config.zoo.members or entry.config.zoo.head)
 
 
 def _check(entry: Entry, known: Sequence[str], count: int) -> None:
@@ -425,8 +425,6 @@ def _write(
 ) -> Entry:
     """The entry's folder, whole or not at all."""
     entry = source.entry
-    if entry.config is None:
-        raise EntryError(f"{entry.id} cannot be used: {entry.reason}")
     tensors = load_file(str(entry.folder / WEIGHTS))
     state = model.state_dict()
     last = next(name for name, module in model.named_modules() if module is model.get_classifier())
@@ -457,7 +455,7 @@ def _write(
         if gate is not None and not choice.statistics:
             write_ood_detector(place, widened(gate, work.plain[:, 0].float(), work.confidence))
         write_card(place, _card(entry, facts))
-    return read_entry(out)
+    return load_entry(out)
 
 
 def _record(name: str, table: pd.DataFrame, labels: Sequence[str]) -> dict[str, Any]:

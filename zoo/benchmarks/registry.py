@@ -128,7 +128,7 @@ class BenchmarkSet:
 
     def fits(self, entry: Entry) -> bool:
         """Whether the entry can name every class that occurs here."""
-        return entry.ok and set(self.mapping(entry.labels).values()) == set(self.labels)
+        return set(self.mapping(entry.labels).values()) == set(self.labels)
 
     def answers(self, table: pd.DataFrame, labels: Sequence[str]) -> pd.DataFrame:
         """Probabilities of a model's `labels`, summed by label here and scaled to 1: which of *these* is it?

@@ -6,7 +6,7 @@ import argparse
 import json
 
 from zoo.cli.common import OK, print_message
-from zoo.entry import Entry, summary
+from zoo.entry import AnyEntry, BrokenEntry, summary
 from zoo.sources.catalogue import list_entries
 
 
@@ -28,8 +28,8 @@ def run(options: argparse.Namespace) -> int:
     return OK
 
 
-def _line(entry: Entry) -> str:
-    if entry.config is None:
+def _line(entry: AnyEntry) -> str:
+    if isinstance(entry, BrokenEntry):
         return f"{entry.id:28} BROKEN  {entry.reason}"
     size = "no weights here"
     if entry.weights:

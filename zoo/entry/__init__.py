@@ -15,9 +15,9 @@ from zoo.entry.files import (
     WEIGHTS,
     EntryError,
 )
-from zoo.entry.model import Entry
+from zoo.entry.model import AnyEntry, BrokenEntry, Entry, readable_entries, usable_entries
 from zoo.entry.predictions import as_stored, read_predictions
-from zoo.entry.read import read_card, read_entry, read_history, summary, with_members
+from zoo.entry.read import load_entry, read_card, read_entry, read_history, summary, with_members
 from zoo.entry.schema import Benchmark, Config, Evaluation, Label, LocalisationScores, Metric, OodRates, is_on_frames
 from zoo.entry.weights import MAX_PARAMETERS, Weights, read_header
 from zoo.entry.write import write_predictions
@@ -36,7 +36,9 @@ __all__ = [
     "OOD_STATISTICS",
     "PREDICTIONS",
     "WEIGHTS",
+    "AnyEntry",
     "Benchmark",
+    "BrokenEntry",
     "Config",
     "Entry",
     "EntryError",
@@ -48,12 +50,15 @@ __all__ = [
     "Weights",
     "as_stored",
     "is_on_frames",
+    "load_entry",
     "read_card",
     "read_entry",
     "read_header",
     "read_history",
     "read_predictions",
+    "readable_entries",
     "summary",
+    "usable_entries",
     "with_members",
     "write_predictions",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -22,12 +22,32 @@ class Origin(Protocol):
 
 
 @dataclass(frozen=True)
-class Entry:
-    """One model of the zoo. A broken one has a `reason` and no `config`."""
+class BrokenEntry:
+    """An entry that cannot be read, with the reason as a sentence for the user."""
 
     id: str
     folder: Path
-    config: Config | None
+    reason: str
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One model of the zoo.
+
+    Attributes:
+        id: Name by which people and commands choose the model.
+        folder: Where its files are.
+        config: Content of `config.json`.
+        evaluation: Content of `evaluation.json`; empty where the file is missing.
+        weights: Size of the weights, None where they are not here.
+        reason: Why the entry cannot classify, as a sentence; None if it can.
+        members: The entries whose answers an ensemble averages.
+        origin: Where missing files are fetched from; None if all files are local.
+    """
+
+    id: str
+    folder: Path
+    config: Config
     evaluation: Evaluation
     weights: Weights | None
     reason: str | None = None
@@ -48,19 +68,14 @@ class Entry:
         return self.folder / name
 
     @property
-    def ok(self) -> bool:
-        """Whether the entry could be read."""
-        return self.config is not None
-
-    @property
     def usable(self) -> bool:
-        """Whether the entry can classify: readable and its weights are here (an ensemble's: its members')."""
-        return self.ok and self.weights is not None
+        """Whether the entry can classify: its weights (for an ensemble, those of its members) are available."""
+        return self.weights is not None
 
     @property
     def merged_labels(self) -> dict[str, str]:
         """Label of a member → label of the entry that it counts as, where the names differ."""
-        return (self.config.zoo.merged_labels if self.config else None) or {}
+        return self.config.zoo.merged_labels or {}
 
     def map_probabilities(self, probabilities: np.ndarray, labels: Sequence[str]) -> np.ndarray:
         """Map a member's probabilities to the entry's own labels.
@@ -86,8 +101,7 @@ class Entry:
     @property
     def member_weights(self) -> list[float]:
         """Weight of each member in an ensemble's mean; they add up to 1."""
-        weights = self.config.zoo.member_weights if self.config else None
-        return weights or [1 / max(len(self.members), 1)] * len(self.members)
+        return self.config.zoo.member_weights or [1 / max(len(self.members), 1)] * len(self.members)
 
     @property
     def weighted_members(self) -> list[tuple[Entry, float]]:
@@ -109,29 +123,27 @@ class Entry:
 
     @property
     def title(self) -> str:
-        """The model's name for people; the id where it is broken."""
-        return self.config.zoo.title if self.config else self.id
+        """The model's name for people."""
+        return self.config.zoo.title
 
     @property
     def labels(self) -> list[str]:
-        """Labels in the order of the network's outputs; none where the entry is broken."""
-        return self.config.label_names if self.config else []
+        """Labels in the order of the network's outputs."""
+        return self.config.label_names
 
     @property
     def recipe(self) -> dict[str, Any]:
         """The recipe that the model was trained with, as stored in its config; empty where it stores none."""
-        recipe = (self.config.zoo.model_extra or {}).get("recipe") if self.config else None
+        recipe = (self.config.zoo.model_extra or {}).get("recipe")
         return recipe if isinstance(recipe, dict) else {}
 
     @property
     def views(self) -> int:
         """Number of rotated and mirrored views of a picture whose answers are averaged."""
-        return self.config.zoo.views if self.config else 1
+        return self.config.zoo.views
 
     def with_views(self, count: Literal[1, 2, 4, 8]) -> Entry:
         """The entry with another number of views; in an ensemble, of each member."""
-        if self.config is None:
-            return self
         changed = self.config.model_copy(update={"zoo": self.config.zoo.model_copy(update={"views": count})})
         return replace(self, config=changed, members=tuple(member.with_views(count) for member in self.members))
 
@@ -162,5 +174,18 @@ class Entry:
 
     def describe(self, label: str) -> str:
         """The label, with its description where the entry has one."""
-        text = self.config.label_descriptions.get(label) if self.config else None
+        text = self.config.label_descriptions.get(label)
         return f"{label}: {text}" if text else label
+
+
+AnyEntry = Entry | BrokenEntry
+
+
+def readable_entries(entries: Iterable[AnyEntry]) -> list[Entry]:
+    """The entries that could be read, in the same order."""
+    return [entry for entry in entries if isinstance(entry, Entry)]
+
+
+def usable_entries(entries: Iterable[AnyEntry]) -> list[Entry]:
+    """The entries that can classify, in the same order."""
+    return [entry for entry in readable_entries(entries) if entry.usable]

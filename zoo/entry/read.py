@@ -24,41 +24,54 @@ from zoo.entry.files import (
     parse,
     read_json,
 )
-from zoo.entry.model import Entry
+from zoo.entry.model import AnyEntry, BrokenEntry, Entry
 from zoo.entry.schema import Config, Evaluation
 from zoo.entry.weights import Weights, read_header, with_head
 from zoo.scores import label_mapping
 
-ELSEWHERE = "Its weights are published elsewhere."
+NO_WEIGHTS = "Its weights are published elsewhere. Its figures can be compared, but it cannot classify here."
 
 
-def read_entry(folder: Path, name: str | None = None, links: bool = False) -> Entry:
-    """Read an entry's folder, called `name` or as it is. Never raises on bad content: it comes back with the reason.
+def read_entry(folder: Path, name: str | None = None, links: bool = False) -> AnyEntry:
+    """Read an entry's folder; bad content gives a broken entry with the reason.
 
-    Files that are `links` out of the folder are refused, unless it is one that we put together ourselves.
+    Args:
+        folder: The entry's folder.
+        name: Id of the entry; by default the folder's name.
+        links: Whether files may be links to places outside of the folder. Only for folders that the zoo itself put
+            together, such as the Hub's cache.
     """
-    empty, name = Evaluation(), name or folder.name
+    name = name or folder.name
     try:
-        if not links:
-            _check_links(folder)
-        if not ID.match(name):
-            raise EntryError("The folder's name may only have letters, digits, dots, dashes and underscores.")
-        config = parse(folder / CONFIG, Config)
-        evaluation = parse(folder / EVALUATION, Evaluation) if (folder / EVALUATION).exists() else empty
-        weights = read_header(folder / WEIGHTS) if (folder / WEIGHTS).exists() else None
-        if weights and config.zoo.head:
-            weights = with_head(weights, folder / HEAD)
+        return load_entry(folder, name, links)
     except EntryError as error:
-        return Entry(name, folder, None, empty, None, str(error))
+        return BrokenEntry(name, folder, str(error))
+
+
+def load_entry(folder: Path, name: str | None = None, links: bool = False) -> Entry:
+    """Read an entry's folder that has to be readable. The arguments are those of `read_entry`.
+
+    Raises:
+        EntryError: A file is missing or invalid; the message is the reason.
+    """
+    name = name or folder.name
+    if not links:
+        _check_links(folder)
+    if not ID.match(name):
+        raise EntryError("The folder's name may only have letters, digits, dots, dashes and underscores.")
+    config = parse(folder / CONFIG, Config)
+    evaluation = parse(folder / EVALUATION, Evaluation) if (folder / EVALUATION).exists() else Evaluation()
+    weights = read_header(folder / WEIGHTS) if (folder / WEIGHTS).exists() else None
+    if weights and config.zoo.head:
+        weights = with_head(weights, folder / HEAD)
+    reason = None if weights else NO_WEIGHTS
     if config.zoo.members:
         reason = f"It is an ensemble of {', '.join(config.zoo.members)}, which have to be in the zoo with it."
-    else:
-        reason = None if weights else f"{ELSEWHERE} Its figures can be compared, but it cannot classify here."
     return Entry(name, folder, config, evaluation, weights, reason)
 
 
 def _check_links(folder: Path) -> None:
-    """A folder that came from somebody else must not show, or send on, what lies elsewhere on this computer."""
+    """Refuse links that lead out of the folder, so that a foreign entry cannot show or publish other local files."""
     home = folder.resolve()
     for place in (folder, folder / PREDICTIONS):
         for path in place.iterdir() if place.is_dir() else ():
@@ -66,32 +79,43 @@ def _check_links(folder: Path) -> None:
                 raise EntryError(f"{path.name} is a link that leads out of the entry's folder. Copy the file instead.")
 
 
-def with_members(entry: Entry, others: Mapping[str, Entry]) -> Entry:
-    """An ensemble with its members found among `others` by id; any other entry as it is.
+def with_members(entry: Entry, others: Mapping[str, AnyEntry]) -> Entry:
+    """Attach the members of an ensemble.
 
-    Where a member is missing, is unusable, is an ensemble itself or cannot name the labels, the entry stays unusable,
-    with the reason.
+    Args:
+        entry: Any entry; one that is not an ensemble comes back as it is.
+        others: All entries by id.
+
+    Returns:
+        The ensemble with its members. Where a member is missing, is unusable, is an ensemble itself or has other
+        labels, the ensemble stays unusable, with the reason.
     """
-    if entry.config is None or not entry.config.zoo.members:
-        return entry
-    found = []
-    for name in entry.config.zoo.members:
-        # beside it in its own namespace, where it is from the Hub
+    members = []
+    for name in entry.config.zoo.members or ():
+        # a Hub entry's members are in the same namespace
         member = others.get(f"{entry.id.split('--')[0]}--{name}") if entry.origin else others.get(name)
         if member is None:
             return replace(entry, reason=f"Its member {name} is not in the zoo.")
-        if not member.usable or member.config is None or member.config.zoo.members:
+        if isinstance(member, BrokenEntry) or not member.usable or member.config.zoo.members:
             return replace(entry, reason=f"Its member {name} cannot be used here. {member.reason or ''}".strip())
-        same = entry.config.zoo.merged_labels
-        known = member.labels if same is None else label_mapping.map_labels(member.labels, entry.labels, same).values()
-        if set(known) != set(entry.labels):
+        if not _labels_fit(entry, member):
             return replace(entry, reason=f"Its member {name} names other classes.")
-        found.append(member)
-    sizes = [member.weights for member in found if member.weights]
-    counts = [size.parameters for size in sizes]
-    total = None if None in counts else sum(count for count in counts if count)
-    weights = Weights(total, sum(size.bytes for size in sizes))
-    return replace(entry, members=tuple(found), weights=weights, reason=None)
+        members.append(member)
+    if not members:
+        return entry
+    sizes = [member.weights for member in members if member.weights]
+    counts = [size.parameters for size in sizes if size.parameters is not None]
+    parameters = sum(counts) if len(counts) == len(sizes) else None
+    weights = Weights(parameters, sum(size.bytes for size in sizes))
+    return replace(entry, members=tuple(members), weights=weights, reason=None)
+
+
+def _labels_fit(entry: Entry, member: Entry) -> bool:
+    """Whether a member's labels, merged as the ensemble says, are the ensemble's labels."""
+    merged = entry.config.zoo.merged_labels
+    if merged is None:
+        return set(member.labels) == set(entry.labels)
+    return set(label_mapping.map_labels(member.labels, entry.labels, merged).values()) == set(entry.labels)
 
 
 def read_history(entry: Entry) -> pd.DataFrame:
@@ -114,19 +138,23 @@ def read_card(entry: Entry) -> str:
     return re.sub(r"\A---\n.*?\n---\n", "", text, flags=re.DOTALL)
 
 
-def summary(entry: Entry) -> Mapping[str, Any]:
-    """What `python -m zoo list --json` prints of an entry."""
+def summary(entry: AnyEntry) -> Mapping[str, Any]:
+    """What `python -m zoo list --json` prints of an entry; a broken one has the same fields, empty."""
+    if isinstance(entry, BrokenEntry):
+        known = {"id": entry.id, "title": entry.id, "task": "", "labels": [], "architecture": "", "parameters": None}
+        known |= {"weights": False, "members": [], "status": "broken", "reason": entry.reason}
+        return {**known, "benchmarks": {}, "speed": None}
     config = entry.config
     return {
         "id": entry.id,
         "title": entry.title,
-        "task": config.zoo.task if config else "",
+        "task": config.zoo.task,
         "labels": entry.labels,
-        "architecture": config.architecture if config else "",
+        "architecture": config.architecture,
         "parameters": entry.weights.parameters if entry.weights else None,
         "weights": entry.weights is not None,
-        "members": list(config.zoo.members or []) if config else [],
-        "status": "ok" if entry.ok else "broken",
+        "members": list(config.zoo.members or []),
+        "status": "ok",
         "reason": entry.reason,
         "benchmarks": {
             name: {metric: value.model_dump() for metric, value in benchmark.metrics.items()}

@@ -13,8 +13,8 @@ from zoo.scores.temperature import AS_STORED, MIN_PROBABILITY, Scaling, fit_temp
 
 def is_scaled(entry: Entry) -> bool:
     """Whether the entry's stored probabilities are temperature-scaled already."""
-    ours = entry.config.zoo if entry.config else None
-    return ours is not None and (ours.fitted_temperature is not None or ours.temperature != 1)
+    ours = entry.config.zoo
+    return ours.fitted_temperature is not None or ours.temperature != 1
 
 
 def scaling_of(entry: Entry) -> Scaling:
@@ -30,8 +30,6 @@ def scaling_of(entry: Entry) -> Scaling:
     Returns:
         The exponents; AS_STORED where the entry has neither a temperature nor readable validation predictions.
     """
-    if entry.config is None:
-        return AS_STORED
     ours = entry.config.zoo
     if is_scaled(entry):
         return Scaling((ours.fitted_temperature or 1.0) * ours.temperature, 1.0)

@@ -65,8 +65,6 @@ class LoadedModel:
         """
         model = load_model(entry).to(device).to(memory_format=torch.channels_last)
         config = entry.config
-        if config is None:
-            raise EntryError(f"{entry.id} cannot be used: {entry.reason}")
         self.entry, self.device, self.model, self.max_batch = entry, device, model, MAX_BATCH
         self.labels = config.label_names
         self.layer, self.temperature = config.zoo.explanation_layer, config.zoo.temperature

@@ -27,7 +27,7 @@ def load_model(entry: Entry) -> nn.Module:
         EntryError: the architecture is unknown here, or the weights do not fit it.
     """
     config = entry.config
-    if config is None or entry.weights is None:
+    if entry.weights is None:
         raise EntryError(f"{entry.id} cannot be used: {entry.reason}")
     if config.zoo.members:
         raise EntryError(f"{entry.id} is an ensemble: its members are loaded, each for itself.")

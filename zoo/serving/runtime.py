@@ -432,7 +432,7 @@ class Runtime:
 
 def methods_for(entry: Entry) -> list[str]:
     """List the names of the methods that can explain an entry, the default one first."""
-    if any(single.config is not None and single.config.zoo.head for single in entry.networks):
+    if any(single.config.zoo.head for single in entry.networks):
         return [name for name, method in METHODS.items() if method.any_model]
     return [DEFAULT, *(name for name in METHODS if name != DEFAULT)]
 

@@ -1,6 +1,7 @@
-"""Which models are there? Entries from an ordered list of sources; the first one that has an id wins.
+"""All models of the zoo: entries from an ordered list of sources.
 
-A source is anything that lists entries, so that a Hub namespace can stand beside the folders.
+A source is anything that lists entries: a folder, or a place on the Hub. Where two entries have the same id, the first
+one has it.
 """
 
 from __future__ import annotations
@@ -13,49 +14,47 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from zoo.entry import CONFIG, Entry, EntryError, Evaluation, read_entry, with_members
+from zoo.entry import CONFIG, AnyEntry, BrokenEntry, Entry, EntryError, read_entry, usable_entries, with_members
 from zoo.sources import hub
 
 BUILTIN = Path(__file__).parents[1] / "builtin"
 VARIABLE = "HEMAZOO_ZOO"
-ANY = "HEMAZOO_HUB_ANY"  # allow repositories of any namespace
+ANY_NAMESPACE_VARIABLE = "HEMAZOO_HUB_ANY"  # allow repositories of any namespace
 
 
 class Source(Protocol):
-    """A place entries come from."""
+    """A place that entries come from."""
 
-    @property
-    def name(self) -> str:
-        """Name for people."""
+    name: str
 
-    def entries(self) -> list[Entry]:
-        """All entries, broken ones with their reason. Raises nothing on bad content."""
+    def entries(self) -> Sequence[AnyEntry]:
+        """All entries, those that cannot be read as broken ones. Raises nothing on bad content."""
 
 
 @dataclass(frozen=True)
 class FolderSource:
-    """A folder of entry folders, or one entry's own folder."""
+    """A folder of entry folders, or the folder of a single entry."""
 
     folder: Path
     name: str
 
-    def entries(self) -> list[Entry]:
-        """Entries of the folder by name; a folder that is missing is itself listed as broken."""
+    def entries(self) -> list[AnyEntry]:
+        """Entries sorted by name; a folder that cannot be listed is itself listed as broken."""
         if (self.folder / CONFIG).is_file():
             return [read_entry(self.folder)]
         try:
-            # a dot or underscore marks what is half-written or is not an entry
+            # names with a leading dot or underscore are half-written entries, or no entries
             places = sorted(p for p in self.folder.iterdir() if p.is_dir() and p.name[0] not in "._")
         except OSError as error:
             reason = f"The folder {self.folder} cannot be listed: {error.strerror}. Correct {VARIABLE}."
-            return [Entry(self.folder.name or str(self.folder), self.folder, None, Evaluation(), None, reason)]
+            return [BrokenEntry(self.folder.name or str(self.folder), self.folder, reason)]
         return [read_entry(place) for place in places]
 
 
 def sources(environment: Mapping[str, str] | None = None) -> list[Source]:
-    """The built-in folder, then what HEMAZOO_ZOO names: folders and places on the Hub, separated as in PATH."""
+    """The built-in folder, then the folders and Hub places that HEMAZOO_ZOO names, separated as in PATH."""
     named = (os.environ if environment is None else environment).get(VARIABLE, "")
-    # the colon after hub separates nothing
+    # the colon of hub:NAMESPACE is not a separator
     parts = [part.strip() for part in re.split(rf"(?<!\bhub){os.pathsep}", named) if part.strip()]
     return [FolderSource(BUILTIN, "builtin"), *(_source(part) for part in parts)]
 
@@ -66,9 +65,17 @@ def _source(part: str) -> Source:
     return FolderSource(Path(part).expanduser(), part)
 
 
-def list_entries(places: Sequence[Source] | None = None) -> list[Entry]:
-    """Entries of all sources in order. An id met again is listed as broken, so that nothing is hidden in silence."""
-    found: dict[str, Entry] = {}
+def list_entries(places: Sequence[Source] | None = None) -> list[AnyEntry]:
+    """List the entries of all sources in order, broken ones included.
+
+    Args:
+        places: The sources; by default those of `sources()`.
+
+    Returns:
+        Entries with different ids. Where an id is already taken, the later entry is listed as broken, so that it is
+        not hidden silently.
+    """
+    found: dict[str, AnyEntry] = {}
     for source in sources() if places is None else places:
         for entry in source.entries():
             name, number = entry.id, 2
@@ -76,15 +83,20 @@ def list_entries(places: Sequence[Source] | None = None) -> list[Entry]:
                 name, number = f"{entry.id}~{number}", number + 1
             if name != entry.id:
                 reason = f"Another entry is already called {entry.id}. Rename the folder {entry.folder}."
-                entry = Entry(name, entry.folder, None, Evaluation(), None, reason)
+                entry = BrokenEntry(name, entry.folder, reason)
             found[name] = entry
-    return [with_members(entry, found) for entry in found.values()]
+    return [with_members(entry, found) if isinstance(entry, Entry) else entry for entry in found.values()]
 
 
-def get_entry(name: str, entries: Sequence[Entry] | None = None) -> Entry:
-    """The usable entry called `name`, or a repository of the Hub as NAMESPACE/NAME[@REVISION].
+def get_entry(name: str, entries: Sequence[AnyEntry] | None = None) -> Entry:
+    """The usable entry of a given name.
 
-    Raises EntryError if there is none, it is broken or has no weights, or the operator does not allow its namespace.
+    Args:
+        name: An id, or a repository of the Hub as NAMESPACE/NAME[@REVISION].
+        entries: Where to look for the id; by default in the whole zoo.
+
+    Raises:
+        EntryError: There is no such entry, it is broken or has no weights, or its namespace is not allowed here.
     """
     entries = list_entries() if entries is None else entries
     if "/" in name:
@@ -92,26 +104,31 @@ def get_entry(name: str, entries: Sequence[Entry] | None = None) -> Entry:
         name = entries[0].id
     for entry in entries:
         if entry.id == name:
-            if not entry.usable:
+            if isinstance(entry, BrokenEntry) or not entry.usable:
                 raise EntryError(f"{name} cannot be used: {entry.reason}")
             return entry
-    names = ", ".join(entry.id for entry in entries if entry.usable) or "none"
+    names = ", ".join(entry.id for entry in usable_entries(entries)) or "none"
     raise EntryError(f"There is no model {name!r}. Models here: {names}.")
 
 
-def _of_hub(name: str, entries: Sequence[Entry]) -> Entry:
+def _of_hub(name: str, entries: Sequence[AnyEntry]) -> AnyEntry:
+    """An entry of the Hub by NAMESPACE/NAME[@REVISION], if its namespace is allowed."""
     repo, _, revision = name.partition("@")
-    known = {entry.origin.repo for entry in entries if isinstance(entry.origin, hub.Remote)}
-    named = {source.place.split("/")[0] for source in sources() if isinstance(source, hub.HubSource)}
-    if repo not in known and repo.split("/")[0] not in named and not os.environ.get(ANY):
+    known = {
+        entry.origin.repo for entry in entries if isinstance(entry, Entry) and isinstance(entry.origin, hub.Remote)
+    }
+    namespaces = {source.place.split("/")[0] for source in sources() if isinstance(source, hub.HubSource)}
+    allowed = repo in known or repo.split("/")[0] in namespaces or os.environ.get(ANY_NAMESPACE_VARIABLE)
+    if not allowed:
         raise EntryError(
-            f"{repo} is in no place that this zoo is told to trust. Add hub:{repo} to {VARIABLE}, or set {ANY}=1 to "
-            "allow all."
+            f"{repo} is in no place that this zoo is told to trust. Add hub:{repo} to {VARIABLE}, or set "
+            f"{ANY_NAMESPACE_VARIABLE}=1 to allow all."
         )
-    return with_members(hub.resolve(repo, revision or "main"), {entry.id: entry for entry in entries})
+    entry = hub.resolve(repo, revision or "main")
+    return with_members(entry, {other.id: other for other in entries}) if isinstance(entry, Entry) else entry
 
 
 def distinct_titles(entries: Sequence[Entry]) -> dict[str, str]:
-    """Titles by id; where two entries share a title, each gets its id behind it."""
+    """Titles by id; where two entries share a title, each is followed by its id."""
     count = Counter(entry.title for entry in entries)
     return {entry.id: f"{entry.title} ({entry.id})" if count[entry.title] > 1 else entry.title for entry in entries}

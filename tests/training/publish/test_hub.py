@@ -25,7 +25,7 @@ from training.cli import main
 from training.publish.hub import ASSETS
 from training.recipe import load_recipe, read_recipe
 from zoo.architectures import is_own
-from zoo.entry import CARD, Entry, read_entry
+from zoo.entry import CARD, BrokenEntry, Entry, read_entry
 from zoo.files import write_json
 from zoo.imaging.decode import decode
 from zoo.serving.runtime import Runtime
@@ -165,7 +165,7 @@ def test_a_private_repository_stays_unseen(server, folder, monkeypatch):
     assert [entry.id for entry in zoo_hub.HubSource("alice").entries()] == ["alice--tiny"]
     zoo_hub.forget()
     monkeypatch.setenv("HF_TOKEN", "hf_bob")
-    assert not any(entry.ok for entry in zoo_hub.HubSource("alice").entries())
+    assert all(isinstance(entry, BrokenEntry) for entry in zoo_hub.HubSource("alice").entries())
 
 
 def test_what_is_no_entry_is_not_published(server, tmp_path, capsys):

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from tests.making import LABELS, make_entry, make_predictions
 from zoo.entry import (
+    Entry,
     EntryError,
     Evaluation,
     read_card,
@@ -43,7 +44,7 @@ def test_a_good_entry(good):
 def test_without_weights_it_can_be_compared_but_not_run(good):
     (good / "model.safetensors").unlink()
     entry = read_entry(good)
-    assert entry.ok
+    assert isinstance(entry, Entry)
     assert not entry.usable
     assert summary(entry)["weights"] is False
     assert len(read_predictions(entry, "drawn-test"))
@@ -64,7 +65,7 @@ def test_sources_follow_the_environment(tmp_path, good):
 def test_an_id_met_again_is_not_hidden(good, tmp_path):
     make_entry(tmp_path / "other" / "mine", "cnn60")
     listed = list_entries([FolderSource(good.parent, "one"), FolderSource(tmp_path / "other", "two")])
-    assert [entry.ok for entry in listed] == [True, False]
+    assert [isinstance(entry, Entry) for entry in listed] == [True, False]
     assert "already called mine" in listed[1].reason
 
 

@@ -17,7 +17,7 @@ from tests import hostile
 from tests.making import draw_cell
 from tests.pages.test_pages import go, picker
 from zoo.cli import main
-from zoo.entry import EntryError, read_card, read_entry, read_history, read_predictions, summary
+from zoo.entry import BrokenEntry, EntryError, read_card, read_entry, read_history, read_predictions, summary
 from zoo.imaging.decode import ImageError, decode
 from zoo.serving.runtime import Runtime
 from zoo.sources.catalogue import FolderSource, get_entry, list_entries
@@ -48,7 +48,7 @@ def test_a_broken_entry_says_why(good, tmp_path, name):
     damage, said = hostile.BROKEN[name]
     folder = hostile.damaged(good, tmp_path / "zoo" / "mine", damage)
     entry = read_entry(folder)
-    assert not entry.ok
+    assert isinstance(entry, BrokenEntry)
     assert re.search(said, entry.reason), entry.reason
     assert entry.reason.endswith(".")
     assert len(entry.reason) < 600
@@ -113,13 +113,13 @@ def test_from_the_hub_it_is_no_different(hub, corpus, monkeypatch):
     local = {entry.id: entry for entry in FolderSource(corpus, "test").entries()}
     for name, entry in local.items():
         if (
-            not entry.ok
+            isinstance(entry, BrokenEntry)
             and "weights" not in entry.reason
             and "safetensors" not in entry.reason
             and "link" not in entry.reason
         ):
             there = found[f"alice--{name}"]
-            assert not there.ok, (name, entry.reason)
+            assert isinstance(there, BrokenEntry), (name, entry.reason)
             assert there.reason.endswith(".")
     with Runtime("cpu", "fp32") as runtime:
         right = runtime.classify(local["good"], draw_cell("monocyte")).probabilities

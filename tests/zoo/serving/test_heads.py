@@ -20,7 +20,7 @@ from training.fit.classical import fit_head
 from training.recipe import Head
 from zoo.attribution import ExplanationError
 from zoo.cli import main
-from zoo.entry import EntryError, read_entry
+from zoo.entry import BrokenEntry, EntryError, read_entry
 from zoo.entry.write import write_head
 from zoo.files import write_json
 from zoo.serving.heads import read_head
@@ -149,7 +149,7 @@ def test_a_bomb_is_not_unpacked(tmp_path):
 def test_a_missing_head_is_told_when_the_zoo_is_listed(tmp_path):
     folder = make_entry(tmp_path / "bad", "cnn60", head="head.skops")
     entry = read_entry(folder)
-    assert not entry.ok
+    assert isinstance(entry, BrokenEntry)
     assert "head.skops cannot be read" in entry.reason
 
 
@@ -293,7 +293,7 @@ def test_an_ensemble_that_cannot_be_used_says_why(together):
 def test_a_wrong_ensemble_is_listed_with_the_reason(together, ours, said):
     write_json(together / "both" / "config.json", make_config("cnn60", **ours))
     entry = found(together)
-    assert not entry.ok
+    assert isinstance(entry, BrokenEntry)
     assert said in entry.reason
 
 

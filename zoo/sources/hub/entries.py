@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from zoo.cache import cache_folder
-from zoo.entry import CONFIG, WEIGHTS, Entry, EntryError, Evaluation, Weights, read_entry
+from zoo.entry import CONFIG, WEIGHTS, AnyEntry, BrokenEntry, Entry, EntryError, Weights, load_entry, read_entry
 from zoo.sources.hub.client import api, is_offline, snapshot_folder
 from zoo.sources.hub.download import Progress, Remote, forget_verified
 from zoo.sources.hub.errors import hub_errors
@@ -28,7 +28,7 @@ class HubSource:
     def __post_init__(self) -> None:
         self.name = f"{PREFIX}{self.place}"
 
-    def entries(self) -> list[Entry]:
+    def entries(self) -> list[AnyEntry]:
         """Entries by name, broken ones with their reason. Asks the Hub when the last listing has expired."""
         listing = listed(self.place)
         if listing is None or not listing.repos:
@@ -40,7 +40,7 @@ class HubSource:
             return list(pool.map(lambda item: entry_at(item[0], item[1], self.place), repos))
 
 
-def entry_at(repo: str, sha: str, place: str = "") -> Entry:
+def entry_at(repo: str, sha: str, place: str = "") -> AnyEntry:
     """The entry in a repository at a commit, listed in `place`; broken, with the reason, if it cannot be read."""
     folder = snapshot_folder(repo, sha)
     try:
@@ -51,14 +51,15 @@ def entry_at(repo: str, sha: str, place: str = "") -> Entry:
             remote.fetch(file)
     except EntryError as error:
         return _broken(repo, folder, str(error))
-    return with_remote(read_entry(folder, entry_id(repo), links=True), remote, place)
+    entry = read_entry(folder, entry_id(repo), links=True)
+    return with_remote(entry, remote, place) if isinstance(entry, Entry) else entry
 
 
 def with_remote(entry: Entry, remote: Remote, place: str) -> Entry:
     """An entry read from the cache, with its origin; weights that can be downloaded count as present."""
     entry = replace(entry, origin=remote)
     weights = remote.commit.files.get(WEIGHTS)
-    if entry.config is None or entry.weights or weights is None or entry.config.zoo.members:
+    if entry.weights or weights is None or entry.config.zoo.members:
         return entry
     if is_offline() or status(place).problem:
         return replace(entry, reason="Its weights are not on this computer, and the Hub cannot be reached.")
@@ -86,9 +87,10 @@ def fetch(entry: Entry, progress: Progress | None = None) -> Entry:
         return entry
     for name in NEEDED_FILES:
         entry.origin.fetch(name, progress if name == WEIGHTS else None)
-    complete = read_entry(entry.folder, entry.id, links=True)
-    if not complete.ok:
-        raise EntryError(f"{entry.id} cannot be used: {complete.reason}")
+    try:
+        complete = load_entry(entry.folder, entry.id, links=True)
+    except EntryError as error:
+        raise EntryError(f"{entry.id} cannot be used: {error}") from error
     return replace(complete, origin=entry.origin)
 
 
@@ -115,7 +117,7 @@ def revisions(entry: Entry) -> list[Revision]:
     ]
 
 
-def resolve(repo: str, revision: str) -> Entry:
+def resolve(repo: str, revision: str) -> AnyEntry:
     """The entry in a repository at a tag, branch or commit, requested from the Hub now.
 
     Raises:
@@ -130,5 +132,5 @@ def reset() -> None:
     forget_verified()
 
 
-def _broken(name: str, folder: Path, reason: str) -> Entry:
-    return Entry(entry_id(name), folder, None, Evaluation(), None, reason)
+def _broken(name: str, folder: Path, reason: str) -> BrokenEntry:
+    return BrokenEntry(entry_id(name), folder, reason)
