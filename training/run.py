@@ -151,8 +151,6 @@ def _fit_classical(job: TrainingJob, head: Head, data: TrainingData, device: tor
 def _config_of(entry: Entry) -> dict[str, Any]:
     """How an entry's network is built and fed, as an entry's config holds it."""
     config = entry.config
-    if config is None:
-        raise TrainingDataError(f"{entry.id} cannot be used: {entry.reason}")
     return {
         "architecture": config.architecture,
         "model_args": config.model_args,

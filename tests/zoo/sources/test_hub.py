@@ -193,7 +193,7 @@ def test_offline_nothing_is_asked(server, monkeypatch):
 def test_of_an_unknown_place_the_reason_is_listed(server, monkeypatch):
     for place, words in (("alice/none", "no such repository"), ("a b", "no place on the Hub"), ("nobody", "holds no")):
         (entry,) = HubSource(place).entries()
-        assert not entry.usable
+        assert isinstance(entry, BrokenEntry)
         assert words in entry.reason
 
 

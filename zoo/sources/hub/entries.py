@@ -7,12 +7,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from zoo.cache import cache_folder
-from zoo.entry import CONFIG, WEIGHTS, AnyEntry, BrokenEntry, Entry, EntryError, Weights, load_entry, read_entry
+from zoo.entry import CONFIG, HEAD, WEIGHTS, AnyEntry, BrokenEntry, Entry, EntryError, Weights, load_entry, read_entry
 from zoo.sources.hub.client import api, is_offline, snapshot_folder
 from zoo.sources.hub.download import Progress, Remote, forget_verified
 from zoo.sources.hub.errors import hub_errors
 from zoo.sources.hub.locate import commit_at, commit_of, listed, listings, status
 from zoo.sources.hub.schema import LISTING_FILES, NEEDED_FILES, PREFIX, TAG, Revision, entry_id
+from zoo.sources.hub.verify import file_hash
 
 WORKERS = 8  # repositories read at the same time
 SHORT_SHA = 10  # letters of a commit's hash that people see
@@ -52,7 +53,24 @@ def entry_at(repo: str, sha: str, place: str = "") -> AnyEntry:
     except EntryError as error:
         return _broken(repo, folder, str(error))
     entry = read_entry(folder, entry_id(repo), links=True)
+    if isinstance(entry, BrokenEntry) and _drop_damaged(remote):
+        entry = read_entry(folder, entry_id(repo), links=True)
     return with_remote(entry, remote, place) if isinstance(entry, Entry) else entry
+
+
+def _drop_damaged(remote: Remote) -> bool:
+    """Remove downloaded weights that are not what the Hub states, so that they are downloaded again.
+
+    Returns:
+        Whether there were any.
+    """
+    damaged = []
+    for name in (WEIGHTS, HEAD):
+        file, path = remote.commit.files.get(name), remote.folder / name
+        if file is not None and path.is_file() and file_hash(path, file) != file.oid:
+            path.unlink()
+            damaged.append(name)
+    return bool(damaged)
 
 
 def with_remote(entry: Entry, remote: Remote, place: str) -> Entry:
