@@ -72,6 +72,14 @@ def test_the_workflow_covers_every_declared_python():
     assert ".ci/run" in [step.get("run") for step in checks["steps"]]
 
 
+def test_pre_commit_runs_the_checks_of_make_lint():
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))["repos"][0]["hooks"]
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    commands = [hook["entry"].replace(".venv/bin/", "$(BIN)/").removesuffix(" --fix") for hook in hooks]
+    assert len(commands) == 3
+    assert all(f"\t{command}" in makefile for command in commands)
+
+
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     """A checkout whose virtual environment has a Python that only writes down how it is called."""
