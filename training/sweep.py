@@ -1,7 +1,7 @@
-"""Which settings of a recipe are best? Optuna's search on validation alone; any number of workers share one storage.
+"""Search a recipe's settings on the validation split with Optuna; any number of workers share one storage.
 
-A space is a TOML file: how to search, and for each key of the recipe its values or range. The test split is never
-touched: what is found is given to `train` with --set.
+A search space is a TOML file: how to search, and for each key of the recipe its values or range. The test split is
+never touched: what is found is given to `train` with --set.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import shutil
 import time
 import tomllib
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Annotated, Any, Literal
@@ -33,10 +34,13 @@ from training.run import starting_network
 from zoo.files import write_text
 
 FOLDER = Path(__file__).parent / "spaces"
-BEAT = 30  # seconds between two signs of life of a worker
-GONE = 4 * BEAT  # seconds without one after which another worker takes over its trial
-RETRIES = 3
-TURNS = 5  # at opening a storage that others open, too
+HEARTBEAT_SECONDS = 30  # between two signs of life of a worker
+GRACE_SECONDS = 4 * HEARTBEAT_SECONDS  # without a sign of life, until another worker takes over its trial
+MAX_RETRIES = 3  # of a trial whose worker died
+OPEN_ATTEMPTS = 5  # to create the tables of a storage that other workers open at the same time
+OPEN_WAIT_SECONDS = 0.3  # before the second attempt; longer before each further one
+SQLITE_TIMEOUT_SECONDS = 60
+LoadData = Callable[[Recipe], tuple[Recipe, Arrays, Split]]
 
 
 class SweepError(ValueError):
@@ -44,7 +48,7 @@ class SweepError(ValueError):
 
 
 class Dimension(BaseModel):
-    """Values to choose from, or a range of numbers."""
+    """Values of a setting: a list, or a range of numbers."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -54,14 +58,14 @@ class Dimension(BaseModel):
     log: bool = False
 
     @model_validator(mode="after")
-    def _one_of(self) -> Dimension:
-        ranged = self.low is not None and self.high is not None and self.low < self.high
-        if (self.values is None) != ranged:
+    def _has_values_or_range(self) -> Dimension:
+        has_range = self.low is not None and self.high is not None and self.low < self.high
+        if (self.values is None) != has_range:
             raise ValueError("give values = […], or low and high")
         return self
 
     def suggest(self, trial: optuna.Trial, key: str) -> Any:
-        """The trial's choice."""
+        """Let Optuna choose the value of the setting `key` for a trial."""
         if self.values is not None:
             return trial.suggest_categorical(key, self.values)
         if isinstance(self.low, int) and isinstance(self.high, int):
@@ -70,41 +74,43 @@ class Dimension(BaseModel):
 
 
 class Space(BaseModel):
-    """How a recipe's settings are searched."""
+    """Search space: the settings to search, and how."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     method: Literal["grid", "random", "tpe"] = "tpe"
-    trials: Annotated[int, Field(gt=0)] = Field(20, description="In all, of all workers; a grid has as many as it has")
+    trials: Annotated[int, Field(gt=0)] = Field(
+        20, description="Trials of all workers together; a grid has a fixed number"
+    )
     metric: Metric = "val_accuracy"
     pruning: Literal["none", "median", "hyperband"] = "none"
     seed: int = 0
-    set: dict[str, Any] = Field({}, description="Keys changed in every trial, as fewer epochs")
+    set: dict[str, Any] = Field({}, description="Keys changed in every trial, such as fewer epochs")
     keys: dict[str, Dimension] = Field(min_length=1)
 
     @model_validator(mode="after")
-    def _a_grid_has_values(self) -> Space:
+    def _check_grid(self) -> Space:
         if self.method == "grid" and any(dimension.values is None for dimension in self.keys.values()):
             raise ValueError("a grid needs values for every key")
         return self
 
     @property
     def size(self) -> int:
-        """Trials in all."""
+        """Number of trials of all workers together."""
         if self.method != "grid":
             return self.trials
         return int(np.prod([len(dimension.values or []) for dimension in self.keys.values()]))
 
 
 def read_space(path: Path) -> Space:
-    """The space at `path`, or the shipped one of that name. Raises SweepError if it cannot be used."""
-    place = path if path.is_file() else FOLDER / f"{path.stem}.toml"
+    """Read the space at `path`, or the shipped one of that name. Raises SweepError if it cannot be used."""
+    file = path if path.is_file() else FOLDER / f"{path.stem}.toml"
     try:
-        content = tomllib.loads(place.read_text(encoding="utf-8"))
+        content = tomllib.loads(file.read_text(encoding="utf-8"))
         return Space.model_validate(content)
     except OSError as error:
-        shipped = ", ".join(sorted(found.stem for found in FOLDER.glob("*.toml")))
-        raise SweepError(f"There is no space {path}. Shipped: {shipped}.") from error
+        names = ", ".join(sorted(shipped.stem for shipped in FOLDER.glob("*.toml")))
+        raise SweepError(f"There is no space {path}. Shipped: {names}.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SweepError(f"{path.name} is not valid TOML: {error}.") from error
     except ValidationError as error:
@@ -114,36 +120,28 @@ def read_space(path: Path) -> Space:
 
 
 def changes_of(space: Space, chosen: dict[str, Any]) -> list[str]:
-    """Settings as --set takes them."""
+    """The settings of a trial, as `--set` takes them."""
     return as_set({**space.set, **chosen})
 
 
 def open_study(space: Space, storage: str, name: str) -> optuna.Study:
-    """The study called `name` in `storage` (any URL of Optuna's), made if it is not there.
+    """Open a study, or create it.
 
-    Raises SweepError if the storage cannot be opened or the study has another aim.
+    Args:
+        space: What the study searches.
+        storage: Any storage URL of Optuna.
+        name: Name of the study in the storage.
+
+    Raises:
+        SweepError: The storage cannot be opened, or the study searches another space.
     """
-    direction = "minimize" if lower_is_better(space.metric) else "maximize"
-    samplers: dict[str, Callable[[], optuna.samplers.BaseSampler]] = {
-        "grid": lambda: optuna.samplers.GridSampler(
-            {key: dimension.values or [] for key, dimension in space.keys.items()}, seed=space.seed
-        ),
-        # workers that share a seed would try the same: only the grid needs none of its own
-        "random": optuna.samplers.RandomSampler,
-        "tpe": lambda: optuna.samplers.TPESampler(constant_liar=True),
-    }
-    pruners: dict[str, Callable[[], optuna.pruners.BasePruner]] = {
-        "none": optuna.pruners.NopPruner,
-        "median": lambda: optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=1),
-        "hyperband": optuna.pruners.HyperbandPruner,
-    }
     try:
         study = optuna.create_study(
             storage=_open_storage(storage),
-            sampler=samplers[space.method](),
-            pruner=pruners[space.pruning](),
+            sampler=_make_sampler(space),
+            pruner=_make_pruner(space),
             study_name=name,
-            direction=direction,
+            direction="minimize" if lower_is_better(space.metric) else "maximize",
             load_if_exists=True,
         )
     except (ArgumentError, SQLAlchemyError, ModuleNotFoundError, ValueError) as error:
@@ -151,91 +149,132 @@ def open_study(space: Space, storage: str, name: str) -> optuna.Study:
         raise SweepError(
             f"The storage {storage} cannot be opened ({reason}). Give a URL such as sqlite:///sweep.db."
         ) from error
-    kept = study.user_attrs.get("space")
-    if kept is not None and kept != space.model_dump(mode="json"):
+    stored = study.user_attrs.get("space")
+    if stored is not None and stored != space.model_dump(mode="json"):
         raise SweepError(f"The study {name} in {storage} searches another space. Choose another --name.")
     study.set_user_attr("space", space.model_dump(mode="json"))
     return study
 
 
+def _make_sampler(space: Space) -> optuna.samplers.BaseSampler:
+    # random and TPE get no seed: workers with the same seed would try the same settings
+    if space.method == "grid":
+        values = {key: dimension.values or [] for key, dimension in space.keys.items()}
+        return optuna.samplers.GridSampler(values, seed=space.seed)
+    if space.method == "random":
+        return optuna.samplers.RandomSampler()
+    return optuna.samplers.TPESampler(constant_liar=True)
+
+
+def _make_pruner(space: Space) -> optuna.pruners.BasePruner:
+    if space.pruning == "median":
+        return optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=1)
+    if space.pruning == "hyperband":
+        return optuna.pruners.HyperbandPruner()
+    return optuna.pruners.NopPruner()
+
+
 def _open_storage(url: str) -> RDBStorage:
-    """The storage, its tables made. Raises what SQLAlchemy raises."""
-    for turn in range(TURNS):
+    """Open a storage and create its tables. Raises what SQLAlchemy raises."""
+    for attempt in range(OPEN_ATTEMPTS):
         try:
             return RDBStorage(
                 url,
-                engine_kwargs={"connect_args": {"timeout": 60}} if url.startswith("sqlite") else None,
-                heartbeat_interval=BEAT,
-                grace_period=GONE,
-                heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(RETRIES),
+                engine_kwargs={"connect_args": {"timeout": SQLITE_TIMEOUT_SECONDS}}
+                if url.startswith("sqlite")
+                else None,
+                heartbeat_interval=HEARTBEAT_SECONDS,
+                grace_period=GRACE_SECONDS,
+                heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(MAX_RETRIES),
             )
         except DBAPIError:
-            # workers that begin together make the tables together; all but one find them there the next time
-            if turn == TURNS - 1:
+            # workers that start together create the tables together; all but one find them at the next attempt
+            if attempt == OPEN_ATTEMPTS - 1:
                 raise
-            time.sleep(0.3 * (turn + 1))
-    raise AssertionError("the last turn returns or raises")
+            time.sleep(OPEN_WAIT_SECONDS * (attempt + 1))
+    raise AssertionError("the last attempt returns or raises")
+
+
+@dataclass(frozen=True)
+class _Objective:
+    """Trains one trial and returns the best value of its metric."""
+
+    space: Space
+    recipe_name: str
+    load_data: LoadData
+    work: Path
+    accelerator: Accelerator
+
+    def __call__(self, trial: optuna.Trial) -> float:
+        space = self.space
+        chosen = {key: dimension.suggest(trial, key) for key, dimension in space.keys.items()}
+        recipe, arrays, split = self.load_data(load_recipe(self.recipe_name, changes_of(space, chosen)))
+        values: list[float] = []
+
+        def after_epoch(epoch: dict[str, float]) -> None:
+            values.append(epoch[space.metric])
+            trial.report(epoch[space.metric], int(epoch["epoch"]))
+            if trial.should_prune():
+                raise optuna.TrialPruned
+
+        # each trial has its own folder below `work`, which other workers may still use when this one ends
+        self.work.mkdir(parents=True, exist_ok=True)
+        folder = Path(mkdtemp(prefix=f"trial-{trial.number}-", dir=self.work))
+        try:
+            start = starting_network(recipe, split, folder)
+            fitted = train(recipe, arrays, split, folder, self.accelerator, start=start, hooks=Hooks(after_epoch))
+        except DivergedError as error:
+            trial.set_user_attr("reason", str(error))
+            raise optuna.TrialPruned from error
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        trial.set_user_attr("seconds", round(fitted.seconds, 1))
+        trial.set_user_attr("epochs", len(fitted.history))
+        return min(values) if lower_is_better(space.metric) else max(values)
 
 
 def run(
     study: optuna.Study,
     space: Space,
     recipe_name: str,
-    ready: Callable[[Recipe], tuple[Recipe, Arrays, Split]],
+    load_data: LoadData,
     work: Path,
     accelerator: Accelerator,
-    say: Callable[[str], None],
+    log: Callable[[str], None],
 ) -> None:
-    """Run trials of `study` until the space's number is reached, together with all other workers.
+    """Run trials until all workers together have reached the space's number.
 
-    A trial that was interrupted with its worker is begun again by another. `ready` gives a recipe, with the labels of
-    its data if it has none, and its data and split.
+    A trial whose worker died is started again by another worker.
+
+    Args:
+        study: The study, from `open_study`.
+        space: Its search space.
+        recipe_name: Id or file of the recipe.
+        load_data: Loads the data and split of a trial's recipe; completes the recipe's labels if it names none.
+        work: Folder of the running states.
+        accelerator: Device or devices to train on.
+        log: Prints a line per trial.
     """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)  # we tell ourselves what was found
+    optuna.logging.set_verbosity(optuna.logging.WARNING)  # `log` replaces Optuna's own messages
 
-    def objective(trial: optuna.Trial) -> float:
-        chosen = {key: dimension.suggest(trial, key) for key, dimension in space.keys.items()}
-        recipe, arrays, split = ready(load_recipe(recipe_name, changes_of(space, chosen)))
-        seen: list[float] = []
-
-        def after_epoch(entry: dict[str, float]) -> None:
-            seen.append(entry[space.metric])
-            trial.report(entry[space.metric], int(entry["epoch"]))
-            if trial.should_prune():
-                raise optuna.TrialPruned
-
-        # a folder of its own, in one that stays: other workers go on when this one is done
-        work.mkdir(parents=True, exist_ok=True)
-        place = Path(mkdtemp(prefix=f"trial-{trial.number}-", dir=work))
-        try:
-            start = starting_network(recipe, split, place)
-            fitted = train(recipe, arrays, split, place, accelerator, start=start, hooks=Hooks(after_epoch))
-        except DivergedError as error:
-            trial.set_user_attr("reason", str(error))
-            raise optuna.TrialPruned from error
-        finally:
-            shutil.rmtree(place, ignore_errors=True)
-        trial.set_user_attr("seconds", round(fitted.seconds, 1))
-        trial.set_user_attr("epochs", len(fitted.history))
-        return min(seen) if lower_is_better(space.metric) else max(seen)
-
-    def enough(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
+    def after_trial(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
         value = "" if trial.value is None else f" {trial.value:.4f}"
-        say(f"trial {trial.number}: {trial.state.name.lower()}{value} {trial.params}")
+        log(f"trial {trial.number}: {trial.state.name.lower()}{value} {trial.params}")
         if finished(study) >= space.size:
             study.stop()
 
     if finished(study) < space.size:
-        study.optimize(objective, callbacks=[enough], n_trials=None)
+        objective = _Objective(space, recipe_name, load_data, work, accelerator)
+        study.optimize(objective, callbacks=[after_trial], n_trials=None)
 
 
 def finished(study: optuna.Study) -> int:
-    """Trials that need no more work."""
+    """Number of trials that are complete or pruned."""
     return len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED)))
 
 
 def table(study: optuna.Study) -> pd.DataFrame:
-    """One row a trial, the best first: number, state, value, seconds, epochs and its settings."""
+    """One row per trial, best first: number, state, value, seconds, epochs and settings."""
     rows = [
         {
             "trial": trial.number,
@@ -248,9 +287,9 @@ def table(study: optuna.Study) -> pd.DataFrame:
         for trial in study.get_trials(deepcopy=False)
         if trial.state != TrialState.RUNNING
     ]
-    best_first = study.direction == optuna.study.StudyDirection.MINIMIZE
-    found = pd.DataFrame(rows)
-    return found.sort_values("value", ascending=best_first, na_position="last") if len(found) else found
+    ascending = study.direction == optuna.study.StudyDirection.MINIMIZE
+    trials = pd.DataFrame(rows)
+    return trials.sort_values("value", ascending=ascending, na_position="last") if len(trials) else trials
 
 
 def write_report(study: optuna.Study, space: Space, out: Path) -> None:
@@ -262,9 +301,9 @@ def write_report(study: optuna.Study, space: Space, out: Path) -> None:
 
 
 def check_keys(space: Space, recipe_name: str) -> None:
-    """Raises RecipeError if a key of the space is none of the recipe's."""
+    """Raise RecipeError if a key of the space is not a key of the recipe, or the recipe is an ensemble."""
     for key, dimension in space.keys.items():
         value = dimension.values[0] if dimension.values is not None else dimension.low
         load_recipe(recipe_name, changes_of(space, {key: value}))
     if recipe_name and load_recipe(recipe_name).model is None:
-        raise RecipeError(f"{recipe_name} is an ensemble; there is nothing to sweep.")
+        raise RecipeError(f"{recipe_name} is an ensemble: it has no settings to search.")

@@ -119,8 +119,8 @@ def test_a_killed_sweep_is_gone_on_with(place, monkeypatch):
     states = _states(place)
     assert 1 <= states.count("COMPLETE") < 12, states
     # nobody waits two minutes here for a sign of life that will not come
-    monkeypatch.setattr(sweep, "BEAT", 1)
-    monkeypatch.setattr(sweep, "GONE", 1)
+    monkeypatch.setattr(sweep, "HEARTBEAT_SECONDS", 1)
+    monkeypatch.setattr(sweep, "GRACE_SECONDS", 1)
     time.sleep(1.5)
     assert main(ARGUMENTS) == 0
     table = pd.read_csv(place / "runs/sweeps/starter/trials.csv")
