@@ -168,7 +168,7 @@ def show_map(
     if told:
         st.caption(told)
     shared.warn_of_strangers(entry, found.prediction)
-    show_neighbours(entry, picture, image)
+    show_neighbours(entry, picture, image, found)
     if not found.values.any():
         st.caption("The map is empty: no region speaks for this class.")
     st.download_button(
@@ -182,10 +182,10 @@ def show_map(
     return found, drawn
 
 
-def show_neighbours(entry: Entry, picture: shared.Picture, image: Image.Image) -> None:
+def show_neighbours(entry: Entry, picture: shared.Picture, image: Image.Image, shown: Explanation) -> None:
     """The training cells that decided, where an entry decides by these: pictures at hand, else names."""
     try:
-        found = default_runtime().neighbours(entry, image, NEAREST, shared.client())
+        found = default_runtime().neighbours(entry, image, NEAREST, shared.client(), shown.seen)
     except FAILURES as error:
         st.caption(str(error))
         return

@@ -1,4 +1,4 @@
-"""What do our own networks have in common? Features, hidden layers and classes, as timm's networks offer them."""
+"""What our own networks share: features, hidden layers and classifier, with the methods of timm's networks."""
 
 from __future__ import annotations
 
@@ -8,8 +8,15 @@ import torch
 from torch import nn
 
 
-class Plain(nn.Module):
-    """Feature map → hidden vector → classes, with the methods timm and the zoo expect of a network."""
+class PlainNetwork(nn.Module):
+    """A network of a feature map, a hidden vector and a classifier, with the methods that timm and the zoo expect.
+
+    Attributes:
+        num_classes: number of outputs.
+        num_features: channels of the feature map.
+        head_hidden_size: length of the hidden vector.
+        feature_info: timm's description of the feature map.
+    """
 
     def __init__(
         self,
@@ -20,6 +27,16 @@ class Plain(nn.Module):
         num_classes: int,
         reduction: int,
     ) -> None:
+        """Put the parts together.
+
+        Args:
+            features: (B, 3, H, W) → (B, channels, h, w).
+            hidden: (B, channels, h, w) → (B, width).
+            channels: of the feature map.
+            width: of the hidden vector.
+            num_classes: number of outputs; 0 for none.
+            reduction: H / h.
+        """
         super().__init__()
         self.num_classes = num_classes
         self.num_features = channels
@@ -30,7 +47,7 @@ class Plain(nn.Module):
         self.classifier: nn.Module = _classes(width, num_classes)
 
     def get_classifier(self) -> nn.Module:
-        """The last dense layer."""
+        """Return the last dense layer."""
         return self.classifier
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
@@ -39,16 +56,16 @@ class Plain(nn.Module):
         self.classifier = _classes(self.head_hidden_size, num_classes)
 
     def forward_features(self, x: torch.Tensor) -> torch.Tensor:
-        """(B, 3, H, W) → (B, channels, h, w)."""
+        """Compute the feature map: (B, 3, H, W) → (B, channels, h, w)."""
         return self.features(x)
 
     def forward_head(self, x: torch.Tensor, pre_logits: bool = False) -> torch.Tensor:
-        """(B, channels, h, w) → logits (B, num_classes), or the hidden units before them."""
+        """Compute logits (B, num_classes), or the hidden vectors (B, width) before them, of a feature map."""
         hidden = self.hidden(x)
         return hidden if pre_logits else self.classifier(hidden)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(B, 3, H, W) → logits (B, num_classes)."""
+        """Compute logits: (B, 3, H, W) → (B, num_classes)."""
         return self.forward_head(self.forward_features(x))
 
 
@@ -57,21 +74,21 @@ def _classes(width: int, num_classes: int) -> nn.Module:
 
 
 def check_options(name: str, options: dict[str, object]) -> None:
-    """Raises TypeError if there is an option that the network `name` does not have."""
+    """Refuse options that the network `name` does not have. Raises TypeError."""
     if options:
         raise TypeError(f"{name} has no option {', '.join(sorted(options))}.")
 
 
 def dense(inside: int, widths: Sequence[int], drop_rate: float = 0.0) -> nn.Sequential:
-    """Flatten, then dense layers of `widths` units with ReLU, each followed by dropout where there is any."""
+    """Make a flattening layer and dense layers of `widths` units with ReLU, each followed by dropout at `drop_rate`."""
     layers: list[nn.Module] = [nn.Flatten()]
     for before, after in zip((inside, *widths), widths, strict=False):
         layers += [nn.Linear(before, after), nn.ReLU(), *([nn.Dropout(drop_rate)] if drop_rate else [])]
     return nn.Sequential(*layers)
 
 
-def glorot_normal(model: nn.Module) -> None:
-    """Start every convolution and dense layer as Glorot & Bengio (2010) do, normally distributed, biases at 0."""
+def initialise_glorot(model: nn.Module) -> None:
+    """Initialise all convolutions and dense layers as Glorot & Bengio (2010), normally distributed; biases are 0."""
     for module in model.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             nn.init.xavier_normal_(module.weight)
@@ -79,8 +96,14 @@ def glorot_normal(model: nn.Module) -> None:
                 nn.init.zeros_(module.bias)
 
 
-def cfg(side: int, first_conv: str, classes: int = 4) -> dict[str, object]:
-    """Timm's default configuration of a network for side×side pictures that are squashed to it."""
+def default_cfg(side: int, first_conv: str, classes: int = 4) -> dict[str, object]:
+    """Make timm's default configuration of a network for pictures that are squashed to side × side pixels.
+
+    Args:
+        side: of the input, in pixels.
+        first_conv: path of the first convolution.
+        classes: number of outputs.
+    """
     return {
         "input_size": (3, side, side),
         "num_classes": classes,

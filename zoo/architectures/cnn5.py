@@ -1,7 +1,7 @@
-"""`cnn5_224` and `cnn5_128`: five convolutions with batch norm, then wide dense layers, of two published systems.
+"""`cnn5_224` (system A) and `cnn5_128` (system E): five convolutions with batch norm, then wide dense layers.
 
 `cnn5_128` has 36,752,644 trainable parameters and 2,432 batch-norm statistics with four classes, as published; of
-`cnn5_224` no figure was, and "valid" is said of its first convolution, the others keep the size.
+`cnn5_224` no figure was published; its first convolution is described as "valid", the others keep the size.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from typing import Any
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import nn
 
-from zoo.architectures._layers import Plain, cfg, check_options, dense
+from zoo.architectures._layers import PlainNetwork, check_options, default_cfg, dense
 
 
 @dataclass(frozen=True)
 class Shape:
-    """Filters of each convolution, whether a 2×2 max pooling follows it, and the dense layers' units."""
+    """Sizes of the layers: filters of each convolution, whether a 2×2 max pooling follows it, units of dense layers."""
 
     filters: tuple[int, ...]
     pooled: tuple[bool, ...]
@@ -33,7 +33,7 @@ SHAPES = {
 }
 
 
-class Cnn5(Plain):
+class Cnn5(PlainNetwork):
     """3×3 convolution, ReLU, batch norm and pooling five times, then dense layers with dropout and the classes."""
 
     def __init__(
@@ -62,16 +62,18 @@ def _blocks(shape: Shape, in_chans: int) -> Sequence[nn.Module]:
     return blocks
 
 
-default_cfgs = generate_default_cfgs({"cnn5_224": cfg(224, "features.0"), "cnn5_128": cfg(128, "features.0")})
+default_cfgs = generate_default_cfgs(
+    {"cnn5_224": default_cfg(224, "features.0"), "cnn5_128": default_cfg(128, "features.0")}
+)
 
 
 @register_model
 def cnn5_224(pretrained: bool = False, **kwargs: Any) -> Cnn5:
-    """System A's network."""
+    """Build system A's network."""
     return build_model_with_cfg(Cnn5, "cnn5_224", pretrained, shape=SHAPES["cnn5_224"], **kwargs)
 
 
 @register_model
 def cnn5_128(pretrained: bool = False, **kwargs: Any) -> Cnn5:
-    """System E's network."""
+    """Build system E's network."""
     return build_model_with_cfg(Cnn5, "cnn5_128", pretrained, shape=SHAPES["cnn5_128"], **kwargs)

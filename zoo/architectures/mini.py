@@ -1,6 +1,6 @@
-"""`minicnn`, `miniresnet`, `miniinception`: the three networks that system D trains from scratch on 96×96 pictures.
+"""`minicnn`, `miniresnet`, `miniinception`: the networks that system D trains from scratch on 96×96 pictures.
 
-Published are the kinds of blocks, the dense layers of `minicnn` and the residual blocks' 32 → 128 filters; the other
+The kinds of blocks, the dense layers of `minicnn` and the residual blocks' 32 → 128 filters are published; the other
 widths are ours.
 """
 
@@ -12,12 +12,12 @@ import torch
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import nn
 
-from zoo.architectures._layers import Plain, cfg, check_options, dense, glorot_normal
+from zoo.architectures._layers import PlainNetwork, check_options, default_cfg, dense, initialise_glorot
 
 SIDE = 96  # pixels
 
 
-class MiniCnn(Plain):
+class MiniCnn(PlainNetwork):
     """Five convolutions with ReLU and max pooling, then dense 512, 256, 128, 64, 32."""
 
     def __init__(
@@ -30,7 +30,7 @@ class MiniCnn(Plain):
             blocks += [nn.Conv2d(inside, outside, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
         hidden = dense(widths[-1] * (SIDE // 32) ** 2, (512, 256, 128, 64, 32), drop_rate)
         super().__init__(nn.Sequential(*blocks), hidden, widths[-1], 32, num_classes, 32)
-        glorot_normal(self)
+        initialise_glorot(self)
 
 
 class Residual(nn.Module):
@@ -49,11 +49,11 @@ class Residual(nn.Module):
         self.pool = nn.MaxPool2d(2)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(B, inside, h, w) → (B, outside, h/2, w/2)."""
+        """Apply the block: (B, inside, h, w) → (B, outside, h/2, w/2)."""
         return self.pool(torch.relu(self.body(x) + self.shortcut(x)))
 
 
-class MiniResNet(Plain):
+class MiniResNet(PlainNetwork):
     """A stem and three residual blocks of 32, 64 and 128 filters, then dense 128 with dropout."""
 
     def __init__(
@@ -77,7 +77,7 @@ class Inception(nn.Module):
         self.pool = nn.MaxPool2d(2)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(B, inside, h, w) → (B, 3·width, h/2, w/2)."""
+        """Apply the block: (B, inside, h, w) → (B, 3·width, h/2, w/2)."""
         return self.pool(torch.cat([self.one(x), self.three(x), self.five(x), self.pooled(x)], 1))
 
 
@@ -86,7 +86,7 @@ def _unit(inside: int, outside: int, side: int) -> nn.Sequential:
     return nn.Sequential(convolution, nn.BatchNorm2d(outside), nn.ReLU())
 
 
-class MiniInception(Plain):
+class MiniInception(PlainNetwork):
     """Four inception blocks, then dense 128 with dropout."""
 
     def __init__(
@@ -102,26 +102,26 @@ class MiniInception(Plain):
 
 default_cfgs = generate_default_cfgs(
     {
-        "minicnn": cfg(SIDE, "features.0", 8),
-        "miniresnet": cfg(SIDE, "features.0", 8),
-        "miniinception": cfg(SIDE, "features.0.one.0", 8),
+        "minicnn": default_cfg(SIDE, "features.0", 8),
+        "miniresnet": default_cfg(SIDE, "features.0", 8),
+        "miniinception": default_cfg(SIDE, "features.0.one.0", 8),
     }
 )
 
 
 @register_model
 def minicnn(pretrained: bool = False, **kwargs: Any) -> MiniCnn:
-    """System D's plain network."""
+    """Build system D's plain network."""
     return build_model_with_cfg(MiniCnn, "minicnn", pretrained, **kwargs)
 
 
 @register_model
 def miniresnet(pretrained: bool = False, **kwargs: Any) -> MiniResNet:
-    """System D's residual network."""
+    """Build system D's residual network."""
     return build_model_with_cfg(MiniResNet, "miniresnet", pretrained, **kwargs)
 
 
 @register_model
 def miniinception(pretrained: bool = False, **kwargs: Any) -> MiniInception:
-    """System D's inception network."""
+    """Build system D's inception network."""
     return build_model_with_cfg(MiniInception, "miniinception", pretrained, **kwargs)

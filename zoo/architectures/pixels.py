@@ -1,4 +1,4 @@
-"""`pixels`: no network at all; the features are the picture's own values, for classical classifiers on raw pixels."""
+"""`pixels`: the identity; its features are the picture's own values, for classical classifiers on raw pixels."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import torch
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import nn
 
-from zoo.architectures._layers import Plain, cfg, check_options
+from zoo.architectures._layers import PlainNetwork, check_options, default_cfg
 
 
-class Pixels(Plain):
-    """Features (B, 3, H, W) are the input; hidden is the input flattened. Without classes it has no parameters."""
+class Pixels(PlainNetwork):
+    """Input as features (B, 3, H, W), flattened as hidden vector. Without classes it has no parameters."""
 
     def __init__(
         self,
@@ -27,14 +27,14 @@ class Pixels(Plain):
         super().__init__(nn.Identity(), nn.Flatten(), in_chans, width, num_classes, 1)
 
     def forward_features(self, x: torch.Tensor) -> torch.Tensor:
-        """(B, 3, H, W), as it is."""
+        """Return the batch (B, 3, H, W) as it is."""
         return x
 
 
-default_cfgs = generate_default_cfgs({"pixels": cfg(128, "features")})
+default_cfgs = generate_default_cfgs({"pixels": default_cfg(128, "features")})
 
 
 @register_model
 def pixels(pretrained: bool = False, **kwargs: Any) -> Pixels:
-    """What system E's random forest sees."""
+    """Build the input of system E's random forest."""
     return build_model_with_cfg(Pixels, "pixels", pretrained, **kwargs)

@@ -1,7 +1,7 @@
-"""`transfer`: any timm backbone with a head of its own: pooled or flattened features, then a stack of layers.
+"""`transfer`: any timm backbone with another head: pooled or flattened features, then a stack of layers.
 
 The head is a list of words, in the order in which they are applied: `gap` (global average pooling), `flatten`,
-`batchnorm`, `relu`, `dense N` and `dropout P`; the layer of classes follows by itself.
+`batchnorm`, `relu`, `dense N` and `dropout P`; the classifier is added to it.
 """
 
 from __future__ import annotations
@@ -14,14 +14,19 @@ import torch
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import nn
 
-from zoo.architectures._layers import cfg, check_options
+from zoo.architectures._layers import check_options, default_cfg
 from zoo.attribution.features import feature_grid, forward_features
 
+# attributes of timm's backbones that hold a part of their own head, which is not used
 UNUSED = ("pre_logits", "head", "fc", "classifier", "last_linear", "global_pool", "head_drop", "fc_norm", "attn_pool")
 
 
 class Transfer(nn.Module):
-    """`backbone` gives a feature map (B, C, h, w); `head` makes it a vector; `classifier` its classes."""
+    """A backbone (feature map (B, C, h, w)), a head (vector) and a classifier.
+
+    `fixed` is the part of the head that has no parameters and comes first, so that its output can be stored when the
+    backbone is frozen.
+    """
 
     def __init__(
         self,
@@ -52,14 +57,14 @@ class Transfer(nn.Module):
 
     @torch.no_grad()
     def _shape(self, input_size: Sequence[int], in_chans: int) -> tuple[int, int, int]:
-        """Channels, height and width of the feature map."""
+        """Compute channels, height and width of the feature map."""
         self.backbone.eval()
         _, channels, height, width = self.forward_features(torch.zeros(1, in_chans, *input_size)).shape
         self.backbone.train()
         return channels, height, width
 
     def get_classifier(self) -> nn.Module:
-        """The last dense layer."""
+        """Return the last dense layer."""
         return self.classifier
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
@@ -68,24 +73,24 @@ class Transfer(nn.Module):
         self.classifier = nn.Linear(self.head_hidden_size, num_classes) if num_classes > 0 else nn.Identity()
 
     def forward_features(self, x: torch.Tensor) -> torch.Tensor:
-        """(B, 3, H, W) → the backbone's feature map (B, C, h, w), whatever its own layout."""
+        """Compute the backbone's feature map: (B, 3, H, W) → (B, C, h, w), whatever its own layout."""
         return feature_grid(forward_features(self.backbone, x), self.backbone)
 
     def forward_fixed(self, x: torch.Tensor) -> torch.Tensor:
-        """(B, 3, H, W) → what follows from the backbone alone: the map, pooled or flattened if the head begins so."""
+        """Compute what depends on the backbone alone: its map of (B, 3, H, W), after the head's fixed layers."""
         return self.fixed(self.forward_features(x))
 
     def forward_rest(self, x: torch.Tensor) -> torch.Tensor:
-        """What `forward_fixed` gives → logits (B, num_classes)."""
+        """Compute logits (B, num_classes) of what `forward_fixed` returns."""
         return self.classifier(self.head(x))
 
     def forward_head(self, x: torch.Tensor, pre_logits: bool = False) -> torch.Tensor:
-        """Feature map (B, C, h, w) → logits (B, num_classes), or the vector before them."""
+        """Compute logits (B, num_classes), or the vectors before them, of a feature map (B, C, h, w)."""
         vector = self.head(self.fixed(x))
         return vector if pre_logits else self.classifier(vector)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(B, 3, H, W) → logits (B, num_classes)."""
+        """Compute logits: (B, 3, H, W) → (B, num_classes)."""
         return self.forward_head(self.forward_features(x))
 
 
@@ -93,15 +98,22 @@ class GlobalAverage(nn.Module):
     """Mean over height and width."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(B, C, h, w) → (B, C)."""
+        """Average: (B, C, h, w) → (B, C)."""
         return x.mean((2, 3))
 
 
 def build_head(words: Sequence[str], shape: tuple[int, int, int]) -> tuple[nn.Sequential, nn.Sequential, int]:
-    """The layers that hold no parameters at the head's beginning, the others, and the units they end with.
+    """Build a head.
 
-    `shape` is the feature map's (channels, height, width). Raises ValueError on a word it does not know, and if the map
-    is neither pooled nor flattened.
+    Args:
+        words: its layers, as the module describes them.
+        shape: (channels, height, width) of the feature map.
+
+    Returns:
+        The layers without parameters at its beginning, the others, and the number of units they end with.
+
+    Raises:
+        ValueError: a word is unknown, or the map is neither pooled nor flattened.
     """
     channels, height, width = shape
     size, flat = channels, False
@@ -130,10 +142,10 @@ def build_head(words: Sequence[str], shape: tuple[int, int, int]) -> tuple[nn.Se
     return nn.Sequential(*layers[:fixed]), nn.Sequential(*layers[fixed:]), size
 
 
-default_cfgs = generate_default_cfgs({"transfer": cfg(224, "backbone")})
+default_cfgs = generate_default_cfgs({"transfer": default_cfg(224, "backbone")})
 
 
 @register_model
 def transfer(pretrained: bool = False, **kwargs: Any) -> Transfer:
-    """A backbone of timm's with a head of words; `pretrained` needs an entry's folder."""
+    """Build a timm backbone with a head of words; `pretrained` needs an entry's folder."""
     return build_model_with_cfg(Transfer, "transfer", pretrained, **kwargs)
