@@ -4,29 +4,27 @@ from pathlib import Path
 
 import streamlit as st
 
-from pages.shared import footer
+from pages.parts import layout
 
 HERE = Path(__file__).parent
+PAGES = [
+    st.Page("pages/classify.py", title="Classify", icon=":material/biotech:", default=True),
+    st.Page("pages/explain.py", title="Explain", icon=":material/center_focus_strong:"),
+    st.Page("pages/compare.py", title="Compare", icon=":material/grid_on:"),
+    st.Page("pages/models.py", title="Models", icon=":material/inventory_2:"),
+    st.Page("pages/adapt.py", title="Adapt", icon=":material/tune:"),
+    st.Page("pages/data.py", title="Data", icon=":material/fact_check:"),
+    st.Page("pages/examples.py", title="Examples", icon=":material/photo_library:"),
+]
 
 st.set_page_config(page_title="HemaZoo", page_icon="🩸", layout="wide")
-# Streamlit leaves a hand's breadth of nothing above every page
+# Streamlit leaves a wide empty band above every page
 st.html("<style>.stMainBlockContainer{padding-top:3.5rem;padding-bottom:2rem}</style>")
 st.logo(str(HERE / "pages" / "assets" / "logo.svg"), size="large")
-page = st.navigation(
-    [
-        st.Page("pages/classify.py", title="Classify", icon=":material/biotech:", default=True),
-        st.Page("pages/explain.py", title="Explain", icon=":material/center_focus_strong:"),
-        st.Page("pages/compare.py", title="Compare", icon=":material/grid_on:"),
-        st.Page("pages/models.py", title="Models", icon=":material/inventory_2:"),
-        st.Page("pages/adapt.py", title="Adapt", icon=":material/tune:"),
-        st.Page("pages/data.py", title="Data", icon=":material/fact_check:"),
-        st.Page("pages/examples.py", title="Examples", icon=":material/photo_library:"),
-    ],
-    position="top",
-)
-st.session_state["inside app.py"] = True  # pages ask for it: see pages.shared.page
+page = st.navigation(PAGES, position="top")
+st.session_state[layout.INSIDE] = True  # read by pages.parts.layout.page
 content = st.container()
-# before the page runs, so that it also stands below one that stops early
-footer()
+# before the page runs, so that it also stands below a page that stops early
+layout.footer()
 with content:
     page.run()

@@ -1,1 +1,1 @@
-"""One file a page, layout only; every number shown is computed in zoo."""
+"""Pages of the app, one file each: layout only. What several need is in `pages.parts`."""

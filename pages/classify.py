@@ -1,139 +1,90 @@
-"""Which cell is it? Upload pictures, get a class for each, and the differential count."""
+"""Classify page: a class for each picture, and the differential count of many."""
 
 from __future__ import annotations
 
 import time
 
 import pandas as pd
-import plotly.graph_objects as go
 import streamlit as st
 from PIL import Image
 from streamlit.elements.lib.column_types import ColumnConfig
 
-from pages import shared
+from pages.parts import gallery, layout, pickers, plots, session, tables, wording
+from pages.parts.session import Picture
 from zoo.api import default_runtime
 from zoo.entry import Entry, EntryError
+from zoo.figures import prediction as figures
 from zoo.scores.predictions import differential_count
 from zoo.serving.batch import FileResult, classify_files
-from zoo.serving.runtime import BusyError
+from zoo.serving.runtime import BusyError, Prediction
 
-RESULTS = "results"  # key of the session's results: model → picture id → FileResult
-REDRAW_SECONDS = 0.4
-LEAST_WIDTH, MARGIN, LETTER = 80, 36, 7  # of a column, its padding with the sign for sorting, and a letter, in pixels
+RESULTS = "results"  # session key: results by model, then by picture id
+REDRAW_SECONDS = 0.4  # between two updates of the table while pictures are classified
+MIN_COLUMN_PIXELS, PADDING_PIXELS, LETTER_PIXELS = 80, 36, 7  # of a table column
+ROW_PIXELS, MAX_TABLE_PIXELS, LIVE_TABLE_PIXELS = 44, 420, 280
+
+Answers = list[tuple[Picture, Prediction]]
 
 
-def classify(entry: Entry, pictures: list[shared.Picture]) -> dict[str, FileResult]:
-    """Results of all pictures, computing those that are new, with a progress bar and results as they come."""
-    version = entry.folder, entry.weights
-    known = st.session_state.setdefault(RESULTS, {}).setdefault(version, {})
-    new = [picture for picture in pictures if picture.id not in known]
+def classify(entry: Entry, pictures: list[Picture]) -> dict[str, FileResult]:
+    """Classify the pictures that have no result yet, with a progress bar and a table that grows.
+
+    Returns:
+        Results of this session by picture id.
+    """
+    results = st.session_state.setdefault(RESULTS, {}).setdefault((entry.folder, entry.weights), {})
+    new = [picture for picture in pictures if picture.id not in results]
     if not new:
-        return known
+        return results
     place = st.container()
-    progress, live = place.progress(0.0, f"Classifying {len(new)} pictures …"), place.empty()
+    bar, live = place.progress(0.0, f"Classifying {len(new)} pictures …"), place.empty()
     others = default_runtime().waiting()
     if others:
-        progress.progress(0.0, f"Classifying {len(new)} pictures, in turn with {others} of others …")
+        bar.progress(0.0, f"Classifying {len(new)} pictures; {others} of other visitors are waiting too …")
     started = drawn = time.monotonic()
-    found = classify_files(default_runtime(), entry, ((p.name, p.data) for p in new), client=shared.client())
-    for done, (picture, result) in enumerate(zip(new, found, strict=True), 1):
-        known[picture.id] = result
+    stream = classify_files(default_runtime(), entry, ((p.name, p.data) for p in new), client=session.client())
+    for done, (picture, result) in enumerate(zip(new, stream, strict=True), 1):
+        results[picture.id] = result
         if time.monotonic() - drawn > REDRAW_SECONDS:
             left = (time.monotonic() - started) / done * (len(new) - done)
-            progress.progress(done / len(new), f"{done} of {len(new)} pictures classified, about {left:.0f} s left")
-            live.dataframe(table(entry, new[:done], known), hide_index=True, height=280)
+            bar.progress(done / len(new), f"{done} of {len(new)} pictures classified, about {left:.0f} s left")
+            live.dataframe(
+                result_table(entry, answers_of(new[:done], results)), hide_index=True, height=LIVE_TABLE_PIXELS
+            )
             drawn = time.monotonic()
-    progress.empty()
+    bar.empty()
     live.empty()
-    return known
+    return results
 
 
-def table(entry: Entry, pictures: list[shared.Picture], results: dict[str, FileResult]) -> pd.DataFrame:
-    """One row a classified picture: file, label, confidence at home and elsewhere, familiarity, a column a label."""
+def answers_of(pictures: list[Picture], results: dict[str, FileResult]) -> Answers:
+    """The pictures that were classified, with their predictions."""
+    found = ((picture, results[picture.id].prediction) for picture in pictures)
+    return [(picture, prediction) for picture, prediction in found if prediction is not None]
+
+
+def result_table(entry: Entry, answers: Answers) -> pd.DataFrame:
+    """One row a picture: file, label, confidence (also in an unseen laboratory), familiarity, a column a class."""
     rows = []
-    for picture in pictures:
-        prediction = results[picture.id].prediction
-        if prediction:
-            first = {"file": picture.name, "label": prediction.label, "confidence": prediction.confidence}
-            first |= {} if prediction.unseen_confidence is None else {"elsewhere": prediction.unseen_confidence}
-            gate = {} if prediction.familiarity is None else {"familiarity": prediction.familiarity}
-            rows.append(first | gate | prediction.probabilities)
-    gated = ["familiarity"] if any("familiarity" in row for row in rows) else []
-    out_there = ["elsewhere"] if entry.other_laboratories else []
-    return pd.DataFrame(rows, columns=["file", "label", "confidence", *out_there, *gated, *entry.labels])
+    for picture, prediction in answers:
+        row: dict[str, object] = {
+            "file": picture.name,
+            "label": prediction.label,
+            "confidence": prediction.confidence,
+            "elsewhere": prediction.unseen_confidence,
+            "familiarity": prediction.familiarity,
+        }
+        rows.append(row | prediction.probabilities)
+    columns = ["file", "label", "confidence"]
+    if entry.other_laboratories:
+        columns.append("elsewhere")
+    if any(prediction.familiarity for _, prediction in answers):
+        columns.append("familiarity")
+    return pd.DataFrame(rows, columns=[*columns, *entry.labels])
 
 
-def count_chart(count: pd.DataFrame) -> go.Figure:
-    """Shares of the differential count with their intervals as error bars."""
-    figure = go.Figure(
-        go.Bar(
-            x=count["share"],
-            y=count["label"],
-            orientation="h",
-            marker_color=shared.ACCENT,
-            customdata=count[["count", "low", "high"]],
-            error_x={
-                "type": "data",
-                "array": count["high"] - count["share"],
-                "arrayminus": count["share"] - count["low"],
-                "color": "#888",
-            },
-            hovertemplate="%{y}: %{customdata[0]} cells, %{x:.1%}<br>"
-            "%{customdata[1]:.1%} to %{customdata[2]:.1%}<extra></extra>",
-        )
-    )
-    figure.update_layout(
-        height=60 + 34 * len(count),
-        margin={"l": 0, "r": 0, "t": 4, "b": 4},
-        xaxis={"range": [0, 1], "tickformat": ".0%", "fixedrange": True},
-        yaxis={"autorange": "reversed", "fixedrange": True, "automargin": True},
-    )
-    return figure
-
-
-def show_count(labels: list[str], entry: Entry) -> None:
-    """The differential count: chart, table and download."""
-    st.subheader("Differential count")
-    count = differential_count(labels, entry.labels)
-    chart, numbers = st.columns([3, 2])
-    chart.plotly_chart(count_chart(count), config=shared.CHART)
-    ends = zip(count["low"], count["high"], strict=True)
-    shown = count.assign(
-        share=[f"{100 * share:.1f} %" for share in count["share"]],
-        interval=[f"{100 * low:.1f} to {100 * high:.1f} %" for low, high in ends],
-    )[["label", "count", "share", "interval"]]
-    numbers.dataframe(shown, hide_index=True, column_config={"interval": "95 % interval"})
-    st.caption(
-        f"{len(labels)} cells. Intervals (Wilson) tell how much the count can vary by chance; errors of the model come "
-        "on top. A laboratory's differential counts at least 100 cells."
-    )
-    numbers.download_button(
-        "Count as CSV", shared.csv(count), "differential-count.csv", "text/csv", icon=":material/download:"
-    )
-
-
-def show_one(entry: Entry, picture: shared.Picture, result: FileResult) -> None:
-    """One picture large, with a bar for each label."""
-    image = shared.decoded(picture.id, picture.data)
-    if result.prediction is None or not isinstance(image, Image.Image):
-        return
-    prediction = result.prediction
-    shared.warn_of_strangers(entry, prediction)
-    st.markdown(f"#### {shared.plain(entry.describe(prediction.label))} · {100 * prediction.confidence:.1f} %")
-    shared.say_how_sure(entry, prediction)
-    left, right = st.columns([2, 3])
-    left.image(
-        image,
-        caption=f"{picture.name}, {image.width}×{image.height}, answered in {1000 * prediction.seconds:.0f} ms",
-        width="stretch",
-    )
-    right.plotly_chart(shared.probability_bars(entry, prediction), config=shared.CHART)
-    if picture.credit:
-        st.caption(shared.plain(picture.credit))
-
-
-def show_failures(pictures: list[shared.Picture], results: dict[str, FileResult]) -> None:
-    """The files that could not be classified, each with its reason."""
+def show_failures(pictures: list[Picture], results: dict[str, FileResult]) -> None:
+    """List the files that could not be classified, with the reasons."""
     failed = [(picture.name, results[picture.id].error) for picture in pictures if results[picture.id].error]
     if failed:
         word = "file" if len(failed) == 1 else "files"
@@ -141,97 +92,124 @@ def show_failures(pictures: list[shared.Picture], results: dict[str, FileResult]
         st.dataframe(pd.DataFrame(failed, columns=["file", "reason"]), hide_index=True)
 
 
-def share_column(title: str, told: str | None = None) -> ColumnConfig:
-    """A column of bars from 0 to 1, wide enough for its whole title."""
-    width = max(LEAST_WIDTH, MARGIN + LETTER * len(title))
-    return st.column_config.ProgressColumn(format="percent", min_value=0, max_value=1, width=width, help=told)
+def show_one(entry: Entry, picture: Picture, prediction: Prediction) -> None:
+    """Show one picture large, with a bar for each class."""
+    image = gallery.decoded(picture.id, picture.data)
+    if not isinstance(image, Image.Image):
+        return
+    wording.warn_if_unfamiliar(entry, prediction)
+    st.markdown(f"#### {wording.plain(entry.describe(prediction.label))} · {100 * prediction.confidence:.1f} %")
+    wording.show_unseen_confidence(entry, prediction)
+    left, right = st.columns([2, 3])
+    left.image(
+        image,
+        caption=f"{picture.name}, {image.width}×{image.height}, answered in {1000 * prediction.seconds:.0f} ms",
+        width="stretch",
+    )
+    descriptions = {label: entry.describe(label) for label in entry.labels}
+    with right:
+        plots.chart(figures.probability_bars(prediction.probabilities, prediction.label, descriptions))
+    if picture.credit:
+        st.caption(wording.plain(picture.credit))
 
 
-def show_table(entry: Entry, pictures: list[shared.Picture], results: dict[str, FileResult]) -> shared.Picture:
-    """The table of all results; returns the picture of the selected row, else of the first."""
-    found = table(entry, pictures, results)
-    shown = found.copy()
-    shown.insert(0, "picture", [shared.thumbnail(p.id, p.data) for p in pictures])
+def share_column(title: str, help_text: str | None = None) -> ColumnConfig:
+    """A column of bars from 0 to 1, wide enough for its title."""
+    width = max(MIN_COLUMN_PIXELS, PADDING_PIXELS + LETTER_PIXELS * len(title))
+    return st.column_config.ProgressColumn(format="percent", min_value=0, max_value=1, width=width, help=help_text)
+
+
+def show_table(entry: Entry, answers: Answers) -> tuple[Picture, Prediction]:
+    """Show all results; returns the selected picture with its prediction, else the first."""
+    results = result_table(entry, answers)
+    shown = results.copy()
+    shown.insert(0, "picture", [gallery.thumbnail(picture.id, picture.data) for picture, _ in answers])
     event = st.dataframe(
         shown,
         hide_index=True,
         on_select="rerun",
         selection_mode="single-row",
         key=f"table {entry.id}",
-        row_height=44,
-        height=min(44 * len(shown) + 40, 420),
+        row_height=ROW_PIXELS,
+        height=min(ROW_PIXELS * len(shown) + 40, MAX_TABLE_PIXELS),
         column_config={
             "picture": st.column_config.ImageColumn(width="small"),
             "confidence": share_column("confidence"),
-            "elsewhere": share_column(
-                "elsewhere", "How sure the answer is if the picture is from a laboratory that the model never saw."
-            ),
-            "familiarity": st.column_config.TextColumn(
-                help="Familiar: like the cells that this model was trained on. Shifted: a cell of another laboratory, "
-                "stain or camera, or no cell. Unknown: like no cell of any laboratory."
-            ),
+            "elsewhere": share_column("elsewhere", "Expected confidence if the slide comes from a new laboratory."),
+            "familiarity": st.column_config.TextColumn(help=wording.FAMILIARITY_HELP),
             **{label: share_column(label) for label in entry.labels},
         },
     )
-    st.download_button("Results as CSV", shared.csv(found), f"{entry.id}.csv", "text/csv", icon=":material/download:")
+    tables.csv_button("Results as CSV", results, f"{entry.id}.csv")
     rows = event["selection"]["rows"]
-    return pictures[rows[0] if rows and rows[0] < len(pictures) else 0]
+    return answers[rows[0] if rows and rows[0] < len(answers) else 0]
 
 
-shared.page("Classify blood cells")
+def show_count(entry: Entry, predictions: list[Prediction]) -> None:
+    """Show the differential count of all pictures with a recognisable cell: chart, table and download."""
+    unknown = sum(prediction.familiarity == "unknown" for prediction in predictions)
+    include_unknown = True
+    if unknown:
+        st.error(
+            f"{unknown} of {len(predictions)} pictures show no recognisable blood cell and are not counted.",
+            icon=":material/block:",
+        )
+        include_unknown = st.toggle("Count them anyway", key="count unknown")
+    labels = [p.label for p in predictions if include_unknown or p.familiarity != "unknown"]
+    if not labels:
+        return
+    st.subheader("Differential count")
+    count = differential_count(labels, entry.labels)
+    chart, numbers = st.columns([3, 2])
+    with chart:
+        plots.chart(figures.differential_count(count))
+    limits = zip(count["low"], count["high"], strict=True)
+    shown = count.assign(
+        share=[f"{100 * share:.1f} %" for share in count["share"]],
+        interval=[f"{100 * low:.1f} to {100 * high:.1f} %" for low, high in limits],
+    )[["label", "count", "share", "interval"]]
+    numbers.dataframe(shown, hide_index=True, column_config={"interval": "95 % interval"})
+    st.caption(
+        f"{len(labels)} cells. Count at least 100 for a differential.",
+        help="Intervals (Wilson) show variation by chance; errors of the model come on top.",
+    )
+    with numbers:
+        tables.csv_button("Count as CSV", count, "differential-count.csv")
+
+
+def show_many(entry: Entry, answers: Answers) -> None:
+    """Show several results: table, the selected picture, warnings and the differential count."""
+    st.subheader(f"{len(answers)} pictures", help="Click a column's name to sort, a row's left edge to see its picture.")
+    show_one(entry, *show_table(entry, answers))
+    predictions = [prediction for _, prediction in answers]
+    shifted = sum(prediction.familiarity == "shifted" for prediction in predictions)
+    if shifted:
+        st.warning(
+            f"{shifted} of {len(predictions)} pictures are unlike the training cells. {wording.check_answers(entry)}",
+            icon=":material/help:",
+        )
+    show_count(entry, predictions)
+
+
+layout.page("Classify blood cells")
 model, upload = st.columns([2, 3], gap="large")
 with model:
-    entry = shared.pick_model()
+    entry = pickers.pick_model()
 with upload:
-    shared.picture_input("classify")
-pictures = shared.pictures()
-if not pictures:
-    st.info(
-        "Drop pictures above, take one with the camera, or fetch some examples.",
-        icon=":material/upload:",
-    )
-    st.page_link("pages/examples.py", label="No picture at hand? Open the examples", icon=":material/photo_library:")
-    st.stop()
+    pickers.picture_input("classify")
+pickers.stop_without_pictures()
+pictures = session.pictures()
 try:
     results = classify(entry, pictures)
 except (EntryError, BusyError) as error:
-    st.error(shared.plain(error))
+    st.error(wording.plain(error))
     st.stop()
 show_failures(pictures, results)
-good = [picture for picture in pictures if results[picture.id].prediction]
-if len(good) == 1:
-    show_one(entry, good[0], results[good[0].id])
-    st.download_button(
-        "Result as CSV",
-        shared.csv(table(entry, good, results)),
-        f"{entry.id}.csv",
-        "text/csv",
-        icon=":material/download:",
-    )
-elif good:
-    st.subheader(f"{len(good)} pictures")
-    st.caption("Click a column's name to sort, a row's left edge to see that picture.")
-    chosen = show_table(entry, good, results)
-    show_one(entry, chosen, results[chosen.id])
-    answers = [results[picture.id].prediction for picture in good]
-    shifted = sum(answer.familiarity == "shifted" for answer in answers)
-    unknown = sum(answer.familiarity == "unknown" for answer in answers)
-    if shifted:
-        st.warning(
-            f"{shifted} of {len(answers)} pictures are unlike the cells that this model was trained on: another "
-            f"laboratory, stain or camera, or no cell. {shared.elsewhere(entry)}",
-            icon=":material/help:",
-        )
-    everything = True
-    if unknown:
-        st.error(
-            f"{unknown} of {len(answers)} pictures are like no cell that was seen in any laboratory: do not believe "
-            "their classes. They are not counted.",
-            icon=":material/block:",
-        )
-        everything = st.toggle("Count them all the same", key="count strangers")
-    counted = [answer.label for answer in answers if everything or answer.familiarity != "unknown"]
-    if counted:
-        show_count(counted, entry)
-if good:
+answers = answers_of(pictures, results)
+if len(answers) == 1:
+    show_one(entry, *answers[0])
+    tables.csv_button("Result as CSV", result_table(entry, answers), f"{entry.id}.csv")
+elif answers:
+    show_many(entry, answers)
+if answers:
     st.page_link("pages/explain.py", label="See why", icon=":material/center_focus_strong:")

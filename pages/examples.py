@@ -1,83 +1,85 @@
-"""Pictures to try: twelve smear frames, fetched on a click, or those the operator named."""
+"""Examples page: smear frames to download and try, or pictures that the operator offers."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
-from pages import shared
+from pages.parts import gallery, layout, session
+from pages.parts.wording import plain
 from zoo.sources.examples import VARIABLE, Example, ExamplesError, fetch, list_examples
 
 COLUMNS = 4
-FRAME_BYTES = 21_000  # of a smear frame of the manifest, about
+FRAME_BYTES = 21_000  # typical size of a frame in the manifest
 
 
-def show(column: st.delta_generator.DeltaGenerator, example: Example, number: int) -> None:
-    """One example with a button that puts it among the session's pictures."""
-    if example.path is None:
-        return
-    data = example.path.read_bytes()
+def show(column: DeltaGenerator, example: Example, path: Path, key: str) -> None:
+    """Show one example with a button that adds it to the session's pictures."""
+    data, name = path.read_bytes(), Path(example.name).name
     with column.container(border=True):
-        image = shared.decoded(example.name, data)
+        image = gallery.decoded(example.name, data)
         if isinstance(image, str):
-            st.warning(f"{example.name}: {image}")
+            st.warning(f"{plain(example.name)}: {image}")
             return
         st.image(image, width="stretch")
-        told = f", labelled {example.label}" if example.label else ""
-        st.caption(shared.plain(Path(example.name).name + told))
-        if st.button("Use", key=f"use {number}", icon=":material/add:", width="stretch"):
-            shared.add_picture(Path(example.name).name, data, example.credit)
-            st.toast(f"{shared.plain(Path(example.name).name)} is now among your pictures.")
+        st.caption(plain(name + (f", {example.label}" if example.label else "")))
+        if st.button("Use", key=key, icon=":material/add:", width="stretch"):
+            session.add_picture(name, data, example.credit)
+            st.toast(f"{plain(name)} was added to your pictures.")
 
 
 def fetch_all(examples: list[Example]) -> list[Example]:
-    """Fetch what is missing, with a progress bar; stops at the first failure with its sentence."""
+    """Download the missing examples with a progress bar; the first failure is shown and ends it."""
     missing = [example for example in examples if example.path is None]
-    progress = st.progress(0.0, "Fetching …")
-    found = {}
-    for number, example in enumerate(missing, 1):
+    bar = st.progress(0.0, "Downloading …")
+    fetched = {}
+    for done, example in enumerate(missing, 1):
         try:
-            found[example.name] = fetch(example)
+            fetched[example.name] = fetch(example)
         except ExamplesError as error:
-            st.error(shared.plain(error))
+            st.error(plain(error))
             break
-        progress.progress(number / len(missing), f"{number} of {len(missing)} fetched")
-    progress.empty()
-    return [found.get(example.name, example) for example in examples]
+        bar.progress(done / len(missing), f"{done} of {len(missing)} downloaded")
+    bar.empty()
+    return [fetched.get(example.name, example) for example in examples]
 
 
-shared.page("Examples")
-try:
-    examples = list_examples()
-except ExamplesError as error:
-    st.error(shared.plain(error))
-    st.stop()
-missing = [example for example in examples if example.path is None]
-if missing:
+def offer_download(examples: list[Example]) -> list[Example]:
+    """A button that downloads the missing examples; returns all examples."""
+    missing = [example for example in examples if example.path is None]
+    if not missing:
+        return examples
     if missing[0].origin is None:
         st.markdown(
-            f"{len(examples)} smear frames of 640×480 pixels, three for each of four kinds of white cell. "
-            "No built-in model was trained on their cells."
+            f"{len(examples)} smear frames, three for each of four kinds of white cell; no built-in model was trained "
+            "on them.",
+            help=f"640×480 pixels, from a test split. They are downloaded once and checked. To offer your own pictures "
+            f"instead, name their folder or their repository on the Hub in {VARIABLE}.",
         )
-    st.caption(
-        f"{shared.plain(examples[0].credit)}. They are fetched once, checked, and kept on this computer. To offer "
-        f"pictures of your own instead, name their folder, or their repository on the Hub, in {VARIABLE}."
-    )
     size = sum(example.bytes or FRAME_BYTES for example in missing) / 1000
-    if st.button(f"Fetch {len(missing)} pictures (about {size:,.0f} KB)", type="primary", icon=":material/download:"):
-        examples = fetch_all(examples)
-here = [example for example in examples if example.path is not None]
-if here:
-    st.caption(f"Credit: {shared.plain(here[0].credit)}.")
-    if st.button(f"Classify all {len(here)}", type="primary", icon=":material/biotech:"):
-        for example in here:
-            shared.add_picture(Path(example.name).name, example.path.read_bytes(), example.credit)
+    label = f"Download {len(missing)} pictures (about {size:,.0f} KB)"
+    return fetch_all(examples) if st.button(label, type="primary", icon=":material/download:") else examples
+
+
+layout.page("Examples")
+try:
+    examples = offer_download(list_examples())
+except ExamplesError as error:
+    st.error(plain(error))
+    st.stop()
+if examples:
+    st.caption(f"Credit: {plain(examples[0].credit)}.")
+local = [(example, example.path) for example in examples if example.path is not None]
+if local:
+    if st.button(f"Classify all {len(local)}", type="primary", icon=":material/biotech:"):
+        for example, path in local:
+            session.add_picture(Path(example.name).name, path.read_bytes(), example.credit)
         st.switch_page("pages/classify.py")
-    if shared.pictures():
-        st.page_link(
-            "pages/classify.py", label=f"Go on with {len(shared.pictures())} pictures", icon=":material/biotech:"
-        )
-    for number, row in enumerate(shared.chunks(here, COLUMNS)):
-        for place, (column, example) in enumerate(zip(st.columns(COLUMNS), row, strict=False)):
-            show(column, example, COLUMNS * number + place)
+    if session.pictures():
+        label = f"Classify your {len(session.pictures())} pictures"
+        st.page_link("pages/classify.py", label=label, icon=":material/biotech:")
+    for row, part in enumerate(gallery.chunks(local, COLUMNS)):
+        for place, (column, (example, path)) in enumerate(zip(st.columns(COLUMNS), part, strict=False)):
+            show(column, example, path, f"use {COLUMNS * row + place}")

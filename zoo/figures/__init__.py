@@ -1,1 +1,1 @@
-"""Plots and printable sheets."""
+"""Figures (plotly) and printable pages (matplotlib) for the app and for reports."""

@@ -1,18 +1,16 @@
-"""How is an audit drawn? The same figures for the report's own page and the app's data page."""
+"""Figures of an audit of a data set, for the report's own page and the app's data page."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
 from zoo.audits.reports import Report
+from zoo.figures.style import ACCENT, colours, legend_above
 
-COLOURS = ("#b5123e", "#1f77b4", "#2ca02c", "#ff7f0e", "#9467bd", "#17becf", "#8c564b", "#e377c2", "#7f7f7f", "#bcbd22")
-ALARM, CALM = "#b5123e", "#9aa5b1"
-NAMES = {
+ALARM, CALM = ACCENT, "#9aa5b1"
+PROPERTY_NAMES = {
     "size": "picture size",
     "format": "file format",
     "jpeg_quality": "JPEG quality",
@@ -28,15 +26,15 @@ def class_counts(report: Report) -> go.Figure:
     splits = report.splits or {"all": report.classes}
     bars = [
         go.Bar(name=split, x=list(report.classes), y=[counts.get(label, 0) for label in report.classes], marker_color=c)
-        for (split, counts), c in zip(splits.items(), _colours(len(splits)), strict=True)
+        for (split, counts), c in zip(splits.items(), colours(len(splits)), strict=True)
     ]
     figure = go.Figure(bars)
-    figure.update_layout(barmode="stack", yaxis_title="pictures", height=340, margin=MARGIN, legend=_legend())
+    figure.update_layout(barmode="stack", yaxis_title="pictures", height=340, margin=MARGIN, legend=legend_above())
     return figure
 
 
 def copies_per_cell(report: Report) -> go.Figure:
-    """How many pictures come from each source cell."""
+    """Histogram of the number of pictures from each source cell."""
     counts = pd.Series(list(report.source_cells.of.values())).value_counts()
     figure = go.Figure(go.Histogram(x=counts.to_numpy(), marker_color=CALM, nbinsx=40))
     figure.update_layout(
@@ -46,22 +44,22 @@ def copies_per_cell(report: Report) -> go.Figure:
 
 
 def leak_map(report: Report) -> go.Figure:
-    """Share of each class's test pictures whose subject is in training: in the data set's own split, and at random."""
+    """Share of each class's test pictures with a copy in training: in the data set's own split, and at random."""
     figure = go.Figure()
     for name, values, colour in (
         ("the data set's own split", report.leak, ALARM),
         ("a random split, 20 % for testing", report.random_leak, CALM),
     ):
         if values:
-            shares = [values.get(label, 0.0) for label in report.classes]
-            texts = [f"{100 * share:.1f} %" for share in shares]
-            figure.add_bar(name=name, x=list(report.classes), y=shares, marker_color=colour, text=texts)
+            leaks = [values.get(label, 0.0) for label in report.classes]
+            texts = [f"{100 * leak:.1f} %" for leak in leaks]
+            figure.add_bar(name=name, x=list(report.classes), y=leaks, marker_color=colour, text=texts)
     figure.update_layout(
         barmode="group",
         yaxis={"tickformat": ".0%", "range": [0, 1.05], "title": "test pictures with a copy in training"},
         height=340,
         margin=MARGIN,
-        legend=_legend(),
+        legend=legend_above(),
     )
     return figure
 
@@ -74,7 +72,7 @@ def shortcuts(report: Report) -> go.Figure:
     figure = go.Figure(
         go.Bar(
             x=values,
-            y=[NAMES.get(name, name) for name in names],
+            y=[PROPERTY_NAMES.get(name, name) for name in names],
             orientation="h",
             marker_color=[ALARM if name in report.alarms else CALM for name in names],
             text=[f"{100 * value:.1f} %" for value in values],
@@ -91,14 +89,20 @@ def shortcuts(report: Report) -> go.Figure:
 
 
 def scatter(pictures: pd.DataFrame, by: str, solid: bool = False) -> go.Figure:
-    """Embeddings (x, y, and z if `solid`), one colour a value of column `by`; customdata is the table's row.
+    """Scatter plot of embeddings, drawn by WebGL so that tens of thousands of points stay fast.
 
-    Drawn by WebGL, so that 17,000 points stay quick.
+    Args:
+        pictures: One row a picture, with columns file, x, y and, for 3-D, z.
+        by: Column whose values get a colour each.
+        solid: Whether to draw in 3-D.
+
+    Returns:
+        A figure in which the `customdata` of a point is its row number in `pictures`.
     """
     figure = go.Figure()
     values = pictures[by].fillna("–").astype(str)
     names = sorted(values.unique())
-    for name, colour in zip(names, _colours(len(names)), strict=True):
+    for name, colour in zip(names, colours(len(names)), strict=True):
         rows = np.flatnonzero((values == name).to_numpy())
         part = pictures.iloc[rows]
         common = {
@@ -118,17 +122,9 @@ def scatter(pictures: pd.DataFrame, by: str, solid: bool = False) -> go.Figure:
     figure.update_layout(
         height=520,
         margin=MARGIN,
-        legend={**_legend(), "itemsizing": "constant"},
+        legend={**legend_above(), "itemsizing": "constant"},
         xaxis=blank,
         yaxis=blank,
         scene={"xaxis_title": "1st", "yaxis_title": "2nd", "zaxis_title": "3rd"},
     )
     return figure
-
-
-def _legend() -> dict:
-    return {"orientation": "h", "yanchor": "bottom", "y": 1.0, "x": 0}
-
-
-def _colours(count: int) -> Sequence[str]:
-    return [COLOURS[i % len(COLOURS)] for i in range(count)]

@@ -1,4 +1,4 @@
-"""How does one explained picture go into a report? A page with picture, maps, answers and what they are worth."""
+"""A printable page about one picture: the picture, explanation maps, probabilities and notes."""
 
 from __future__ import annotations
 
@@ -8,17 +8,27 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-INCHES = (8.27, 5.8)  # A5, landscape
-DOTS = 160  # an inch, of a PNG
-NOTE = "HemaZoo. Not a medical device: research and education only."
+from zoo.figures.style import ACCENT
+
+PAGE_INCHES = (8.27, 5.8)  # A5, landscape
+MIN_COLUMN_INCHES = 2.8
+DPI = 160  # of a PNG
+NOTE = "HemaZoo. Not a medical device: research and teaching only."
 
 
 @dataclass(frozen=True)
 class Panel:
-    """A model's answer on the sheet: its picture with the map, lines of text, and probabilities by label."""
+    """A model's answer on the page.
+
+    Attributes:
+        image: The picture with the map drawn on it.
+        lines: The title, then notes that stand below the probabilities.
+        probabilities: Probability by class.
+    """
 
     image: Image.Image
     lines: Sequence[str]
@@ -26,33 +36,47 @@ class Panel:
 
 
 def sheet(picture: Image.Image, title: str, panels: Sequence[Panel], kind: Literal["pdf", "png"]) -> bytes:
-    """A page as PDF or PNG: the picture, then a panel a model."""
+    """Draw the page.
+
+    Args:
+        picture: The picture that was classified.
+        title: Title of the page.
+        panels: One for each model, from left to right.
+        kind: File format.
+
+    Returns:
+        Content of the file.
+    """
     columns = 1 + len(panels)
-    figure = Figure(figsize=(max(INCHES[0], 2.8 * columns), INCHES[1]), layout="constrained")
+    figure = Figure(figsize=(max(PAGE_INCHES[0], MIN_COLUMN_INCHES * columns), PAGE_INCHES[1]), layout="constrained")
     axes = figure.subplots(2, columns, height_ratios=[3, 2], squeeze=False)
     figure.suptitle(_plain(title), fontsize=11)
-    for place, (image, name) in enumerate([(picture, "picture"), *((p.image, p.lines[0]) for p in panels)]):
-        axes[0, place].imshow(np.asarray(image))
-        axes[0, place].set_title(_plain(name), fontsize=8, wrap=True)
-        axes[0, place].axis("off")
+    images = [(picture, "picture"), *((panel.image, panel.lines[0]) for panel in panels)]
+    for axis, (image, name) in zip(axes[0], images, strict=True):
+        axis.imshow(np.asarray(image))
+        axis.set_title(_plain(name), fontsize=8, wrap=True)
+        axis.axis("off")
     axes[1, 0].axis("off")
-    for place, panel in enumerate(panels, 1):
-        ranked = sorted(panel.probabilities.items(), key=lambda item: item[1])
-        bars = axes[1, place].barh(
-            [_plain(name) for name, _ in ranked], [share for _, share in ranked], color="#b5123e"
-        )
-        axes[1, place].bar_label(bars, [f"{100 * share:.1f} %" for _, share in ranked], fontsize=7, padding=2)
-        axes[1, place].set_xlim(0, 1.25)
-        axes[1, place].tick_params(labelsize=7)
-        axes[1, place].spines[["top", "right"]].set_visible(False)
-        axes[1, place].set_xticks([])
-        axes[1, place].set_xlabel("\n".join(_plain(line) for line in panel.lines[1:]), fontsize=7)
+    for axis, panel in zip(axes[1, 1:], panels, strict=True):
+        _draw_probabilities(axis, panel)
     figure.text(0.01, 0.01, NOTE, fontsize=6, color="#666666")
     buffer = io.BytesIO()
-    figure.savefig(buffer, format=kind, dpi=DOTS)
+    figure.savefig(buffer, format=kind, dpi=DPI)
     return buffer.getvalue()
 
 
+def _draw_probabilities(axis: Axes, panel: Panel) -> None:
+    ranked = sorted(panel.probabilities.items(), key=lambda item: item[1])
+    labels, values = [_plain(label) for label, _ in ranked], [value for _, value in ranked]
+    bars = axis.barh(labels, values, color=ACCENT)
+    axis.bar_label(bars, [f"{100 * value:.1f} %" for value in values], fontsize=7, padding=2)
+    axis.set_xlim(0, 1.25)
+    axis.tick_params(labelsize=7)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.set_xticks([])
+    axis.set_xlabel("\n".join(_plain(line) for line in panel.lines[1:]), fontsize=7)
+
+
 def _plain(text: str) -> str:
-    """Text from outside in which matplotlib finds no formula."""
+    """Text from outside, escaped so that matplotlib reads no formula in it."""
     return text.replace("$", r"\$")

@@ -1,0 +1,1 @@
+"""Parts that pages share: layout, session state, pickers, galleries, plots, tables and wording."""

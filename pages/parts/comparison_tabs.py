@@ -1,0 +1,228 @@
+"""Tabs of the compare page, and its leaderboard."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import pandas as pd
+import streamlit as st
+from streamlit.elements.lib.column_types import ColumnConfig
+
+from pages.parts import plots, scored
+from pages.parts.matrices import MAX_PICTURES, pick_scored, show_pictures
+from pages.parts.scored import ScoredModel
+from pages.parts.tables import downloads
+from pages.parts.wording import NOT_SCORED, plain, scores_table
+from zoo.benchmarks import leaderboard, robustness
+from zoo.benchmarks.comparison import Stage, calibration_data, corrupted_benchmark
+from zoo.entry import Entry, EntryError, read_history
+from zoo.figures import comparison as figures
+from zoo.figures.history import training_curves
+from zoo.scores import significance
+
+CLASS_SCORES = {
+    "f1": "F1",
+    "precision": "precision",
+    "recall": "recall",
+    "auc": "AUC",
+    "average_precision": "average precision",
+}
+CALIBRATION_SCORES = ("ece", "ece_calibrated", "log_loss", "brier", "selective_accuracy")
+STAGES: dict[str, Stage] = {"as shown in the app": "stored", "before scaling": "before", "after scaling": "after"}
+HISTORY_COLUMNS = ("val_accuracy", "val_loss", "train_accuracy", "train_loss", "learning_rate")
+CURVES: tuple[Literal["roc", "pr"], ...] = ("roc", "pr")
+ROW_PIXELS, MAX_TABLE_PIXELS = 34, 640  # of the leaderboard
+
+
+def show_leaderboard(entries: Sequence[Entry]) -> None:
+    """Show one row a model: numbers to sort by, each with its interval drawn beside it."""
+    table, first = leaderboard.table(entries), scored.leaders(entries)
+    columns: dict[str, ColumnConfig | None] = {"model": st.column_config.TextColumn("model", pinned=True, width=190)}
+    shown = table[["model"]].copy()
+    for name, column in leaderboard.COLUMNS.items():
+        if not table[name].notna().any():
+            continue
+        shown[name], shown[f"{name} bar"] = table[name], _interval_bars(table, name, first[name])
+        columns[name] = st.column_config.NumberColumn(column.title, help=column.help, format="percent", width=110)
+        columns[f"{name} bar"] = st.column_config.ImageColumn("95 % CI", help="Over source cells.", width=130)
+    shown["megabytes"], shown["images_per_second"] = table["megabytes"], table["images_per_second"]
+    columns["megabytes"] = st.column_config.NumberColumn("MB", format="%.1f", help="Size of the weights.")
+    columns["images_per_second"] = st.column_config.NumberColumn(
+        "images/s", format="%.0f", help="Measured when it was evaluated, on the device that its evaluation names."
+    )
+    st.dataframe(
+        shown.dropna(axis="columns", how="all"),
+        hide_index=True,
+        column_config=columns,
+        row_height=ROW_PIXELS,
+        height=min(ROW_PIXELS * (len(shown) + 1) + 4, MAX_TABLE_PIXELS),
+        placeholder=NOT_SCORED,
+    )
+    titles = table.set_index("id")["model"]
+    best = [
+        f"**{plain(titles[identity])}** {leaderboard.COLUMNS[name].title}"
+        for name, identity in first.items()
+        if identity is not None and identity in titles
+    ]
+    st.caption(
+        (f"Significantly best (red): {'; '.join(best)}." if best else "No model is significantly best.")
+        + " Bars: 95 % CI.",
+        help="Click a column's name to sort. Best: a paired bootstrap over source cells, adjusted after Holm, finds a "
+        "lead over every other model on the same pictures.",
+    )
+    if table["leaky"].any():
+        leaky = ", ".join(table.loc[table["leaky"], "model"])
+        st.warning(f"**Leaky split** in the home laboratory, only good for reproducing others: {plain(leaky)}.")
+    downloads(table, "leaderboard", leaderboard.in_words(table, first))
+
+
+def _interval_bars(table: pd.DataFrame, name: str, best: str | None) -> list[str]:
+    start, end = figures.leaderboard_range(table, name)
+    columns = (table[name], table[f"{name}_low"], table[f"{name}_high"], table["id"])
+    return [
+        figures.interval_bar(value, low, high, start, end, identity == best)
+        for value, low, high, identity in zip(*columns, strict=True)
+    ]
+
+
+def show_classes(models: Sequence[ScoredModel]) -> None:
+    """Show precision, recall, F1, AUC and average precision of each class."""
+    names = list(CLASS_SCORES)
+    chosen = st.segmented_control(
+        "Score", names, default="f1", required=True, format_func=lambda name: CLASS_SCORES[name], key="of class"
+    )
+    plots.downloadable(figures.per_class({model.title: model.classes for model in models}, chosen), "class by class")
+    table = pd.concat([model.classes.assign(model=model.title) for model in models])
+    order = ["model", "label", "images", "cells", *names]
+    share = st.column_config.NumberColumn(format="percent")
+    st.dataframe(table[order], hide_index=True, column_config=dict.fromkeys(names, share))
+    limits = [f"{name}_{end}" for name in names for end in ("low", "high")]
+    downloads(table[order + limits], "class-scores")
+
+
+def show_operating_curves(models: Sequence[ScoredModel], labels: list[str]) -> None:
+    """Show ROC and precision–recall curves of one class against the rest."""
+    label = st.selectbox("Class against the rest", labels, key="class")
+    tables = {model.title: model.table for model in models}
+    for column, kind in zip(st.columns(2, gap="large"), CURVES, strict=True):
+        with column:
+            plots.downloadable(figures.operating_curves(tables, label, kind), f"{kind} {label}")
+
+
+def show_calibration(models: Sequence[ScoredModel]) -> None:
+    """Show reliability before or after temperature scaling, and accuracy on the most confident images."""
+    stage = st.segmented_control(
+        "Confidence", list(STAGES), default=next(iter(STAGES)), required=True, key="scaling"
+    )
+    answers = {
+        model.title: calibration_data(model.entry, model.table, model.benchmark.labels, STAGES[stage])
+        for model in models
+    }
+    left, right = st.columns(2, gap="large")
+    with left:
+        st.markdown("**Reliability**", help="On the line, confidence equals accuracy.")
+        plots.downloadable(figures.reliability(answers), "reliability")
+    with right:
+        st.markdown("**Accuracy on the most confident images**")
+        plots.downloadable(figures.risk_coverage(answers), "risk and coverage")
+    table = scores_table({model.title: model.scores for model in models}, CALIBRATION_SCORES)
+    st.dataframe(table, hide_index=True)
+    downloads(table, "calibration")
+
+
+def show_corruption(entries: Sequence[Entry], name: str, titles: Mapping[str, str]) -> None:
+    """Show the error by kind and severity of corruption, for the models that were scored on corrupted pictures."""
+    benchmark = corrupted_benchmark(name)
+    models = [entry for entry in entries if benchmark in entry.evaluation.benchmarks]
+    if not models:
+        st.info(
+            f"None of these models is scored on {benchmark}. Run "
+            f"`python -m training evaluate ENTRY --benchmark {benchmark} --data ROOT`."
+        )
+        return
+    errors = {}
+    for entry in models:
+        try:
+            found = scored.corruption_errors(entry, benchmark)
+        except (EntryError, OSError) as error:
+            st.error(f"{titles[entry.id]} is left out: {error}")
+            continue
+        if found is not None:
+            errors[titles[entry.id]] = found
+    plots.downloadable(figures.corruption(errors), "corruption")
+    metrics = {titles[entry.id]: entry.evaluation.benchmarks[benchmark].metrics for entry in models}
+    table = scores_table(metrics, robustness.METRIC_NAMES)
+    st.dataframe(table, hide_index=True)
+    st.caption(
+        "Relative to AlexNet: 1 is as bad as AlexNet, 0 is perfect.",
+        help="AlexNet on the blood pictures of MedMNIST-C (arXiv:2406.17536).",
+    )
+    downloads(table, "corruption-scores")
+    if errors:
+        downloads(pd.concat([e.assign(model=title) for title, e in errors.items()]), "corruption-errors")
+
+
+def show_agreement(models: Sequence[ScoredModel], labels: list[str]) -> None:
+    """Show tests of every two models, and the images that one classifies correctly and another does not."""
+    if len(models) < 2:
+        st.info("Choose two models above to see where they disagree.")
+        return
+    try:
+        pairs = scored.pairs(models, labels)
+    except ValueError as error:
+        st.info(plain(error))
+        return
+    share = st.column_config.NumberColumn(format="percent")
+    config = dict.fromkeys(("difference", "low", "high"), share)
+    st.dataframe(pairs, hide_index=True, column_config=config, key="pairs table")
+    st.caption(
+        "Difference in accuracy with its paired 95 % CI, and significance.",
+        help="first_only and second_only: source cells that only one of the two classifies correctly. p: exact McNemar "
+        "test; p_holm: adjusted after Holm for the number of pairs.",
+    )
+    downloads(pairs, "pairs")
+    left, right = st.columns(2)
+    with left:
+        first = pick_scored("Correct", models, 0, "right")
+    with right:
+        second = pick_scored("while wrong", models, 1, "wrong")
+    rows = significance.only_first_correct(first.table, second.table, labels)
+    st.markdown(f"**{len(rows):,} images** that {plain(first.title)} gets right and {plain(second.title)} does not")
+    show_pictures(rows.head(MAX_PICTURES), second, "agreement")
+    if len(rows):
+        downloads(rows, f"{first.entry.id}-right-{second.entry.id}-wrong")
+
+
+def show_unseen_laboratory(entries: Sequence[Entry]) -> None:
+    """Show every model's accuracy in its home laboratory against that in an unseen one."""
+    table = leaderboard.table(entries)
+    if table.dropna(subset=["home", "away"]).empty:
+        st.info("No model is scored both in its home laboratory and in an unseen one.")
+        return
+    plots.downloadable(figures.home_against_unseen(table), "unseen laboratory")
+    st.caption("All models. Below the dotted line, a model is worse in an unseen laboratory.")
+
+
+def show_training_curves(entries: Sequence[Entry], titles: Mapping[str, str]) -> None:
+    """Show training histories overlaid."""
+    histories = {titles[entry.id]: read_history(entry) for entry in entries}
+    histories = {title: history for title, history in histories.items() if "epoch" in history}
+    if not histories:
+        st.info("None of these models has a training history; classical heads and ensembles have none.")
+        return
+    columns = [c for c in HISTORY_COLUMNS if any(c in history for history in histories.values())]
+    column = st.segmented_control(
+        "Curve", columns, default=columns[0], required=True, format_func=lambda c: c.replace("_", " "), key="curve"
+    )
+    plots.downloadable(training_curves(histories, column), "training curves")
+    downloads(pd.concat([h.assign(model=title) for title, h in histories.items()]), "histories")
+
+
+def show_scores(models: Sequence[ScoredModel]) -> None:
+    """Show accuracy, precision, recall and F1 as bars, and every score in a table."""
+    scores = {model.title: model.scores for model in models}
+    plots.downloadable(figures.bars(scores), "scores")
+    table = scores_table(scores)
+    st.dataframe(table, hide_index=True)
+    downloads(table, "scores")

@@ -1,0 +1,82 @@
+"""The zoo's entries as one session sees them."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from pages.parts import session
+from pages.parts.wording import plain
+from zoo.benchmarks.comparison import leaderboard_value
+from zoo.entry import Entry, EntryError
+from zoo.sources import hub
+from zoo.sources.catalogue import list_entries
+
+REFRESH_SECONDS = 5  # how long a new entry may take to appear
+
+
+@st.cache_resource(ttl=REFRESH_SECONDS, show_spinner="Reading the zoo …")
+def _listed() -> list[Entry]:
+    """The zoo's entries, read again every few seconds: usable ones first, reproductions of others' systems later.
+
+    Among these the single model with the best figure in an unseen laboratory comes first, because it is what a visitor
+    meets; ensembles follow, because they take as long as all their members.
+    """
+    return sorted(
+        list_entries(),
+        key=lambda entry: (
+            not entry.usable,
+            entry.system,
+            bool(entry.members),
+            -leaderboard_value(entry, "away"),
+            -leaderboard_value(entry, "home"),
+        ),
+    )
+
+
+def entries() -> list[Entry]:
+    """All entries: those of this session first, those from the Hub at the revisions that it chose."""
+    pins = session.pins()
+    listed = [_pinned(entry.id, pins[entry.id]) or entry if entry.id in pins else entry for entry in _listed()]
+    return [*session.own_entries(), *listed]
+
+
+def usable_entries() -> list[Entry]:
+    """Entries that can classify. Stops the page with a message if there is none."""
+    usable = [entry for entry in entries() if entry.usable]
+    if not usable:
+        st.info("No model can run. Name folders with entries in HEMAZOO_ZOO; **Models** lists the reasons.")
+        st.stop()
+    return usable
+
+
+def refresh() -> None:
+    """Read the list of entries again."""
+    _listed.clear()
+
+
+@st.cache_resource(max_entries=64, show_spinner=False)
+def _pinned(identity: str, sha: str) -> Entry | None:
+    """An entry of the Hub at another commit; None if there is none."""
+    entry = hub.entry_at(identity.replace("--", "/"), sha)
+    return entry if entry.ok else None
+
+
+def with_weights(entry: Entry) -> Entry:
+    """The entry with its weights on this computer, downloaded with a progress bar. Stops the page on failure."""
+    remotes = [part.origin for part in entry.members or (entry,) if isinstance(part.origin, hub.Remote)]
+    if all(remote.is_local(name) for remote in remotes for name in hub.NEEDED_FILES):
+        return entry
+    title = plain(entry.title)
+    bar = st.progress(0.0, f"Downloading {title} from the Hub …")
+
+    def show(done: int, size: int) -> None:
+        bar.progress(done / size, f"Downloading {title}: {done / 1e6:.1f} of {size / 1e6:.1f} MB")
+
+    try:
+        return hub.fetch(entry, show)
+    except EntryError as error:
+        st.error(plain(error), icon=":material/cloud_off:")
+        st.info("Choose another model, or try again later.")
+        st.stop()
+    finally:
+        bar.empty()

@@ -1,0 +1,200 @@
+"""Explanation maps on the page: one map, its quality and its download, all methods, and parts of a picture."""
+
+from __future__ import annotations
+
+import textwrap
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+import pandas as pd
+import streamlit as st
+from PIL import Image
+
+from pages.parts import explanations, gallery, session, tables, wording
+from pages.parts.explanations import FAILURES, MapOptions
+from pages.parts.session import Picture
+from pages.parts.wording import plain
+from zoo.api import default_runtime
+from zoo.attribution import METHODS
+from zoo.attribution.faithfulness import Faithfulness
+from zoo.attribution.overlay import PARTS, parts
+from zoo.benchmarks import find_source
+from zoo.data.configured import places
+from zoo.entry import Entry
+from zoo.figures.sheet import Panel, sheet
+from zoo.imaging.decode import ImageError
+from zoo.serving.runtime import Explanation, methods_for
+
+NEIGHBOURS = 5  # training cells that are shown
+MAPS_PER_ROW = 4
+TOP_CLASSES = 2  # named for each part of a picture
+NOTE_LETTERS = 40  # in a line of the printable page
+FORMATS: tuple[tuple[Literal["pdf", "png"], str], ...] = (("pdf", "application/pdf"), ("png", "image/png"))
+FAMILIARITY = {  # notes on the printable page
+    "familiar": "like the training cells (limit 1)",
+    "shifted": "unlike the training cells (limit 1): check the class",
+    "unknown": "no recognisable blood cell (limit 2)",
+}
+
+
+@dataclass(frozen=True)
+class DrawnMap:
+    """A model's map, drawn on the picture."""
+
+    entry: Entry
+    explanation: Explanation
+    image: Image.Image
+
+
+def show_map(entry: Entry, picture: Picture, image: Image.Image, options: MapOptions) -> DrawnMap | None:
+    """Show one model's map with its verdict and download; an error message, and None, if there is none."""
+    method = options.method if options.method in methods_for(entry) else None
+    try:
+        explanation = explanations.explain(entry, picture, image, options, method)
+    except FAILURES as error:
+        st.error(plain(error))
+        return None
+    if options.label and options.label not in entry.labels:
+        st.caption(f"{plain(entry.title)} has no class {plain(options.label)}; shown for its predicted class.")
+    if method != options.method:
+        st.caption(
+            f"{METHODS[options.method].title} cannot explain this model; shown: {METHODS[explanation.method].title}."
+        )
+    drawn = options.draw(image, explanation)
+    st.image(drawn, width="stretch")
+    st.markdown(f"{plain(entry.title)} {wording.verdict(explanation)}")
+    quality = wording.map_quality(entry, explanation.method)
+    if quality:
+        st.caption(quality)
+    wording.warn_if_unfamiliar(entry, explanation.prediction)
+    _show_neighbours(entry, picture, image)
+    if not explanation.values.any():
+        st.caption("The map is empty: no region is evidence for this class.")
+    st.download_button(
+        "Map as PNG",
+        gallery.png(drawn),
+        f"{picture.stem}.{entry.id}.{explanation.label}.png",
+        "image/png",
+        icon=":material/download:",
+        key=f"png {entry.id} {picture.id}",
+    )
+    return DrawnMap(entry, explanation, drawn)
+
+
+def _show_neighbours(entry: Entry, picture: Picture, image: Image.Image) -> None:
+    """Show the nearest training cells if the entry classifies by these: pictures if available, else names."""
+    try:
+        neighbours = default_runtime().neighbours(entry, image, NEIGHBOURS, session.client())
+    except FAILURES as error:
+        st.caption(plain(error))
+        return
+    if not neighbours:
+        return
+    st.caption("The class is that of the nearest training cells:")
+    sources = [find_source("", one.file, entry.data_set, places()) for one in neighbours]
+    if not any(sources):
+        st.dataframe(pd.DataFrame(neighbours), hide_index=True, key=f"nearest {entry.id} {picture.id}")
+        return
+    for column, one, source in zip(st.columns(len(neighbours)), neighbours, sources, strict=True):
+        with column:
+            if source is not None:
+                with suppress(ImageError):
+                    st.image(source.image(), width="stretch")
+            st.caption(f"{plain(one.label)}, distance {one.distance:.2f}")
+
+
+def offer_sheet(picture: Picture, image: Image.Image, drawn: list[DrawnMap]) -> None:
+    """Offer a printable page about the picture; it is made when somebody clicks."""
+    panels = [
+        Panel(
+            found.image,
+            [
+                found.entry.title,
+                f"{METHODS[found.explanation.method].title} for {found.explanation.label}"
+                + (f" rather than {found.explanation.against}" if found.explanation.against else ""),
+                f"entry {found.entry.id}",
+                *_sheet_notes(found),
+            ],
+            found.explanation.prediction.probabilities,
+        )
+        for found in drawn
+    ]
+    for kind, mime in FORMATS:
+        st.download_button(
+            f"Page as {kind.upper()}",
+            partial(sheet, image, picture.name, panels, kind),
+            f"{picture.stem}.{kind}",
+            mime,
+            icon=":material/description:",
+            key=f"sheet {picture.id} {kind}",
+        )
+
+
+def _sheet_notes(drawn: DrawnMap) -> list[str]:
+    """Lines about the map's quality and the picture's familiarity."""
+    prediction = drawn.explanation.prediction
+    quality = wording.map_quality(drawn.entry, drawn.explanation.method)
+    notes = [quality or "Not measured how well this model's maps lie on the cell."]
+    if prediction.familiarity is not None:
+        notes.append(f"Distance {prediction.distance:.2f}: {FAMILIARITY[prediction.familiarity]}.")
+    return [line for note in notes for line in textwrap.wrap(note, NOTE_LETTERS)]
+
+
+def show_all_methods(entry: Entry, picture: Picture, image: Image.Image, options: MapOptions) -> None:
+    """Show the maps of all methods, the most faithful first."""
+    slow = st.toggle("Slow methods too", help="ScoreCAM, AblationCAM, integrated gradients, occlusion: seconds each.")
+    names = [name for name in methods_for(entry) if slow or METHODS[name].quick]
+    if options.against:
+        names = [name for name in names if METHODS[name].contrasts]
+    bar = st.progress(0.0, "Computing …")
+    rows: list[tuple[str, Explanation, Faithfulness | None]] = []
+    for done, name in enumerate(names):
+        bar.progress(done / len(names), f"{METHODS[name].title} …")
+        try:
+            explanation = explanations.explain(entry, picture, image, options, name)
+            score = explanations.faithfulness(entry, picture, image, explanation, options.layer)
+            rows.append((name, explanation, score))
+        except FAILURES as error:
+            st.caption(f"{METHODS[name].title}: {plain(error)}")
+    bar.empty()
+    rows.sort(key=lambda row: -row[2].road if row[2] else 1.0)
+    for part in gallery.chunks(rows, MAPS_PER_ROW):
+        for column, (name, explanation, score) in zip(st.columns(MAPS_PER_ROW), part, strict=False):
+            road = f"ROAD {score.road:+.2f}" if score else ""
+            column.image(
+                options.draw(image, explanation), width="stretch", caption=f"{METHODS[name].title} {road}".strip()
+            )
+    st.caption(
+        "The most faithful first, by ROAD.",
+        help="ROAD: how much more the class loses when the marked pixels are removed than when the others are (0: no "
+        "better than chance, 1: all). Deletion should be low, insertion high. One picture says little: "
+        "`python -m training explain-quality` measures many.",
+    )
+    scores = [(METHODS[name].title, s.road, s.deletion, s.insertion) for name, _, s in rows if s is not None]
+    if scores:
+        table = pd.DataFrame(scores, columns=["method", "ROAD", "deletion", "insertion"])
+        st.dataframe(table.round(3), hide_index=True)
+        tables.csv_button("Table as CSV", table, f"{picture.stem}.{entry.id}.methods.csv")
+
+
+def show_parts(entry: Entry, image: Image.Image, options: MapOptions) -> None:
+    """Show the parts of the picture that the network distinguishes, with the classes of each."""
+    try:
+        found = default_runtime().concepts(entry, image, options.layer, session.client())
+    except FAILURES as error:
+        st.info(plain(error))
+        return
+    left, right = st.columns([2, 3])
+    left.image(parts(image, found.maps), width="stretch")
+    for number, probabilities in enumerate(found.probabilities):
+        ranked = sorted(zip(entry.labels, probabilities, strict=False), key=lambda item: -item[1])[:TOP_CLASSES]
+        classes = ", ".join(f"{label} {100 * probability:.0f} %" for label, probability in ranked)
+        colour = PARTS[number % len(PARTS)]
+        text = f"<span style='color:{colour}'>■</span> part {number + 1}: {plain(classes)}"
+        right.markdown(text, unsafe_allow_html=True)
+    right.caption(
+        "Regions that the network treats alike have one colour.",
+        help="Deep feature factorisation. The classes are those that the network's last layer gives each part alone.",
+    )

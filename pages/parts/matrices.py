@@ -1,0 +1,155 @@
+"""Confusion matrices of several models, the images behind their cells, and the difference of two."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+
+from pages.parts import gallery, plots
+from pages.parts.scored import ScoredModel
+from pages.parts.tables import downloads
+from pages.parts.wording import plain
+from zoo.api import default_runtime
+from zoo.attribution import METHODS, ExplanationError
+from zoo.attribution.overlay import overlay
+from zoo.benchmarks import find_source
+from zoo.benchmarks.comparison import confused_images, paired_difference
+from zoo.data import Source
+from zoo.data.configured import places
+from zoo.entry import EntryError
+from zoo.figures import confusion as figures
+from zoo.imaging.decode import ImageError
+from zoo.scores.predictions import table_confusion
+from zoo.serving.runtime import BusyError
+
+MAX_PICTURES = 24  # shown of the images behind a cell
+PICTURES_PER_ROW = 6
+
+
+def show_matrices(models: Sequence[ScoredModel], labels: list[str]) -> None:
+    """Show all matrices on one colour scale; a chosen cell shows the images behind it."""
+    st.subheader("Confusion matrices", help="Choose a cell to see the images behind it.")
+    normalisation = st.segmented_control(
+        "Normalisation",
+        figures.NORMALISATIONS,
+        default=figures.BY_TRUE,
+        required=True,
+        key="matrix",
+        bind="query-params",
+        label_visibility="collapsed",
+    )
+    counts = {model.title: table_confusion(model.table, labels) for model in models}
+    is_count = normalisation == figures.COUNTS
+    scale_end = float(max((c.max() for c in counts.values()), default=1)) if is_count else 1.0
+    chosen: tuple[ScoredModel, str, str] | None = None
+    for part in gallery.chunks(models, 2):
+        for column, model in zip(st.columns(2, gap="large"), part, strict=False):
+            with column:
+                st.markdown(f"**{plain(model.title)}** · {'images' if is_count else '% ' + normalisation}")
+                figure = figures.confusion(counts[model.title], labels, normalisation, scale_end)
+                for true, predicted in plots.selectable(figure, f"confusion {model.entry.id}")[:1]:
+                    chosen = (model, true, predicted)
+                table = pd.DataFrame(counts[model.title], index=labels, columns=labels)
+                downloads(table.rename_axis("true").reset_index(), f"confusion-{model.entry.id}")
+    if chosen:
+        _show_confused(*chosen, labels)
+    if len(models) > 1:
+        _show_difference(models, counts, labels, normalisation)
+
+
+def _show_confused(model: ScoredModel, true: str, predicted: str, labels: list[str]) -> None:
+    """Show the images behind a cell of a matrix."""
+    rows = confused_images(model.table, labels, true, predicted)
+    st.markdown(f"**{len(rows):,} images** of {plain(true)} classified as {plain(predicted)} by {plain(model.title)}")
+    show_pictures(rows.head(MAX_PICTURES), model, f"behind {true} {predicted}")
+    if len(rows) > MAX_PICTURES:
+        st.caption(f"The {MAX_PICTURES} most confident are shown; the table has all.")
+    downloads(rows, f"{model.entry.id}-{true}-called-{predicted}")
+
+
+def show_pictures(rows: pd.DataFrame, model: ScoredModel, key: str) -> None:
+    """Show pictures of a prediction table with their answers; a table if the data set is not available."""
+    entry = model.entry
+    sources = {file: find_source(model.name, file, entry.data_set, places()) for file in rows["file"]}
+    if not any(sources.values()):
+        st.dataframe(rows, hide_index=True)
+        if len(rows):
+            st.caption("To see the pictures, name the data sets' folders in HEMAZOO_DATASETS.")
+        return
+    for part in gallery.chunks(list(rows.to_dict("records")), PICTURES_PER_ROW):
+        for column, row in zip(st.columns(PICTURES_PER_ROW), part, strict=False):
+            with column:
+                _show_picture(model, {str(name): value for name, value in row.items()}, sources[row["file"]], key)
+
+
+def _show_picture(model: ScoredModel, row: Mapping[str, object], source: Source | None, key: str) -> None:
+    file = str(row["file"])
+    if source is not None:
+        try:
+            st.image(source.image(), width="stretch")
+        except ImageError as error:
+            st.caption(str(error))
+    probabilities = {label: float(str(row[label])) for label in model.benchmark.labels}
+    predicted = max(probabilities, key=lambda label: probabilities[label])
+    answer = f"{row['label']}, classified as {predicted} ({100 * probabilities[predicted]:.0f} %)"
+    st.caption(f"{plain(Path(file).name)}: {plain(answer)}")
+    if source and model.entry.usable and st.button("Why?", key=f"{key} {file}", width="stretch"):
+        _explain(model, file, source)
+
+
+@st.dialog("Why?", width="large")
+def _explain(model: ScoredModel, file: str, source: Source) -> None:
+    """Show a picture beside its explanation map."""
+    try:
+        image = source.image()
+        explanation = default_runtime().explain(model.entry, image)
+    except (ImageError, EntryError, ExplanationError, BusyError) as error:
+        st.error(plain(error))
+        return
+    left, right = st.columns(2)
+    left.image(image, width="stretch", caption=file)
+    prediction = explanation.prediction
+    right.image(
+        overlay(image, explanation.values),
+        width="stretch",
+        caption=f"{METHODS[explanation.method].title} for {prediction.label} ({100 * prediction.confidence:.1f} %): "
+        "bright is evidence for it",
+    )
+
+
+def _show_difference(
+    models: Sequence[ScoredModel], counts: Mapping[str, np.ndarray], labels: list[str], normalisation: str
+) -> None:
+    """Show the difference of two models' matrices, and whether it is significant."""
+    st.subheader("Difference of two")
+    left, right = st.columns(2)
+    with left:
+        first = pick_scored("First", models, 0, "first")
+    with right:
+        second = pick_scored("minus second", models, 1, "second")
+    difference = paired_difference(first.table, second.table, labels)
+    if difference is None:
+        st.info("The two models were scored on different pictures, so there is no difference to show.")
+        return
+    gap, test = difference
+    verdict = "significant" if gap.excludes_zero else "not significant"
+    st.markdown(
+        f"Accuracy of **{plain(first.title)}** minus **{plain(second.title)}**: {100 * gap.value:+.1f} points "
+        f"({100 * gap.low:+.1f} to {100 * gap.high:+.1f}), {verdict}.",
+        help=f"Paired 95 % interval over source cells. Cells that only the first classifies correctly: "
+        f"{test.first_only}, only the second: {test.second_only} (exact McNemar test, p = {test.p:.2g}).",
+    )
+    left, _ = st.columns(2, gap="large")
+    with left:
+        figure = figures.difference(counts[first.title], counts[second.title], labels, normalisation)
+        plots.downloadable(figure, "difference")
+
+
+def pick_scored(label: str, models: Sequence[ScoredModel], index: int, key: str) -> ScoredModel:
+    """Choose one of the models that are compared."""
+    by_id = {model.entry.id: model for model in models}
+    return by_id[st.selectbox(label, list(by_id), index, format_func=lambda i: by_id[i].title, key=key)]

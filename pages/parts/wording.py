@@ -1,0 +1,145 @@
+"""Sentences and numbers as pages show them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import pandas as pd
+import streamlit as st
+
+from zoo.attribution import METHODS
+from zoo.benchmarks import leaderboard
+from zoo.benchmarks.scoring import METRICS
+from zoo.entry import Entry, Metric, is_on_frames
+from zoo.scores.bootstrap import Interval
+from zoo.serving.runtime import Explanation, Prediction
+
+MARKDOWN = "\\`*_{}[]()#+-.!|~<>$:"  # characters that Markdown acts on
+NOT_SCORED = "not scored"
+FAMILIARITY_HELP = (
+    "Familiar: like the training cells. Shifted: a cell of another laboratory, stain or camera, or no cell. "
+    "Unknown: like no cell of any known laboratory."
+)
+
+
+def plain(text: object) -> str:
+    """Text from outside for use inside Markdown: characters that Markdown acts on are escaped."""
+    return "".join(f"\\{letter}" if letter in MARKDOWN else letter for letter in str(text))
+
+
+def percent(metric: Metric | Interval) -> str:
+    """A share in percent, with its interval if it has one."""
+    if metric.low is None or metric.high is None:
+        return f"{100 * metric.value:.1f} %"
+    return f"{100 * metric.value:.1f} % ({100 * metric.low:.1f} to {100 * metric.high:.1f})"
+
+
+def score_text(name: str, metric: Metric | Interval) -> str:
+    """A score with its interval: shares in percent, others (log loss, AUC, kappa) as numbers."""
+    if name in METRICS and not METRICS[name].percent:
+        return f"{metric.value:.3f} ({metric.low:.3f} to {metric.high:.3f})"
+    return percent(metric)
+
+
+def scores_table(
+    scores: Mapping[str, Mapping[str, Metric | Interval]], names: Iterable[str] = METRICS
+) -> pd.DataFrame:
+    """Scores in words: a row for each metric that any column has, a column for each model or benchmark.
+
+    Args:
+        scores: Values by name of the metric, by title of the column.
+        names: Metrics to show, in this order.
+    """
+    rows = []
+    for name in names:
+        if any(name in values for values in scores.values()):
+            texts = {
+                title: score_text(name, values[name]) if name in values else NOT_SCORED
+                for title, values in scores.items()
+            }
+            rows.append({"score": METRICS[name].title, **texts})
+    return pd.DataFrame(rows)
+
+
+def short_description(entry: Entry) -> str:
+    """One line about a model: its number of classes and its accuracy at home and elsewhere."""
+    home = entry.evaluation.benchmarks.get(leaderboard.home_benchmark(entry) or "")
+    away = leaderboard.cells(entry).get("away")
+    at_home = f"{100 * home.metrics['accuracy'].value:.1f} %" if home and "accuracy" in home.metrics else NOT_SCORED
+    elsewhere = f"{100 * away.value:.1f} %" if away else NOT_SCORED
+    return f"{len(entry.labels)} classes. Accuracy {at_home}; in an unseen laboratory {elsewhere}."
+
+
+def description(entry: Entry) -> str:
+    """A paragraph about a model: its summary, and its accuracy with intervals."""
+    if entry.config is None:
+        return entry.reason or ""
+    benchmarks, text = entry.evaluation.benchmarks, plain(entry.config.zoo.summary)
+    home = benchmarks.get(leaderboard.home_benchmark(entry) or "")
+    away = leaderboard.cells(entry).get("away")
+    if home and "accuracy" in home.metrics:
+        accuracy = percent(home.metrics["accuracy"])
+        text += f" Accuracy {accuracy} on {plain(home.title)} ({home.n_images:,} images, {home.n_cells:,} cells)."
+    if away:
+        accuracy = percent(Interval(away.value, away.low, away.high))
+        text += f" Unseen laboratory: balanced accuracy {accuracy} on {plain(benchmarks[away.benchmark].title)}."
+    return text
+
+
+def warn_if_unfamiliar(entry: Entry, prediction: Prediction) -> None:
+    """Show a warning if the picture is unlike the training cells."""
+    if prediction.familiarity == "unknown":
+        st.error("**No recognisable blood cell.** Try one stained cell, in focus.", icon=":material/block:")
+    elif prediction.familiarity == "shifted":
+        st.warning(
+            f"**Unlike the training cells**: another laboratory, stain or camera, or no cell. {check_answers(entry)}",
+            icon=":material/help:",
+        )
+
+
+def check_answers(entry: Entry) -> str:
+    """Advice for pictures from another laboratory, with the accuracy that was measured in one."""
+    away = leaderboard.cells(entry).get("away")
+    if away is None:
+        return "Check the answer: this model was not scored on another laboratory."
+    title = entry.evaluation.benchmarks[away.benchmark].title
+    return f"Check the answer: in another laboratory {100 * away.value:.0f} % were right ({plain(title)})."
+
+
+def show_unseen_confidence(entry: Entry, prediction: Prediction) -> None:
+    """Show the confidence to expect in a laboratory that the model never saw, where it was measured."""
+    known = entry.other_laboratories
+    if known is None or prediction.unseen_confidence is None:
+        return
+    places = " and ".join(f"{100 * score.value:.0f} % in {plain(name)}" for name, score in known.balanced.items())
+    st.caption(
+        f"Expect about {100 * prediction.unseen_confidence:.0f} % if this slide comes from a new laboratory.",
+        help=f"Models trained without one of their laboratories had a balanced accuracy of {places} there.",
+    )
+
+
+def verdict(explanation: Explanation) -> str:
+    """The predicted class, and the class that the map is about."""
+    prediction = explanation.prediction
+    text = f"says **{prediction.label}** ({100 * prediction.confidence:.1f} %)"
+    if explanation.label != prediction.label or explanation.against:
+        probability = prediction.probabilities[explanation.label]
+        text += f"; shown: evidence for **{explanation.label}** ({100 * probability:.1f} %)"
+    return text + (f" rather than **{explanation.against}**" if explanation.against else "")
+
+
+def map_quality(entry: Entry, method: str) -> str:
+    """Measured quality of the entry's maps by a method; empty if it was not measured."""
+    quality = entry.evaluation.explanations.get(method)
+    if quality is None:
+        return ""
+    parts = []
+    for name, scores in quality.localisation.items():
+        where = "whole smear frames" if is_on_frames(name) else "augmented fields"
+        parts.append(
+            f"land on the cell in {percent(scores.pointing)} of {scores.images} {where} "
+            f"(by chance {100 * scores.chance:.0f} %)"
+        )
+    if quality.road:
+        parts.append(f"have a ROAD of {quality.road.value:+.2f} ({quality.road.low:+.2f} to {quality.road.high:+.2f})")
+    return f"Measured: this model's {METHODS[method].title} maps {', '.join(parts)}." if parts else ""
