@@ -179,7 +179,9 @@ def show_count(entry: Entry, predictions: list[Prediction]) -> None:
 
 def show_many(entry: Entry, answers: Answers) -> None:
     """Show several results: table, the selected picture, warnings and the differential count."""
-    st.subheader(f"{len(answers)} pictures", help="Click a column's name to sort, a row's left edge to see its picture.")
+    st.subheader(
+        f"{len(answers)} pictures", help="Click a column's name to sort, a row's left edge to see its picture."
+    )
     show_one(entry, *show_table(entry, answers))
     predictions = [prediction for _, prediction in answers]
     shifted = sum(prediction.familiarity == "shifted" for prediction in predictions)

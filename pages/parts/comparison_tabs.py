@@ -112,9 +112,7 @@ def show_operating_curves(models: Sequence[ScoredModel], labels: list[str]) -> N
 
 def show_calibration(models: Sequence[ScoredModel]) -> None:
     """Show reliability before or after temperature scaling, and accuracy on the most confident images."""
-    stage = st.segmented_control(
-        "Confidence", list(STAGES), default=next(iter(STAGES)), required=True, key="scaling"
-    )
+    stage = st.segmented_control("Confidence", list(STAGES), default=next(iter(STAGES)), required=True, key="scaling")
     answers = {
         model.title: calibration_data(model.entry, model.table, model.benchmark.labels, STAGES[stage])
         for model in models

@@ -41,9 +41,7 @@ def score_text(name: str, metric: Metric | Interval) -> str:
     return percent(metric)
 
 
-def scores_table(
-    scores: Mapping[str, Mapping[str, Metric | Interval]], names: Iterable[str] = METRICS
-) -> pd.DataFrame:
+def scores_table(scores: Mapping[str, Mapping[str, Metric | Interval]], names: Iterable[str] = METRICS) -> pd.DataFrame:
     """Scores in words: a row for each metric that any column has, a column for each model or benchmark.
 
     Args:

@@ -25,6 +25,8 @@ from zoo.benchmarks.eligibility import NOT_SCORED
 from zoo.benchmarks.scoring import METRICS, intervals, is_corrupted, rows_hash, score
 from zoo.entry import Entry, EntryError, read_history, read_predictions
 from zoo.figures import comparison as figures
+from zoo.figures import confusion as confusion_figures
+from zoo.figures.history import training_curves
 from zoo.imaging.decode import ImageError
 from zoo.scores import significance
 from zoo.scores.calibration import scaling_of
@@ -92,7 +94,7 @@ def render(entries: Sequence[Entry], titles: Mapping[str, str], folders: Sequenc
         f"device.</p><nav>{links}</nav>",
         "<h2>Leaderboard</h2>",
         _table(_bold(leaderboard.in_words(table, leaders)), "leaderboard", table),
-        _figure(figures.home_and_away(table)) if not table.dropna(subset=["home", "away"]).empty else "",
+        _figure(figures.home_against_unseen(table)) if not table.dropna(subset=["home", "away"]).empty else "",
     ]
     for name in names:
         parts += _benchmark(name, [e for e in entries if name in e.evaluation.benchmarks], titles, folders)
@@ -153,20 +155,26 @@ def _load(entry: Entry, title: str, name: str, labels: Sequence[str]) -> _Model:
 def _matrices(found: Sequence[_Model], labels: Sequence[str], name: str) -> list[str]:
     counts = {one.title: table_confusion(one.table, labels) for one in found}
     parts = []
-    for shown in figures.SHOWN:
-        top = max(float(c.max()) for c in counts.values()) if shown == figures.SHOWN[0] else 1.0
-        drawn = [_titled(title, figures.confusion(c, labels, shown, top)) for title, c in counts.items()]
+    for shown in confusion_figures.NORMALISATIONS:
+        top = max(float(c.max()) for c in counts.values()) if shown == confusion_figures.COUNTS else 1.0
+        drawn = [_titled(title, confusion_figures.confusion(c, labels, shown, top)) for title, c in counts.items()]
         parts += [f"<h3>Confusion, {shown}</h3>", f'<div class="row">{"".join(drawn)}</div>']
     for one, (title, c) in zip(found, counts.items(), strict=True):
         table = pd.DataFrame(c, index=labels, columns=labels).rename_axis("true").reset_index()
         parts.append(_csv(table, f"{name}-confusion-{one.entry.id}", f"Counts of {title}, CSV"))
     first, *others = counts
     drawn = [
-        _titled(f"{first} minus {other}", figures.difference(counts[first], counts[other], labels, figures.SHOWN[1]))
+        _titled(
+            f"{first} minus {other}",
+            confusion_figures.difference(counts[first], counts[other], labels, confusion_figures.BY_TRUE),
+        )
         for other in others
     ]
     if drawn:
-        parts += [f"<h3>Difference, {figures.SHOWN[1]}, in points</h3>", f'<div class="row">{"".join(drawn)}</div>']
+        parts += [
+            f"<h3>Difference, {confusion_figures.BY_TRUE}, in points</h3>",
+            f'<div class="row">{"".join(drawn)}</div>',
+        ]
     return parts
 
 
@@ -187,7 +195,7 @@ def _curves(found: Sequence[_Model], labels: Sequence[str]) -> list[str]:
     parts = ["<h3>Each class against the rest</h3>"]
     for label in labels:
         pair = "".join(
-            _titled(f"{title}, {label}", figures.operating(tables, label, kind))
+            _titled(f"{title}, {label}", figures.operating_curves(tables, label, kind))
             for kind, title in (("roc", "ROC"), ("pr", "Precision and recall"))
         )
         parts.append(f'<div class="row">{pair}</div>')
@@ -294,7 +302,7 @@ def _thumbnail(benchmark: str, file: str, data: str, folders: Sequence[Path]) ->
 
 def _histories(histories: Mapping[str, pd.DataFrame]) -> list[str]:
     columns = [name for name in HISTORY if any(name in history for history in histories.values())]
-    drawn = [_titled(name.replace("_", " "), figures.training_curves(histories, name)) for name in columns]
+    drawn = [_titled(name.replace("_", " "), training_curves(histories, name)) for name in columns]
     none = '<p class="muted">No training history is stored for these models.</p>'
     return ['<h2 id="training">Training curves</h2>', f'<div class="row">{"".join(drawn)}</div>' if drawn else none]
 
