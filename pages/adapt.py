@@ -132,8 +132,8 @@ def show_result(adapted: Adapted) -> None:
         show_gain(adapted, adapted.before, adapted.after, adapted.gain)
     else:
         st.markdown(
-            f"{100 * adapted.agree:.0f} % of its answers are unchanged. **The gain cannot be measured without labels**: "
-            f"add {LEAST} cells of each class."
+            f"{100 * adapted.agree:.0f} % of its answers are unchanged. "
+            f"**The gain cannot be measured without labels**: add {LEAST} cells of each class."
         )
     st.caption(f"Changed: {plain(adapted.choice)}.")
     keep, use = st.columns(2)

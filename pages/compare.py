@@ -74,9 +74,10 @@ def describe_benchmark(name: str, first: scored.ScoredModel, not_scored: Sequenc
 
 def show_tabs(shows: Mapping[str, Callable[[], None]]) -> None:
     """Show tabs by title; only the open one is computed."""
-    for tab, show in zip(st.tabs(list(shows), key="tab", on_change="rerun", bind="query-params"), shows.values()):
-        if tab.open:
-            with tab:
+    containers = st.tabs(list(shows), key="tab", on_change="rerun", bind="query-params")
+    for container, show in zip(containers, shows.values(), strict=True):
+        if container.open:
+            with container:
                 show()
 
 

@@ -93,8 +93,8 @@ options = explanations.pick_options(entry, second)
 method = METHODS[options.method]
 st.caption(
     f"{method.title}. {COLOURS[options.colours]}; a good map lies on the cell.",
-    help=f"{method.title}: {method.about}. Each map is scaled to its own maximum, so strengths of different pictures or "
-    "models **cannot be compared**.",
+    help=f"{method.title}: {method.about}. Each map is scaled to its own maximum, so strengths in different maps "
+    "**cannot be compared**.",
 )
 st.image(scale_bar(colours=options.colours), caption="little → most evidence", width=SCALE_PIXELS)
 if not chosen:

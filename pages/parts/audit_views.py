@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -114,8 +115,8 @@ def show_copies(report: Report, table: pd.DataFrame, url: Url) -> None:
     facts = table.set_index("file")[["label", "split", "cell"]].fillna("")
     for group in found[page * GROUPS_PER_PAGE : (page + 1) * GROUPS_PER_PAGE]:
         rows = facts.loc[group]
-        labels = ", ".join(f"{label or 'no label'}: {n:,}" for label, n in rows["label"].value_counts().items())
-        splits = ", ".join(f"{split}: {n:,}" for split, n in rows["split"].value_counts().items() if split)
+        labels = ", ".join(f"{label or 'no label'}: {n:,}" for label, n in Counter(rows["label"]).most_common())
+        splits = ", ".join(f"{split}: {n:,}" for split, n in Counter(rows["split"]).most_common() if split)
         st.markdown(f"{len(group):,} pictures · {plain(labels)}" + (f" · {plain(splits)}" if splits else ""))
         files = _varied(group, rows)
         image_sheet(files, url, [f"{facts.at[f, 'label']} {facts.at[f, 'split']} {_file_name(f)}" for f in files])

@@ -1,4 +1,4 @@
-"""The Compare page, as a session sees it: figures true to the predictions, bad files told apart, views by address."""
+"""The compare page as a session sees it: figures match the predictions, bad files are reported, addresses are views."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TABS = [
     "Calibration",
     "Corruption",
     "Agreement",
-    "Home and away",
+    "Unseen laboratory",
     "Training curves",
     "All scores",
 ]
@@ -78,7 +78,7 @@ def test_every_tab_with_one_model_and_with_three(opened, tab):
         assert leaders["home"].between(0, 1).all()
 
 
-def test_the_page_says_what_evaluation_and_card_say(opened):
+def test_page_evaluation_and_card_show_the_same_scores(opened):
     models = ["cnn60", "wbc4-efficientnet-lite0"]
     app = opened(models=models, benchmark="dataset2-test", tab="All scores")
     scores = next(table for table in tables(app) if "score" in table).set_index("score")
@@ -96,7 +96,7 @@ def test_the_page_says_what_evaluation_and_card_say(opened):
             assert f"| {value:.4f} ({low:.4f} to {high:.4f}) |" in card
 
 
-def test_models_of_one_title_are_told_apart(zoo_environment, tmp_path, monkeypatch, opened):
+def test_models_with_one_title_are_distinguished(zoo_environment, tmp_path, monkeypatch, opened):
     for name in ("one", "two"):
         shutil.copytree(zoo_environment / "tiny-cnn60", tmp_path / "twins" / name)
     monkeypatch.setenv("HEMAZOO_ZOO", str(tmp_path / "twins"))
@@ -104,7 +104,7 @@ def test_models_of_one_title_are_told_apart(zoo_environment, tmp_path, monkeypat
     assert {"Tiny cnn60 (one)", "Tiny cnn60 (two)"} <= set(next(t for t in tables(app) if "score" in t).columns)
 
 
-def test_nothing_chosen_says_what_to_do(opened):
+def test_without_a_model_the_page_says_what_to_do(opened):
     app = opened(models=["tiny-cnn60"])
     app.multiselect[0].set_value([]).run()
     assert "Choose at least one model" in app.info[0].value
@@ -154,7 +154,9 @@ def broken(folder, change):
         ("other labels", "names other classes"),
     ],
 )
-def test_bad_predictions_are_told_and_the_others_stay(zoo_environment, tmp_path, monkeypatch, opened, change, sentence):
+def test_bad_predictions_are_reported_and_the_other_models_stay(
+    zoo_environment, tmp_path, monkeypatch, opened, change, sentence
+):
     mixed = tmp_path / "mixed"
     shutil.copytree(zoo_environment, mixed)
     broken(mixed / "tiny-cnn60", change)
@@ -165,7 +167,7 @@ def test_bad_predictions_are_told_and_the_others_stay(zoo_environment, tmp_path,
     assert list(next(t for t in tables(app) if "score" in t).columns) == ["score", "Tiny test_vit"]
 
 
-def test_other_pictures_under_one_name_are_told(zoo_environment, tmp_path, monkeypatch, opened):
+def test_different_pictures_under_one_benchmark_name_give_a_warning(zoo_environment, tmp_path, monkeypatch, opened):
     mixed = tmp_path / "mixed"
     shutil.copytree(zoo_environment, mixed)
     path = mixed / "tiny-cnn60" / "predictions" / "drawn-test.parquet"
@@ -176,7 +178,7 @@ def test_other_pictures_under_one_name_are_told(zoo_environment, tmp_path, monke
     assert any("different versions of drawn-test" in warning.value for warning in app.warning)
 
 
-def test_pictures_behind_a_disagreement_with_their_map(zoo_environment, tmp_path, monkeypatch, opened):
+def test_disagreements_are_shown_with_pictures_and_maps(zoo_environment, tmp_path, monkeypatch, opened):
     """The data folder is at hand: thumbnails; its pictures come with a button that explains."""
     zoo, data = tmp_path / "zoo", tmp_path / "drawn"
     data.mkdir()
@@ -196,7 +198,7 @@ def test_pictures_behind_a_disagreement_with_their_map(zoo_environment, tmp_path
     assert "gets right" in said(app)
 
 
-def test_a_leader_is_marked_only_where_it_is_significant(zoo_environment, tmp_path, monkeypatch, opened):
+def test_a_best_model_is_marked_only_if_significant(zoo_environment, tmp_path, monkeypatch, opened):
     zoo = tmp_path / "zoo"
     for seed, name in enumerate(("good", "same", "bad")):
         entry = make_entry(zoo / name, "test_resnet", 0, title=name)
@@ -208,14 +210,14 @@ def test_a_leader_is_marked_only_where_it_is_significant(zoo_environment, tmp_pa
         add_evaluation(entry, seed, table=table)
     monkeypatch.setenv("HEMAZOO_ZOO", str(zoo))
     app = opened(models=["good", "bad"], benchmark="drawn-test")
-    assert "Significantly best (red): **good** at home" in said(app)
+    assert f"Significantly best (red): **good** {leaderboard.COLUMNS['home'].title}" in said(app)
     app = opened(models=["good", "same"], benchmark="drawn-test")
-    assert "No lead is significant" in said(app)
+    assert "No model is significantly best" in said(app)
     assert picker(app, "Benchmark").value == "drawn-test"
 
 
-def test_nothing_is_computed_twice(opened, monkeypatch):
-    """Another tab, another way to show a matrix: what did not change is not resampled again."""
+def test_scores_are_computed_once(opened, monkeypatch):
+    """Changing a tab or the normalisation resamples nothing again."""
     asked = []
     for place, name in ((scoring, "score"), (leaderboard, "best")):
         real = getattr(place, name)

@@ -81,7 +81,7 @@ def test_every_view_of_an_audit(page, audits):
     assert html(app).count("data:image/jpeg;base64,") == sum(min(12, n) for n in report.classes.values()) - 1
 
 
-def test_both_audits_are_offered_and_one_brings_pictures(page, audits):
+def test_both_audits_are_listed_and_one_has_pictures(page, audits):
     app = page(audits / "reports")
     assert app.selectbox[0].options == ["cells (audit, bare)", "cells (audit, full)"]
     assert "HEMAZOO_DATASETS" in said(app)
@@ -90,7 +90,7 @@ def test_both_audits_are_offered_and_one_brings_pictures(page, audits):
     assert "data:image" in html(app)
 
 
-def test_an_audit_without_pictures_takes_them_from_the_data_set(page, audits):
+def test_an_audit_without_pictures_uses_those_of_the_data_set(page, audits):
     app = page(audits / "reports" / "bare", audits / "cells")
     assert app.selectbox[0].options == ["cells (audit, bare)"]
     assert "data:image" in html(look(app, "Samples"))
@@ -105,7 +105,7 @@ def test_names_from_a_data_set_cannot_run_as_script(page, audits):
     assert "<script>alert" not in (audits / "reports" / "full" / "index.html").read_text().split("</head>")[1]
 
 
-def test_a_data_set_that_was_not_audited(page, audits):
+def test_a_data_set_without_an_audit(page, audits):
     app = page("", audits / "cells")
     assert app.selectbox[0].options == ["cells (not audited)"]
     assert "36 pictures, 5 classes" in said(app)
@@ -118,7 +118,7 @@ def test_nothing_to_show(page):
 
 
 @pytest.mark.parametrize("damage", ["json", "version", "pictures", "other pictures"])
-def test_a_damaged_report_is_a_sentence(page, audits, tmp_path, damage):
+def test_a_damaged_report_gives_an_error(page, audits, tmp_path, damage):
     folder = tmp_path / "report"
     shutil.copytree(audits / "reports" / "full", folder)
     if damage == "json":
@@ -157,7 +157,7 @@ def test_labels_are_the_drawn_ones(audits):
     assert set(read_report(audits / "reports" / "full").report.classes) == {*LABELS, HOSTILE}
 
 
-def test_features_beside_a_report_place_the_map(page, audits, monkeypatch):
+def test_features_beside_a_report_are_positions_of_the_map(page, audits, monkeypatch):
     features = audits / "reports" / "bare" / "features-tiny.csv"
     monkeypatch.setenv("HEMAZOO_CACHE", str(audits / "cache"))
     assert main(["features", "tiny-cnn60", "--data", str(audits / "cells"), "--out", str(features)]) == 1
@@ -165,7 +165,7 @@ def test_features_beside_a_report_place_the_map(page, audits, monkeypatch):
         app = look(page(audits / "reports" / "bare"), "Map")
         next(box for box in app.selectbox if box.label == "Position by").set_value("tiny").run()
         assert not app.exception
-        assert "The first three features that tiny judges by" in said(app)
+        assert "The first three features of tiny" in said(app)
         for toggle in ("Training and test side by side", "3-D"):
             next(item for item in app.toggle if item.label == toggle).set_value(True).run()
             assert not app.exception

@@ -1,4 +1,4 @@
-"""The Explain page, as a session sees it: every method, contrasts, layers, the grid, parts, and a page to keep."""
+"""The explain page as a session sees it: every method, contrasts, layers, the grid, parts, and the printable page."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_a_forest_is_explained_by_occlusion_and_beside_it_a_network_too(app):
     assert maps(app) == 2
 
 
-def test_why_this_and_not_that(app):
+def test_contrast_of_two_classes(app):
     picker(app).set_value("net").run()
     picker(app, "Evidence for").set_value("neutrophil").run()
     picker(app, "rather than").set_value("monocyte").run()
@@ -102,7 +102,7 @@ def test_the_grid_ranks_methods_by_faithfulness(app):
     assert len(table) == len(METHODS)
 
 
-def test_what_was_measured_stands_beside_the_map(zoo, app):
+def test_measured_map_quality_is_shown_beside_the_map(zoo, app):
     told = {"value": 0.94, "low": 0.9, "high": 0.97}
     inside = {"pointing": told, "energy": told, "chance": 0.11, "images": 83}
     found = {"grad-cam": {"bccd-frames": inside, "road": {"value": 0.3, "low": 0.2, "high": 0.4}}}
@@ -124,7 +124,7 @@ def test_parts(app):
     assert "part 4" in said(app)
 
 
-def test_a_stranger_is_told_on_both_pages(zoo, app):
+def test_an_unknown_picture_gives_an_error_on_both_pages(zoo, app):
     vectors, labels = cloud(400, 1, 128)
     write_ood_detector(
         zoo / "other", fit_ood_detector(vectors, labels, vectors)
@@ -133,9 +133,9 @@ def test_a_stranger_is_told_on_both_pages(zoo, app):
     shutil.copytree(zoo / "other", zoo / "gated")
     app.run()
     picker(app).set_value("gated").run()
-    assert any("Like no cell" in error.value for error in app.error)
+    assert any("No recognisable blood cell" in error.value for error in app.error)
     go(app, "classify")
-    assert any("Like no cell" in error.value for error in app.error)
+    assert any("No recognisable blood cell" in error.value for error in app.error)
 
 
 def test_overlays_change_what_they_should():
@@ -156,7 +156,7 @@ def test_overlays_change_what_they_should():
 
 
 @pytest.mark.parametrize("kind", ["pdf", "png"])
-def test_a_page_to_keep(kind):
+def test_printable_page(kind):
     image = draw_cell("monocyte", 1)
     panel = Panel(image, ["A model $x^", "Grad-CAM for monocyte", "entry a"], dict.fromkeys(LABELS, 0.25))
     found = sheet(image, "cell $1.png", [panel, panel], kind)

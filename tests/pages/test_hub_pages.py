@@ -1,4 +1,4 @@
-"""Models from the Hub in the app: listed, fetched when picked, held at a revision, and still there without network."""
+"""Models from the Hub in the app: listed, downloaded when chosen, pinned to a revision, available without network."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def confidence(folder: Path) -> str:
     return f"#### {found.label} · {100 * found.confidence:.1f} %"
 
 
-def test_a_revision_is_chosen_and_answers(app, server, tmp_path):
+def test_a_chosen_revision_answers(app, server, tmp_path):
     assert picker(app).value == "alice--tiny"
     upload(app, ("cell.png", png("monocyte", 1)))
     assert confidence(tmp_path / "v2" / "tiny") in said(app)
@@ -69,18 +69,18 @@ def test_a_revision_is_chosen_and_answers(app, server, tmp_path):
     assert confidence(tmp_path / "v2" / "tiny") in said(app)
 
 
-def test_without_the_hub_the_page_says_since_when(app, server):
+def test_without_the_hub_the_page_shows_the_age_of_the_listing(app, server):
     upload(app, ("cell.png", png("monocyte", 1)))
     server.faults.append(Fault("GET /api/", 10**6, 418))
     go(app, "models")
-    next(button for button in app.button if button.label == "Ask the Hub again").click().run()
-    assert "Shown as listed" in said(app)
+    next(button for button in app.button if button.label == "Refresh from the Hub").click().run()
+    assert ": listed just now" in said(app)
     go(app, "classify")
     assert not app.error
     assert "·" in said(app)
 
 
-def test_weights_that_cannot_be_had_are_a_sentence(app, server):
+def test_weights_that_cannot_be_downloaded_give_an_error(app, server):
     go(app, "models")
     st.cache_resource.clear()
     zoo_hub.reset()
@@ -95,10 +95,10 @@ def test_weights_that_cannot_be_had_are_a_sentence(app, server):
     assert "Choose another model" in said(app)
 
 
-def test_models_are_searched(app):
+def test_models_are_filtered_by_words(app):
     go(app, "models")
     words = next(box for box in app.text_input if box.label == "Words")
     words.set_value("nothing like that").run()
-    assert "No model fits" in said(app)
+    assert "No model matches" in said(app)
     next(box for box in app.text_input if box.label == "Words").set_value("tiny hub").run()
     assert list(app.dataframe[0].value["id"]) == ["alice--tiny"]

@@ -1,4 +1,4 @@
-"""Every page, as a session sees it: what it says when empty, when used, and when something is wrong."""
+"""Every page as a session sees it: empty, in use, and when something is wrong."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import streamlit as st
 import tifffile
 from streamlit.testing.v1 import AppTest
 
-from pages import shared
+from pages.parts import entries as zoo_entries
 from tests.making import LABELS, draw_cell, draw_folder, make_config, make_entry
 from zoo.entry import read_entry
 from zoo.files import write_json
@@ -21,6 +21,7 @@ from zoo.scores.predictions import differential_count
 from zoo.serving.runtime import Runtime
 from zoo.sources.catalogue import get_entry, list_entries
 from zoo.sources.runs import list_runs
+from zoo.version import __version__
 
 ROOT = Path(__file__).parents[2]
 PAGES = ["classify", "explain", "compare", "models", "adapt", "data", "examples"]
@@ -72,9 +73,10 @@ def test_every_page_opens(app, page):
     assert app.title[0].value
 
 
-def test_the_app_says_what_it_is_not(app):
-    # also below a page that stopped early, as this one without pictures
-    assert any("not a medical device" in caption.value for caption in app.caption[-2:])
+def test_the_footer_shows_disclaimer_and_version(app):
+    # also below a page that stops early, as this one does without pictures
+    assert any("Not a medical device" in caption.value for caption in app.caption[-2:])
+    assert any(f"HemaZoo {__version__}" in caption.value for caption in app.caption[-2:])
 
 
 @pytest.mark.parametrize("page", ["classify", "explain"])
@@ -107,7 +109,7 @@ def test_many_pictures_give_a_table_and_a_count(app):
     assert count["interval"][0] == f"{100 * first['low']:.1f} to {100 * first['high']:.1f} %"
 
 
-def test_files_that_fail_stand_beside_those_that_work(app):
+def test_failed_files_are_listed_beside_the_results_of_others(app):
     buffer = io.BytesIO()
     tifffile.imwrite(buffer, np.asarray(draw_cell("monocyte"), np.uint16) * 257, photometric="rgb")
     upload(app, ("text.png", b"no picture"), ("cell.png", png("monocyte")), ("deep.tif", buffer.getvalue()))
@@ -118,25 +120,25 @@ def test_files_that_fail_stand_beside_those_that_work(app):
     assert app.dataframe[1].value["file"].tolist() == ["cell.png", "deep.tif"]
 
 
-def test_taking_a_file_out_takes_its_result_out(app):
+def test_removing_a_file_removes_its_result(app):
     upload(app, ("one.png", png("monocyte", 1)), ("two.png", png("monocyte", 2)))
     assert len(app.session_state["pictures"]) == 2
     app.file_uploader[0].set_value([("two.png", png("monocyte", 2), "image/png")]).run()
     assert [p.name for p in app.session_state["pictures"].values()] == ["two.png"]
 
 
-def test_the_model_stays_picked_from_page_to_page(app):
+def test_the_chosen_model_is_kept_on_every_page(app):
     picker(app).set_value("tiny-cnn60").run()
     for page in ("explain", "classify"):
         go(app, page)
         assert picker(app).value == "tiny-cnn60"
     go(app, "models")
-    assert picker(app, "Look at").value == "tiny-cnn60"
-    picker(app, "Look at").set_value("tiny-test-vit").run()
+    assert picker(app, "Model").value == "tiny-cnn60"
+    picker(app, "Model").set_value("tiny-test-vit").run()
     assert picker(go(app, "explain")).value == "tiny-test-vit"
 
 
-def test_pictures_stay_from_page_to_page_until_cleared(app):
+def test_pictures_are_kept_on_every_page_until_cleared(app):
     upload(app, ("cell.png", png("monocyte")))
     go(app, "explain")
     assert "tiny-test-efficientnet" in app.session_state["model"]
@@ -155,7 +157,7 @@ def test_explain_shows_chosen_class_and_second_model(app):
     verdicts = [item.value for item in app.markdown if "says **" in item.value]
     assert len(verdicts) == 2
     assert verdicts[1].startswith("Tiny cnn60")
-    assert "cannot be compared" in said(app)
+    assert any("cannot be compared" in (caption.help or "") for caption in app.caption)
     assert len([button for button in app.get("download_button") if "Map as PNG" in button.proto.label]) == 2
 
 
@@ -171,7 +173,7 @@ def test_models_shows_every_entry_and_the_broken_ones_with_their_reason(zoo_envi
     assert {"tiny-cnn60", "tiny-test-resnet"} <= set(table["id"])
     assert broken["id"].tolist() == ["tiny-test-vit"]
     assert "not valid JSON" in broken["reason"][0]
-    picker(app, "Look at").set_value("tiny-cnn60").run()
+    picker(app, "Model").set_value("tiny-cnn60").run()
     assert "cannot classify" in app.warning[0].value
     assert "Made by a test." in said(app)
     go(app, "classify")
@@ -179,7 +181,7 @@ def test_models_shows_every_entry_and_the_broken_ones_with_their_reason(zoo_envi
     assert "Tiny test_vit" not in picker(app).options
 
 
-def test_a_model_that_cannot_be_loaded_gets_a_sentence(zoo_environment, tmp_path, monkeypatch):
+def test_a_model_that_cannot_be_loaded_gives_an_error(zoo_environment, tmp_path, monkeypatch):
     mixed = Path(shutil.copytree(zoo_environment, tmp_path / "mixed"))
     shutil.copy(mixed / "tiny-test-resnet" / "model.safetensors", mixed / "tiny-cnn60" / "model.safetensors")
     monkeypatch.setenv("HEMAZOO_ZOO", str(mixed))
@@ -191,7 +193,7 @@ def test_a_model_that_cannot_be_loaded_gets_a_sentence(zoo_environment, tmp_path
     assert "do not fit cnn60" in app.error[0].value
 
 
-def test_examples_without_network_say_so(app, monkeypatch):
+def test_examples_without_network_give_an_error(app, monkeypatch):
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
     go(app, "examples")
     assert "BCCD_Dataset" in said(app)
@@ -200,7 +202,7 @@ def test_examples_without_network_say_so(app, monkeypatch):
     assert "cannot be fetched" in app.error[0].value
 
 
-def test_a_folder_takes_the_place_of_the_examples(zoo_environment, tmp_path, monkeypatch):
+def test_a_folder_replaces_the_built_in_examples(zoo_environment, tmp_path, monkeypatch):
     monkeypatch.setenv("HEMAZOO_EXAMPLES", str(draw_folder(tmp_path / "mine", 1)))
     st.cache_resource.clear()
     app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60)
@@ -213,7 +215,7 @@ def test_a_folder_takes_the_place_of_the_examples(zoo_environment, tmp_path, mon
     assert len(app.session_state["pictures"]) == 4
 
 
-def test_an_empty_examples_folder_says_so(app, tmp_path, monkeypatch):
+def test_an_empty_examples_folder_gives_an_error(app, tmp_path, monkeypatch):
     monkeypatch.setenv("HEMAZOO_EXAMPLES", str(tmp_path / "nothing"))
     go(app, "examples")
     assert "no picture" in app.error[0].value
@@ -223,21 +225,21 @@ def test_the_device_in_use_is_shown(app):
     assert "Runs on **CPU" in said(app) or "Runs on **GPU" in said(app)
 
 
-def test_what_a_page_says_of_an_entry_is_its_evaluation(app):
+def test_a_page_shows_the_accuracy_of_the_stored_evaluation(app):
     entry = read_entry(get_entry(MODEL).folder)
     accuracy = entry.evaluation.benchmarks["drawn-test"].metrics["accuracy"]
     assert f"Accuracy {100 * accuracy.value:.1f} %" in said(app)
 
 
 def make_run(folder: Path, updated: float, epochs: int = 2) -> None:
-    """The state of a training that is going on."""
+    """Write the state of a training run in progress."""
     history = [{"epoch": n, "train_loss": 1 / n, "val_loss": 1 / n, "val_accuracy": 0.5} for n in range(1, epochs + 1)]
     state = {"title": "Mine <b>", "recipe": "x", "epoch": epochs + 1, "epochs": 10, "step": 5, "steps": 10}
     write_json(folder / "run.json", {**state, "images_per_second": 321.0, "updated": updated})
     write_json(folder / "history.json", history)
 
 
-def test_what_is_in_training_is_shown_with_its_curves(app, tmp_path, monkeypatch):
+def test_runs_in_training_are_shown_with_their_curves(app, tmp_path, monkeypatch):
     monkeypatch.setenv("HEMAZOO_RUNS", str(tmp_path / "runs"))
     make_run(tmp_path / "runs" / "mine", time.time())
     make_run(tmp_path / "runs" / "stopped", time.time() - 9999)
@@ -255,7 +257,7 @@ def test_what_is_in_training_is_shown_with_its_curves(app, tmp_path, monkeypatch
     assert "In training" not in said(app)
 
 
-def test_entries_without_weights_ensembles_and_heads_are_told_apart(app, zoo_environment, tmp_path, monkeypatch):
+def test_entries_without_weights_are_listed_but_cannot_classify(app, zoo_environment, tmp_path, monkeypatch):
     more = tmp_path / "more"
     make_entry(more / "one", "cnn60", 1)
     make_entry(more / "two", "cnn60", 2)
@@ -269,7 +271,7 @@ def test_entries_without_weights_ensembles_and_heads_are_told_apart(app, zoo_env
     table = app.dataframe[0].value.set_index("id")
     assert table.loc["both", "parameters"] == 2 * 306_948
     assert table.loc["elsewhere", "size"] == "no weights here"
-    picker(app, "Look at").set_value("elsewhere").run()
+    picker(app, "Model").set_value("elsewhere").run()
     assert "published elsewhere" in said(app)
     go(app, "classify")
     assert "elsewhere" not in picker(app).options
@@ -278,7 +280,7 @@ def test_entries_without_weights_ensembles_and_heads_are_told_apart(app, zoo_env
     assert not app.error
 
 
-def test_what_is_offered_comes_before_what_was_published(app):
+def test_own_models_are_listed_before_reproductions(app):
     go(app, "models")
     ids = app.dataframe[0].value["id"].tolist()
     found = {entry.id: entry for entry in list_entries()}
@@ -291,8 +293,8 @@ def test_what_is_offered_comes_before_what_was_published(app):
     assert leaky == sorted(leaky)
 
 
-def test_a_session_keeps_no_more_than_it_may(app, monkeypatch):
-    monkeypatch.setattr(shared, "MOST_PICTURES", 2)
+def test_a_session_keeps_a_limited_number_of_pictures(app, monkeypatch):
+    monkeypatch.setenv("HEMAZOO_SESSION_PICTURES", "2")
     upload(app, *((f"{n}.png", png("monocyte", n)) for n in range(5)))
     assert len(app.session_state["pictures"]) == 2
     assert "3 pictures were left out" in said(app)
@@ -300,21 +302,22 @@ def test_a_session_keeps_no_more_than_it_may(app, monkeypatch):
     assert "left out" not in said(app)
 
 
-def test_how_sure_an_answer_is_in_a_laboratory_never_seen(app, tmp_path, monkeypatch):
-    """Where leave-one-laboratory-out told it: beside the answer, in the table, and in what is downloaded."""
+def test_confidence_in_an_unseen_laboratory_is_shown(app, tmp_path, monkeypatch):
+    """Shown beside the answer, in the table and in the download, if leave-one-laboratory-out measured it."""
     two = ("a.png", png("monocyte")), ("b.png", png("neutrophil"))
     upload(app, *two)
-    assert "sure if the picture" not in said(app) and "elsewhere" not in app.dataframe[0].value
+    assert "from a new laboratory" not in said(app) and "elsewhere" not in app.dataframe[0].value
     folder = make_entry(tmp_path / "zoo" / "travelled", "test_resnet", 4)
     balanced = {"north": {"value": 0.71, "low": 0.6, "high": 0.8}, "south": {"value": 0.64, "low": 0.5, "high": 0.7}}
     write_json(folder / "evaluation.json", {"elsewhere": {"temperature": 3.0, "balanced": balanced}})
     monkeypatch.setenv("HEMAZOO_ZOO", str(tmp_path / "zoo"))
-    shared.renew()
+    zoo_entries.refresh()
     app.session_state["model"] = "travelled"
     app.run()
     shown = app.dataframe[0].value
     raised = shown[LABELS].to_numpy() ** (1 / 3)
     assert np.allclose(shown["elsewhere"], raised.max(1) / raised.sum(1), atol=1e-6)
     assert (shown["elsewhere"] < shown["confidence"]).all()
-    assert f"{100 * shown['elsewhere'][0]:.0f} % sure if the picture is from a laboratory" in said(app).replace("*", "")
-    assert "71 % in north and 64 % in south" in said(app)
+    expected = f"Expect about {100 * shown['elsewhere'][0]:.0f} % if this slide comes from a new laboratory."
+    caption = next(caption for caption in app.caption if caption.value == expected)
+    assert "71 % in north and 64 % in south" in caption.help

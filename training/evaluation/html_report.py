@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from html import escape
 from itertools import permutations
 from pathlib import Path
+from typing import Literal
 from urllib.parse import quote
 
 import pandas as pd
@@ -44,6 +45,7 @@ CONFIG = {
 SHEET_PICTURES = 12
 MAX_PAIRS = 6  # ordered pairs of models whose disagreements are shown in pictures
 THUMBNAIL_SIDE = 96  # longer side, pixels
+OPERATING_CURVES: tuple[tuple[Literal["roc", "pr"], str], ...] = (("roc", "ROC"), ("pr", "Precision and recall"))
 CLASS_SCORES = {"f1": "F1", "precision": "Precision", "recall": "Recall"}
 HISTORY = ("val_accuracy", "val_loss", "train_accuracy", "train_loss", "learning_rate")
 MORE_STYLE = """
@@ -196,7 +198,7 @@ def _curves(found: Sequence[_Model], labels: Sequence[str]) -> list[str]:
     for label in labels:
         pair = "".join(
             _titled(f"{title}, {label}", figures.operating_curves(tables, label, kind))
-            for kind, title in (("roc", "ROC"), ("pr", "Precision and recall"))
+            for kind, title in OPERATING_CURVES
         )
         parts.append(f'<div class="row">{pair}</div>')
     return parts
