@@ -119,7 +119,12 @@ def show_copies(report: Report, table: pd.DataFrame, url: Url) -> None:
         splits = ", ".join(f"{split}: {n:,}" for split, n in Counter(rows["split"]).most_common() if split)
         st.markdown(f"{len(group):,} pictures · {plain(labels)}" + (f" · {plain(splits)}" if splits else ""))
         files = _varied(group, rows)
-        image_sheet(files, url, [f"{facts.at[f, 'label']} {facts.at[f, 'split']} {_file_name(f)}" for f in files])
+        shown = facts.loc[files]
+        captions = [
+            f"{label} {split} {_file_name(file)}"
+            for file, label, split in zip(files, shown["label"], shown["split"], strict=True)
+        ]
+        image_sheet(files, url, captions)
     listed = pd.DataFrame([{"group": n, "file": f} for n, group in enumerate(found, 1) for f in group])
     tables.csv_button("These groups (CSV)", listed, f"{kind}.csv")
 

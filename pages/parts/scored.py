@@ -121,9 +121,7 @@ def load_models(entries: Sequence[Entry], name: str, titles: Mapping[str, str]) 
             st.error(f"{title} is left out on {name}: {error}")
             continue
         if models and set(benchmark.labels) != set(models[0].benchmark.labels):
-            st.error(
-                f"{plain(title)} is left out: it names other classes on {plain(name)} than {plain(models[0].title)}."
-            )
+            st.error(f"{plain(title)} is left out: it names other classes on {name} than {plain(models[0].title)}.")
             continue
         by_hash.setdefault(rows, []).append(title)
         models.append(ScoredModel(entry, title, name, benchmark, table))
