@@ -13,7 +13,8 @@ from pages.parts.matrices import show_matrices
 from pages.parts.wording import plain
 from zoo.benchmarks import published
 from zoo.benchmarks.comparison import benchmarks_of, ranked_ids, tested
-from zoo.entry import Entry
+from zoo.benchmarks.eligibility import NOT_SCORED
+from zoo.entry import Entry, readable_entries
 from zoo.sources.catalogue import distinct_titles
 
 DEFAULT_MODELS = 3  # compared before anybody chose
@@ -57,6 +58,8 @@ def pick_benchmark(entries: Sequence[Entry]) -> tuple[str, list[Entry]]:
         key="benchmark",
     )
     st.query_params["benchmark"] = name
+    if unused := [key for key in published() if key not in benchmarks]:
+        st.caption(f"{NOT_SCORED.capitalize()} for any of these models: {', '.join(unused)}.")
     right.segmented_control("Download figures as", ["PNG", "SVG"], default="PNG", required=True, key=plots.FORMAT)
     return name, benchmarks[name]
 
@@ -82,7 +85,7 @@ def show_tabs(shows: Mapping[str, Callable[[], None]]) -> None:
 
 
 layout.page("Compare models")
-everything = tested([entry for entry in zoo_entries.entries() if entry.ok])
+everything = tested(readable_entries(zoo_entries.entries()))
 if not everything:
     st.info("No model has test predictions. Train one with `python -m training train`.")
     st.stop()

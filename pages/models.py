@@ -13,7 +13,8 @@ from pages.parts import entries as zoo_entries
 from pages.parts import layout, pickers, plots, session, tables, wording
 from pages.parts.wording import plain
 from zoo.benchmarks.comparison import leaderboard_value
-from zoo.entry import Entry, EntryError, read_card, read_history
+from zoo.benchmarks.eligibility import NOT_SCORED, unscored
+from zoo.entry import AnyEntry, BrokenEntry, Entry, EntryError, read_card, read_history, readable_entries
 from zoo.figures.history import training_and_validation
 from zoo.sources import hub
 from zoo.sources.catalogue import BUILTIN, distinct_titles, sources
@@ -30,13 +31,11 @@ def overview(entries: list[Entry]) -> pd.DataFrame:
     """One row a model."""
     rows = []
     for entry in entries:
-        if entry.config is None:
-            continue
         tests = [b for b in entry.evaluation.benchmarks.values() if b.role == "test" and "accuracy" in b.metrics]
         rows.append(
             {
                 "model": entry.title,
-                "test accuracy": wording.percent(tests[0].metrics["accuracy"]) if tests else wording.NOT_SCORED,
+                "test accuracy": wording.percent(tests[0].metrics["accuracy"]) if tests else NOT_SCORED,
                 "task": entry.config.zoo.task,
                 "classes": len(entry.labels),
                 "parameters": entry.weights.parameters if entry.weights else None,
@@ -73,6 +72,8 @@ def show_entry(entry: Entry) -> None:
         else:
             st.dataframe(table, hide_index=True)
             tables.csv_button("Scores as CSV", table, f"{entry.id}-scores.csv")
+        if missing := unscored(entry):
+            st.caption(f"{NOT_SCORED.capitalize()} on {', '.join(missing)}.")
     with curves:
         history = read_history(entry)
         if "epoch" in history:
@@ -143,24 +144,24 @@ def age(moment: float) -> str:
     return f"on {time.strftime('%Y-%m-%d %H:%M', time.localtime(moment))}"
 
 
-def filtered(entries: list[Entry]) -> list[Entry]:
+def filtered(entries: list[AnyEntry]) -> list[Entry]:
     """Readable entries that match the search and filters."""
-    readable = [(entry, entry.config) for entry in entries if entry.config is not None]
+    readable = readable_entries(entries)
     with st.expander("Search and filter", icon=":material/search:"):
         words, tasks, architectures, accuracy, megabytes = st.columns([3, 3, 3, 2, 2])
         text = words.text_input("Words", placeholder="title, id, tag")
-        task = tasks.multiselect("Task", sorted({config.zoo.task for _, config in readable}))
+        task = tasks.multiselect("Task", sorted({entry.config.zoo.task for entry in readable}))
         architecture = architectures.multiselect(
-            "Architecture", sorted({config.architecture for _, config in readable})
+            "Architecture", sorted({entry.config.architecture for entry in readable})
         )
         min_accuracy = accuracy.number_input("Accuracy at least, %", 0, 100, 0, 5, help="Balanced, home laboratory.")
         max_size = megabytes.number_input("Size at most, MB", 0, None, 0, 5, help="0 for any size.")
     return [
         entry
-        for entry, config in readable
+        for entry in readable
         if all(word in searchable_text(entry) for word in text.lower().split())
-        and (not task or config.zoo.task in task)
-        and (not architecture or config.architecture in architecture)
+        and (not task or entry.config.zoo.task in task)
+        and (not architecture or entry.config.architecture in architecture)
         and 100 * leaderboard_value(entry, "home") >= min_accuracy
         and (not max_size or (entry.weights is not None and entry.weights.bytes <= 1e6 * max_size))
     ]
@@ -169,8 +170,7 @@ def filtered(entries: list[Entry]) -> list[Entry]:
 def searchable_text(entry: Entry) -> str:
     """Text of an entry that a search looks through."""
     tags = entry.origin.commit.tags if isinstance(entry.origin, hub.Remote) else ()
-    summary = entry.config.zoo.summary if entry.config else ""
-    words = (entry.id, entry.title, summary, entry.data_set, entry.system, *entry.labels, *tags)
+    words = (entry.id, entry.title, entry.config.zoo.summary, entry.data_set, entry.system, *entry.labels, *tags)
     return " ".join(words).lower()
 
 
@@ -194,7 +194,7 @@ def choose_revision(entry: Entry) -> None:
     use, follow = st.columns(2)
     if use.button("Use this revision", disabled=shas[chosen] == entry.origin.sha, icon=":material/push_pin:"):
         other = hub.entry_at(entry.origin.repo, shas[chosen])
-        if not other.ok:
+        if isinstance(other, BrokenEntry):
             st.error(f"This revision holds no model: {other.reason}")
             return
         session.pin(entry, shas[chosen])
@@ -204,10 +204,10 @@ def choose_revision(entry: Entry) -> None:
         st.rerun()
 
 
-def show_list(entries: list[Entry]) -> None:
+def show_list(entries: list[AnyEntry]) -> None:
     """Show the table of models, and the chosen one below it."""
     table = overview(filtered(entries))
-    if table.empty and any(entry.ok for entry in entries):
+    if table.empty and readable_entries(entries):
         st.info("No model matches. Remove a filter.")
         return
     if table.empty:
@@ -220,7 +220,7 @@ def show_list(entries: list[Entry]) -> None:
     st.dataframe(table, hide_index=True, column_config={"parameters": parameters})
     tables.csv_button("Table as CSV", table, "models.csv")
     ids = set(table["id"])
-    listed = [entry for entry in entries if entry.id in ids]
+    listed = [entry for entry in readable_entries(entries) if entry.id in ids]
     entry = pickers.select_entry("Model", listed, distinct_titles(listed))
     if entry.usable:
         session.choose_model(entry.id)
@@ -233,9 +233,9 @@ def show_list(entries: list[Entry]) -> None:
     show_entry(entry)
 
 
-def show_broken(entries: list[Entry]) -> None:
+def show_broken(entries: list[AnyEntry]) -> None:
     """List entries that cannot be read, with the reasons."""
-    broken = [entry for entry in entries if not entry.ok]
+    broken = [entry for entry in entries if isinstance(entry, BrokenEntry)]
     if not broken:
         return
     st.subheader("Broken entries", help="Folders and places named in HEMAZOO_ZOO that hold no readable model.")

@@ -13,9 +13,10 @@ from pages.parts import plots, scored
 from pages.parts.matrices import MAX_PICTURES, pick_scored, show_pictures
 from pages.parts.scored import ScoredModel
 from pages.parts.tables import downloads
-from pages.parts.wording import NOT_SCORED, plain, scores_table
+from pages.parts.wording import plain, scores_table
 from zoo.benchmarks import leaderboard, robustness
 from zoo.benchmarks.comparison import Stage, calibration_data, corrupted_benchmark
+from zoo.benchmarks.eligibility import NOT_SCORED
 from zoo.entry import Entry, EntryError, read_history
 from zoo.figures import comparison as figures
 from zoo.figures.history import training_curves

@@ -6,8 +6,9 @@ import streamlit as st
 
 from pages.parts import session
 from pages.parts.wording import plain
+from zoo import entry as zoo_entry
 from zoo.benchmarks.comparison import leaderboard_value
-from zoo.entry import Entry, EntryError
+from zoo.entry import AnyEntry, BrokenEntry, Entry, EntryError
 from zoo.sources import hub
 from zoo.sources.catalogue import list_entries
 
@@ -15,26 +16,28 @@ REFRESH_SECONDS = 5  # how long a new entry may take to appear
 
 
 @st.cache_resource(ttl=REFRESH_SECONDS, show_spinner="Reading the zoo …")
-def _listed() -> list[Entry]:
+def _listed() -> list[AnyEntry]:
     """The zoo's entries, read again every few seconds: usable ones first, reproductions of others' systems later.
 
     Among these the single model with the best figure in an unseen laboratory comes first, because it is what a visitor
     meets; ensembles follow, because they take as long as all their members.
     """
-    return sorted(
-        list_entries(),
-        key=lambda entry: (
-            not entry.usable,
-            entry.system,
-            bool(entry.members),
-            -leaderboard_value(entry, "away"),
-            -leaderboard_value(entry, "home"),
-        ),
-    )
+    return sorted(list_entries(), key=_rank)
 
 
-def entries() -> list[Entry]:
-    """All entries: those of this session first, those from the Hub at the revisions that it chose."""
+def _rank(entry: AnyEntry) -> tuple[bool, str, bool, float, float]:
+    """Sorting key of an entry; broken ones come last."""
+    if isinstance(entry, BrokenEntry):
+        return True, "", False, 0.0, 0.0
+    unseen, home = leaderboard_value(entry, "away"), leaderboard_value(entry, "home")
+    return not entry.usable, entry.system, bool(entry.members), -unseen, -home
+
+
+def entries() -> list[AnyEntry]:
+    """All entries, broken ones included.
+
+    Those that this session made come first; those from the Hub are at the revisions that it chose.
+    """
     pins = session.pins()
     listed = [_pinned(entry.id, pins[entry.id]) or entry if entry.id in pins else entry for entry in _listed()]
     return [*session.own_entries(), *listed]
@@ -42,7 +45,7 @@ def entries() -> list[Entry]:
 
 def usable_entries() -> list[Entry]:
     """Entries that can classify. Stops the page with a message if there is none."""
-    usable = [entry for entry in entries() if entry.usable]
+    usable = zoo_entry.usable_entries(entries())
     if not usable:
         st.info("No model can run. Name folders with entries in HEMAZOO_ZOO; **Models** lists the reasons.")
         st.stop()
@@ -58,7 +61,7 @@ def refresh() -> None:
 def _pinned(identity: str, sha: str) -> Entry | None:
     """An entry of the Hub at another commit; None if there is none."""
     entry = hub.entry_at(identity.replace("--", "/"), sha)
-    return entry if entry.ok else None
+    return entry if isinstance(entry, Entry) else None
 
 
 def with_weights(entry: Entry) -> Entry:

@@ -15,7 +15,7 @@ from zoo.attribution import METHODS, ExplanationError
 from zoo.attribution.faithfulness import Faithfulness
 from zoo.attribution.overlay import COLOURS, contours, overlay
 from zoo.entry import Entry, EntryError
-from zoo.serving.engine import Ticket
+from zoo.serving.requests import Ticket
 from zoo.serving.runtime import BusyError, Explanation, methods_for
 
 EXPLANATIONS, FAITHFULNESS = "explanations", "faithfulness"  # session keys
@@ -121,9 +121,7 @@ def explain(entry: Entry, picture: Picture, image: Image.Image, options: MapOpti
     return known[key]
 
 
-def faithfulness(
-    entry: Entry, picture: Picture, image: Image.Image, explanation: Explanation, layer: str | None
-) -> Faithfulness | None:
+def faithfulness(entry: Entry, picture: Picture, explanation: Explanation, layer: str | None) -> Faithfulness | None:
     """Faithfulness of a map, measured once a session; None for ensembles."""
     if entry.members:
         return None
@@ -131,7 +129,7 @@ def faithfulness(
     made = (explanation.label, explanation.against, explanation.method)
     key = (entry.folder, entry.weights, picture.id, *made, layer)
     if key not in known:
-        _keep(known, key, default_runtime().measure_faithfulness(entry, image, explanation, session.client()))
+        _keep(known, key, default_runtime().measure_faithfulness(entry, explanation, session.client()))
     return known[key]
 
 

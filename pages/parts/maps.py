@@ -154,7 +154,7 @@ def show_all_methods(entry: Entry, picture: Picture, image: Image.Image, options
         bar.progress(done / len(names), f"{METHODS[name].title} …")
         try:
             explanation = explanations.explain(entry, picture, image, options, name)
-            score = explanations.faithfulness(entry, picture, image, explanation, options.layer)
+            score = explanations.faithfulness(entry, picture, explanation, options.layer)
             rows.append((name, explanation, score))
         except FAILURES as error:
             st.caption(f"{METHODS[name].title}: {plain(error)}")

@@ -12,7 +12,7 @@ from pages.parts.wording import description, plain, short_description
 from zoo.api import default_runtime
 from zoo.entry import Entry
 from zoo.imaging.decode import SUFFIXES
-from zoo.serving.loaded import device_name
+from zoo.serving.devices import device_name
 from zoo.sources.catalogue import distinct_titles
 
 UPLOADED, TURN = "uploaded", "uploader turn"  # session keys

@@ -12,7 +12,7 @@ from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from zoo.api import default_runtime
 from zoo.entry import Entry
-from zoo.serving.engine import Client, Ticket
+from zoo.serving.requests import Client, Ticket
 
 MODEL, PICTURES, OWN, PINS = "model", "pictures", "own", "revisions"  # session keys
 REJECTED = "rejected pictures"  # session key: number of pictures that did not fit

@@ -9,13 +9,13 @@ import streamlit as st
 
 from zoo.attribution import METHODS
 from zoo.benchmarks import leaderboard
+from zoo.benchmarks.eligibility import NOT_SCORED
 from zoo.benchmarks.scoring import METRICS
 from zoo.entry import Entry, Metric, is_on_frames
 from zoo.scores.bootstrap import Interval
 from zoo.serving.runtime import Explanation, Prediction
 
 MARKDOWN = "\\`*_{}[]()#+-.!|~<>$:"  # characters that Markdown acts on
-NOT_SCORED = "not scored"
 FAMILIARITY_HELP = (
     "Familiar: like the training cells. Shifted: a cell of another laboratory, stain or camera, or no cell. "
     "Unknown: like no cell of any known laboratory."
@@ -70,8 +70,6 @@ def short_description(entry: Entry) -> str:
 
 def description(entry: Entry) -> str:
     """A paragraph about a model: its summary, and its accuracy with intervals."""
-    if entry.config is None:
-        return entry.reason or ""
     benchmarks, text = entry.evaluation.benchmarks, plain(entry.config.zoo.summary)
     home = benchmarks.get(leaderboard.home_benchmark(entry) or "")
     away = leaderboard.cells(entry).get("away")

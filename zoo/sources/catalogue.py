@@ -25,7 +25,10 @@ ANY_NAMESPACE_VARIABLE = "HEMAZOO_HUB_ANY"  # allow repositories of any namespac
 class Source(Protocol):
     """A place that entries come from."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """Name of the source, for people."""
+        ...
 
     def entries(self) -> Sequence[AnyEntry]:
         """All entries, those that cannot be read as broken ones. Raises nothing on bad content."""
