@@ -69,7 +69,7 @@ def show_map(entry: Entry, picture: Picture, image: Image.Image, options: MapOpt
     if quality:
         st.caption(quality)
     wording.warn_if_unfamiliar(entry, explanation.prediction)
-    _show_neighbours(entry, picture, image)
+    _show_neighbours(entry, picture, image, explanation)
     if not explanation.values.any():
         st.caption("The map is empty: no region is evidence for this class.")
     st.download_button(
@@ -83,10 +83,10 @@ def show_map(entry: Entry, picture: Picture, image: Image.Image, options: MapOpt
     return DrawnMap(entry, explanation, drawn)
 
 
-def _show_neighbours(entry: Entry, picture: Picture, image: Image.Image) -> None:
+def _show_neighbours(entry: Entry, picture: Picture, image: Image.Image, explanation: Explanation) -> None:
     """Show the nearest training cells if the entry classifies by these: pictures if available, else names."""
     try:
-        neighbours = default_runtime().neighbours(entry, image, NEIGHBOURS, session.client())
+        neighbours = default_runtime().neighbours(entry, image, NEIGHBOURS, session.client(), explanation.seen)
     except FAILURES as error:
         st.caption(plain(error))
         return
