@@ -14,7 +14,7 @@ from pathlib import Path
 
 from training.cli.common import INTERRUPTED_RESUME, RUNS, add_device, add_json, print_summaries
 from training.fit.devices import make_accelerator
-from training.reproduce import champions, readme, results
+from training.reproduce import champions, documents, results
 from zoo.cli.common import FAILED, OK, USAGE, fail, print_message
 from zoo.serving.devices import resolve_device
 from zoo.sources.catalogue import BUILTIN, FolderSource, list_entries
@@ -47,18 +47,17 @@ def run(options: argparse.Namespace) -> int:
         return fail("reproduce writes the docs of a checkout. Elsewhere, give --table FILE and --zoo DIR.", USAGE)
     if options.champions:
         return _champions(options)
-    wanted = results.wanted(options.system, options.only)
+    names = results.training_order(options.system, options.only)
     failed = []
     if options.data is not None:
         accelerator = make_accelerator(resolve_device(options.device))
-        failed = results.reproduce(
-            wanted, options.data, options.zoo, RUNS, options.budget * 60, accelerator, print_message
-        )
-    rows = results.rows(wanted, list_entries([FolderSource(options.zoo, str(options.zoo))]))
+        folders = results.Folders(options.data, options.zoo, RUNS)
+        failed = results.reproduce(names, folders, options.budget * 60, accelerator, print_message)
+    rows = results.result_rows(names, list_entries([FolderSource(options.zoo, str(options.zoo))]))
     if options.system is None and options.only is None:
         results.write_table(options.table, rows)
         print_message(f"Table: {options.table}")
-        _renew_readme(options)
+        _renew_documents(options)
     if options.json:
         print(json.dumps([asdict(row) for row in rows]))
     return FAILED if failed else OK
@@ -68,15 +67,16 @@ def _champions(options: argparse.Namespace) -> int:
     failed = []
     if options.data is not None:
         accelerator = make_accelerator(resolve_device(options.device))
-        failed = champions.reproduce(options.data, options.zoo, RUNS, options.budget * 60, accelerator, print_message)
+        folders = results.Folders(options.data, options.zoo, RUNS)
+        failed = champions.reproduce(folders, options.budget * 60, accelerator, print_message)
     for reason in failed:
         print_message(reason)
-    champions.write_table(champions.TABLE if options.table == results.TABLE else options.table, options.zoo)
-    _renew_readme(options)
+    champions.write_page(champions.TABLE if options.table == results.TABLE else options.table, options.zoo)
+    _renew_documents(options)
     return print_summaries(champions.champions(options.zoo), options.json) or (FAILED if failed else OK)
 
 
-def _renew_readme(options: argparse.Namespace) -> None:
-    """Renew the tables of README and docs, which describe the built-in zoo only."""
+def _renew_documents(options: argparse.Namespace) -> None:
+    """Renew the tables of README.md and docs/models.md, which describe the built-in zoo only."""
     if options.table == results.TABLE and options.zoo == BUILTIN:
-        readme.renew()
+        documents.renew()

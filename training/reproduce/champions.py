@@ -1,6 +1,6 @@
-"""Do the champions reach what they were made for? Each of their figures made again, and set against its target.
+"""Train and score the champions, the models for cells of any laboratory, and write docs/champions.md.
 
-What is trained, scored or left out already is not done again; a fresh zoo folder asks for all of it.
+What is trained or scored already is not done again; into a fresh zoo folder everything is.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from pathlib import Path
 
 from accelerate import Accelerator
 
-from training.evaluation import benchmarks as evaluate
-from training.evaluation import leave_one_lab_out as left_out
-from training.evaluation import ood as gate
+from training.evaluation import benchmarks as evaluation
+from training.evaluation import leave_one_lab_out, ood
 from training.recipe import load_recipe, recipe_ids
 from training.reproduce import results
+from training.reproduce.formats import MISSING, markdown_table, metric_of, percent
 from training.reproduce.texts import Target, texts
 from zoo.benchmarks import LEFT_OUT, get_benchmark, names
 from zoo.benchmarks.eligibility import NOT_SCORED, is_scored, refusal
@@ -25,45 +25,67 @@ from zoo.serving.devices import device_name
 from zoo.serving.runtime import Runtime
 from zoo.sources.catalogue import FolderSource, list_entries
 
+Log = Callable[[object], None]
+
 TABLE = results.TABLE.with_name("champions.md")
-PREFIX = "champion"
-SHORT = ("model.weights=imagenet", "model.views=1", "stages=[{epochs=4, lr=1e-3}]")
-SPEED = 100  # images a second that a sibling classifies on two cores
+PREFIX = "champion"  # of the champions' recipes
+LEAVE_OUT_CHANGES = ("model.weights=imagenet", "model.views=1", "stages=[{epochs=4, lr=1e-3}]")  # shorter training
+FAST_RATE = 100  # images per second on two cores, the target of the small models
+PAGE = """\
+# Champions
+
+Models for cells of any laboratory, and the targets that were set for them. Generated from the entries by
+`python -m training reproduce --champions`; do not edit. Percent, with 95 % bootstrap intervals over source cells;
+**bold** where the target is reached.
+
+"""
 
 
-def reproduce(
-    data: Path, zoo: Path, runs: Path, seconds: float, accelerator: Accelerator, say: Callable[[object], None]
-) -> list[str]:
-    """Train, score and judge every champion into the folder `zoo`; returns what failed, each named."""
-    wanted = results.wanted(only=champion_recipes())
-    failed = results.reproduce(wanted, data, zoo, runs, seconds, accelerator, say)
-    with Runtime(accelerator.device.type) as runtime:
+def reproduce(folders: results.Folders, budget_seconds: float, accelerator: Accelerator, log: Log) -> list[str]:
+    """Train, score and measure every champion, as far as it is not done yet.
+
+    Args:
+        folders: Where to read and write.
+        budget_seconds: No training is started after this time.
+        accelerator: Device or devices to train on.
+        log: Prints a line for people.
+
+    Returns:
+        What failed: ids of recipes, or sentences that name the entry.
+    """
+    order = results.training_order(only=champion_recipes())
+    failed = results.reproduce(order, folders, budget_seconds, accelerator, log)
+    device = accelerator.device.type
+    with Runtime(device) as runtime:
         for name in names():
             benchmark = get_benchmark(name)
-            asked = [e for e in champions(zoo) if not (refusal(e, benchmark) or is_scored(e, benchmark))]
-            if asked:
-                said = evaluate.evaluate(asked, benchmark, benchmark.pictures(data), runtime, say)
-                failed += [f"{entry}: {reason}" for entry, reason in said.items()]
-    for entry in champions(zoo):
+            unscored = [e for e in champions(folders.zoo) if not (refusal(e, benchmark) or is_scored(e, benchmark))]
+            if unscored:
+                pictures = benchmark.pictures(folders.data)
+                failures = evaluation.evaluate(unscored, benchmark, pictures, runtime, log)
+                failed += [f"{entry}: {reason}" for entry, reason in failures.items()]
+    for entry in champions(folders.zoo):
         if entry.other_laboratories is None and not entry.members:
-            recipe = load_recipe(entry.id, SHORT)
-            found = left_out.leave_out(recipe, data, runs / "loso" / recipe.id, accelerator, say)
-            left_out.add(entry, recipe, found, device_name(accelerator.device))
-        _trust_and_speed(entry, data, accelerator.device.type, say)
+            recipe = load_recipe(entry.id, LEAVE_OUT_CHANGES)
+            work = folders.runs / "loso" / recipe.id
+            result = leave_one_lab_out.leave_out(recipe, folders.data, work, accelerator, log)
+            leave_one_lab_out.add(entry, recipe, result, device_name(accelerator.device))
+        _measure_ood_and_speed(entry, folders.data, device, log)
     return failed
 
 
-def _trust_and_speed(entry: Entry, data: Path, device: str, say: Callable[[object], None]) -> None:
-    """The entry's gate, with how good it is, and its images a second, where they are missing."""
+def _measure_ood_and_speed(entry: Entry, data: Path, device: str, log: Log) -> None:
+    """Fit and measure the entry's out-of-distribution limits, and its speed, where they are missing."""
     if not entry.members and entry.evaluation.ood is None:
         with Runtime(device) as runtime:
-            gate.fit(entry, data, runtime)
-        # the gate is loaded with its model: a new runtime sees it
+            ood.fit(entry, data, runtime)
+        # the limits are loaded with the model: only a new runtime sees them
         with Runtime(device) as runtime:
-            gate.measure(entry, data, runtime, say)
-    if images_per_second(entry) is None:
+            ood.measure(entry, data, runtime, log)
+    home = home_benchmark(entry)
+    if home and images_per_second(entry) is None:
         with Runtime(device) as runtime:
-            evaluate.put_speed(entry, runtime, get_benchmark(home_benchmark(entry)).pictures(data))
+            evaluation.put_speed(entry, runtime, get_benchmark(home).pictures(data))
 
 
 def champion_recipes() -> list[str]:
@@ -72,61 +94,41 @@ def champion_recipes() -> list[str]:
 
 
 def champions(zoo: Path) -> list[Entry]:
-    """The champions in a folder of entries that can be used."""
-    wanted = set(champion_recipes())
-    return [entry for entry in usable_entries(list_entries([FolderSource(zoo, str(zoo))])) if entry.id in wanted]
+    """The usable champions in a folder of entries."""
+    ids = set(champion_recipes())
+    return [entry for entry in usable_entries(list_entries([FolderSource(zoo, str(zoo))])) if entry.id in ids]
 
 
-def table(entries: Sequence[Entry]) -> str:
-    """What was reached, as a page in Markdown."""
-    return (
-        "# Champions\n\n"
-        "Generated from the entries by `python -m training reproduce --champions`; do not edit. 95 % intervals by "
-        "bootstrap over source cells; **bold** where the target is reached.\n\n" + rows(entries)
-    )
+def write_page(path: Path, zoo: Path) -> None:
+    """Write the page of the champions in the folder `zoo`."""
+    write_text(path, PAGE + render_table(champions(zoo)))
 
 
-def rows(entries: Sequence[Entry]) -> str:
-    """A line a target, a column a champion; bold where it is reached."""
-    lines = [
-        "| benchmark | target | " + " | ".join(f"`{entry.id}`" for entry in entries) + " |",
-        "|---|---|" + "---|" * len(entries),
-    ]
+def render_table(entries: Sequence[Entry]) -> str:
+    """One row per target and one column per champion; bold where the target is reached."""
+    rows = []
     for target in texts().targets:
+        scores = [metric_of(entry, target.benchmark, target.metric) for entry in entries]
         sign = "≤" if target.at_most else "≥"
-        lines.append(f"| {target.title} | {sign} {100 * target.value:.1f} % | " + _cells(target, entries))
-    left = [metric_of(entry, f"{entry.data_set}{LEFT_OUT}", "balanced_accuracy") for entry in entries]
-    lines.append("| laboratories left out, balanced (what recipes are chosen by) | | " + _texts(left))
-    speeds = [(rate, f"{rate:,.0f}") if (rate := images_per_second(entry)) else (0, "–") for entry in entries]
-    marked = " | ".join(f"**{text}**" if rate > SPEED else text for rate, text in speeds)
-    lines.append(f"| images a second, two cores | > {SPEED} for a small sibling | {marked} |")
-    return "\n".join(lines) + "\n"
+        cells = [_cell(score, score is not None and _is_reached(target, score.value)) for score in scores]
+        rows.append([target.title, f"{sign} {100 * target.value:.1f} %", *cells])
+    left_out = [metric_of(entry, f"{entry.data_set}{LEFT_OUT}", "balanced_accuracy") for entry in entries]
+    rows.append(["leave-one-laboratory-out, balanced accuracy (recipes are chosen by it)", "", *map(_cell, left_out)])
+    rates = [_rate_cell(images_per_second(entry)) for entry in entries]
+    rows.append(["images per second, two cores", f"> {FAST_RATE} for the small models", *rates])
+    return markdown_table(["benchmark", "target", *(f"`{entry.id}`" for entry in entries)], rows)
 
 
-def write_table(path: Path, zoo: Path) -> None:
-    """Write `table` of the champions in `zoo`."""
-    write_text(path, table(champions(zoo)))
+def _is_reached(target: Target, value: float) -> bool:
+    return value <= target.value if target.at_most else value >= target.value
 
 
-def metric_of(entry: Entry, benchmark: str, metric: str) -> Metric | None:
-    """A stored metric of an entry on a benchmark, None where it was not measured."""
-    found = entry.evaluation.benchmarks.get(benchmark)
-    return found.metrics.get(metric) if found else None
+def _cell(score: Metric | None, is_bold: bool = False) -> str:
+    text = NOT_SCORED if score is None else percent(score, unit="")
+    return f"**{text}**" if is_bold else text
 
 
-def _cells(target: Target, entries: Sequence[Entry]) -> str:
-    found = [metric_of(entry, target.benchmark, target.metric) for entry in entries]
-    sign = -1 if target.at_most else 1
-    return _texts(found, [metric is not None and sign * metric.value >= sign * target.value for metric in found])
-
-
-def _texts(found: Sequence[Metric | None], bold: Sequence[bool] | None = None) -> str:
-    texts = []
-    for metric, strong in zip(found, bold or [False] * len(found), strict=True):
-        text = NOT_SCORED
-        if metric is not None:
-            text = f"{100 * metric.value:.1f}"
-            if metric.low is not None and metric.high is not None:
-                text += f" ({100 * metric.low:.1f} to {100 * metric.high:.1f})"
-        texts.append(f"**{text}**" if strong else text)
-    return " | ".join(texts) + " |"
+def _rate_cell(rate: float | None) -> str:
+    if not rate:
+        return MISSING
+    return f"**{rate:,.0f}**" if rate > FAST_RATE else f"{rate:,.0f}"

@@ -1,4 +1,4 @@
-"""What did the published systems report, and what do we find? Trains their recipes and writes the table of results."""
+"""Train the recipes of the published systems and write the table of results, docs/results.md."""
 
 from __future__ import annotations
 
@@ -16,19 +16,50 @@ from training.fit.network import WeightsError
 from training.fit.stopping import FitError
 from training.recipe import PUBLISHED, SCRATCH, Recipe, load_recipe, recipe_ids
 from training.recipe.overview import count_parameters
+from training.reproduce.formats import MISSING, markdown_table
 from training.reproduce.texts import texts
 from training.run import TrainingJob, train
 from zoo.data import DataError
 from zoo.entry import EVALUATION, AnyEntry, Entry, EntryError, load_entry, readable_entries
 from zoo.files import atomic_folder, write_text
 
-MAX_WEIGHTS = 10_000_000  # bytes of a file in the built-in zoo
+MAX_WEIGHTS_BYTES = 10_000_000  # of a file in the built-in zoo
+WEIGHT_SUFFIXES = (".safetensors", ".skops")
 TABLE = Path(__file__).parents[2] / "docs" / "results.md"
 ENTRIES = "entries"  # folder of whole entries, below that of the running states
+OURS = "Ours"  # title of the recipes that belong to no published system
+LAST = "Z"  # sorts recipes of no system behind the systems
+NOT_TRAINED = "not yet"
+COLUMNS = (
+    "recipe",
+    "reported",
+    "published protocol",
+    "leak",
+    "leak-free protocol",
+    "cells",
+    "minutes",
+    "images/s",
+    "parameters",
+)
 
 
 @dataclass(frozen=True)
-class Figure:
+class Folders:
+    """Where reproduction reads and writes.
+
+    Attributes:
+        data: Folder that holds the data sets' folders.
+        zoo: Folder of the entries, without weights that are too large or saw a leaky split.
+        runs: Folder of the running states and, in `entries`, of the whole entries.
+    """
+
+    data: Path
+    zoo: Path
+    runs: Path
+
+
+@dataclass(frozen=True)
+class Accuracy:
     """Accuracy on a test split with its 95 % interval over source cells, and what it was measured on."""
 
     value: float
@@ -41,111 +72,142 @@ class Figure:
 
 @dataclass(frozen=True)
 class Row:
-    """A recipe's line of the table; figures are None where nothing was trained yet."""
+    """A recipe's line of the table; `published` and `honest` (leak-free) are None where nothing was trained yet."""
 
     id: str
     system: str
     title: str
     reported: str
-    published: Figure | None
-    honest: Figure | None
+    published: Accuracy | None
+    honest: Accuracy | None
     minutes: float | None
     images_per_second: float | None
     parameters: int | None
 
 
-def wanted(system: str | None = None, only: Sequence[str] | None = None) -> list[str]:
-    """Recipes in the order in which they can be trained: what others build on comes first."""
-    recipes = [load_recipe(name) for name in (only or recipe_ids())]
-    named = [r for r in recipes if only or (r.system == system if system else r.id != "starter")]
+def training_order(system: str | None = None, only: Sequence[str] | None = None) -> list[str]:
+    """Ids of recipes in the order in which they can be trained: a recipe follows those it builds on.
 
-    return [recipe.id for recipe in sorted(named, key=lambda r: (r.system or "Z", steps_before(r), r.id))]
+    Args:
+        system: Letter of one published system; None takes all recipes but the starter.
+        only: Ids of the recipes to order, instead.
+    """
+    recipes = [load_recipe(name) for name in (only or recipe_ids())]
+    chosen = [r for r in recipes if only or (r.system == system if system else r.id != "starter")]
+    return [recipe.id for recipe in sorted(chosen, key=lambda r: (r.system or LAST, steps_before(r), r.id))]
 
 
 def steps_before(recipe: Recipe) -> int:
-    """How many recipes have to be trained one after the other before this one can be."""
-    built_on = list(recipe.ensemble.members) if recipe.ensemble else []
+    """Length of the longest chain of recipes to be trained before this one."""
+    bases = list(recipe.ensemble.members) if recipe.ensemble else []
     if recipe.model and recipe.model.begins_with_entry:
-        built_on.append(recipe.model.weights)
+        bases.append(recipe.model.weights)
     if recipe.head and recipe.head.of:
-        built_on.append(recipe.head.of)
+        bases.append(recipe.head.of)
     known = set(recipe_ids())
-    return max((1 + steps_before(load_recipe(name)) for name in built_on if name in known), default=0)
+    return max((1 + steps_before(load_recipe(name)) for name in bases if name in known), default=0)
 
 
 def reproduce(
     names: Sequence[str],
-    data: Path,
-    zoo: Path,
-    runs: Path,
-    seconds: float,
+    folders: Folders,
+    budget_seconds: float,
     accelerator: Accelerator,
-    say: Callable[[object], None],
+    log: Callable[[object], None],
 ) -> list[str]:
-    """Train each recipe honestly and as published, beginning nothing after `seconds`; returns what failed.
+    """Train each recipe under the leak-free and the published protocol, unless its entry exists.
 
-    Whole entries are kept in `runs/entries`; `zoo` gets them too, without weights that are too large or that come from
-    a leaky split. Weights that cannot be reached are left out for random ones, under an id that says so.
+    Recipes whose initial weights are not available are trained from random weights, under an id that says so.
+
+    Args:
+        names: Ids of the recipes, in the order of `training_order`.
+        folders: Where to read and write.
+        budget_seconds: No training is started after this time.
+        accelerator: Device or devices to train on.
+        log: Prints a line for people.
+
+    Returns:
+        Ids of the recipes that failed.
     """
-    start, failed = time.monotonic(), []
+    deadline = time.monotonic() + budget_seconds
+    failed = []
     for name in names:
         for published in (False, True):
             if published and not load_recipe(name).published:
                 continue
-            for scratch in (False, True):
-                recipe = load_recipe(name, published=published, scratch=scratch)
-                if (zoo / recipe.id / EVALUATION).exists():
-                    break
-                if not (runs / ENTRIES / recipe.id / EVALUATION).exists():
-                    if time.monotonic() - start > seconds:
-                        say(f"{recipe.id}: not has_unfinished_run, the budget is spent")
-                        break
-                    try:
-                        _train(recipe, data, runs, accelerator, say)
-                    except WeightsError as error:
-                        say(f"{recipe.id}: {error}")
-                        continue  # from random weights, then
-                    except (DataError, FitError, CheckpointError, EntryError) as error:
-                        say(f"{recipe.id}: {error}")
-                        if recipe.ensemble and isinstance(error, EntryError) and not scratch:
-                            continue  # of members from random weights, if there are such
-                        failed.append(recipe.id)
-                        break
-                publish(runs / ENTRIES / recipe.id, zoo / recipe.id)
-                break
+            failure = _obtain_entry(name, published, folders, deadline, accelerator, log)
+            if failure:
+                failed.append(failure)
     return failed
 
 
-def _train(recipe: Recipe, data: Path, runs: Path, accelerator: Accelerator, say: Callable[[object], None]) -> None:
-    work = runs / recipe.id
-    say(f"== {recipe.id}")
-    place = None if recipe.ensemble else data if recipe.data.mix else data / recipe.data.name
-    resume = has_unfinished_run(work)
-    train(TrainingJob(recipe, place, runs / ENTRIES / recipe.id, work, resume=resume), accelerator)
+def _obtain_entry(
+    name: str,
+    published: bool,
+    folders: Folders,
+    deadline: float,
+    accelerator: Accelerator,
+    log: Callable[[object], None],
+) -> str | None:
+    """Train a recipe unless its entry exists, and copy the entry into the zoo; returns its id if it failed."""
+    for scratch in (False, True):
+        recipe = load_recipe(name, published=published, scratch=scratch)
+        if (folders.zoo / recipe.id / EVALUATION).exists():
+            return None
+        entry = folders.runs / ENTRIES / recipe.id
+        if not (entry / EVALUATION).exists():
+            if time.monotonic() > deadline:
+                log(f"{recipe.id}: not started, the budget is spent")
+                return None
+            try:
+                _train(recipe, folders, accelerator, log)
+            except WeightsError as error:
+                log(f"{recipe.id}: {error}")
+                continue  # with random weights
+            except (DataError, FitError, CheckpointError, EntryError) as error:
+                log(f"{recipe.id}: {error}")
+                if recipe.ensemble and isinstance(error, EntryError) and not scratch:
+                    continue  # its members may exist with random weights
+                return recipe.id
+        copy_entry(entry, folders.zoo / recipe.id)
+        return None
+    return None
 
 
-def publish(entry: Path, place: Path) -> None:
-    """Copy an entry into the zoo, without its weights if they are too large, only a step, or saw a leaky split."""
-    with atomic_folder(place) as temporary:
+def _train(recipe: Recipe, folders: Folders, accelerator: Accelerator, log: Callable[[object], None]) -> None:
+    log(f"== {recipe.id}")
+    data: Path | None = folders.data
+    if recipe.ensemble:
+        data = None
+    elif not recipe.data.mix:
+        data = folders.data / recipe.data.name
+    work = folders.runs / recipe.id
+    out = folders.runs / ENTRIES / recipe.id
+    train(TrainingJob(recipe, data, out, work, resume=has_unfinished_run(work)), accelerator)
+
+
+def copy_entry(entry: Path, target: Path) -> None:
+    """Copy an entry into the zoo; without weights that are too large, saw a leaky split or are only a step."""
+    with atomic_folder(target) as temporary:
         shutil.copytree(entry, temporary, dirs_exist_ok=True)
-        heavy = [path for path in temporary.iterdir() if path.stat().st_size >= MAX_WEIGHTS]
-        light = place.name.endswith(PUBLISHED) or load_entry(entry).recipe.get("step", False)
-        for path in temporary.iterdir():
-            if path.suffix in (".safetensors", ".skops") and (light or heavy):
+        files = list(temporary.iterdir())
+        too_large = any(path.stat().st_size >= MAX_WEIGHTS_BYTES for path in files)
+        unwanted = target.name.endswith(PUBLISHED) or load_entry(entry).recipe.get("step", False)
+        for path in files:
+            if path.suffix in WEIGHT_SUFFIXES and (unwanted or too_large):
                 path.unlink()
 
 
-def rows(names: Sequence[str], entries: Sequence[AnyEntry]) -> list[Row]:
-    """The table's rows: one a recipe, and one for what began with random weights instead."""
-    found = {entry.id: entry for entry in readable_entries(entries)}
-    made = []
+def result_rows(names: Sequence[str], entries: Sequence[AnyEntry]) -> list[Row]:
+    """Rows of the table: one per recipe, and one more where a recipe was trained from random weights instead."""
+    by_id = {entry.id: entry for entry in readable_entries(entries)}
+    rows = []
     for name in names:
-        for end in ("", SCRATCH):
-            honest, leaky = found.get(name + end), found.get(name + end + PUBLISHED)
-            if end and honest is None and leaky is None:
-                continue
-            made.append(_row(load_recipe(name, scratch=bool(end)), honest, leaky))
-    return made
+        for ending in ("", SCRATCH):
+            honest, published = by_id.get(name + ending), by_id.get(name + ending + PUBLISHED)
+            if not ending or honest or published:
+                rows.append(_row(load_recipe(name, scratch=bool(ending)), honest, published))
+    return rows
 
 
 def _row(recipe: Recipe, honest: Entry | None, published: Entry | None) -> Row:
@@ -156,63 +218,54 @@ def _row(recipe: Recipe, honest: Entry | None, published: Entry | None) -> Row:
         recipe.system,
         recipe.title,
         recipe.reported,
-        _figure(published),
-        _figure(honest),
+        _accuracy_of(published),
+        _accuracy_of(honest),
         training["seconds"] / 60 if "seconds" in training else None,
         training.get("images_per_second"),
         count_parameters(recipe),
     )
 
 
-def _figure(entry: Entry | None) -> Figure | None:
+def _accuracy_of(entry: Entry | None) -> Accuracy | None:
     tests = [b for b in entry.evaluation.benchmarks.values() if b.role == "test"] if entry else []
     if not tests or "accuracy" not in tests[0].metrics:
         return None
-    found = tests[0].metrics["accuracy"]
-    return Figure(
-        found.value,
-        found.low if found.low is not None else found.value,
-        found.high if found.high is not None else found.value,
+    accuracy = tests[0].metrics["accuracy"]
+    return Accuracy(
+        accuracy.value,
+        accuracy.low if accuracy.low is not None else accuracy.value,
+        accuracy.high if accuracy.high is not None else accuracy.value,
         tests[0].n_images,
         tests[0].n_cells,
         tests[0].leak_share,
     )
 
 
-OURS = "Ours"  # title of the recipes that belong to no published system
-COLUMNS = "| recipe | reported | published protocol | leak | honest | cells | minutes | images/s | parameters |"
-
-
 def write_table(path: Path, rows: Sequence[Row]) -> None:
-    """Write the rows as Markdown, a table a system."""
+    """Write the rows as Markdown, one table per system."""
     parts = [texts().results]
     for system, title in (*texts().systems.items(), ("", OURS)):
-        own = [row for row in rows if row.system == system]
-        if own:
-            lines = [COLUMNS, "|" + "---|" * (COLUMNS.count("|") - 1), *map(_line, own)]
-            parts.append(f"## {system + ': ' if system else ''}{title}\n\n" + "\n".join(lines) + "\n")
+        cells = [_cells(row) for row in rows if row.system == system]
+        if cells:
+            parts.append(f"## {system + ': ' if system else ''}{title}\n\n" + markdown_table(COLUMNS, cells))
     write_text(path, "\n".join(parts))
 
 
-def _line(row: Row) -> str:
-    none = "–"
-    leak = f"{100 * row.published.leak_share:.0f} %" if row.published else none
-    cells = f"{row.honest.cells:,}" if row.honest else none
-    columns = [
+def _cells(row: Row) -> list[str]:
+    return [
         f"`{row.id}`",
-        row.reported or none,
-        _percent(row.published) if row.system or row.published else none,
-        leak,
+        row.reported or MISSING,
+        _percent(row.published) if row.system or row.published else MISSING,
+        f"{100 * row.published.leak_share:.0f} %" if row.published else MISSING,
         _percent(row.honest),
-        cells,
-        f"{row.minutes:.0f}" if row.minutes is not None else none,
-        f"{row.images_per_second:,.0f}" if row.images_per_second else none,
-        f"{row.parameters:,}" if row.parameters is not None else none,
+        f"{row.honest.cells:,}" if row.honest else MISSING,
+        f"{row.minutes:.0f}" if row.minutes is not None else MISSING,
+        f"{row.images_per_second:,.0f}" if row.images_per_second else MISSING,
+        f"{row.parameters:,}" if row.parameters is not None else MISSING,
     ]
-    return "| " + " | ".join(columns) + " |"
 
 
-def _percent(figure: Figure | None) -> str:
-    if figure is None:
-        return "not yet"
-    return f"{100 * figure.value:.1f} ({100 * figure.low:.1f} to {100 * figure.high:.1f})"
+def _percent(accuracy: Accuracy | None) -> str:
+    if accuracy is None:
+        return NOT_TRAINED
+    return f"{100 * accuracy.value:.1f} ({100 * accuracy.low:.1f} to {100 * accuracy.high:.1f})"

@@ -1,11 +1,12 @@
 """Rows of benchmarks: the rules by which the CSV files in `zoo/benchmarks/sets` were written, as their TOML files say.
 
-Run again on the same data they give the same rows (a test on the real pictures checks it); a rule that changes is a new
-version of its benchmark.
+The same data give the same rows, which a test on the real pictures checks. A changed rule is a new version of its
+benchmark.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,14 +21,14 @@ from zoo.benchmarks import BOX, COLUMNS, Definition, get_benchmark, get_definiti
 from zoo.data import FileSource, read_dataset
 from zoo.data.registry import get_dataset
 
-SEED = 5  # of the samples
+SAMPLE_SEED = 5
 
 
 def rows_of(name: str, root: Path) -> pd.DataFrame:
-    """The rows of a benchmark made from the data sets under `root`. Raises DataError."""
+    """Make the rows of the benchmark `name` from the data sets under `root`. Raises DataError."""
     definition = get_definition(name)
     if definition.part == "sample":
-        return sample(get_benchmark(definition.rows).rows, definition.per_class, SEED)
+        return sample(get_benchmark(definition.rows).rows, definition.per_class, SAMPLE_SEED)
     if definition.rows:
         return rows_of(definition.rows, root)
     if definition.part == "test":
@@ -45,15 +46,15 @@ def test_side(recipe_id: str, root: Path) -> pd.DataFrame:
 
 
 def whole(folder: Path, labels: list[str]) -> pd.DataFrame:
-    """Every picture of some classes; each is a cell of its own."""
+    """Every picture of some classes, each as a cell of its own."""
     items = [item for item in read_dataset(folder).items if item.label in labels]
     return _table([(item.file, str(Path(item.file).with_suffix("")), item.label) for item in items])
 
 
 def crops(definition: Definition, root: Path) -> pd.DataFrame:
-    """Labelled cells with their boxes, but for those on frames whose copies the benchmark's recipe trains on."""
+    """Labelled cells with their boxes, without those on frames whose copies the benchmark's recipe trains on."""
     prepared, split = _split_of(definition.recipe, root)
-    # fields that were photographed twice are one cell under two names
+    # a field that was photographed twice is one cell under two names
     first = subjects(load_recipe(definition.recipe).data.name)
     cells = zip(split.cells, prepared.data.items, strict=True)
     trained = {first.get(cell, cell) for cell, item in cells if item.split == "train"}
@@ -76,15 +77,15 @@ def _split_of(recipe_id: str, root: Path) -> tuple[Prepared, Split]:
     return prepared, split_pictures(recipe, DataOptions(data), prepared)
 
 
-def sample(rows: pd.DataFrame, each: int, seed: int) -> pd.DataFrame:
-    """`each` rows a class at the most, spread over the source cells as evenly as they allow."""
-    mixed = rows.sample(frac=1, random_state=np.random.default_rng(seed).integers(2**32))
-    turn = mixed.groupby("cell").cumcount()  # each cell's first picture, then the seconds, and so on
+def sample(rows: pd.DataFrame, per_class: int, seed: int) -> pd.DataFrame:
+    """At most `per_class` rows of each class, spread over the source cells as evenly as possible."""
+    mixed = rows.sample(frac=1, random_state=int(np.random.default_rng(seed).integers(2**32)))
+    turn = mixed.groupby("cell").cumcount()  # takes first pictures of all cells, then second ones, and so on
     order = mixed.assign(turn=turn).sort_values("turn", kind="stable")
-    return order.groupby("label").head(each).drop(columns="turn").sort_values("file", ignore_index=True)
+    return order.groupby("label").head(per_class).drop(columns="turn").sort_values("file", ignore_index=True)
 
 
-def _table(rows: list[tuple[str, str | None, str | None]]) -> pd.DataFrame:
+def _table(rows: Sequence[tuple[str, str | None, str | None]]) -> pd.DataFrame:
     if not rows:
-        raise TrainingDataError("No picture belongs to this benchmark; is this the right data folder?")
+        raise TrainingDataError("There is no picture of this benchmark here. Check the data folder.")
     return pd.DataFrame(rows, columns=list(COLUMNS)).sort_values("file", ignore_index=True)

@@ -27,7 +27,7 @@ class Target(_Part):
 
 
 class Texts(_Part):
-    """Head of the results page, title of each published system by its letter, and the champions' targets."""
+    """Start of the results page, title of each published system by its letter, and the champions' targets."""
 
     results: str
     systems: dict[str, str]
@@ -36,5 +36,5 @@ class Texts(_Part):
 
 @cache
 def texts() -> Texts:
-    """What the file says. Raises DataError if it cannot be used."""
+    """Texts and targets of `tables.toml`. Raises DataError if it cannot be used."""
     return parse_toml(FILE, Texts, "the texts of tables")

@@ -1,4 +1,4 @@
-"""Feature tables, and the table of results: trained, continued, written from the entries."""
+"""Feature tables, and the generated tables: trained, resumed, written from the entries."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from tests.making import LABELS, draw_cell, make_entry
 from training.cli import main
 from training.fit.classical import fit_head
 from training.recipe import Head, load_recipe
-from training.reproduce import champions, readme, results
+from training.reproduce import champions, documents, results
 from zoo.audits import reports
-from zoo.entry import Entry
+from zoo.entry import Entry, usable_entries
 from zoo.entry.write import write_head
 from zoo.files import write_json
 from zoo.sources.catalogue import BUILTIN, FolderSource, list_entries
@@ -40,8 +40,8 @@ def test_the_published_systems_are_all_rows(capsys):
     assert all(row["reported"] for row in rows)
 
 
-def test_what_builds_on_others_comes_after_them():
-    names = results.wanted()
+def test_recipes_follow_those_they_build_on():
+    names = results.training_order()
     assert names.index("cnn60") < names.index("cnn60_knn")
     assert names.index("resnet50") < names.index("ensemble")
     assert names.index("pbc8-efficientnet-lite2") < names.index("pbc8-ensemble")
@@ -103,20 +103,20 @@ def test_rows_are_trained_once_and_written_from_their_entries(place, quick, caps
     assert before == {path: path.stat().st_mtime_ns for path in (place / "zoo").rglob("*")}
 
 
-def test_a_spent_budget_begins_nothing(place, quick, capsys):
+def test_no_training_starts_after_the_budget(place, quick, capsys):
     assert main(["reproduce", *ONLY, "--data", "data", "--zoo", "zoo", "--budget", "0"]) == 0
-    assert "not begun, the budget is spent" in capsys.readouterr().err
+    assert "not started, the budget is spent" in capsys.readouterr().err
     assert not (place / "zoo").exists()
 
 
-def test_what_fails_is_named_and_the_rest_goes_on(place, quick, capsys):
+def test_a_failure_is_named_and_the_others_are_trained(place, quick, capsys):
     assert main(["reproduce", "--only", "minicnn", "--only", "cnn60", "--data", "data", "--zoo", "zoo"]) == 1
     assert "minicnn: There is nothing at" in capsys.readouterr().err
     assert (place / "zoo" / "cnn60").is_dir()
 
 
-def test_the_table_says_what_is_not_yet(place):
-    rows = results.rows(results.wanted(), [])
+def test_the_table_marks_what_is_not_trained_yet(place):
+    rows = results.result_rows(results.training_order(), [])
     results.write_table(place / "results.md", rows)
     text = (place / "results.md").read_text()
     assert text.count("not yet") >= 22
@@ -128,7 +128,7 @@ def test_the_table_says_what_is_not_yet(place):
 def test_the_shipped_table_is_the_one_the_entries_give(place):
     """docs/results.md is generated; whoever adds an entry has to generate it again."""
     entries = list_entries([FolderSource(BUILTIN, "builtin")])
-    results.write_table(place / "results.md", results.rows(results.wanted(), entries))
+    results.write_table(place / "results.md", results.result_rows(results.training_order(), entries))
     assert (place / "results.md").read_text() == results.TABLE.read_text()
 
 
@@ -161,18 +161,29 @@ def test_a_table_that_holds_no_features_is_refused(tmp_path, text):
 @pytest.mark.artefacts
 def test_the_champions_table_is_the_one_the_entries_give(tmp_path):
     """docs/champions.md is generated: `python -m training reproduce --champions`."""
-    champions.write_table(tmp_path / "champions.md", BUILTIN)
+    champions.write_page(tmp_path / "champions.md", BUILTIN)
     assert (tmp_path / "champions.md").read_text() == champions.TABLE.read_text()
 
 
 @pytest.mark.artefacts
-def test_the_readme_says_what_the_entries_say():
-    """Its tables are generated: `python -m training reproduce`."""
-    told = readme.PLACE.read_text()
-    assert told.count("<!-- end -->") == len(readme.TABLES)
-    assert readme.renewed(told) == told
-    usable = sum(entry.usable for entry in list_entries([FolderSource(BUILTIN, "built-in")]))
-    assert f"{usable} trained models" in told
+@pytest.mark.parametrize("path", documents.DOCUMENTS, ids=lambda path: path.name)
+def test_tables_of_documents_are_those_of_the_entries(path):
+    """They are generated: `python -m training reproduce`."""
+    text = path.read_text()
+    for name in documents.DOCUMENTS[path]:
+        assert text.count(f"<!-- {name} -->") == text.count(f"<!-- /{name} -->") == 1
+    assert documents.renewed(path) == text
+    usable = [entry.id for entry in list_entries([FolderSource(BUILTIN, "built-in")]) if entry.usable]
+    if path == documents.MODELS:
+        assert all(f"\n| `{name}` |" in text for name in usable)
+
+
+def test_the_readme_table_is_short():
+    entries = usable_entries(list_entries([FolderSource(BUILTIN, "built-in")]))
+    rows = documents.short_table(entries).splitlines()[2:]
+    assert 4 <= len(rows) <= documents.MAX_SHORT_ROWS
+    assert rows[0].startswith("| `champion8` |")
+    assert not any("cnn60" in row for row in rows), "published systems have a page of their own"
 
 
 def test_champions_are_set_against_their_targets(tmp_path, capsys):
@@ -197,4 +208,4 @@ def test_champions_are_set_against_their_targets(tmp_path, capsys):
     assert cells["PBC test, corrupted, balanced error"] == "**3.0 (2.0 to 6.0)**"
     assert cells["LISC, 4 classes, balanced: a laboratory never trained on"] == "**90.0 (80.0 to 95.0)**"
     assert cells["PBC test, accuracy"] == "50.0 (40.0 to 60.0)"
-    assert cells["PBC test, balanced accuracy"] == "–"
+    assert cells["PBC test, balanced accuracy"] == "not scored"

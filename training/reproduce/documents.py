@@ -1,0 +1,216 @@
+"""Renew the tables of README.md and docs/models.md from the built-in entries.
+
+A table stands between the lines `<!-- NAME -->` and `<!-- /NAME -->`; `python -m training reproduce` renews them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from training.reproduce import champions
+from training.reproduce.formats import MISSING, markdown_table, metric_of, percent
+from zoo.benchmarks import CORRUPTED, get_definition
+from zoo.benchmarks.eligibility import NOT_SCORED
+from zoo.benchmarks.leaderboard import home_benchmark, images_per_second, unseen_laboratories
+from zoo.data.registry import augmented_sets
+from zoo.entry import Entry, LocalisationScores, Metric, is_on_frames, usable_entries
+from zoo.entry.schema import ExplanationQuality, OodQuality
+from zoo.files import write_text
+from zoo.scores.calibration import is_scaled
+from zoo.sources.catalogue import BUILTIN, FolderSource, list_entries
+
+Table = Callable[[Sequence[Entry]], str]
+
+ROOT = Path(__file__).parents[2]
+README, MODELS = ROOT / "README.md", ROOT / "docs" / "models.md"
+TABLE_BLOCK = re.compile(r"(<!-- (?P<name>\w+) -->\n).*?(?=<!-- /(?P=name) -->)", re.DOTALL)
+MAX_SHORT_ROWS = 8  # models in the README
+
+
+def renew() -> None:
+    """Write the tables of all documents that exist; a package without its documents has none."""
+    for path in DOCUMENTS:
+        if path.is_file():
+            write_text(path, renewed(path))
+
+
+def renewed(path: Path) -> str:
+    """The text of a document with tables made anew from the built-in entries."""
+    entries = usable_entries(list_entries([FolderSource(BUILTIN, "built-in")]))
+    tables = DOCUMENTS[path]
+    return TABLE_BLOCK.sub(lambda block: block[1] + tables[block["name"]](entries), path.read_text(encoding="utf-8"))
+
+
+def short_table(entries: Sequence[Entry]) -> str:
+    """The models that do best in laboratories no model was trained on, but for reproduced published systems."""
+    own = [(entry, scores) for entry in entries if not entry.recipe.get("system") and (scores := _unseen(entry))]
+    own.sort(key=lambda item: (-round(_mean(item[1]), 3), -_home_accuracy(item[0])))
+    rows = []
+    for entry, scores in own[:MAX_SHORT_ROWS]:
+        worst = min(scores, key=lambda score: score.value)
+        rate = images_per_second(entry)
+        rows.append(
+            [
+                f"`{entry.id}`",
+                entry.config.zoo.task,
+                _percent(metric_of(entry, home_benchmark(entry) or "", "balanced_accuracy")),
+                f"{100 * _mean(scores):.1f} %",
+                percent(worst),
+                _size(entry),
+                f"{rate:.0f}" if rate else MISSING,
+            ]
+        )
+    titles = ["model", "task", "home", "other laboratories, mean", "other laboratories, worst", "size", "images/s"]
+    return markdown_table(titles, rows)
+
+
+def scores_table(entries: Sequence[Entry]) -> str:
+    """One row per model: home, unseen laboratory, corrupted pictures, calibration, size and speed."""
+    unseen = unseen_laboratories()[0]
+    rows = []
+    for entry in entries:
+        home = home_benchmark(entry) or ""
+        tested = entry.evaluation.benchmarks.get(home)
+        rate = images_per_second(entry)
+        calibration = metric_of(entry, home, "ece_calibrated" if is_scaled(entry) else "ece")
+        rows.append(
+            [
+                f"`{entry.id}`",
+                entry.config.zoo.task,
+                f"{home}: {tested.n_images:,} images of {tested.n_cells:,} cells" if tested else NOT_SCORED,
+                _percent(metric_of(entry, home, "accuracy")),
+                _percent(metric_of(entry, home, "accuracy_by_cell")),
+                _percent(metric_of(entry, unseen, "balanced_accuracy")),
+                _percent(_complement(metric_of(entry, f"{home}{CORRUPTED}", "corruption_error"))),
+                _percent(calibration, interval=False),
+                _size(entry),
+                f"{rate:.0f}" if rate else MISSING,
+            ]
+        )
+    titles = [
+        "model",
+        "task",
+        "home test set",
+        "accuracy by image",
+        "accuracy by source cell",
+        f"balanced accuracy in another laboratory ({get_definition(unseen).data_set.title})",
+        "balanced accuracy on corrupted pictures",
+        "calibration error",
+        "size",
+        "images/s",
+    ]
+    return markdown_table(titles, rows)
+
+
+def trust_table(entries: Sequence[Entry]) -> str:
+    """One row per model whose explanation maps or out-of-distribution limits were measured."""
+    copies = ", ".join(copied.title for copied, _ in augmented_sets())
+    unseen = unseen_laboratories()[0]
+    rows = []
+    for entry in entries:
+        maps, ood = next(iter(entry.evaluation.explanations.values()), None), entry.evaluation.ood
+        if maps or ood:
+            rows.append([f"`{entry.id}`", *_map_cells(maps), *_ood_cells(ood, unseen)])
+    titles = [
+        "model",
+        "maps that point at the cell, whole frames (by chance)",
+        f"the same, fields of {copies}",
+        "ROAD",
+        "correlation with maps of random weights",
+        "false alarms at home",
+        "pictures without a blood cell: AUROC, flagged, rejected",
+        f"cells of {get_definition(unseen).data_set.title}: flagged, rejected",
+    ]
+    return markdown_table(titles, rows)
+
+
+def champions_table(entries: Sequence[Entry]) -> str:
+    """The champions' scores against their targets."""
+    ids = champions.champion_recipes()
+    return champions.render_table([entry for entry in entries if entry.id in ids])
+
+
+DOCUMENTS: Mapping[Path, Mapping[str, Table]] = {
+    README: {"models": short_table},
+    MODELS: {"models": scores_table, "champions": champions_table, "trust": trust_table},
+}
+
+
+def _unseen(entry: Entry) -> list[Metric]:
+    """Balanced accuracy in each laboratory that no model was trained on, as far as the entry was scored there."""
+    by_laboratory: dict[str, Metric] = {}
+    for name in unseen_laboratories():
+        metric = metric_of(entry, name, "balanced_accuracy")
+        if metric:
+            by_laboratory.setdefault(get_definition(name).data_set.laboratory, metric)
+    return list(by_laboratory.values())
+
+
+def _home_accuracy(entry: Entry) -> float:
+    metric = metric_of(entry, home_benchmark(entry) or "", "balanced_accuracy")
+    return metric.value if metric else 0.0
+
+
+def _mean(scores: Sequence[Metric]) -> float:
+    return sum(score.value for score in scores) / len(scores)
+
+
+def _size(entry: Entry) -> str:
+    return f"{(entry.weights.bytes if entry.weights else 0) / 1e6:.1f} MB"
+
+
+def _percent(metric: Metric | None, interval: bool = True) -> str:
+    return NOT_SCORED if metric is None else percent(metric, interval)
+
+
+def _complement(metric: Metric | None) -> Metric | None:
+    """An error as the fraction that is right."""
+    if metric is None or metric.low is None or metric.high is None:
+        return None
+    return Metric(value=1 - metric.value, low=1 - metric.high, high=1 - metric.low)
+
+
+def _map_cells(maps: ExplanationQuality | None) -> list[str]:
+    """Cells of the trust table about explanation maps."""
+    random_weights = f"{maps.sanity['100 %']:.2f}" if maps and maps.sanity else MISSING
+    on_frames, on_fields = _pointing(maps, on_frames=True), _pointing(maps, on_frames=False)
+    return [on_frames, on_fields, _signed(maps.road if maps else None), random_weights]
+
+
+def _pointing(maps: ExplanationQuality | None, on_frames: bool) -> str:
+    """The pointing game on whole smear frames, or on other pictures, whose cell's box is known."""
+    scores: LocalisationScores | None = None
+    if maps:
+        scores = next((s for name, s in maps.localisation.items() if is_on_frames(name) == on_frames), None)
+    if scores is None:
+        return MISSING
+    hit = scores.pointing
+    interval = f"{100 * (hit.low or 0):.0f} to {100 * (hit.high or 1):.0f}"
+    return f"{100 * hit.value:.0f} % ({interval}) ({100 * scores.chance:.0f} %)"
+
+
+def _ood_cells(ood: OodQuality | None, unseen: str) -> list[str]:
+    """Cells of the trust table about out-of-distribution limits."""
+    if ood is None:
+        return [MISSING] * 3
+    alarms, foreign, cells = ood.false_alarms, ood.foreign_pictures["all"], ood.other_laboratories.get(unseen)
+    no_cell = MISSING
+    if foreign.auroc is not None:
+        no_cell = f"{foreign.auroc:.4f}, {_whole(foreign.flagged)}, {_whole(foreign.rejected)}"
+    return [
+        f"{100 * alarms.flagged:.1f} % of {alarms.images:,}",
+        no_cell,
+        f"{_whole(cells.flagged)}, {_whole(cells.rejected)}" if cells else MISSING,
+    ]
+
+
+def _whole(fraction: float) -> str:
+    return f"{100 * fraction:.0f} %"
+
+
+def _signed(metric: Metric | None) -> str:
+    if metric is None or metric.low is None or metric.high is None:
+        return MISSING
+    return f"{metric.value:+.2f} ({metric.low:+.2f} to {metric.high:+.2f})"
