@@ -9,7 +9,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from tests.training.fit.test_loop import arrays, recipe, run, split  # noqa: F401 (fixtures)
+from tests.training.fit.drawn import recipe
 from training.fit.checkpoint import CheckpointError, read_facts
 from training.fit.state import CHECKPOINT
 
@@ -23,7 +23,7 @@ def stop(figures):
 
 
 @pytest.fixture
-def checkpoint(run, tmp_path):  # noqa: F811
+def checkpoint(run, tmp_path):
     """A training stopped after its first epoch."""
     with pytest.raises(Stop):
         run("work", after_epoch=stop)
@@ -49,7 +49,7 @@ def to_version_1(facts, **options):
     facts["key"] = f"{json.dumps(content)} {made['split']} {made['processes']}"
 
 
-def test_continues_a_checkpoint_of_version_1(run, checkpoint):  # noqa: F811
+def test_continues_a_checkpoint_of_version_1(run, checkpoint):
     whole = run("whole")
     rewrite(checkpoint, to_version_1)
     assert "version" not in read_facts(checkpoint)
@@ -59,20 +59,20 @@ def test_continues_a_checkpoint_of_version_1(run, checkpoint):  # noqa: F811
     assert all(torch.equal(first[key], second[key]) for key in first)
 
 
-def test_refuses_a_checkpoint_with_a_removed_option(run, checkpoint):  # noqa: F811
+def test_refuses_a_checkpoint_with_a_removed_option(run, checkpoint):
     rewrite(checkpoint, lambda facts: to_version_1(facts, augment={"mixstyle": 0.5}))
     with pytest.raises(CheckpointError, match=r"checkpoint version 1 and cannot be continued: augment\.mixstyle=0\.5"):
         run("work", resume=True)
 
 
-def test_refuses_a_checkpoint_of_a_newer_version(run, checkpoint):  # noqa: F811
+def test_refuses_a_checkpoint_of_a_newer_version(run, checkpoint):
     rewrite(checkpoint, lambda facts: facts.update(version=3))
     with pytest.raises(CheckpointError, match="checkpoint version 3, by a newer HemaZoo"):
         run("work", resume=True)
 
 
 @pytest.mark.parametrize("version", [1, 2])
-def test_refuses_a_checkpoint_of_another_recipe(run, checkpoint, version):  # noqa: F811
+def test_refuses_a_checkpoint_of_another_recipe(run, checkpoint, version):
     if version == 1:
         rewrite(checkpoint, to_version_1)
     with pytest.raises(CheckpointError, match="made with another recipe"):

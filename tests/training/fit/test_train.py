@@ -1,4 +1,4 @@
-"""`python -m training train`: an entry, whole or not at all, and interruptions that cost nothing."""
+"""`python -m training train`: complete entries, interruptions, and refusals."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def train(place: Path, data: Path, *more: str) -> int:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, data: Path) -> Path:
-    """One run from beginning to end, that others are compared with."""
+    """A run without interruption, with which others are compared."""
     place = tmp_path_factory.mktemp("whole")
     (place / "drawn.toml").write_text(RECIPE)
     before = Path.cwd()
@@ -104,7 +104,7 @@ def trained(tmp_path_factory, data: Path) -> Path:
     return place / "zoo" / "drawn"
 
 
-def test_the_entry_is_whole_and_learnt_something(trained):
+def test_writes_a_complete_entry_that_learnt_something(trained):
     entry = read_entry(trained)
     assert entry.usable
     files = {p.relative_to(trained).as_posix() for p in trained.rglob("*") if p.is_file()}
@@ -140,7 +140,7 @@ def test_every_figure_recomputes_from_the_predictions(trained):
             assert f"value: {round(found['accuracy']['value'], 4)}" in card
 
 
-def test_stored_predictions_are_what_the_entry_says(trained, data):
+def test_stored_predictions_equal_the_entrys_answers(trained, data):
     entry = read_entry(trained)
     table = read_predictions(entry, "drawn-test")
     with Runtime("cpu") as runtime:
@@ -204,7 +204,7 @@ def wait_for_epoch(place: Path, epoch: int, run: subprocess.Popen, part: str = "
     raise AssertionError("training did not get that far")
 
 
-def test_ctrl_c_then_resume_ends_in_the_same_weights(place, data, trained):
+def test_resumes_after_ctrl_c_with_the_same_weights(place, data, trained):
     run = start(place, data)
     wait_for_epoch(place, 1, run)
     time.sleep(random.random() / 3)
@@ -219,7 +219,7 @@ def test_ctrl_c_then_resume_ends_in_the_same_weights(place, data, trained):
     assert (place / "zoo/drawn/history.json").read_text() == (trained / "history.json").read_text()
 
 
-def test_killed_then_resumed_ends_in_the_same_weights(place, data, trained):
+def test_resumes_after_a_kill_with_the_same_weights(place, data, trained):
     run = start(place, data)
     for epoch in (1, 3):
         wait_for_epoch(place, epoch, run)
@@ -232,8 +232,8 @@ def test_killed_then_resumed_ends_in_the_same_weights(place, data, trained):
     assert same_weights(place / "zoo" / "drawn", trained)
 
 
-def test_several_runs_are_averaged_whenever_they_were_stopped(place, data, capsys):
-    """Killed in the second run, the first is not trained again; the entry tells of both."""
+def test_averages_several_runs_also_after_a_kill(place, data, capsys):
+    """After a kill in the second run the first is not trained again; the entry names both."""
     changes = [word for change in ("schedule.epochs=2", "schedule.runs=2") for word in ("--set", change)]
     run = start(place, data, *changes)
     wait_for_epoch(place, 1, run, "run-2")
@@ -260,24 +260,24 @@ def test_several_runs_are_averaged_whenever_they_were_stopped(place, data, capsy
     assert train(place, data, "--finish", *changes) == 0
 
 
-def test_an_unfinished_run_is_not_trampled_on(place, data, capsys):
+def test_refuses_to_overwrite_an_unfinished_run(place, data, capsys):
     state = place / "runs" / "drawn" / "checkpoint.safetensors"
     state.parent.mkdir(parents=True)
     state.write_bytes(b"something")
     assert train(place, data) == 2
     assert "--resume" in capsys.readouterr().err
     assert train(place, data, "--resume") == 1
-    assert "Start anew with --restart" in capsys.readouterr().err
+    assert "Start again with --restart" in capsys.readouterr().err
     assert state.read_bytes() == b"something"
 
 
-def test_an_entry_is_not_trampled_on(place, data, capsys):
+def test_refuses_to_overwrite_an_entry(place, data, capsys):
     (place / "zoo" / "drawn").mkdir(parents=True)
     assert train(place, data) == 2
     assert "already exists" in capsys.readouterr().err
 
 
-def test_a_loss_that_is_no_number_ends_in_a_sentence(place, data, capsys):
+def test_reports_a_loss_that_is_not_a_number(place, data, capsys):
     text = RECIPE.replace("lr = 4e-3", "lr = 1e30").replace("clip_norm = 5.0\n", "").replace('"adamw"', '"sgd"')
     (place / "drawn.toml").write_text(text)
     assert train(place, data) == 1
@@ -294,12 +294,12 @@ def test_a_loss_that_is_no_number_ends_in_a_sentence(place, data, capsys):
         (["train", "drawn.toml", "--data", ".", "--out", "x", "--device", "tpu"], 1, "no device"),
     ],
 )
-def test_wrong_use_gets_a_sentence(place, capsys, arguments, status, said):
+def test_reports_wrong_arguments(place, capsys, arguments, status, said):
     assert main(arguments) == status
     assert said in capsys.readouterr().err
 
 
-def test_augmented_data_without_its_originals_is_refused(place, capsys):
+def test_refuses_augmented_data_without_original_frames(place, capsys):
     folders = {label: label.upper() for label in LABELS}
     for part in ("TRAIN", "TEST"):
         draw_folder(place / "dataset2" / part, 4, folders)
@@ -308,7 +308,7 @@ def test_augmented_data_without_its_originals_is_refused(place, capsys):
     assert "--originals" in capsys.readouterr().err
 
 
-def test_a_random_split_is_called_leaky_wherever_its_figures_appear(place, tmp_path_factory):
+def test_marks_a_random_split_as_leaky_everywhere(place, tmp_path_factory):
     folder = draw_smears(tmp_path_factory.mktemp("copies"), 8)
     for path in sorted(folder.rglob("*.png")):
         Image.open(path).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(path.with_name(f"flipped-{path.name}"))
@@ -327,8 +327,8 @@ def test_a_random_split_is_called_leaky_wherever_its_figures_appear(place, tmp_p
 
 
 @pytest.mark.parametrize("scheme", ["grouped", "stratified"])
-def test_a_recipe_that_asks_for_copies_keeps_them_together(place, tmp_path_factory, scheme):
-    """Stratified knows identical pixels only, until a rule (near duplicates) asks which pictures show one cell."""
+def test_keeps_copies_of_a_cell_on_one_side(place, tmp_path_factory, scheme):
+    """The stratified split knows only identical pixels, unless a rule (near duplicates) needs the cells."""
     folder = draw_smears(tmp_path_factory.mktemp("copies"), 8)
     for path in sorted(folder.rglob("*.png")):
         Image.open(path).rotate(90).save(path.with_name(f"turned-{path.name}"))
@@ -347,7 +347,7 @@ def test_a_recipe_that_asks_for_copies_keeps_them_together(place, tmp_path_facto
     assert "copy of another picture" in (entry.folder / "README.md").read_text()
 
 
-def test_a_manifest_decides_who_is_tested(place, data, capsys):
+def test_a_manifest_decides_the_test_pictures(place, data, capsys):
     split = ["split", str(data), "--scheme", "random", "--fractions", "0.5,0.2,0.3", "--out", "split.json"]
     assert main([*split, "--seed", "5"]) == 0
     rows = json.loads((place / "split.json").read_text())["rows"]
@@ -366,8 +366,8 @@ def test_a_manifest_decides_who_is_tested(place, data, capsys):
         draw_cell("monocyte", 0).save(data / "monocyte" / "000.png")
 
 
-def test_a_recipe_may_begin_with_another_entrys_weights(place, data, trained, monkeypatch, capsys):
-    """What was learnt is kept; weights that saw other pictures, or that do not fit, are refused."""
+def test_a_recipe_may_start_with_another_entrys_weights(place, data, trained, monkeypatch, capsys):
+    """Refuses weights that were trained on other pictures, or do not fit."""
     monkeypatch.setenv("HEMAZOO_ZOO", str(trained.parent))
 
     def further(name: str, *changes: str) -> int:

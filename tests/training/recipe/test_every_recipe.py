@@ -1,4 +1,4 @@
-"""Every recipe: a few steps on drawn cells, saved, loaded through the zoo, the same predictions."""
+"""Every recipe: a few training steps on drawn cells; the entry, loaded by the zoo, predicts what is stored."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def train(name, data, out=None, *more):
 
 
 def check(place, name, data):
-    """The entry classifies what it was tested on as its stored predictions say."""
+    """Compare the entry's answers with its stored predictions."""
     recipe = load_recipe(name)
     entry = next(e for e in list_entries([FolderSource(place / "zoo", "here")]) if e.id == name)
     assert entry.usable, entry.reason
@@ -83,7 +83,7 @@ def check(place, name, data):
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_a_network_is_trained_saved_and_loaded(name, place, data):
+def test_trains_saves_and_loads_a_network(name, place, data):
     torch.manual_seed(0)
     assert train(name, data) == 0
     entry = check(place, name, data)
@@ -96,7 +96,7 @@ def test_a_network_is_trained_saved_and_loaded(name, place, data):
 
 
 @pytest.mark.parametrize("name", ON_NETWORKS)
-def test_a_head_on_features_of_a_network(name, place, data, capsys):
+def test_trains_a_classical_head_on_features_of_a_network(name, place, data, capsys):
     of = load_recipe(name).head.of
     # the built-in one has seen other pictures
     assert train(name, data) == 1
@@ -111,7 +111,7 @@ def test_a_head_on_features_of_a_network(name, place, data, capsys):
     assert "trained on another split" in capsys.readouterr().err
 
 
-def test_a_forest_on_pixels(place, data):
+def test_trains_a_forest_on_pixels(place, data):
     assert train("pixels_forest", data) == 0
     entry = check(place, "pixels_forest", data)
     assert entry.weights.parameters == 0
@@ -119,7 +119,7 @@ def test_a_forest_on_pixels(place, data):
 
 
 @pytest.mark.parametrize("name", ENSEMBLES)
-def test_an_ensemble_of_what_was_trained(name, place, data, capsys):
+def test_writes_an_ensemble_of_trained_members(name, place, data, capsys):
     recipe = load_recipe(name)
     built_in = {entry.id for entry in list_entries([FolderSource(BUILTIN, "builtin")])}
     if not set(recipe.ensemble.members) <= built_in:
@@ -145,7 +145,7 @@ def test_an_ensemble_of_what_was_trained(name, place, data, capsys):
         )
 
 
-def test_an_ensemble_takes_members_from_random_weights_where_there_are_no_others(place, data, capsys):
+def test_an_ensemble_takes_members_trained_from_random_weights(place, data, capsys):
     members = [f"{member}_scratch" for member in load_recipe("ensemble").ensemble.members]
     for number, member in enumerate(members):
         assert train("minicnn", data, f"../runs/entries/{member}", f"optimizer.lr=1e-{3 + number % 2}") == 0
@@ -159,7 +159,7 @@ def test_an_ensemble_takes_members_from_random_weights_where_there_are_no_others
     assert "From random weights" in (entry.folder / "README.md").read_text()
 
 
-def test_members_of_another_split_are_refused(place, data, capsys):
+def test_refuses_members_of_another_split(place, data, capsys):
     members = load_recipe("pbc8-ensemble").ensemble.members
     for number, member in enumerate(members):
         assert train("minicnn", data, member, f"seed={number}") == 0

@@ -1,4 +1,4 @@
-"""Recipes are read strictly: what is not understood is refused, with the nearest name."""
+"""Recipes: strict reading, changes, and augmentations."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ CHANGES = {
 }
 
 
-def test_every_augmentation_is_checked_here():
+def test_checks_every_augmentation():
     """All but what changes batches, and which crop of a picture is used: test_loop checks these."""
     checked_in_test_loop = {"mixup", "cutmix", "surroundings"}
     assert set(CHANGES) == set(Augment.model_fields) - checked_in_test_loop - {"fill"}
@@ -150,8 +150,8 @@ def test_colours_change_as_torchvision_changes_them():
             assert np.abs(ours(pixels, value).astype(int) - expected).max() <= most
 
 
-def test_geometry_is_torchvisions():
-    """The same draw through torchvision's affine gives the same picture, but for interpolation at the rim."""
+def test_geometry_equals_torchvisions():
+    """The same draw through torchvision's affine gives the same picture, but for interpolation at the edge."""
     augment = Augment(rotation=180, shift=0.1, zoom=0.2, shear=15, fill=(230, 220, 210))
     pixels = np.asarray(draw_cell("neutrophil", 5, (80, 60)))
     image = torch.from_numpy(pixels.copy()).permute(2, 0, 1)
@@ -164,7 +164,7 @@ def test_geometry_is_torchvisions():
 
 
 @pytest.mark.parametrize("augment", [Augment(), Augment(rotation=1e-6)], ids=["still", "turned"])
-def test_training_sees_the_middle_that_the_entry_will_see(augment):
+def test_training_crops_the_same_middle_as_the_entry(augment):
     pixels = np.asarray(draw_cell("monocyte", 2, (160, 160)))
     config = {"input_size": (3, 112, 112), "crop_pct": 0.7, "crop_mode": "center", "interpolation": "bilinear"}
     prepare = preprocessor(config | {"mean": (0.5,) * 3, "std": (0.5,) * 3})
@@ -191,13 +191,13 @@ def test_packaged_imagenet_weights_fill_the_whole_backbone(architecture):
     assert not [key for key in same if key.endswith(("weight", "running_var"))]
 
 
-def test_surroundings_are_those_of_cells_that_are_seen_alone():
+def test_surroundings_need_cells_that_are_cut_out_alone():
     assert load_recipe("champion8", ["augment.surroundings=0.5"]).augment.surroundings == 0.5
     with pytest.raises(RecipeError, match=r"set data\.crop to alone"):
         load_recipe("pbc8-efficientnet-lite0", ["augment.surroundings=0.5"])
 
 
-def test_weights_that_cannot_be_reached_say_what_to_do():
+def test_unreachable_weights_name_the_option_scratch():
     with pytest.raises(WeightsError, match="--scratch"):
         build_model(load_recipe("resnet50_frozen").network, 4)
 
@@ -225,7 +225,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_a_wrong_recipe_says_where(tmp_path, name):
+def test_names_the_key_of_a_wrong_recipe(tmp_path, name):
     (old, new), said = WRONG[name]
     text = (FOLDER / "cnn60.toml").read_text()
     assert old in text
@@ -245,12 +245,12 @@ def test_a_wrong_recipe_says_where(tmp_path, name):
         ("seed.x=3", "seed"),
     ],
 )
-def test_a_wrong_change_says_where(change, said):
+def test_names_the_key_of_a_wrong_change(change, said):
     with pytest.raises(RecipeError, match=said):
         load_recipe("resnet50_finetuned", [change])
 
 
-def test_changes_are_made_and_nothing_else():
+def test_changes_only_the_given_keys():
     plain = load_recipe("resnet50_finetuned")
     changed = load_recipe("resnet50_finetuned", ["stages.1.lr=3e-5", "optimizer.name=adamw", "data.packed=[64, 64]"])
     assert changed.stages[1].lr == 3e-5
@@ -260,17 +260,17 @@ def test_changes_are_made_and_nothing_else():
     assert load_recipe("resnet50_finetuned") == plain
 
 
-def test_a_resolved_recipe_is_a_recipe_again():
+def test_a_dumped_recipe_loads_again():
     recipe = load_recipe("vgg16_frozen")
     assert type(recipe).model_validate(recipe.model_dump(mode="json")) == recipe
 
 
-def test_an_unknown_recipe_names_the_nearest():
+def test_suggests_the_nearest_recipe():
     with pytest.raises(RecipeError, match="Did you mean 'cnn60'"):
         load_recipe("cnn61")
 
 
-def test_texts_do_not_decide_the_weights():
+def test_texts_do_not_change_the_fingerprint():
     recipe = load_recipe("cnn60")
     assert recipe.model_copy(update={"title": "another"}).fingerprint() == recipe.fingerprint()
     assert recipe.model_copy(update={"seed": 9}).fingerprint() != recipe.fingerprint()
