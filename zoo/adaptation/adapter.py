@@ -41,7 +41,7 @@ from zoo.scores.bootstrap import Interval
 from zoo.scores.predictions import table_confusion
 from zoo.scores.temperature import fit_temperature
 from zoo.serving.loading import load_model
-from zoo.serving.ood import read_ood_detector, widened, write_ood_detector
+from zoo.serving.ood import read_ood_detector, widen, write_ood_detector
 
 LEAST = 5  # labelled cells of a class
 MOST = 400  # pictures times views that are looked at
@@ -453,7 +453,7 @@ def _write(
             scored = ScoredBenchmark(_record(name, tables[1], entry.labels), tables[1])
             update_benchmark(place, f"{name}-crossval", scored)
         if gate is not None and not choice.statistics:
-            write_ood_detector(place, widened(gate, work.plain[:, 0].float(), work.confidence))
+            write_ood_detector(place, widen(gate, work.plain[:, 0].float(), work.confidence))
         write_card(place, _card(entry, facts))
     return load_entry(out)
 

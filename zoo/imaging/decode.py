@@ -1,4 +1,4 @@
-"""Which files are pictures we can trust? Decodes what users upload into RGB, or says in a sentence why not."""
+"""Decoding of untrusted picture files into RGB, with an error message for the user where that is not possible."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import tifffile
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
 
 MAX_BYTES = 20_000_000
 MAX_PIXELS = 50_000_000
@@ -18,8 +19,27 @@ SMALLER = "Scale it down or cut the cell out."
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")
 NAMES = "JPEG, PNG, BMP, WebP, TIFF or GIF"
-DEPTHS = tuple(float(2**bits - 1) for bits in (8, 10, 12, 14, 16))
+SAMPLE_MAXIMA = tuple(float(2**bits - 1) for bits in (8, 10, 12, 14, 16))  # of the bit depths that cameras use
 MAX_CHANNELS = 4  # of a TIFF: grey, grey + alpha, RGB, RGB + alpha
+BITS_PER_SAMPLE, ORIENTATION = 258, 274  # tags of TIFF 6.0; the second is EXIF's too
+TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # first bytes of TIFF and BigTIFF
+
+
+# decoders raise nearly anything on hostile input, and each of these means the same to the user
+DECODER_ERRORS = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    EOFError,
+    KeyError,
+    IndexError,
+    TypeError,
+    struct.error,
+    ArithmeticError,
+    RuntimeError,
+    AttributeError,
+    Image.DecompressionBombError,
+)
 
 
 class ImageError(ValueError):
@@ -29,11 +49,21 @@ class ImageError(ValueError):
 def decode(data: bytes | Path) -> Image.Image:
     """Decode an untrusted picture into mode RGB.
 
-    EXIF orientation is applied, alpha is laid over white, 16-bit and float samples are rescaled to 0..255 by their own
-    bit depth (a 16-bit picture that uses 12 bits would be black by bit shift), of an animation the first frame counts.
+    EXIF orientation is applied, alpha is laid over white, and of an animation the first frame is taken. 16-bit and
+    float samples are rescaled to 0..255 by their own bit depth (with a bit shift, a 16-bit picture that uses 12 bits
+    would be black).
 
-    Raises ImageError where the file is missing, larger than 20 MB or 50 megapixels (known from its header, before any
-    pixel is decoded), cut short, or of another kind.
+    Args:
+        data: the file's content, or its path.
+
+    Raises:
+        ImageError: the file is missing, larger than 20 MB or 50 megapixels (known from its header, before any pixel is
+            decoded), cut short, or of another kind.
+
+    Example:
+        >>> image = zoo.decode(Path("cell.png"))
+        >>> image.mode
+        'RGB'
     """
     raw = read_bytes(data) if isinstance(data, Path) else _checked(data)
     if not raw:
@@ -47,15 +77,12 @@ def decode(data: bytes | Path) -> Image.Image:
         raise
     except MemoryError as error:
         raise ImageError("The picture needs more memory than there is. Upload a smaller one.") from error
-    # decoders raise nearly anything on hostile input, and each of them means the same to the user
-    except (OSError, ValueError, SyntaxError, EOFError, KeyError, IndexError, TypeError, struct.error) as error:
-        raise ImageError(_reason(error)) from error
-    except (ArithmeticError, RuntimeError, AttributeError, Image.DecompressionBombError) as error:
+    except DECODER_ERRORS as error:
         raise ImageError(_reason(error)) from error
 
 
 def read_bytes(path: Path) -> bytes:
-    """A picture file's bytes. Raises ImageError if it is missing, cannot be read or is larger than 20 MB."""
+    """Read a picture file. Raises ImageError if it is missing, cannot be read or is larger than 20 MB."""
     try:
         size = path.stat().st_size
     except OSError as error:
@@ -68,7 +95,14 @@ def read_bytes(path: Path) -> bytes:
 
 
 def from_array(pixels: np.ndarray) -> Image.Image:
-    """H×W, or H×W×1, 2, 3 or 4, of any numeric type → RGB, by the rules of `decode`. Raises ImageError as it does."""
+    """Convert an array into an RGB picture, by the rules of `decode`.
+
+    Args:
+        pixels: (H, W), or (H, W, C) with 1 to 4 channels, of any numeric type.
+
+    Raises:
+        ImageError: the samples are of another type, or none is finite.
+    """
     squeezed = pixels[..., 0] if pixels.ndim == 3 and pixels.shape[-1] == 1 else pixels
     return _to_rgb(Image.fromarray(_rescale(np.ascontiguousarray(squeezed))))
 
@@ -101,7 +135,7 @@ def _open(raw: bytes) -> Image.Image:
         # Pillow's own limit, far above ours
         raise ImageError(f"The picture is far larger than the {LIMIT} accepted. {SMALLER}") from error
     except UnidentifiedImageError as error:
-        if raw[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+        if raw[:4] in TIFF_MAGIC:
             return _TiffOnly(raw)
         raise ImageError(f"This is not a picture we can read. Use {NAMES}.") from error
 
@@ -114,7 +148,7 @@ class _TiffOnly(Image.Image):
     def __init__(self, raw: bytes) -> None:
         super().__init__()
         with tifffile.TiffFile(io.BytesIO(raw)) as file:
-            page = file.pages[0]
+            page = _first_page(file)
             self._size = (page.imagewidth, page.imagelength)
 
 
@@ -128,37 +162,45 @@ def _check_size(width: int, height: int) -> None:
         raise ImageError(f"The picture has only {width}×{height} pixels.")
 
 
+def _first_page(file: tifffile.TiffFile) -> tifffile.TiffPage:
+    """The first page of a TIFF. Raises ValueError where it has no header of its own."""
+    page = file.pages[0]
+    if not isinstance(page, tifffile.TiffPage):
+        raise ValueError("no page")
+    return page
+
+
 def _needs_tifffile(image: Image.Image) -> bool:
-    if isinstance(image, _TiffOnly):
+    if not isinstance(image, TiffImageFile):
         return True
-    bits = image.tag_v2.get(258, (8,))  # BitsPerSample
+    bits = image.tag_v2.get(BITS_PER_SAMPLE, (8,))
     return max(bits if isinstance(bits, tuple) else (bits,)) > 8
 
 
 def _decode_tiff(raw: bytes) -> Image.Image:
     with tifffile.TiffFile(io.BytesIO(raw)) as file:
-        page = file.pages[0]
-        # the header's word again, by the library that is going to allocate
+        page = _first_page(file)
+        # checked again, as the library reads it that is going to allocate
         _check_size(page.imagewidth, page.imagelength)
         if page.samplesperpixel > MAX_CHANNELS or page.imagedepth > 1:
             raise ImageError("This TIFF is a stack of channels or depths. Export one plane as RGB or grey.")
         pixels = page.asarray()
         planar = page.planarconfig == tifffile.PLANARCONFIG.SEPARATE and pixels.ndim == 3
         inverted = page.photometric == tifffile.PHOTOMETRIC.MINISWHITE
-        orientation = page.tags.valueof(274)
+        orientation = page.tags.valueof(ORIENTATION)
     if planar:
         pixels = np.moveaxis(pixels, 0, -1)
     if inverted:
         pixels = pixels.max() - pixels
     image = _to_rgb(Image.fromarray(_rescale(pixels)))
     if orientation in range(2, 9):
-        image.getexif()[274] = orientation
+        image.getexif()[ORIENTATION] = orientation
         image = ImageOps.exif_transpose(image)
     return image
 
 
 def _rescale(pixels: np.ndarray) -> np.ndarray:
-    """H×W or H×W×C of any numeric type → uint8 of the same shape; the brightest value a sample can have becomes 255.
+    """Rescale (H, W) or (H, W, C) of any numeric type to uint8; the brightest value that a sample can have becomes 255.
 
     That value is 1 for floats up to 1, else that of the smallest usual bit depth that holds all samples (cameras store
     12 bits in 16), else the picture's own maximum. Negative samples shift the range.
@@ -190,7 +232,7 @@ def _rescale(pixels: np.ndarray) -> np.ndarray:
 def _brightest(largest: float, floating: bool) -> float:
     if floating and largest <= 1:
         return 1.0
-    return next((top for top in DEPTHS if largest <= top), largest)
+    return next((top for top in SAMPLE_MAXIMA if largest <= top), largest)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

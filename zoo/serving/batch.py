@@ -1,4 +1,4 @@
-"""How is a folder of files classified at full speed? Files are decoded by a few threads while the model works."""
+"""Classification of many files at full speed: a few threads decode files while the model runs."""
 
 from __future__ import annotations
 
@@ -17,13 +17,20 @@ from zoo.imaging.decode import SUFFIXES, ImageError, decode
 from zoo.serving.requests import Client, Ticket
 from zoo.serving.runtime import Prediction, Runtime
 
-READER_THREADS = min(8, 2 * (os.cpu_count() or 1))
-PREFETCH_BATCHES = 3  # batches read ahead of the one the model works on
+READER_THREADS = min(8, 2 * (os.cpu_count() or 1))  # decoding runs outside Python's lock
+PREFETCH_BATCHES = 3  # read ahead of the one that the model works on
 
 
 @dataclass(frozen=True)
 class FileResult:
-    """One file's outcome: a prediction, or the sentence why there is none. `image` is what the model saw, if kept."""
+    """The outcome for one file.
+
+    Attributes:
+        file: its name.
+        prediction: the answer; None where there is none.
+        error: why there is no answer, a sentence for the user; None where there is one.
+        image: the decoded picture, if it was to be kept.
+    """
 
     file: str
     prediction: Prediction | None
@@ -32,19 +39,19 @@ class FileResult:
 
 
 def find_files(paths: Sequence[Path]) -> list[Path]:
-    """Files named, and all pictures in folders named, sorted; hidden ones are left out.
+    """List the files named, and all pictures in the folders named, sorted and without hidden ones.
 
-    Inside a folder only the suffix counts: a text file that calls itself .png is found, and fails by name. So is a path
-    that does not exist.
+    Inside a folder only the suffix counts: a text file that is called .png is listed, and so is a path that does not
+    exist; classifying these gives an error that names them.
     """
-    found: list[Path] = []
+    files: list[Path] = []
     for path in paths:
         if path.is_dir():
             inside = sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith("."))
-            found += [p for p in inside if p.suffix.lower() in SUFFIXES]
+            files += [p for p in inside if p.suffix.lower() in SUFFIXES]
         else:
-            found.append(path)
-    return list(dict.fromkeys(found))
+            files.append(path)
+    return list(dict.fromkeys(files))
 
 
 def classify_files(
@@ -54,10 +61,26 @@ def classify_files(
     keep_images: bool = False,
     client: Client | None = None,
 ) -> Iterator[FileResult]:
-    """Classify (name, content or path or source) pairs, yielding a FileResult each, in order, as they come.
+    """Classify files, with a few threads reading ahead.
 
-    A file that cannot be decoded yields a result with an error and stops nothing. Raises EntryError if the model cannot
-    be loaded and BusyError if its queue stays full.
+    Args:
+        runtime: where the model runs.
+        entry: which model to use.
+        files: pairs of a name and the content, path or source of a picture.
+        keep_images: whether results hold the decoded pictures.
+        client: who asks.
+
+    Yields:
+        A result for each file, in order. A file that cannot be decoded gives a result with an error.
+
+    Raises:
+        EntryError: the model cannot be loaded.
+        BusyError: the queue stayed full.
+
+    Example:
+        >>> files = [(path.name, path) for path in find_files([Path("cells")])]
+        >>> with zoo.Runtime() as runtime:
+        ...     results = list(zoo.classify_files(runtime, zoo.get_entry("cnn60"), files))
     """
     runtime.load(entry)
     ahead = PREFETCH_BATCHES * runtime.batch_size
@@ -76,7 +99,7 @@ def classify_files(
             while waiting:
                 yield _result(runtime, entry, *waiting.popleft())
         finally:
-            # a client that stops listening must not keep the model busy for nobody
+            # when the caller stops iterating, the rest need not be classified
             for _, future in waiting:
                 future.cancel()
 

@@ -1,7 +1,7 @@
-"""How are a hundred thousand files classified? At constant memory, whole or gone on with, here or over a cluster.
+"""Classification of hundreds of thousands of files, at constant memory and resumable, here or on a cluster.
 
-Records go into FILE.part, line by line, and FILE appears when all are there: a run that was cut off goes on behind its
-last whole line. Who computes them does not matter; `classify_part` is the same for one machine and for many.
+Records are written to FILE.part line by line, and FILE appears when all are there: an interrupted run is resumed after
+its last complete line. `classify_paths` computes the records on one machine as on many.
 """
 
 from __future__ import annotations
@@ -21,95 +21,102 @@ from zoo.serving.batch import FileResult, classify_files
 from zoo.serving.runtime import Runtime
 
 SUFFIXES = (".jsonl", ".csv")
-FLUSH = 256  # records after which what was written is handed to the system
-CLUSTER_BATCH = 512  # files of a task of the cluster
+FLUSH_RECORDS = 256  # after which the file is flushed
+CLUSTER_BATCH = 512  # files of one task on a cluster
 
 
 class BulkError(ValueError):
-    """A file of results that cannot be written or gone on with; the message is a sentence for the user."""
+    """A file of results that cannot be written or resumed; the message is a sentence for the user."""
 
 
 @dataclass(frozen=True)
 class ResumeState:
-    """What an earlier run left: names that are done, and how many of them failed."""
+    """What an interrupted run left: the names that are done, and how many of them failed."""
 
     done: frozenset[str]
     failed: int
 
 
 def as_record(result: FileResult) -> dict[str, Any]:
-    """A result as one JSON object: file, and label, confidence, probabilities and what else is known; or error."""
+    """Convert a result to one JSON object: file and error, or file, label, confidence, probabilities and more."""
     if result.prediction is None:
         return {"file": result.file, "error": result.error}
-    found = result.prediction
+    prediction = result.prediction
     return {
         "file": result.file,
-        "label": found.label,
-        "confidence": found.confidence,
-        "confidence_elsewhere": found.unseen_confidence,
-        "probabilities": found.probabilities,
-        "distance": found.distance,
-        "familiarity": found.familiarity,
+        "label": prediction.label,
+        "confidence": prediction.confidence,
+        "confidence_elsewhere": prediction.unseen_confidence,
+        "probabilities": prediction.probabilities,
+        "distance": prediction.distance,
+        "familiarity": prediction.familiarity,
     }
 
 
 def classify_paths(runtime: Runtime, entry: Entry, names: Iterable[str]) -> Iterator[dict[str, Any]]:
-    """Records of the files called `names`, in order."""
+    """Classify the files called `names`; yields their records, in order."""
     for result in classify_files(runtime, entry, ((name, Path(name)) for name in names)):
         yield as_record(result)
 
 
-def csv_header(row: Sequence[str]) -> list[str]:
-    """Columns of a table of results with these labels."""
-    return ["file", "label", "confidence", "confidence_elsewhere", *row, "familiarity", "error"]
+def csv_header(labels: Sequence[str]) -> list[str]:
+    """List the columns of a table of results with these labels."""
+    return ["file", "label", "confidence", "confidence_elsewhere", *labels, "familiarity", "error"]
 
 
-def csv_row(found: dict[str, Any], labels: Sequence[str]) -> list[Any]:
-    """A record as a row of that table."""
-    if "error" in found:
-        return [found["file"], "", "", "", *("" for _ in labels), "", found["error"]]
-    shares = [f"{found['probabilities'][label]:.6f}" for label in labels]
-    sure = found.get("confidence_elsewhere")  # what an older version wrote has none
-    elsewhere = "" if sure is None else f"{sure:.6f}"
-    first = [found["file"], found["label"], f"{found['confidence']:.6f}", elsewhere]
-    return [*first, *shares, found["familiarity"] or "", ""]
+def csv_row(record: dict[str, Any], labels: Sequence[str]) -> list[Any]:
+    """Convert a record to a row of that table."""
+    if "error" in record:
+        return [record["file"], "", "", "", *("" for _ in labels), "", record["error"]]
+    probabilities = [f"{record['probabilities'][label]:.6f}" for label in labels]
+    confidence = record.get("confidence_elsewhere")  # absent in records of older versions
+    unseen = "" if confidence is None else f"{confidence:.6f}"
+    first = [record["file"], record["label"], f"{record['confidence']:.6f}", unseen]
+    return [*first, *probabilities, record["familiarity"] or "", ""]
 
 
 def partial_path(out: Path) -> Path:
-    """Where records are kept until all are there."""
+    """Path of the file in which records are collected until all are there."""
     return out.with_name(out.name + ".part")
 
 
 def prepare_output(out: Path, entry: Entry, resume: bool) -> ResumeState:
-    """Make ready to write `out`, cutting off a line that an earlier run did not finish.
+    """Prepare to write `out`, removing a line that an interrupted run did not complete.
 
-    Raises BulkError if `out` cannot be written, is there already, or an earlier run used another model.
+    Args:
+        out: file of results, .jsonl or .csv.
+        entry: which model is used.
+        resume: whether to continue an interrupted run.
+
+    Raises:
+        BulkError: `out` cannot be written or exists already, there is nothing to resume, or the interrupted run used
+            another model.
     """
     part = partial_path(out)
     if out.suffix not in SUFFIXES:
         raise BulkError(f"{out.name} should end in {' or '.join(SUFFIXES)}.")
     if out.exists():
-        raise BulkError(f"{out} is already there. Choose another --out, or remove it.")
+        raise BulkError(f"{out} exists already. Choose another --out, or remove it.")
     if not resume:
         if part.exists():
-            raise BulkError(f"{part} is of a run that was cut off. Go on with --resume, or remove it.")
+            raise BulkError(f"{part} belongs to an interrupted run. Continue it with --resume, or remove the file.")
         out.parent.mkdir(parents=True, exist_ok=True)
         part.write_text(json.dumps(_stamp(entry)) + "\n", encoding="utf-8")
         return ResumeState(frozenset(), 0)
     if not part.exists():
-        raise BulkError(f"There is nothing to go on with: {part} is not there. Leave out --resume.")
+        raise BulkError(f"There is no run to resume: {part} does not exist. Leave out --resume.")
     done, failed, whole = set(), 0, 0
     with part.open("rb") as file:
         stamp = file.readline()
         if not stamp.endswith(b"\n") or json.loads(stamp) != _stamp(entry):
-            raise BulkError(f"{part} was begun with another model, or another version of it. Remove it to begin anew.")
+            raise BulkError(f"{part} belongs to another model, or another version of it. Remove it to start again.")
         whole = file.tell()
         for line in file:
             if not line.endswith(b"\n"):
-                break  # the run was cut off in the middle of it
-            found = json.loads(line)
-            done.add(found["file"])
-            failed += "error" in found
+                break  # the run was interrupted while it wrote this line
+            record = json.loads(line)
+            done.add(record["file"])
+            failed += "error" in record
             whole += len(line)
     os.truncate(part, whole)
     return ResumeState(frozenset(done), failed)
@@ -117,22 +124,22 @@ def prepare_output(out: Path, entry: Entry, resume: bool) -> ResumeState:
 
 @contextlib.contextmanager
 def open_partial(out: Path) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """A function that adds a record to the part of `out`; what was added stays, whatever happens."""
+    """Open the partial file of `out`; gives a function that appends a record. What was appended is never lost."""
     with partial_path(out).open("a", encoding="utf-8") as file:
         count = 0
 
-        def add(found: dict[str, Any]) -> None:
+        def add(record: dict[str, Any]) -> None:
             nonlocal count
-            file.write(json.dumps(found, ensure_ascii=False) + "\n")
+            file.write(json.dumps(record, ensure_ascii=False) + "\n")
             count += 1
-            if count % FLUSH == 0:
+            if count % FLUSH_RECORDS == 0:
                 file.flush()
 
         yield add
 
 
 def finish_output(out: Path, labels: Sequence[str]) -> None:
-    """Make `out` of its part, whole or not at all, a record at a time."""
+    """Convert the partial file to `out`, completely or not at all, one record at a time."""
     part = partial_path(out)
     with part.open(encoding="utf-8") as file, atomic_path(out) as temporary:
         file.readline()
@@ -153,7 +160,7 @@ def _convert(lines: IO[str], made: IO[str], suffix: str, labels: Sequence[str]) 
 
 
 def _stamp(entry: Entry) -> dict[str, Any]:
-    """What tells one version of a model from another."""
+    """The model and its version, as they are written into the partial file."""
     try:
         sizes = [(member.id, (member.folder / WEIGHTS).stat().st_mtime_ns) for member in entry.members or (entry,)]
     except OSError as error:
@@ -165,10 +172,22 @@ def _stamp(entry: Entry) -> dict[str, Any]:
 def classify_on_cluster(
     entry: Entry, names: Sequence[str], workers: int, address: str | None, precision: str
 ) -> Iterator[dict[str, Any]]:
-    """Records of files, computed by `workers` processes of a Ray cluster (a new one here where no address is given).
+    """Classify files on a Ray cluster.
 
-    Every machine of the cluster must see the files and the zoo under the same paths. They come in any order. Raises
-    BulkError if Ray is not installed.
+    Every machine of the cluster must see the files and the zoo under the same paths.
+
+    Args:
+        entry: which model to use.
+        names: paths of the files.
+        workers: number of processes.
+        address: of the cluster; None to start one here.
+        precision: as for `Runtime`.
+
+    Yields:
+        Records, in any order.
+
+    Raises:
+        BulkError: Ray is not installed.
     """
     try:
         import ray  # noqa: PLC0415
@@ -179,10 +198,10 @@ def classify_on_cluster(
 
     ray.init(address=address, num_cpus=None if address else workers, include_dashboard=False, log_to_driver=False)
     try:
-        asked = ray.data.from_items(
+        tasks = ray.data.from_items(
             [{"file": name} for name in names], override_num_blocks=-(-len(names) // CLUSTER_BATCH)
         )
-        answers = asked.map_batches(
+        answers = tasks.map_batches(
             _Classifier,
             batch_size=CLUSTER_BATCH,
             compute=ray.data.ActorPoolStrategy(size=workers),
@@ -196,12 +215,12 @@ def classify_on_cluster(
 
 
 class _Classifier:
-    """A process of the cluster with its own model."""
+    """One process of the cluster, with its own model."""
 
     def __init__(self, entry: Entry, precision: str) -> None:
         self.entry, self.runtime = entry, Runtime("auto", precision)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[str]]:
-        """Names → records, as JSON: their columns differ where a file fails."""
-        found = classify_paths(self.runtime, self.entry, map(str, batch["file"]))
-        return {"record": [json.dumps(one, ensure_ascii=False) for one in found]}
+        """Convert names to records, as JSON because the fields of failed files differ."""
+        records = classify_paths(self.runtime, self.entry, map(str, batch["file"]))
+        return {"record": [json.dumps(record, ensure_ascii=False) for record in records]}

@@ -1,9 +1,10 @@
-"""How does a classical classifier (k nearest neighbours, SVM, forest) stand in for a network's last layer?
+"""Classical classifiers (k nearest neighbours, SVM, random forest) in place of a network's last layer.
 
-It is a scikit-learn pipeline on the features of a network, or on raw pixels, kept in `head.skops`: a file of which
-nothing is unpickled, and which is loaded only if it holds nothing but scikit-learn's and numpy's own types.
+A head is a scikit-learn pipeline on the features of a network, or on raw pixels, stored in `head.skops`. Nothing of
+that file is unpickled, and it is loaded only if it holds nothing but scikit-learn's and numpy's own types.
 
-skops and scikit-learn are imported where they are used: they are a third of a start, and most models need neither.
+skops and scikit-learn are imported where they are used: importing them takes a third of the start-up time, and most
+models need neither.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -19,11 +20,12 @@ import torch
 from threadpoolctl import threadpool_limits
 from torch import nn
 
+from zoo.attribution.features import forward_features, forward_head
 from zoo.entry import EntryError
 from zoo.scores.temperature import MIN_PROBABILITY
 
-MAX_BYTES = 200_000_000  # unpacked
-# what the heads that training makes are built of, beyond what skops trusts by itself
+MAX_BYTES = 200_000_000  # of an unpacked head
+# types of the heads that training makes, beyond those that skops trusts by itself
 TRUSTED = [
     "sklearn.tree._tree.Tree",
     "sklearn.calibration._CalibratedClassifier",
@@ -32,17 +34,23 @@ TRUSTED = [
 
 
 class Classifier(Protocol):
-    """What is used of a scikit-learn classifier."""
+    """The part of scikit-learn's interface that is used."""
 
     classes_: np.ndarray
 
     def predict_proba(self, features: np.ndarray) -> np.ndarray:
-        """Features (n, d) → probabilities (n, classes)."""
+        """Compute probabilities (n, classes) of features (n, d)."""
 
 
 @dataclass(frozen=True)
 class Neighbour:
-    """A training picture that decided: its file, its label, and how far away it is in the classifier's own space."""
+    """A training picture near the classified one.
+
+    Attributes:
+        file: its file in the training data.
+        label: its class.
+        distance: in the classifier's own feature space.
+    """
 
     file: str
     label: str
@@ -50,51 +58,62 @@ class Neighbour:
 
 
 class ClassicalHeadModel(nn.Module):
-    """A network whose last layer is a classical classifier: looks like a timm model, but has no gradients."""
+    """A network whose last layer is a classical classifier: used like a timm model, but without gradients."""
 
     def __init__(self, network: nn.Module, head: Classifier, classes: int) -> None:
         super().__init__()
         self.network, self.classifier, self.classes = network, head, classes
 
     def forward_features(self, batch: torch.Tensor) -> torch.Tensor:
-        """(B, 3, H, W) → the network's feature map."""
-        return self.network.forward_features(batch)
+        """Compute the network's feature map of a batch (B, 3, H, W)."""
+        return forward_features(self.network, batch)
 
     def forward_head(self, features: torch.Tensor, pre_logits: bool = False) -> torch.Tensor:
-        """Feature map → log probabilities (B, classes) float32, or the vector the classifier works on."""
-        vector = self.network.forward_head(features, pre_logits=True)
-        return vector if pre_logits else self.judge(vector)
+        """Compute log probabilities float32 (B, classes) of a feature map, or the classifier's input (B, d)."""
+        vectors = forward_head(self.network, features, pre_logits=True)
+        return vectors if pre_logits else self.classify_vectors(vectors)
 
-    def judge(self, vector: torch.Tensor) -> torch.Tensor:
-        """Vectors (B, d) → log probabilities (B, classes) float32, on the vectors' device."""
-        found = np.zeros((len(vector), self.classes))
-        # the client's threads already use every core
+    def classify_vectors(self, vectors: torch.Tensor) -> torch.Tensor:
+        """Compute log probabilities float32 (B, classes) of vectors (B, d), on their device."""
+        probabilities = np.zeros((len(vectors), self.classes))
+        # the calling threads already use every core
         with threadpool_limits(1):
-            found[:, self.classifier.classes_] = self.classifier.predict_proba(vector.float().cpu().numpy())
-        return torch.from_numpy(np.log(found.clip(MIN_PROBABILITY, 1))).float().to(vector.device)
+            probabilities[:, self.classifier.classes_] = self.classifier.predict_proba(vectors.float().cpu().numpy())
+        return torch.from_numpy(np.log(probabilities.clip(MIN_PROBABILITY, 1))).float().to(vectors.device)
 
     def nearest(self, vector: torch.Tensor, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """Rows and distances (count,) of the training pictures nearest to one vector (1, d), for k nearest neighbours.
+        """Find the training pictures nearest to one vector (1, d), for k nearest neighbours.
 
-        Raises EntryError for other classifiers.
+        Returns:
+            Their rows in the training table and their distances, (count,) each.
+
+        Raises:
+            EntryError: the classifier is another one.
         """
-        decides = self.classifier[-1] if hasattr(self.classifier, "__getitem__") else self.classifier
-        if not hasattr(decides, "kneighbors"):
+        last: Any = self.classifier[-1] if hasattr(self.classifier, "__getitem__") else self.classifier
+        if not hasattr(last, "kneighbors"):
             raise EntryError("This classifier has no neighbours.")
         values = vector.float().cpu().numpy()
         for step in [step for _, step in getattr(self.classifier, "steps", [])[:-1]]:
             values = step.transform(values)
         with threadpool_limits(1):
-            away, rows = decides.kneighbors(values, min(count, decides.n_samples_fit_))
-        return rows[0], away[0]
+            distances, rows = last.kneighbors(values, min(count, last.n_samples_fit_))
+        return rows[0], distances[0]
 
     def forward(self, batch: torch.Tensor) -> torch.Tensor:
-        """(B, 3, H, W) → log probabilities (B, classes)."""
+        """Compute log probabilities (B, classes) of a batch (B, 3, H, W)."""
         return self.forward_head(self.forward_features(batch))
 
 
 def read_neighbours(path: Path) -> pd.DataFrame | None:
-    """Columns file and label, a row a training picture; None where there are none. Raises EntryError if damaged."""
+    """Read the table of training pictures.
+
+    Returns:
+        Columns file and label, one row for each picture; None where there is no such file.
+
+    Raises:
+        EntryError: the file is damaged.
+    """
     if not path.exists():
         return None
     try:
@@ -104,10 +123,15 @@ def read_neighbours(path: Path) -> pd.DataFrame | None:
 
 
 def read_head(path: Path, classes: int) -> Classifier:
-    """The classifier at `path`, for `classes` labels.
+    """Read a classifier.
 
-    Raises EntryError if it is missing, damaged, too large, holds types that are not scikit-learn's or numpy's, or does
-    not fit the labels.
+    Args:
+        path: a .skops file.
+        classes: number of the entry's labels.
+
+    Raises:
+        EntryError: it is missing, damaged, too large, holds types that are not scikit-learn's or numpy's, or does not
+            fit the labels.
     """
     import skops.io  # noqa: PLC0415
     from skops.io.exceptions import UntrustedTypesFoundException  # noqa: PLC0415
@@ -126,18 +150,24 @@ def read_head(path: Path, classes: int) -> Classifier:
         raise EntryError(f"{path.name} is missing.") from error
     except (EntryError, UntrustedTypesFoundException) as error:
         raise EntryError(str(error)) from error
-    # a damaged file fails in as many ways as there are types in it
+    # a damaged file may raise anything
     except Exception as error:
         raise EntryError(f"{path.name} cannot be loaded: it is damaged, or of another scikit-learn.") from error
-    numbers = getattr(head, "classes_", None)
-    fits = isinstance(numbers, np.ndarray) and numbers.dtype.kind in "iu" and len(numbers) <= classes
-    if not fits or not hasattr(head, "predict_proba") or numbers.min() < 0 or numbers.max() >= classes:
+    if not _fits(head, classes):
         raise EntryError(f"{path.name} is no classifier for {classes} classes.")
     return head
 
 
+def _fits(head: object, classes: int) -> bool:
+    """Whether an object is a classifier whose label numbers are below `classes`."""
+    numbers = getattr(head, "classes_", None)
+    if not isinstance(numbers, np.ndarray) or numbers.dtype.kind not in "iu" or not hasattr(head, "predict_proba"):
+        return False
+    return len(numbers) <= classes and bool(numbers.min() >= 0 and numbers.max() < classes)
+
+
 def _check_trees(name: str, head: Classifier) -> None:
-    """Raises EntryError if a tree points outside of itself: scikit-learn follows its numbers without looking."""
+    """Refuse trees with invalid node numbers, which scikit-learn would follow unchecked. Raises EntryError."""
     from sklearn.pipeline import Pipeline  # noqa: PLC0415
 
     forest = head[-1] if isinstance(head, Pipeline) else head

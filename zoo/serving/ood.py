@@ -1,15 +1,15 @@
-"""Is this a picture that the model knows anything about? Its own embedding, held against that of its training cells.
+"""Out-of-distribution detection: how far a picture's embedding is from those of the model's training cells.
 
-Distance of an embedding from the nearest class's mean, in the covariance within classes (Mahalanobis; Lee et al. 2018,
-arXiv:1807.03888). Embeddings are brought to length 1, so that pictures in which a network sees nothing are not near
-everything (Mueller & Hein 2025, arXiv:2505.18032). The covariance is that of probabilistic principal components
-(Tipping & Bishop 1999): some directions with a variance each, and one variance for all that is left. Far from every
-class, the answer is no guess about a cell, whatever its probability says.
+The distance of an embedding from the nearest class's mean, in the covariance within classes (Mahalanobis distance; Lee
+et al. 2018, arXiv:1807.03888). Embeddings are normalised to length 1, because otherwise pictures in which a network
+sees nothing are near everything (Mueller & Hein 2025, arXiv:2505.18032). The covariance is that of probabilistic
+principal components (Tipping & Bishop 1999): some directions with a variance each, and one variance for all others.
 
-Two limits: what cells at home stay within, and what cells of other laboratories stay within. Beyond the first the
-picture is of another laboratory, or no cell; beyond the second it is like nothing that was seen in any. Models that
-look for the cell first have the same two limits for how sure it was found: of noise or a photograph they would be shown
-whatever came nearest to one, on an empty slide.
+There are two limits: the distance that cells of the training laboratory stay within, and the distance that cells of
+other laboratories stay within. Beyond the first the picture is of another laboratory, or no cell; beyond the second it
+is unlike everything seen in any laboratory, and its class should not be believed, whatever the probability. Models that
+search for the cell have the same two limits for the search's confidence: of noise or a photograph they see whatever
+looks most like a cell.
 """
 
 from __future__ import annotations
@@ -27,69 +27,101 @@ from safetensors.torch import load_file
 from zoo.entry import OOD_STATISTICS, EntryError
 from zoo.entry.write import write_ood_statistics
 
-DIRECTIONS = 64
-MOST_BYTES = 1_000_000  # of the directions that are kept
+DIRECTIONS = 64  # principal directions with a variance of their own, at most
+MIN_DIRECTIONS = 8
+MAX_BYTES = 1_000_000  # of the stored directions
 FALSE_ALARMS = 0.01  # share of cells beyond a limit: of validation cells, and of cells of other laboratories
 SHIFTED, UNKNOWN = 1.0, 2.0  # distances of the two limits
+MIN_CONFIDENCE_GAP = 0.02  # between the two limits of the search's confidence
+MIN_VARIANCE = 1e-4  # of a direction, as a share of the mean variance within classes
 Familiarity = Literal["familiar", "shifted", "unknown"]
-LEAST_GAP = 0.02  # of the cell finder's two limits
-NAMES = ("mean", "means", "axes", "variances", "rest", "limit", "far")
-SURENESS = ("sure", "unsure")
+
+# field of OodDetector → name of its tensor in the entry's file
+TENSORS = {
+    "mean": "mean",
+    "class_means": "means",
+    "axes": "axes",
+    "variances": "variances",
+    "residual_variance": "rest",
+    "limit": "limit",
+    "unseen_limit": "far",
+    "confidence_limit": "sure",
+    "unseen_confidence_limit": "unsure",
+}
+OPTIONAL = ("confidence_limit", "unseen_confidence_limit")  # absent in files of models that search for no cell
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class OodDetector:
-    """`mean` (d,), class `means` (classes, k) along `axes` (d, k), `variances` (k,) there and `rest` in every other.
+    """Statistics of the training embeddings, and limits.
 
-    A picture whose distance (per dimension) is above `limit` is unlike the cells at home; `far` times that is the limit
-    for cells of other laboratories, 1 where none were at hand. `sure` and `unsure` are what the cell finder's
-    confidence stays above, at home and elsewhere; 0 where the model looks for no cell.
+    Attributes:
+        mean: mean of all embeddings (d,).
+        class_means: means of the classes along `axes` (classes, k).
+        axes: orthonormal directions (d, k).
+        variances: variance within classes along each axis (k,).
+        residual_variance: variance in every other direction, scalar.
+        limit: distance that cells of the training laboratory stay within, scalar.
+        unseen_limit: the same for cells of other laboratories, as a multiple of `limit`; 1 where none were at hand.
+        confidence_limit: confidence of the search for the cell that cells of the training laboratory stay above; 0
+            where the model searches for no cell.
+        unseen_confidence_limit: the same for cells of other laboratories.
     """
 
     mean: torch.Tensor
-    means: torch.Tensor
+    class_means: torch.Tensor
     axes: torch.Tensor
     variances: torch.Tensor
-    rest: torch.Tensor
+    residual_variance: torch.Tensor
     limit: torch.Tensor
-    far: torch.Tensor
-    sure: torch.Tensor = field(default_factory=lambda: torch.tensor(0.0))
-    unsure: torch.Tensor = field(default_factory=lambda: torch.tensor(0.0))
+    unseen_limit: torch.Tensor
+    confidence_limit: torch.Tensor = field(default_factory=lambda: torch.tensor(0.0))
+    unseen_confidence_limit: torch.Tensor = field(default_factory=lambda: torch.tensor(0.0))
 
     def distances(self, vectors: torch.Tensor, confidence: torch.Tensor | None = None) -> torch.Tensor:
-        """Distances (n,) of embeddings (n, d) from the nearest class: see `familiarity`.
+        """Compute distances, scaled so that the limits are SHIFTED and UNKNOWN.
 
-        `confidence` (n,) that the pictures show a cell, see `zoo.imaging.localise.Cut`; None: nobody doubts it.
+        Args:
+            vectors: embeddings (n, d).
+            confidence: that each picture shows a cell (n,), see `zoo.imaging.localise.LocatedCell`; None: not in doubt.
+
+        Returns:
+            Distances (n,): see `familiarity`.
         """
-        beyond = self.raw(vectors) - 1
-        away = torch.where(self.far > 1, beyond / (self.far - 1).clamp(min=1e-6), 1 + beyond)
-        seen = 1 + torch.where(beyond > 0, away, beyond)
-        if confidence is None or self.sure == 0:
-            return seen
-        # SHIFTED at the first limit, UNKNOWN at the second
-        doubt = 1 + (self.sure - confidence) / (self.sure - self.unsure).clamp(min=LEAST_GAP)
-        return torch.maximum(seen, doubt.to(seen))
+        beyond = self.relative_distances(vectors) - 1
+        scaled = torch.where(self.unseen_limit > 1, beyond / (self.unseen_limit - 1).clamp(min=1e-6), 1 + beyond)
+        distances = 1 + torch.where(beyond > 0, scaled, beyond)
+        if confidence is None or self.confidence_limit == 0:
+            return distances
+        gap = (self.confidence_limit - self.unseen_confidence_limit).clamp(min=MIN_CONFIDENCE_GAP)
+        doubt = 1 + (self.confidence_limit - confidence) / gap
+        return torch.maximum(distances, doubt.to(distances))
+
+    def relative_distances(self, vectors: torch.Tensor) -> torch.Tensor:
+        """Compute distances (n,) of embeddings (n, d) in units of `limit`."""
+        centred = _normalised(vectors.float()) - self.mean
+        along = centred @ self.axes
+        outside = (centred.square().sum(1) - along.square().sum(1)).clamp(min=0) / self.residual_variance
+        inside = ((along[:, None] - self.class_means).square() / self.variances).sum(2).amin(1)
+        return ((inside + outside) / vectors.shape[1]).sqrt() / self.limit
 
     @property
     def width(self) -> int:
-        """Length of the embeddings that it judges."""
+        """Length of the embeddings."""
         return len(self.mean)
 
-    def raw(self, vectors: torch.Tensor) -> torch.Tensor:
-        """Distances in units of `limit`, whatever `far` is."""
-        centred = _unit(vectors.float()) - self.mean
-        along = centred @ self.axes
-        outside = (centred.square().sum(1) - along.square().sum(1)).clamp(min=0) / self.rest
-        inside = ((along[:, None] - self.means).square() / self.variances).sum(2).amin(1)
-        return ((inside + outside) / vectors.shape[1]).sqrt() / self.limit
-
     def to(self, device: torch.device) -> OodDetector:
-        """The same on a device."""
-        return OodDetector(*(getattr(self, name).to(device) for name in (*NAMES, *SURENESS)))
+        """Copy it to a device."""
+        return OodDetector(**{name: getattr(self, name).to(device) for name in TENSORS})
 
 
 def familiarity(distance: float | None) -> Familiarity | None:
-    """What a distance means: familiar; shifted (another laboratory's cell, or none); unknown. None without a gate."""
+    """Interpret a distance.
+
+    Returns:
+        familiar: like cells of the training laboratory; shifted: a cell of another laboratory, or none; unknown: like
+        no cell of any laboratory. None where the entry has no detector.
+    """
     if distance is None:
         return None
     return "familiar" if distance <= SHIFTED else "shifted" if distance <= UNKNOWN else "unknown"
@@ -98,104 +130,160 @@ def familiarity(distance: float | None) -> Familiarity | None:
 def fit_ood_detector(
     vectors: np.ndarray,
     labels: np.ndarray,
-    held: np.ndarray,
-    elsewhere: np.ndarray | None = None,
+    held_out: np.ndarray,
+    unseen: np.ndarray | None = None,
     seed: int = 0,
     false_alarms: float = FALSE_ALARMS,
 ) -> OodDetector:
-    """A gate of training embeddings (n, d) with label numbers (n,), and of `held`-back ones (m, d) for its limit.
+    """Fit a detector.
 
-    `elsewhere` (k, d): embeddings of cells of other laboratories, for its second limit. Of each a share of
-    `false_alarms` stays beyond.
+    Args:
+        vectors: training embeddings (n, d).
+        labels: their label numbers (n,).
+        held_out: validation embeddings (m, d), for the first limit.
+        unseen: embeddings of cells of other laboratories (k, d), for the second limit; None where there are none.
+        seed: of the randomised decomposition.
+        false_alarms: share of the cells that stays beyond each limit.
     """
-    values = _unit(torch.from_numpy(np.ascontiguousarray(vectors, np.float32)))
+    values = _normalised(_tensor(vectors))
     numbers = torch.from_numpy(np.asarray(labels, np.int64))
     mean = values.mean(0)
     classes = torch.stack([values[numbers == number].mean(0) for number in numbers.unique()])
     within = values - classes[torch.searchsorted(numbers.unique(), numbers)]
-    count, width = within.shape
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        kept = min(DIRECTIONS, width, count, max(8, MOST_BYTES // (4 * width)))
-        axes = torch.svd_lowrank(within, kept, niter=4)[2]
-    # what tells the classes apart must lie among the directions too
-    axes = torch.linalg.qr(torch.cat([axes, (classes - mean).T], 1)).Q
-    along = within @ axes
-    variances, turn = torch.linalg.eigh(along.T @ along / count)
-    axes, along = axes @ turn, along @ turn
-    floor = 1e-4 * within.square().mean()
-    left = width - axes.shape[1]
-    outside = (within.square().sum(1) - along.square().sum(1)).mean() / max(left, 1)
-    # where nothing is left, what is left over is rounding
-    rest = outside if left else torch.tensor(1e12)
+    axes, variances, residual = _principal_components(within, classes - mean, seed)
     one = torch.tensor(1.0)
-    made = OodDetector(mean, (classes - mean) @ axes, axes, variances.clamp(min=floor), rest.clamp(min=floor), one, one)
-    made = replace(made, limit=_reach(made, held, false_alarms))
-    return made if elsewhere is None else replace(made, far=_reach(made, elsewhere, false_alarms).clamp(min=1))
+    detector = OodDetector(mean, (classes - mean) @ axes, axes, variances, residual, one, one)
+    detector = replace(detector, limit=_quantile(detector, held_out, false_alarms))
+    if unseen is None:
+        return detector
+    return replace(detector, unseen_limit=_quantile(detector, unseen, false_alarms).clamp(min=1))
 
 
 def with_confidence_limits(
-    gate: OodDetector, held: np.ndarray, elsewhere: np.ndarray | None = None, false_alarms: float = FALSE_ALARMS
+    detector: OodDetector,
+    held_out: np.ndarray,
+    unseen: np.ndarray | None = None,
+    false_alarms: float = FALSE_ALARMS,
 ) -> OodDetector:
-    """The gate with limits for the cell finder's confidence, from that in cells at home and of other laboratories."""
-    sure = np.quantile(held, false_alarms)
-    unsure = sure if elsewhere is None else min(sure, np.quantile(elsewhere, false_alarms))
-    return replace(gate, sure=torch.tensor(float(sure)), unsure=torch.tensor(float(unsure)))
+    """Set the limits of the search's confidence.
 
-
-def widened(gate: OodDetector, vectors: torch.Tensor, confidence: Sequence[float]) -> OodDetector:
-    """The gate with its first limits so wide that the cells of these embeddings (n, d) are familiar as well."""
-    known = torch.quantile(gate.raw(vectors), 1 - FALSE_ALARMS).clamp(min=1)
-    sure = torch.minimum(gate.sure, torch.quantile(torch.tensor(confidence), FALSE_ALARMS))
+    Args:
+        detector: the detector to change.
+        held_out: confidence in validation cells (m,).
+        unseen: confidence in cells of other laboratories (k,); None where there are none.
+        false_alarms: share of the cells that stays beyond each limit.
+    """
+    limit = np.quantile(held_out, false_alarms)
+    unseen_limit = limit if unseen is None else min(limit, np.quantile(unseen, false_alarms))
     return replace(
-        gate,
-        limit=gate.limit * known,
-        far=(gate.far / known).clamp(min=1),
-        sure=sure,
-        unsure=torch.minimum(gate.unsure, sure),
+        detector,
+        confidence_limit=torch.tensor(float(limit)),
+        unseen_confidence_limit=torch.tensor(float(unseen_limit)),
     )
 
 
-def _reach(gate: OodDetector, vectors: np.ndarray, false_alarms: float) -> torch.Tensor:
-    """The distance that all but a share of `false_alarms` of the embeddings stay within."""
-    return torch.quantile(gate.raw(torch.from_numpy(np.ascontiguousarray(vectors, np.float32))), 1 - false_alarms)
+def widen(detector: OodDetector, vectors: torch.Tensor, confidence: Sequence[float]) -> OodDetector:
+    """Widen the first limits so that the cells of these embeddings (n, d) and confidences (n,) are familiar as well."""
+    factor = torch.quantile(detector.relative_distances(vectors), 1 - FALSE_ALARMS).clamp(min=1)
+    lowest = torch.quantile(torch.tensor(confidence), FALSE_ALARMS)
+    confidence_limit = torch.minimum(detector.confidence_limit, lowest)
+    return replace(
+        detector,
+        limit=detector.limit * factor,
+        unseen_limit=(detector.unseen_limit / factor).clamp(min=1),
+        confidence_limit=confidence_limit,
+        unseen_confidence_limit=torch.minimum(detector.unseen_confidence_limit, confidence_limit),
+    )
 
 
-def _unit(vectors: torch.Tensor) -> torch.Tensor:
-    return torch.nn.functional.normalize(vectors, dim=1, eps=1e-6)
-
-
-def write_ood_detector(folder: Path, gate: OodDetector) -> None:
-    """Write the gate into an entry's folder."""
-    write_ood_statistics(folder, {name: getattr(gate, name) for name in (*NAMES, *SURENESS)})
+def write_ood_detector(folder: Path, detector: OodDetector) -> None:
+    """Write the detector into an entry's folder."""
+    write_ood_statistics(folder, {stored: getattr(detector, name) for name, stored in TENSORS.items()})
 
 
 def read_ood_detector(folder: Path, classes: int) -> OodDetector | None:
-    """The gate of an entry's folder; None if it has none. Raises EntryError if it is damaged or does not fit."""
+    """Read the detector of an entry's folder.
+
+    Args:
+        folder: the entry's folder.
+        classes: number of the entry's labels.
+
+    Returns:
+        The detector, on the CPU; None if the entry has none.
+
+    Raises:
+        EntryError: the file is damaged, or does not fit the entry.
+    """
     path = folder / OOD_STATISTICS
     if not path.exists():
         return None
     try:
-        found = load_file(str(path))
-        # a gate of a model that looks for no cell may not tell how sure one was found
-        told = {name: found[name].float() for name in SURENESS if name in found}
-        gate = OodDetector(*(found[name].float() for name in NAMES), **told)
+        stored = load_file(str(path))
+        known = {name: key for name, key in TENSORS.items() if name not in OPTIONAL or key in stored}
+        detector = OodDetector(**{name: stored[key].float() for name, key in known.items()})
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise EntryError(
             f"{OOD_STATISTICS} of {folder.name} is damaged; fit it again (`python -m training gate`)."
         ) from error
-    width, directions = gate.axes.shape if gate.axes.ndim == 2 else (0, 0)
-    shapes = [(width,), (classes, directions), (width, directions), (directions,), (), (), (), (), ()]
-    named = dict(zip((*NAMES, *SURENESS), shapes, strict=True))
-    fits = all(tuple(getattr(gate, name).shape) == shape for name, shape in named.items())
-    if (
-        not fits
-        or not all(torch.isfinite(getattr(gate, name)).all() for name in named)
-        or gate.limit <= 0
-        or gate.far < 1
-        or not 0 <= gate.unsure <= gate.sure <= 1
-    ):
+    if not _is_sound(detector, classes):
         raise EntryError(
             f"{OOD_STATISTICS} of {folder.name} does not fit its model; fit it again (`python -m training gate`)."
         )
-    return gate
+    return detector
+
+
+def _is_sound(detector: OodDetector, classes: int) -> bool:
+    """Whether all tensors have the right shape and finite values, and the limits make sense."""
+    width, directions = detector.axes.shape if detector.axes.ndim == 2 else (0, 0)
+    shapes: dict[str, tuple[int, ...]] = {
+        "mean": (width,),
+        "class_means": (classes, directions),
+        "axes": (width, directions),
+        "variances": (directions,),
+    }
+    tensors = {name: getattr(detector, name) for name in TENSORS}
+    if any(tuple(tensor.shape) != shapes.get(name, ()) for name, tensor in tensors.items()):
+        return False
+    return bool(
+        all(torch.isfinite(tensor).all() for tensor in tensors.values())
+        and detector.limit > 0
+        and detector.unseen_limit >= 1
+        and 0 <= detector.unseen_confidence_limit <= detector.confidence_limit <= 1
+    )
+
+
+def _principal_components(
+    within: torch.Tensor, class_means: torch.Tensor, seed: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Directions (d, k) of deviations within classes (n, d), variances (k,) along them, and in all others (scalar).
+
+    The plane of the class means (classes, d) is among the directions.
+    """
+    count, width = within.shape
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        affordable = max(MIN_DIRECTIONS, MAX_BYTES // (4 * width))  # 4 bytes a number
+        axes = torch.svd_lowrank(within, min(DIRECTIONS, width, count, affordable), niter=4)[2]
+    axes = torch.linalg.qr(torch.cat([axes, class_means.T], 1)).Q
+    along = within @ axes
+    variances, rotation = torch.linalg.eigh(along.T @ along / count)
+    axes, along = axes @ rotation, along @ rotation
+    floor = MIN_VARIANCE * within.square().mean()
+    others = width - axes.shape[1]
+    residual = (within.square().sum(1) - along.square().sum(1)).mean() / max(others, 1)
+    if not others:
+        residual = torch.tensor(1e12)  # no direction is left: what remains is rounding
+    return axes, variances.clamp(min=floor), residual.clamp(min=floor)
+
+
+def _quantile(detector: OodDetector, vectors: np.ndarray, false_alarms: float) -> torch.Tensor:
+    """The distance that all but a share of `false_alarms` of the embeddings (n, d) stay within."""
+    return torch.quantile(detector.relative_distances(_tensor(vectors)), 1 - false_alarms)
+
+
+def _tensor(vectors: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(vectors, np.float32))
+
+
+def _normalised(vectors: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.normalize(vectors, dim=1, eps=1e-6)

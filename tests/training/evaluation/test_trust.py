@@ -93,7 +93,7 @@ def test_a_cell_finder_that_misses_cells_leaves_the_gate_to_the_network(place, t
         monkeypatch.setattr(gate, "embed", blind)
     assert main(["gate", str(folder), "--data", str(place / "data")]) == 0
     assert ("the cell finder misses 100.0 %" in capsys.readouterr().err) == misses
-    assert (read_ood_detector(folder, 4).sure == 0) == misses
+    assert (read_ood_detector(folder, 4).confidence_limit == 0) == misses
 
 
 def test_strangers_are_the_same_every_time():

@@ -106,8 +106,8 @@ def test_killed_at_any_moment(folder, tmp_path):
     ("prepare", "more", "said"),
     [
         (None, ["--out", "x.txt"], ".jsonl or .csv"),
-        ("x.jsonl", ["--out", "x.jsonl"], "already there"),
-        (None, ["--out", "x.jsonl", "--resume"], "nothing to go on with"),
+        ("x.jsonl", ["--out", "x.jsonl"], "exists already"),
+        (None, ["--out", "x.jsonl", "--resume"], "no run to resume"),
         ("x.jsonl.part", ["--out", "x.jsonl"], "--resume"),
         ("x.jsonl.part", ["--out", "x.jsonl", "--resume"], "another model"),
         (None, ["--resume"], "--out"),

@@ -16,12 +16,13 @@ from training.evaluation.ood import embed
 from zoo.cli import main
 from zoo.entry import OOD_STATISTICS, EntryError, read_entry
 from zoo.serving.ood import (
-    NAMES,
+    OPTIONAL,
+    TENSORS,
     OodDetector,
     familiarity,
     fit_ood_detector,
     read_ood_detector,
-    widened,
+    widen,
     with_confidence_limits,
     write_ood_detector,
 )
@@ -91,7 +92,7 @@ def test_distance_is_mahalanobis_where_all_directions_are_kept():
     inverse = np.linalg.inv(within.T @ within / len(within))
     away = vectors[:200, None] - means
     expected = np.sqrt(np.einsum("nkd,de,nke->nk", away, inverse, away).min(1) / 12)
-    found = gate.raw(torch.from_numpy(vectors[:200])).numpy() * gate.limit.item()
+    found = gate.relative_distances(torch.from_numpy(vectors[:200])).numpy() * gate.limit.item()
     assert np.allclose(found, expected, rtol=0.02)
 
 
@@ -148,7 +149,7 @@ def test_a_damaged_gate_is_a_sentence(tmp_path, gate, damage):
     elif damage == "other classes":
         classes = 5
     elif damage == "not finite":
-        write_ood_detector(tmp_path, OodDetector(*(getattr(gate, n) * float("nan") for n in NAMES)))
+        write_ood_detector(tmp_path, OodDetector(**{name: getattr(gate, name) * float("nan") for name in TENSORS}))
     else:
         save_file({"mean": torch.zeros(3)}, path)
     with pytest.raises(EntryError, match="training gate"):
@@ -184,7 +185,7 @@ def test_how_sure_the_cell_was_found_has_the_same_two_limits(gate):
         familiarity(with_confidence_limits(gate, CONFIDENT).distances(vectors[:1], torch.zeros(1)).item()) == "unknown"
     )
     # a laboratory whose cells are found less surely becomes known
-    wider = widened(both, vectors, [0.4] * 300)
+    wider = widen(both, vectors, [0.4] * 300)
     assert (wider.distances(vectors, torch.full((300,), 0.4)) <= 1).float().mean() > 0.98
 
 
@@ -192,10 +193,15 @@ def test_limits_of_the_finder_are_kept_and_older_gates_have_none(tmp_path, gate)
     both = with_confidence_limits(gate, CONFIDENT, CONFIDENT - 0.2)
     write_ood_detector(tmp_path, both)
     kept = read_ood_detector(tmp_path, 4)
-    assert (kept.sure.item(), kept.unsure.item()) == pytest.approx((both.sure.item(), both.unsure.item()))
-    save_file({name: getattr(gate, name).contiguous() for name in NAMES}, tmp_path / OOD_STATISTICS)
-    assert read_ood_detector(tmp_path, 4).sure == 0
-    write_ood_detector(tmp_path, replace(both, unsure=both.sure + 0.05))
+    assert (kept.confidence_limit.item(), kept.unseen_confidence_limit.item()) == pytest.approx(
+        (both.confidence_limit.item(), both.unseen_confidence_limit.item())
+    )
+    save_file(
+        {key: getattr(gate, name).contiguous() for name, key in TENSORS.items() if name not in OPTIONAL},
+        tmp_path / OOD_STATISTICS,
+    )
+    assert read_ood_detector(tmp_path, 4).confidence_limit == 0
+    write_ood_detector(tmp_path, replace(both, unseen_confidence_limit=both.confidence_limit + 0.05))
     with pytest.raises(EntryError, match="training gate"):
         read_ood_detector(tmp_path, 4)
 
