@@ -1,4 +1,7 @@
-"""The shortest way to an answer: `zoo.classify("cell.png", "pbc8-efficientnet-lite0")`, from any number of threads."""
+"""Classification and explanation in one call, with one runtime for the whole process.
+
+Any number of threads may call these functions: `zoo.classify("cell.png", "pbc8-efficientnet-lite0")`.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ _shared: list[Runtime] = []
 
 
 def default_runtime() -> Runtime:
-    """The one runtime that all callers of this process share, made when first asked for."""
+    """Return the runtime that all threads of this process share, made on the first call."""
     with _lock:
         if not _shared:
             _shared.append(Runtime())
@@ -24,9 +27,21 @@ def default_runtime() -> Runtime:
 
 
 def classify(picture: Image.Image | bytes | Path | str, model: str) -> Prediction:
-    """Classify a picture (decoded, or a file's content or path) with the entry called `model`.
+    """Classify a picture.
 
-    Raises ImageError (not a usable picture), EntryError (no such model) or BusyError (queue full).
+    Args:
+        picture: a decoded picture, or a file's content or path.
+        model: an entry's id, see `list_entries`.
+
+    Raises:
+        ImageError: the file is no usable picture.
+        EntryError: there is no such model, or it is unusable.
+        BusyError: the queue stayed full.
+
+    Example:
+        >>> prediction = zoo.classify("cell.png", "pbc8-efficientnet-lite0")
+        >>> prediction.label, round(prediction.confidence, 2)
+        ('neutrophil', 0.99)
     """
     return default_runtime().classify(get_entry(model), _picture(picture))
 
@@ -34,9 +49,24 @@ def classify(picture: Image.Image | bytes | Path | str, model: str) -> Predictio
 def explain(
     picture: Image.Image | bytes | Path | str, model: str, label: str | None = None, method: str | None = None
 ) -> Explanation:
-    """The evidence in a picture for `label` (None: the predicted one), by a method of `zoo.attribution.METHODS`.
+    """Explain the classification of a picture.
 
-    Raises as `classify`, and ExplanationError.
+    Args:
+        picture: a decoded picture, or a file's content or path.
+        model: an entry's id, see `list_entries`.
+        label: class to explain; None for the predicted one.
+        method: a key of `zoo.attribution.METHODS`; None for the model's default.
+
+    Raises:
+        ImageError: the file is no usable picture.
+        EntryError: there is no such model or label, or the model is unusable.
+        ExplanationError: the method cannot explain this model.
+        BusyError: the queue stayed full.
+
+    Example:
+        >>> image = zoo.decode(Path("cell.png"))
+        >>> explanation = zoo.explain(image, "pbc8-efficientnet-lite0", method="layer-cam")
+        >>> zoo.overlay(image, explanation.values).save("map.png")
     """
     return default_runtime().explain(get_entry(model), _picture(picture), label, method)
 

@@ -30,6 +30,12 @@ def read_predictions(entry: Entry, benchmark: str) -> pd.DataFrame:
 
     Raises:
         EntryError: The predictions are missing or do not fit the benchmark's labels.
+
+    Example:
+        >>> entry = zoo.get_entry("cnn60")
+        >>> table = zoo.read_predictions(entry, next(iter(entry.evaluation.benchmarks)))
+        >>> list(table.columns[:3])
+        ['file', 'cell', 'label']
     """
     described = entry.evaluation.benchmarks.get(benchmark)
     path = entry.file(predictions_file(benchmark))

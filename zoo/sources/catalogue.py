@@ -77,6 +77,10 @@ def list_entries(places: Sequence[Source] | None = None) -> list[AnyEntry]:
     Returns:
         Entries with different ids. Where an id is already taken, the later entry is listed as broken, so that it is
         not hidden silently.
+
+    Example:
+        >>> [entry.id for entry in zoo.list_entries() if entry.usable][:2]
+        ['champion4', 'champion4-small']
     """
     found: dict[str, AnyEntry] = {}
     for source in sources() if places is None else places:
@@ -100,6 +104,10 @@ def get_entry(name: str, entries: Sequence[AnyEntry] | None = None) -> Entry:
 
     Raises:
         EntryError: There is no such entry, it is broken or has no weights, or its namespace is not allowed here.
+
+    Example:
+        >>> zoo.get_entry("cnn60").labels
+        ['eosinophil', 'lymphocyte', 'monocyte', 'neutrophil']
     """
     entries = list_entries() if entries is None else entries
     if "/" in name:
