@@ -1,4 +1,4 @@
-"""Examples on the Hub: a few of each class, without names and metadata, and the app's picker shows them."""
+"""`python -m training publish-examples`: a few pictures per class without metadata, which the app then shows."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def there(hub) -> dict[str, bytes]:
     return {path: hub.blobs[one.oid] for path, one in stored.items() if path != ".gitattributes"}
 
 
-def test_pictures_go_up_without_names_and_metadata(published, folder):
+def test_pictures_are_published_without_names_and_metadata(published, folder):
     found = there(published)
     card = DatasetCard(found.pop("README.md").decode())
     assert card.data.license == "cc0-1.0"
@@ -63,7 +63,7 @@ def test_pictures_go_up_without_names_and_metadata(published, folder):
     assert (sent == np.asarray(decode(folder / "monocyte" / "000.png"))).all()
 
 
-def test_publishing_again_sends_what_changed(published, folder, monkeypatch, capsys):
+def test_publishing_again_sends_changes(published, folder, monkeypatch, capsys):
     monkeypatch.setenv("HF_TOKEN", "hf_alice")
     given = ["publish-examples", str(folder), "--repo", REPO, "--credit", "drawn", "--license", "cc0-1.0"]
     before = published.repos["datasets", REPO].at("main").sha
@@ -80,7 +80,7 @@ def test_publishing_again_sends_what_changed(published, folder, monkeypatch, cap
     )
 
 
-def test_the_picker_lists_them_and_fetches_what_is_asked(published, monkeypatch):
+def test_examples_are_listed_and_fetched_on_demand(published, monkeypatch):
     found = list_examples()
     assert len(found) == 12
     assert {example.label for example in found} == set(LABELS)
@@ -98,7 +98,7 @@ def test_the_picker_lists_them_and_fetches_what_is_asked(published, monkeypatch)
         fetch(again[1])
 
 
-def test_the_page_fetches_and_classifies_them(published):
+def test_the_page_fetches_and_classifies_examples(published):
     st.cache_resource.clear()
     st.cache_data.clear()
     app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60).run()
@@ -121,7 +121,7 @@ def test_the_page_fetches_and_classifies_them(published):
     ],
     ids=["too many", "damaged", "empty", "name", "another's", "licence"],
 )
-def test_what_cannot_be_published_is_a_sentence(hub, folder, capsys, change, given, words):
+def test_pictures_that_cannot_be_published_are_refused(hub, folder, capsys, change, given, words):
     draw_folder(folder, 8)
     change(folder)
     assert main(["publish-examples", str(folder), "--repo", REPO, *given]) == 1
@@ -131,7 +131,7 @@ def test_what_cannot_be_published_is_a_sentence(hub, folder, capsys, change, giv
     assert repo is None or not [path for path in repo.at("main").files if path != ".gitattributes"]
 
 
-def test_what_is_no_picture_is_not_even_known_of(published, monkeypatch):
+def test_other_files_of_the_repository_are_ignored(published, monkeypatch):
     more = {"../evil.png": b"x", "a/b/c.png": b"x", "run.py": b"x", ".hidden.png": b"x", "big.png": bytes(20_000_001)}
     published.put(REPO, more, "datasets")
     zoo_hub.forget()

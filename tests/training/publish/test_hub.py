@@ -1,4 +1,4 @@
-"""Onto the Hub: one commit, no more than changed, nothing half-done, and the same answers from there."""
+"""`python -m training publish`: one commit of what changed, all or nothing, and the same answers from the Hub."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def files(hub: Hub, name: str = "alice/tiny", revision: str = "main") -> dict[st
     return {path: hub.blobs[one.oid] for path, one in stored.items() if path != ".gitattributes"}
 
 
-def test_an_entry_is_published_whole_and_proved(server, folder, capsys):
+def test_an_entry_is_published_and_verified(server, folder, capsys):
     assert main(["publish", str(folder), "--repo", "alice", "--tag", "v1", "--json"]) == 0
     out, err = capsys.readouterr()
     (told,) = json.loads(out)
@@ -73,7 +73,7 @@ def test_an_entry_is_published_whole_and_proved(server, folder, capsys):
     assert [entry.id for entry in zoo_hub.HubSource("alice").entries()] == ["alice--tiny"]
 
 
-def test_publishing_again_sends_what_changed_and_deletes_what_is_gone(server, folder, capsys):
+def test_publishing_again_sends_changes_and_deletes_removed_files(server, folder, capsys):
     assert main(["publish", str(folder), "--repo", "alice/tiny"]) == 0
     repo = server.repos["models", "alice/tiny"]
     server.put("alice/tiny", {"LICENSE": b"by hand"})
@@ -99,7 +99,7 @@ def test_publishing_again_sends_what_changed_and_deletes_what_is_gone(server, fo
     assert server.count(r"PUT /lfs") > uploads
 
 
-def test_nothing_is_lost_when_somebody_else_publishes_at_the_same_moment(server, folder, capsys):
+def test_a_simultaneous_publication_is_refused_and_nothing_is_lost(server, folder, capsys):
     assert main(["publish", str(folder), "--repo", "alice/tiny"]) == 0
     add_evaluation(folder, 2)
     server.faults.append(Fault("POST .*/commit/", do=lambda: server.put("alice/tiny", {"LICENSE": b"theirs"})))
@@ -111,7 +111,7 @@ def test_nothing_is_lost_when_somebody_else_publishes_at_the_same_moment(server,
     assert files(server)["LICENSE"] == b"theirs"
 
 
-def test_a_rehearsal_makes_nothing(server, folder, capsys):
+def test_a_dry_run_changes_nothing(server, folder, capsys):
     assert main(["publish", str(folder), "--repo", "alice", "--dry-run", "--json"]) == 0
     out, err = capsys.readouterr()
     (told,) = json.loads(out)
@@ -150,7 +150,7 @@ def test_a_pull_request_leaves_main_alone(server, folder, capsys):
         ("hf_alice", "alice/a--b", "Hub does not allow|refused"),
     ],
 )
-def test_what_is_not_allowed_is_a_sentence(server, folder, capsys, monkeypatch, token, repo, words):
+def test_refusals_of_the_hub_are_reported(server, folder, capsys, monkeypatch, token, repo, words):
     monkeypatch.setenv("HF_TOKEN", token)
     assert main(["publish", str(folder), "--repo", repo]) == 1
     err = capsys.readouterr().err
@@ -159,7 +159,7 @@ def test_what_is_not_allowed_is_a_sentence(server, folder, capsys, monkeypatch, 
     assert not server.repos
 
 
-def test_a_private_repository_stays_unseen(server, folder, monkeypatch):
+def test_a_private_repository_is_not_visible_to_others(server, folder, monkeypatch):
     assert main(["publish", str(folder), "--repo", "alice", "--private"]) == 0
     assert server.repos["models", "alice/tiny"].private
     assert [entry.id for entry in zoo_hub.HubSource("alice").entries()] == ["alice--tiny"]
@@ -168,7 +168,7 @@ def test_a_private_repository_stays_unseen(server, folder, monkeypatch):
     assert all(isinstance(entry, BrokenEntry) for entry in zoo_hub.HubSource("alice").entries())
 
 
-def test_what_is_no_entry_is_not_published(server, tmp_path, capsys):
+def test_a_broken_entry_is_not_published(server, tmp_path, capsys):
     folder = make_entry(tmp_path / "broken", "test_resnet")
     write_json(folder / "config.json", {"architecture": "x"})
     assert main(["publish", str(folder), "--repo", "alice"]) == 1
@@ -176,7 +176,7 @@ def test_what_is_no_entry_is_not_published(server, tmp_path, capsys):
     assert main(["publish", "a", "b", "--repo", "alice/one"]) in (1, 2)
 
 
-def test_several_entries_go_into_a_namespace(server, folder, capsys):
+def test_several_entries_are_published_into_a_namespace(server, folder, capsys):
     other = make_entry(folder.parent / "other", "cnn60")
     assert main(["publish", str(folder), str(other), "--repo", "alice/one"]) == 2
     assert main(["publish", str(folder), str(other), "--repo", "alice"]) == 0
@@ -190,8 +190,8 @@ def _publish(folder: str, given: dict[str, str], ready: Any) -> None:
     sys.exit(main(["publish", folder, "--repo", "alice"]))
 
 
-def test_killed_at_any_moment_main_holds_a_whole_entry(server, folder, tmp_path):
-    """Twenty publishers, each with other figures, each killed somewhere on its way."""
+def test_after_a_kill_at_any_moment_main_holds_a_whole_entry(server, folder, tmp_path):
+    """Twenty publishers with different scores, each killed at a random moment."""
     add_evaluation(folder, 0)
     start = time.monotonic()
     assert main(["publish", str(folder), "--repo", "alice"]) == 0
@@ -229,9 +229,10 @@ def test_killed_at_any_moment_main_holds_a_whole_entry(server, folder, tmp_path)
     assert zoo_hub.fetch(entry).usable
 
 
+@pytest.mark.artefacts
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.id)
 def test_built_in_entries_can_be_published(server, entry: Entry, capsys):
-    """Each card passes the Hub's validation as the client asks for it, and its figures are evaluation.json's."""
+    """Each card passes the Hub's validation, and its scores are those of evaluation.json."""
     assert main(["publish", entry.id, "--repo", "alice"]) == 0, capsys.readouterr().err
     text = files(server, f"alice/{entry.id}")["README.md"].decode()
     card = ModelCard(text)
@@ -246,7 +247,7 @@ def test_built_in_entries_can_be_published(server, entry: Entry, capsys):
 
 
 def test_plain_timm_gives_the_same_answers(server, tmp_path, capsys):
-    """Every entry that is a timm network, in a process that has timm and huggingface_hub and nothing else."""
+    """Every entry that is a timm network, in a process with timm and huggingface_hub only."""
     plain = [entry for entry in ENTRIES if entry.usable and is_plain(entry)]
     assert len(plain) >= 4
     assert main(["publish", *(entry.id for entry in plain), "--repo", "alice", "--json"]) == 0
@@ -280,7 +281,7 @@ def is_plain(entry: Entry) -> bool:
 
 
 @pytest.mark.parametrize("entry", [entry for entry in ENTRIES if entry.recipe], ids=lambda entry: entry.id)
-def test_the_command_on_a_card_is_that_of_the_entry(entry):
+def test_the_command_on_a_card_makes_the_entrys_recipe(entry):
     card = (entry.folder / CARD).read_text(encoding="utf-8")
     words = shlex.split(re.search(r"`python -m training (train [^`]*)` makes it again", card)[1])
     changes = [value for key, value in pairwise(words) if key == "--set"]

@@ -1,4 +1,4 @@
-"""The app as a Space: sent whole, in one commit; its Dockerfile linted, and its steps run in a plain folder."""
+"""`python -m training deploy-space`: one commit; the Dockerfile is linted and its steps are run in a folder."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def deploy(*options: str) -> int:
     return main(["deploy-space", "--repo", "alice/demo", *options])
 
 
-def test_the_dockerfile_is_sound():
+def test_the_dockerfile_passes_the_linter():
     linter = Path(sys.executable).parent / "hadolint"
     run = subprocess.run([linter, ROOT / "Dockerfile"], capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stdout + run.stderr
@@ -81,7 +81,7 @@ def test_the_app_is_deployed_and_deployed_again(server, capsys):
     assert "notes.txt" in space.at("main").files
 
 
-def test_what_the_hub_refuses_is_a_sentence(server, capsys, monkeypatch):
+def test_refusals_of_the_hub_are_reported(server, capsys, monkeypatch):
     assert main(["deploy-space", "--repo", "demo"]) == 1
     assert "NAMESPACE/NAME" in capsys.readouterr().err
     monkeypatch.setenv("HF_TOKEN", "")
@@ -90,8 +90,8 @@ def test_what_the_hub_refuses_is_a_sentence(server, capsys, monkeypatch):
     assert not server.repos
 
 
-def test_its_steps_run_in_a_plain_folder(server, tmp_path):
-    """What the Hub would build, without a container: the Space's own files, environment, health check and command."""
+def test_the_dockerfiles_steps_start_the_app(server, tmp_path):
+    """What the Hub would build, without a container: files, environment, health check and command of the Space."""
     assert deploy() == 0
     sent = Path(
         HfApi(endpoint=server.url).snapshot_download("alice/demo", repo_type="space", local_dir=tmp_path / "sent")
@@ -153,5 +153,5 @@ def free_port() -> int:
         return found.getsockname()[1]
 
 
-def test_the_card_is_one_the_hub_reads():
+def test_the_card_has_valid_metadata():
     assert yaml.safe_load(render_card("a/b").split("---")[1])["title"] == "b"

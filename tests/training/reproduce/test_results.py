@@ -71,7 +71,7 @@ def quick(monkeypatch):
 ONLY = ["--only", "cnn60", "--only", "cnn60_knn", "--only", "resnet50_frozen"]
 
 
-def test_rows_are_trained_once_and_written_from_their_entries(place, quick, capsys):
+def test_recipes_are_trained_once_and_rows_come_from_their_entries(place, quick, capsys):
     command = ["reproduce", *ONLY, "--data", "data", "--zoo", "zoo", "--json"]
     assert main(command) == 0
     told = capsys.readouterr()
@@ -125,8 +125,8 @@ def test_the_table_marks_what_is_not_trained_yet(place):
 
 
 @pytest.mark.artefacts
-def test_the_shipped_table_is_the_one_the_entries_give(place):
-    """docs/results.md is generated; whoever adds an entry has to generate it again."""
+def test_the_results_page_is_that_of_the_entries(place):
+    """It is generated: `python -m training reproduce`."""
     entries = list_entries([FolderSource(BUILTIN, "builtin")])
     results.write_table(place / "results.md", results.result_rows(results.training_order(), entries))
     assert (place / "results.md").read_text() == results.TABLE.read_text()
@@ -152,15 +152,15 @@ def test_features_are_written_and_found_beside_a_report(place, monkeypatch, caps
 
 
 @pytest.mark.parametrize("text", ["file,f1\na,1\n", "file,f1,f2\na,b,c\n", "", "f1,f2\n1,2\n"])
-def test_a_table_that_holds_no_features_is_refused(tmp_path, text):
+def test_a_table_without_features_is_refused(tmp_path, text):
     (tmp_path / "features-x.csv").write_text(text)
     with pytest.raises(reports.ReportError, match=r"features-x.csv"):
         reports.read_features(tmp_path / "features-x.csv")
 
 
 @pytest.mark.artefacts
-def test_the_champions_table_is_the_one_the_entries_give(tmp_path):
-    """docs/champions.md is generated: `python -m training reproduce --champions`."""
+def test_the_champions_page_is_that_of_the_entries(tmp_path):
+    """It is generated: `python -m training reproduce --champions`."""
     champions.write_page(tmp_path / "champions.md", BUILTIN)
     assert (tmp_path / "champions.md").read_text() == champions.TABLE.read_text()
 
@@ -186,7 +186,7 @@ def test_the_readme_table_is_short():
     assert not any("cnn60" in row for row in rows), "published systems have a page of their own"
 
 
-def test_champions_are_set_against_their_targets(tmp_path, capsys):
+def test_champions_are_compared_with_their_targets(tmp_path, capsys):
     folder = make_entry(tmp_path / "zoo" / "champion8", "test_resnet", 1)
     metric = {"value": 0.5, "low": 0.4, "high": 0.6}
     reached = {"balanced_accuracy": {"value": 0.9, "low": 0.8, "high": 0.95}}

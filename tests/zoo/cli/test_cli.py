@@ -1,4 +1,4 @@
-"""The command line: `python -m zoo`, as users and scripts call it."""
+"""`python -m zoo` and `hemazoo`, as users and scripts call them."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from PIL import Image
 from tests.making import LABELS, draw_cell, draw_folder
 from tests.zoo.imaging.test_decode import png_header
 from zoo.cli import main
+from zoo.version import __version__
 
 ROOT = Path(__file__).parents[3]
 MODEL = "tiny-test-efficientnet"
@@ -67,7 +68,7 @@ def test_list(run):
     assert "tiny-cnn60" in out
 
 
-def test_classify_prints_one_object_a_line(run, folder):
+def test_classify_prints_one_object_per_line(run, folder):
     status, out, _err = run("classify", folder, "--model", MODEL, "--json")
     assert status == 0
     lines = [json.loads(line) for line in out.splitlines()]
@@ -86,7 +87,7 @@ def test_classify_prints_one_object_a_line(run, folder):
         assert sum(line["probabilities"].values()) == pytest.approx(1, abs=1e-5)
 
 
-def test_batches_change_no_answer(run, folder):
+def test_batch_size_does_not_change_answers(run, folder):
     answers = []
     for size in (1, 5, 64):
         _, out, _ = run("classify", folder, "--model", MODEL, "--json", "--batch-size", size, "--precision", "fp32")
@@ -95,7 +96,7 @@ def test_batches_change_no_answer(run, folder):
     assert np.allclose(answers[0], answers[2], atol=1e-5)
 
 
-def test_bad_files_are_named_and_the_others_classified(run, tmp_path):
+def test_unreadable_files_are_named_and_the_others_classified(run, tmp_path):
     place = tmp_path / "mixed"
     place.mkdir()
     draw_cell("monocyte").save(place / "cut.jpg")
@@ -161,7 +162,7 @@ def test_explain_writes_map_and_overlay(run, folder, tmp_path):
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
-def test_wrong_use_gets_a_sentence(run, folder, tmp_path, arguments, status, said):
+def test_wrong_usage_is_reported_in_a_sentence(run, folder, tmp_path, arguments, status, said):
     (tmp_path / "empty").mkdir()
     places = {"PICTURE": str(folder / "monocyte" / "000.png"), "EMPTY": str(tmp_path / "empty")}
     for name, place in places.items():
@@ -172,7 +173,7 @@ def test_wrong_use_gets_a_sentence(run, folder, tmp_path, arguments, status, sai
     assert "Traceback" not in err
 
 
-def test_as_a_process_json_is_alone_on_stdout(zoo_environment, folder):
+def test_stdout_of_a_process_holds_json_only(zoo_environment, folder):
     command = [sys.executable, "-m", "zoo", "classify", str(folder), "--model", MODEL, "--json"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -186,8 +187,32 @@ def test_help(run, command):
     assert "usage: python -m zoo" in out
 
 
-def test_statistics_of_the_pictures_at_hand(run, folder, tmp_path):
-    """Batch norm that expects these pictures answers otherwise; nothing is kept, and what cannot be is said."""
+def test_help_names_the_program_as_it_was_started(run, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["/somewhere/bin/hemazoo"])
+    assert "usage: hemazoo [-h] [--version] COMMAND" in run("--help")[1]
+
+
+def test_version(run):
+    assert run("--version")[:2] == (0, f"HemaZoo {__version__}\n")
+
+
+def test_help_does_not_import_torch():
+    code = """
+import sys
+from contextlib import suppress
+from training.cli import main as training
+from zoo.cli import main as zoo
+for main in (training, zoo):
+    with suppress(SystemExit):
+        main(["--help"])
+print({"torch", "timm", "pandas"} & set(sys.modules))
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("set()\n")
+
+
+def test_statistics_adapts_batch_norm_to_the_pictures(run, folder, tmp_path):
+    """Adapted statistics change answers; too few pictures or a model without batch norm are refused."""
     draw_folder(tmp_path / "more", 4)
     plain = [
         json.loads(line) for line in run("classify", tmp_path / "more", "--model", MODEL, "--json")[1].splitlines()
@@ -204,7 +229,7 @@ def test_statistics_of_the_pictures_at_hand(run, folder, tmp_path):
     assert status == 2 and "training adapt" in err
 
 
-def test_more_views_are_an_option(run, folder):
+def test_views_change_the_answer(run, folder):
     answers = [run("classify", folder, "--model", MODEL, "--json", "--views", count)[1] for count in (1, 8)]
     first, second = ([json.loads(line)["probabilities"] for line in out.splitlines()] for out in answers)
     assert first != second

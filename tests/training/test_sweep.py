@@ -1,4 +1,4 @@
-"""Sweeps: a grid is walked whole, by any number of workers, and what was interrupted is gone on with."""
+"""`python -m training sweep`: all trials of a grid, by any number of workers, resumed after an interruption."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from training import sweep
 from training.cli import main
 from training.recipe import load_recipe
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 SPACE = """
 method = "{method}"
 trials = {trials}
@@ -56,7 +56,7 @@ def space(place, method="grid", trials=4, pruning="none", rates=RATES):
 ARGUMENTS = ["sweep", "starter", "--space", "space.toml", "--storage", "sqlite:///sweep.db", "--data", "cells"]
 
 
-def test_the_published_grid_is_shipped():
+def test_the_published_grid_is_included():
     grid = sweep.read_space(Path("cnn5_224"))
     assert grid.size == 8
     sweep.check_keys(grid, "cnn5_224")
@@ -68,7 +68,7 @@ def test_the_published_grid_is_shipped():
         assert sweep.read_space(path).size > 1
 
 
-def test_a_grid_is_walked_whole_and_not_again(place, capsys):
+def test_a_grid_is_searched_completely_and_only_once(place, capsys):
     space(place)
     assert main([*ARGUMENTS, "--json"]) == 0
     captured = capsys.readouterr()
@@ -89,7 +89,7 @@ def test_a_grid_is_walked_whole_and_not_again(place, capsys):
 
 
 @pytest.mark.parametrize(("method", "pruning"), [("random", "median"), ("tpe", "hyperband")])
-def test_other_searches(place, method, pruning):
+def test_random_search_and_tpe_with_pruning(place, method, pruning):
     space(place, method, 5, pruning)
     assert main(ARGUMENTS) == 0
     table = pd.read_csv(place / "runs/sweeps/starter/trials.csv")
@@ -105,7 +105,7 @@ def worker(place):
     )  # fmt: skip
 
 
-def test_a_killed_sweep_is_gone_on_with(place, monkeypatch):
+def test_a_killed_sweep_is_resumed(place, monkeypatch):
     rates = [0.001, 0.002, 0.003, 0.004, 0.005, 0.006]
     space(place, rates=rates)
     run = worker(place)
@@ -118,7 +118,7 @@ def test_a_killed_sweep_is_gone_on_with(place, monkeypatch):
     run.communicate()
     states = _states(place)
     assert 1 <= states.count("COMPLETE") < 12, states
-    # nobody waits two minutes here for a sign of life that will not come
+    # the worker is dead: wait a second for its sign of life, not two minutes
     monkeypatch.setattr(sweep, "HEARTBEAT_SECONDS", 1)
     monkeypatch.setattr(sweep, "GRACE_SECONDS", 1)
     time.sleep(1.5)
@@ -157,13 +157,13 @@ def test_two_workers_share_the_trials(place):
         ("nonsense", "not valid TOML"),
     ],
 )
-def test_a_wrong_space_says_where(place, capsys, text, said):
+def test_an_invalid_space_is_refused_with_the_place(place, capsys, text, said):
     (place / "space.toml").write_text(text)
     assert main(ARGUMENTS) == 2
     assert said in capsys.readouterr().err
 
 
-def test_wrong_places_get_a_sentence(place, capsys):
+def test_missing_space_bad_storage_and_ensembles_are_refused(place, capsys):
     space(place)
     assert main([*ARGUMENTS[:2], "--space", "nowhere.toml", *ARGUMENTS[4:]]) == 2
     assert "There is no space nowhere.toml. Shipped: cnn5_224" in capsys.readouterr().err
