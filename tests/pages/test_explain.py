@@ -138,7 +138,7 @@ def test_an_unknown_picture_gives_an_error_on_both_pages(zoo, app):
     assert any("No recognisable blood cell" in error.value for error in app.error)
 
 
-def test_overlays_change_what_they_should():
+def test_overlays_change_marked_pixels_only():
     image, values = draw_cell("monocyte", 1, (80, 60)), np.zeros((60, 80), np.float32)
     assert overlay(image, values).tobytes() == image.tobytes()
     assert contours(image, values).tobytes() == image.tobytes()

@@ -1,1 +1,1 @@
-"""From bytes to the tensor a network sees."""
+"""Decoding of pictures, localisation of the cell, and preprocessing into network inputs."""

@@ -1,1 +1,1 @@
-"""Answering requests: loaded models, batching, out-of-distribution check."""
+"""Running of entries: loaded models, the engine, out-of-distribution detection, batches of files."""

@@ -26,7 +26,6 @@ from zoo.serving.engine import BATCH_SIZE, BATCH_WAIT, Engine, EngineStatus
 from zoo.serving.heads import Neighbour
 from zoo.serving.loaded import LoadedModel
 from zoo.serving.model_cache import Loader, ModelCache
-from zoo.serving.ood import Familiarity, familiarity
 from zoo.serving.requests import (
     Answer,
     BusyError,
@@ -37,63 +36,12 @@ from zoo.serving.requests import (
     mean_answer,
     wait_for,
 )
+from zoo.serving.results import Explanation, Prediction
 
 __all__ = ["BATCH_SIZE", "BusyError", "Client", "Explanation", "ExplanationError", "Prediction", "Runtime", "Ticket"]
 
 MAX_MODEL_BYTES = 4_000_000_000
 WATCH_INTERVAL = 0.2  # seconds between two calls of `watch` while an explanation is computed
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """The answer for one picture.
-
-    Attributes:
-        label: the predicted class.
-        confidence: its probability, 0..1.
-        probabilities: probability of each label.
-        seconds: time that the picture's batch took.
-        distance: out-of-distribution distance, see `zoo.serving.ood.familiarity`; None where the entry has no detector.
-        unseen_confidence: probability that the answer is right in a laboratory that the model never saw (see
-            `zoo.scores.calibration`); None where it was not measured.
-    """
-
-    label: str
-    confidence: float
-    probabilities: dict[str, float]
-    seconds: float
-    distance: float | None = None
-    unseen_confidence: float | None = None
-
-    @property
-    def familiarity(self) -> Familiarity | None:
-        """Whether the picture is like those that the model knows; None where the entry has no detector."""
-        return familiarity(self.distance)
-
-
-@dataclass(frozen=True, eq=False)
-class Explanation:
-    """The evidence in one picture for a class.
-
-    Each map is divided by its own maximum: strengths of two maps cannot be compared.
-
-    Attributes:
-        prediction: the answer for the picture.
-        label: the class that is explained.
-        values: float32 (H, W) in 0..1 at the picture's own resolution.
-        method: a key of `zoo.attribution.METHODS`.
-        against: the class that the evidence sets `label` off from; None for all.
-        cam: the map (h, w) of the network's input; None for ensembles, whose members see different parts.
-        seen: the network's input; None for ensembles.
-    """
-
-    prediction: Prediction
-    label: str
-    values: np.ndarray
-    method: str = DEFAULT
-    against: str | None = None
-    cam: np.ndarray | None = None
-    seen: NetworkInput | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -281,7 +229,7 @@ class Runtime:
             BusyError: the queue stayed full.
         """
         if explanation.cam is None or explanation.seen is None:
-            raise ExplanationError(f"{entry.id} is an ensemble: judge the maps of its members.")
+            raise ExplanationError(f"{entry.id} is an ensemble: measure the maps of its members.")
         label = entry.labels.index(explanation.label)
         return faithfulness(self.predictor(entry, client), explanation.seen.pixels, explanation.cam, label)
 
@@ -306,7 +254,7 @@ class Runtime:
             BusyError: the queue stayed full.
         """
         if entry.members or methods_for(entry)[0] != DEFAULT:
-            raise ExplanationError(f"{entry.id} has no feature map of its own: it cannot be parted. Choose a network.")
+            raise ExplanationError(f"{entry.id} has no feature map of its own, so that it cannot be divided into parts. Choose a network.")
         network, client = self._networks(entry, image)[0], client or Client()
         model, pixels = network.model, network.seen.pixels
         features = self.engine.work(model, lambda: model.capture(pixels, layer), client).result()

@@ -51,7 +51,7 @@ def test_batch_norm_statistics_are_the_published_ones():
     assert sum(value.numel() for value in statistics) == 2_432
 
 
-def test_it_splits_into_features_and_head(model):
+def test_model_is_features_and_head(model):
     batch = torch.randn(2, *model.pretrained_cfg["input_size"])
     features = model.forward_features(batch)
     assert features.shape[1] == model.num_features
@@ -60,7 +60,7 @@ def test_it_splits_into_features_and_head(model):
     assert explain_batch(model, batch, torch.full((2,), PREDICTED)).maps.shape == (2, *features.shape[2:])
 
 
-def test_its_classifier_can_be_replaced(model):
+def test_classifier_can_be_replaced(model):
     model.reset_classifier(7)
     assert model.get_classifier().out_features == 7
     assert model(torch.randn(1, *model.pretrained_cfg["input_size"])).shape == (1, 7)
@@ -69,7 +69,7 @@ def test_its_classifier_can_be_replaced(model):
 
 
 @pytest.mark.parametrize("name", OURS)
-def test_an_unknown_option_is_refused(name):
+def test_refuses_an_unknown_option(name):
     with pytest.raises(TypeError, match="no option nonsense"):
         timm.create_model(name, nonsense=1)
 
@@ -97,6 +97,6 @@ def test_a_published_head_has_its_published_size():
 
 
 @pytest.mark.parametrize("words", [["dense 3"], ["gap", "gap"], ["relu"], ["gap", "nonsense"]])
-def test_a_head_that_makes_no_sense_is_refused(words):
+def test_refuses_a_senseless_head(words):
     with pytest.raises(ValueError, match="head"):
         build_head(words, (8, 2, 2))

@@ -1,4 +1,4 @@
-"""Maps of every method: those of pytorch-grad-cam, of the picture they are laid over, and without a trace left."""
+"""Maps of every method: equal to pytorch-grad-cam's, in the picture's orientation, leaving no hook behind."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def clean(model: nn.Module) -> bool:
     return untouched and not any(m._forward_hooks or m._backward_hooks for m in model.modules())
 
 
-def test_of_every_family_maps_are_told_apart(family):
+def test_maps_differ_between_classes_and_pictures_in_every_family(family):
     """Not flat, another for another class, another for another picture; none leaves a trace."""
     _, model = family
     batch = pictures(model)
@@ -135,7 +135,7 @@ def test_of_every_family_maps_are_told_apart(family):
     assert torch.is_grad_enabled()
 
 
-def test_of_every_family_maps_lie_as_the_picture_does(family):
+def test_maps_have_the_pictures_orientation_in_every_family(family):
     """What changes in one corner of the picture changes the features most in that corner of the map."""
     name, model = family
     whole = pictures(model, 1)
@@ -154,7 +154,7 @@ def test_of_every_family_maps_lie_as_the_picture_does(family):
         assert max(corners, key=corners.get) == (top, left), name
 
 
-def test_of_every_family_grad_cam_is_the_librarys(family):
+def test_grad_cam_equals_the_librarys_in_every_family(family):
     name, model = family
     assert_agrees(model, pictures(model), "grad-cam", FAMILIES[name])
 
@@ -168,7 +168,7 @@ POSITIVE_ONLY = ("ablation-cam", "grad-cam++")
     [("test_resnet", method) for method in LIBRARY]
     + [("test_efficientnet", method) for method in LIBRARY if method not in POSITIVE_ONLY],
 )
-def test_every_method_is_the_librarys(name, method):
+def test_every_method_equals_the_librarys(name, method):
     model = network(name)
     assert_agrees(model, pictures(model, 2), method, FAMILIES[name])
 
@@ -225,7 +225,7 @@ def network_like(model: nn.Module) -> nn.Module:
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("name", ["test_resnet", "test_vit", "test_mambaout"])
-def test_every_method_finds_something_on_every_layout(name, method):
+def test_every_method_gives_a_map_on_every_layout(name, method):
     model = network(name)
     batch = pictures(model, 2)
     found = maps(model, batch, [PREDICTED, PREDICTED], method)
@@ -238,7 +238,7 @@ def test_every_method_finds_something_on_every_layout(name, method):
 
 
 @pytest.mark.parametrize("method", SLOW)
-def test_a_slow_method_may_be_dropped_at_any_step(small, method):
+def test_a_slow_method_can_be_dropped_at_any_step(small, method):
     picture = pictures(small, 1)
     before = torch.is_grad_enabled()
     for count in (1, 3):
@@ -252,7 +252,7 @@ def test_a_slow_method_may_be_dropped_at_any_step(small, method):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_what_fails_leaves_nothing_behind(small, method):
+def test_a_failure_leaves_no_hook_and_no_gradient(small, method):
     picture = pictures(small, 1)
     if METHODS[method].by_class:
         with pytest.raises((RuntimeError, IndexError)):
@@ -267,7 +267,7 @@ def test_what_fails_leaves_nothing_behind(small, method):
     assert torch.is_grad_enabled()
 
 
-def test_why_this_class_and_not_that(small):
+def test_contrast_is_the_gradient_of_the_difference(small):
     """The contrast of two classes is the gradient of their difference; with the roles changed it is another map."""
     batch = pictures(small)
     targets, against = torch.tensor([0, 0, 0]), torch.tensor([1, 1, 1])
@@ -294,7 +294,7 @@ def test_layers_to_choose_from(family):
     assert clean(model)
 
 
-def test_occlusion_and_gradients_point_at_what_decides():
+def test_occlusion_and_integrated_gradients_find_the_decisive_part():
     """A model that looks at one corner only: what does not need a feature map finds the corner."""
 
     class Corner(nn.Module):
@@ -312,7 +312,7 @@ def test_occlusion_and_gradients_point_at_what_decides():
         assert found.shape[1] > found.shape[0]  # as the picture
 
 
-def test_what_has_no_gradient_says_so():
+def test_refuses_gradients_of_a_model_without_them():
     class Steplike(nn.Module):
         def forward(self, batch: torch.Tensor) -> torch.Tensor:
             return torch.from_numpy(np.float32([[1, 0]] * len(batch)))
@@ -321,7 +321,7 @@ def test_what_has_no_gradient_says_so():
         run(Steplike(), torch.zeros(1, 3, 32, 32), 0, "integrated-gradients")
 
 
-def test_concepts_part_a_picture(small):
+def test_concepts_divide_a_picture(small):
     last, early = (capture(small, pictures(small, 1), None, layer) for layer in (None, "blocks.2"))
     maps, vectors = factorise(last.features)
     assert maps.shape == (4, *last.features.shape[2:])
@@ -337,12 +337,12 @@ def test_concepts_part_a_picture(small):
     assert clean(small)
 
 
-def test_an_unknown_method_is_named():
+def test_refuses_an_unknown_method():
     with pytest.raises(ExplanationError, match="grad-cam"):
         method_of("magic")
 
 
-def test_steps_do_as_many_passes_as_they_say(small):
+def test_every_step_is_one_forward_pass(small):
     """Progress is true: every step is one pass of at most `batch` pictures."""
     seen: list[int] = []
     handle = small.register_forward_hook(lambda _, inputs, __: seen.append(len(inputs[0])))

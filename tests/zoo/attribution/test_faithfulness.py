@@ -1,4 +1,4 @@
-"""Measures of maps, on a model whose evidence is known: it looks at one square and nowhere else."""
+"""Measures of maps, on a model whose evidence is known: it depends on one square only."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def square(inside: float, outside: float) -> np.ndarray:
     return cam
 
 
-def test_a_true_map_beats_chance_and_chance_its_opposite(picture):
+def test_a_true_map_beats_a_random_one(picture):
     true, false = square(1, 0), square(0, 1)
     random = np.random.default_rng(0).random((6, 8)).astype(np.float32)
     found = [road(ask, picture, cam, 0) for cam in (true, random, false)]
@@ -45,7 +45,7 @@ def test_a_true_map_beats_chance_and_chance_its_opposite(picture):
     assert back[0] > back[1] > back[2]
 
 
-def test_road_is_the_librarys(picture):
+def test_road_equals_the_librarys(picture):
     class Model(torch.nn.Module):
         def forward(self, batch):
             return torch.from_numpy(ask(list(batch * 255)))
@@ -61,7 +61,7 @@ def test_road_is_the_librarys(picture):
     assert ours == pytest.approx(float(theirs[0]), abs=0.03)
 
 
-def test_an_empty_map_is_no_better_than_chance(picture):
+def test_an_empty_map_scores_as_chance(picture):
     assert abs(road(ask, picture, np.zeros((6, 8), np.float32), 0)) < 0.1
 
 
@@ -81,6 +81,6 @@ def test_pointing_and_energy():
     assert points_inside(flat, (22, 22, 28, 28))
 
 
-def test_equal_values_go_in_a_fixed_order(picture):
+def test_equal_values_have_a_fixed_order(picture):
     flat = np.ones((6, 8), np.float32)
     assert road(ask, picture, flat, 0) == road(ask, picture, flat, 0)

@@ -1,4 +1,4 @@
-"""Untrusted pictures are decoded to what a person sees, or refused with a sentence."""
+"""Untrusted pictures are decoded to what a person sees, or refused with an error message."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_kinds_of_pictures_look_as_they_should(name):
+def test_every_format_decodes_to_the_expected_picture(name):
     data, tolerance = CASES[name]
     assert distance(decode(data)) <= tolerance
 
@@ -119,13 +119,13 @@ def test_orientation_is_applied(orientation):
     assert np.abs(np.asarray(decode(sixteen), float) - np.asarray(decode(stored), float)).mean() < 4
 
 
-def test_alpha_lies_over_white():
+def test_alpha_is_laid_over_white():
     clear = CELL.convert("RGBA")
     clear.putalpha(0)
     assert np.asarray(decode(saved(clear, "PNG"))).min() == 255
 
 
-def test_first_frame_of_an_animation_counts():
+def test_takes_the_first_frame_of_an_animation():
     frames = [CELL, Image.new("RGB", CELL.size, "black")]
     assert distance(decode(saved(frames[0], "WEBP", save_all=True, append_images=frames[1:], lossless=True))) == 0
 
@@ -153,14 +153,14 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_everything_else_gets_a_sentence(name):
+def test_refuses_other_files(name):
     data, said = REFUSED[name]
     with pytest.raises(ImageError, match=said) as caught:
         decode(data)
     assert str(caught.value).endswith(".")
 
 
-def test_a_huge_picture_is_refused_before_it_is_decoded():
+def test_refuses_a_huge_picture_before_decoding():
     # 900 megapixels would take gigabytes and many seconds
     start = time.process_time()
     with pytest.raises(ImageError):
@@ -168,7 +168,7 @@ def test_a_huge_picture_is_refused_before_it_is_decoded():
     assert time.process_time() - start < 5
 
 
-def test_a_huge_tiff_is_refused():
+def test_refuses_a_huge_tiff():
     claim = bytearray(tiff(np.zeros((64, 64, 3), np.uint16), photometric="rgb"))
     with tifffile.TiffFile(io.BytesIO(bytes(claim))) as file:
         for tag in (256, 257):
@@ -179,7 +179,7 @@ def test_a_huge_tiff_is_refused():
 
 
 @pytest.mark.parametrize("name", ["jpeg", "png", "webp", "gif", "tiff lzw", "tiff 16 bit", "bmp"])
-def test_damage_never_gets_further_than_a_sentence(name):
+def test_damaged_files_give_an_error_message(name):
     random = np.random.default_rng(0)
     for _ in range(60):
         data = bytearray(CASES[name][0])
@@ -190,6 +190,6 @@ def test_damage_never_gets_further_than_a_sentence(name):
             assert decode(data).mode == "RGB"
 
 
-def test_missing_file(tmp_path: Path):
+def test_refuses_a_missing_file(tmp_path: Path):
     with pytest.raises(ImageError, match="cannot be opened"):
         decode(tmp_path / "none.png")

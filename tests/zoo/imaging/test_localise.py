@@ -1,4 +1,4 @@
-"""The cell is found whatever the stain, the framing and the size; nothing is found where there is none."""
+"""The cell is found in any stain, framing and size; nothing is found where there is none."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def inside(point: tuple[float, float], where: tuple[int, int], radius: float) ->
 
 
 @pytest.mark.parametrize("where", [(160, 120), (60, 50), (250, 190), (310, 120)])
-def test_a_cell_anywhere_in_a_smear(where):
+def test_finds_a_cell_anywhere_in_a_smear(where):
     found = find_cell(smear(where))
     assert inside(found.centre, where, 8)
     left, top, right, bottom = found.box
@@ -58,7 +58,7 @@ def test_size_is_measured_in_the_pictures_own_pixels():
     assert width == pytest.approx(2 * 1.6 * 16, rel=0.25)
 
 
-def test_a_tiny_cell_in_a_large_field():
+def test_finds_a_tiny_cell_in_a_large_field():
     where = (1500, 300)
     found = find_cell(smear(where, (2000, 1500), radius=14))
     assert inside(found.centre, where, 14)
@@ -66,7 +66,7 @@ def test_a_tiny_cell_in_a_large_field():
 
 @pytest.mark.parametrize("label", LABELS)
 @pytest.mark.parametrize("tint", [(1, 1, 1), (0.8, 0.8, 0.95), (1, 0.92, 0.82)])
-def test_other_light_and_stain(label, tint):
+def test_finds_the_cell_in_other_light_and_stain(label, tint):
     pixels = np.asarray(draw_cell(label, 1, (160, 160)), float) * tint
     found = find_cell(Image.fromarray(pixels.clip(0, 255).astype(np.uint8)))
     assert inside(found.centre, (80, 80), 35)
@@ -105,7 +105,7 @@ def test_a_faint_picture_gives_the_square_of_a_clear_one(label, kept):
     assert np.abs(shown - pixels).mean() < np.abs(np.asarray(veiled(before, kept), float) - pixels).mean()
 
 
-def test_black_corners_do_not_count_as_depth():
+def test_black_corners_do_not_count_as_stain():
     faint = veiled(smear((160, 120)), 0.35).rotate(25, fillcolor=(0, 0, 0), resample=Image.Resampling.BILINEAR)
     square = crop_square(faint).image
     middle = np.asarray(square)[square.height // 3 : -square.height // 3, square.width // 3 : -square.width // 3]
@@ -113,7 +113,7 @@ def test_black_corners_do_not_count_as_depth():
 
 
 @pytest.mark.parametrize("where", [(160, 120), (30, 40)])
-def test_a_cell_alone_is_the_square_without_its_neighbours(where):
+def test_an_isolated_cell_is_the_square_without_its_neighbours(where):
     field = smear(where)
     square, alone = crop_square(field), crop_isolated(field)
     assert square.box == alone.box and square.image.size == alone.image.size
@@ -128,12 +128,12 @@ def test_a_cell_alone_is_the_square_without_its_neighbours(where):
     assert np.ptp(before[away > 40], axis=0).max() > 20
 
 
-def test_nothing_alone_is_the_whole_picture():
+def test_isolating_nothing_gives_the_whole_picture():
     empty = Image.new("RGB", (64, 48), (240, 240, 240))
     assert np.array_equal(np.asarray(crop_isolated(empty).image), np.asarray(crop_square(empty).image))
 
 
-def test_a_pictures_own_depth_is_left_alone():
+def test_contrast_of_a_clear_picture_is_unchanged():
     clear = draw_cell("neutrophil", 2, (160, 160))
     found = crop_square(clear)
     square, (left, top, right, bottom) = found.image, found.box
@@ -143,12 +143,12 @@ def test_a_pictures_own_depth_is_left_alone():
 
 
 @pytest.mark.parametrize("colour", [(0, 0, 0), (255, 255, 255), (230, 220, 210)])
-def test_nothing_is_found_in_nothing(colour):
+def test_finds_nothing_in_an_empty_picture(colour):
     assert find_cell(Image.new("RGB", (80, 60), colour)) is None
 
 
 @pytest.mark.parametrize("size", [(2, 2), (3, 500), (500, 3), (9, 9)])
-def test_odd_sizes_are_survived(size):
+def test_accepts_odd_sizes(size):
     noise = np.random.default_rng(0).integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)
     found = find_cell(Image.fromarray(noise))
     if found is not None:
@@ -195,7 +195,7 @@ def test_system_e_pads_so_that_a_cell_at_the_edge_is_found():
 
 @pytest.mark.parametrize("size", [(96, 96), (320, 240), (640, 480)])
 @pytest.mark.parametrize("away", [(0, 0), (-0.3, 0.2)])
-def test_a_square_around_the_cell_is_of_one_scale(size, away):
+def test_squares_have_one_scale(size, away):
     """Whatever the field, the cell fills the same share of the square, in the middle."""
     cell = draw_cell("monocyte", 3, (96, 96))
     field = Image.new("RGB", size, (232, 222, 214))

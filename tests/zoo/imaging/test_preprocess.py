@@ -1,4 +1,4 @@
-"""There is one way from a picture to a model's input, and maps find their way back."""
+"""Pictures become the tensors that timm would make, and maps are placed back on the picture."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SIZES = [(96, 96), (320, 240), (240, 320), (37, 211)]
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("size", SIZES, ids=str)
-def test_it_is_timm_s_own_transform(architecture, size):
+def test_equals_timms_transform(architecture, size):
     config = make_config(architecture)["pretrained_cfg"]
     picture = draw_cell("monocyte", size=size)
     theirs = timm.data.create_transform(**timm.data.resolve_data_config(pretrained_cfg=config), is_training=False)
@@ -36,7 +36,7 @@ def test_training_validates_with_the_same_tensor(recipe):
 @pytest.mark.parametrize("mode", ["squash", "center", "border"])
 @pytest.mark.parametrize("crop", [1.0, 0.875])
 @pytest.mark.parametrize("size", SIZES[:3], ids=str)
-def test_a_mark_in_the_picture_is_found_where_it_was(mode, crop, size):
+def test_a_map_is_placed_where_the_mark_was(mode, crop, size):
     config = {"input_size": [3, 96, 96], "mean": [0.5] * 3, "std": [0.5] * 3, "crop_mode": mode, "crop_pct": crop}
     x, y = size[0] * 0.55, size[1] * 0.42
     values = np.zeros((size[1], size[0], 3), np.uint8)
@@ -50,7 +50,7 @@ def test_a_mark_in_the_picture_is_found_where_it_was(mode, crop, size):
     assert abs((placed * rows).sum() / placed.sum() - y) < 2
 
 
-def test_what_the_model_did_not_see_has_no_evidence():
+def test_no_evidence_outside_the_seen_region():
     config = {"input_size": [3, 64, 64], "mean": [0.5] * 3, "std": [0.5] * 3, "crop_mode": "center", "crop_pct": 1.0}
     placed = place_map(np.ones((2, 2), np.float32), (200, 100), seen_region((200, 100), config))
     assert placed[:, :49].max() == 0

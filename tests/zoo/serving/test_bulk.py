@@ -1,4 +1,4 @@
-"""`python -m zoo classify --out`: any number of files, cut off and gone on with, and over processes of Ray."""
+"""`python -m zoo classify --out`: any number of files, interrupted and resumed, and on processes of Ray."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def same(some: list[dict], others: list[dict]) -> bool:
     return True
 
 
-def test_a_file_holds_what_stdout_would(folder, tmp_path, capsys):
+def test_output_file_equals_standard_output(folder, tmp_path, capsys):
     assert main(["classify", str(folder), "--model", MODEL, "--json"]) == 1
     said = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert main(["classify", str(folder), "--model", MODEL, "--out", str(tmp_path / "out" / "all.jsonl")]) == 1
@@ -59,7 +59,7 @@ def test_a_file_holds_what_stdout_would(folder, tmp_path, capsys):
     assert all(float(row[LABELS[0]]) >= 0 for row in rows if not row["error"])
 
 
-def test_what_was_cut_off_is_gone_on_with(folder, tmp_path, capsys, monkeypatch):
+def test_resumes_an_interrupted_run(folder, tmp_path, capsys, monkeypatch):
     """Cut in the middle of a line: nothing twice, nothing lost, nothing computed again."""
     out, whole = tmp_path / "all.jsonl", tmp_path / "whole.jsonl"
     assert main(["classify", str(folder), "--model", MODEL, "--out", str(whole)]) == 1
@@ -87,7 +87,7 @@ def test_what_was_cut_off_is_gone_on_with(folder, tmp_path, capsys, monkeypatch)
     assert not part.exists()
 
 
-def test_killed_at_any_moment(folder, tmp_path):
+def test_resumes_a_killed_run(folder, tmp_path):
     """SIGKILL, then --resume, again and again."""
     out = tmp_path / "all.jsonl"
     command = [sys.executable, "-m", "zoo", "classify", str(folder), "--model", MODEL, "--out", str(out)]
@@ -113,7 +113,7 @@ def test_killed_at_any_moment(folder, tmp_path):
         (None, ["--resume"], "--out"),
     ],
 )
-def test_wrong_usage_is_a_sentence(folder, tmp_path, monkeypatch, capsys, prepare, more, said):
+def test_wrong_usage_gives_an_error_message(folder, tmp_path, monkeypatch, capsys, prepare, more, said):
     monkeypatch.chdir(tmp_path)
     if prepare:
         Path(prepare).write_text('{"model": "other"}\n')
@@ -121,7 +121,7 @@ def test_wrong_usage_is_a_sentence(folder, tmp_path, monkeypatch, capsys, prepar
     assert said in capsys.readouterr().err
 
 
-def test_memory_stays_as_it_is(zoo_environment, tmp_path):
+def test_memory_does_not_grow_with_the_number_of_files(zoo_environment, tmp_path):
     """3,000 files: nothing is kept of those that are done but their names."""
     one = draw_folder(tmp_path / "one", 1) / "monocyte" / "000.png"
     place = tmp_path / "many"
@@ -146,7 +146,7 @@ def test_memory_stays_as_it_is(zoo_environment, tmp_path):
     assert len(lines(tmp_path / "all.jsonl")) == 3000
 
 
-def test_two_workers_of_ray_find_what_one_process_finds(folder, tmp_path, monkeypatch, capsys):
+def test_two_ray_workers_give_the_answers_of_one_process(folder, tmp_path, monkeypatch, capsys):
     pytest.importorskip("ray")
     monkeypatch.setattr(bulk, "CLUSTER_BATCH", 7)
     monkeypatch.setenv("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")

@@ -1,4 +1,4 @@
-"""Many clients, one device: turns, batches, memory, deaths and departures; and the slow methods between the batches."""
+"""The engine with many clients: fairness, batches, memory, failures and cancellation, and slow methods in between."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def runtime():
         yield running
 
 
-def test_one_callers_many_do_not_hold_up_anothers_one(small, cells, runtime):
+def test_many_requests_of_one_client_do_not_delay_another(small, cells, runtime):
     order = []
     blocker = hold(runtime, small)
     many, one = Client("many"), Client("one")
@@ -56,7 +56,7 @@ def test_one_callers_many_do_not_hold_up_anothers_one(small, cells, runtime):
     assert runtime.engine.ahead(late) == 0
 
 
-def test_who_has_gone_is_not_worked_for(small, cells, runtime):
+def test_drops_requests_of_clients_that_have_gone(small, cells, runtime):
     here, done = [True], []
     model = runtime.model(small)
     real = model.run
@@ -78,7 +78,7 @@ def test_who_has_gone_is_not_worked_for(small, cells, runtime):
     assert runtime.waiting() == 0
 
 
-def test_a_batch_waits_a_moment_for_company(small, cells):
+def test_a_batch_waits_for_more_requests(small, cells):
     sizes = []
     with Runtime("cpu", "fp32", batch_size=8, batch_wait=0.5) as runtime:
         model = runtime.model(small)
@@ -95,7 +95,7 @@ def test_a_batch_waits_a_moment_for_company(small, cells):
 @pytest.mark.parametrize(
     "error", [torch.OutOfMemoryError("no memory"), MemoryError(), RuntimeError("can't allocate memory")]
 )
-def test_what_does_not_fit_is_tried_in_halves(small, cells, error):
+def test_retries_in_half_batches_when_out_of_memory(small, cells, error):
     sizes = []
     with Runtime("cpu", "fp32", batch_size=8, batch_wait=0.3) as runtime:
         model = runtime.model(small)
@@ -117,7 +117,7 @@ def test_what_does_not_fit_is_tried_in_halves(small, cells, error):
         assert max(sizes) == 2
 
 
-def test_what_does_not_fit_alone_is_a_sentence(small, cells, runtime):
+def test_one_picture_too_large_for_memory_gives_an_error_message(small, cells, runtime):
     def none(*_):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
@@ -126,7 +126,7 @@ def test_what_does_not_fit_alone_is_a_sentence(small, cells, runtime):
         runtime.classify(small, cells[0])
 
 
-def test_a_worker_that_dies_is_replaced(small, tiny_zoo, cells, runtime):
+def test_replaces_a_worker_that_ended(small, tiny_zoo, cells, runtime):
     other = read_entry(tiny_zoo / "tiny-cnn60")
     model = runtime.model(small)
     runtime.model(other)
@@ -149,7 +149,7 @@ def test_a_worker_that_dies_is_replaced(small, tiny_zoo, cells, runtime):
     assert runtime.status().restarts == 1
 
 
-def test_the_engine_tells_how_it_is(small, cells, runtime):
+def test_status(small, cells, runtime):
     assert runtime.status().images_per_second == 0
     for cell in cells:
         runtime.classify(small, cell)
@@ -161,7 +161,7 @@ def test_the_engine_tells_how_it_is(small, cells, runtime):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_every_method_through_the_runtime(small, cells, runtime, method):
+def test_every_method_explains_through_the_runtime(small, cells, runtime, method):
     found = runtime.explain(small, cells[0], method=method)
     assert found.method == method
     assert found.label == found.prediction.label == runtime.classify(small, cells[0]).label
@@ -171,14 +171,14 @@ def test_every_method_through_the_runtime(small, cells, runtime, method):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_in_half_precision_maps_are_nearly_the_same(small, cells, method):
+def test_half_precision_hardly_changes_maps(small, cells, method):
     with Runtime("cpu", "bf16") as half, Runtime("cpu", "fp32") as full:
         one, other = (running.explain(small, cells[0], LABELS[1], method).values for running in (half, full))
     assert one.dtype == np.float32
     assert np.corrcoef(one.ravel(), other.ravel())[0, 1] > 0.95 or not other.any()
 
 
-def test_all_methods_of_many_callers_at_once_are_those_of_one(small, cells, runtime):
+def test_concurrent_explanations_equal_those_of_one_client(small, cells, runtime):
     """Quick and slow, with and without a class, from eight threads: each map is the one that a single client gets."""
     jobs = [(method, cell, label) for method in METHODS for cell in cells[:3] for label in (None, LABELS[1])]
 
@@ -193,7 +193,7 @@ def test_all_methods_of_many_callers_at_once_are_those_of_one(small, cells, runt
         assert np.allclose(one, other, atol=1e-3), job[0]
 
 
-def test_slow_work_is_watched_and_ended_by_whoever_watches(small, cells):
+def test_a_watcher_sees_progress_and_can_cancel(small, cells):
     with Runtime("cpu", "fp32", batch_size=4, watch_interval=0.002) as runtime:
         watch_slow_work(small, cells, runtime)
 
@@ -221,7 +221,7 @@ def nothing_slow(runtime: Runtime) -> bool:
     return runtime.status().slow == 0
 
 
-def test_slow_ones_let_others_pass_and_can_be_stopped(small, cells, runtime):
+def test_slow_explanations_let_others_pass_and_can_be_cancelled(small, cells, runtime):
     slow = runtime.submit(small, cells[0], ExplanationRequest(method="score-cam"), Client("slow"))
     deadline = time.monotonic() + 30
     while not 0 < slow.progress < 1 and time.monotonic() < deadline:
@@ -236,7 +236,7 @@ def test_slow_ones_let_others_pass_and_can_be_stopped(small, cells, runtime):
     assert nothing_slow(runtime)
 
 
-def test_a_session_that_ends_ends_its_slow_work(small, cells, runtime):
+def test_cancels_slow_work_of_a_client_that_has_gone(small, cells, runtime):
     here = [True]
     ticket = runtime.submit(small, cells[0], ExplanationRequest(method="occlusion"), Client("mine", lambda: here[0]))
     here[0] = False
@@ -244,7 +244,7 @@ def test_a_session_that_ends_ends_its_slow_work(small, cells, runtime):
         ticket.result(30)
 
 
-def test_why_this_and_not_that(small, cells, runtime):
+def test_contrast_of_two_classes(small, cells, runtime):
     one = runtime.explain(small, cells[0], LABELS[0], against=LABELS[1])
     other = runtime.explain(small, cells[0], LABELS[1], against=LABELS[0])
     assert one.against == LABELS[1]
@@ -254,7 +254,7 @@ def test_why_this_and_not_that(small, cells, runtime):
             runtime.explain(small, cells[0], LABELS[0], method, LABELS[1])
 
 
-def test_layers_may_be_chosen(small, cells, runtime):
+def test_another_layer_can_be_explained(small, cells, runtime):
     names = runtime.layers(small)
     assert len(names) >= 2
     found = [runtime.explain(small, cells[0], LABELS[0], layer=name).values for name in names]
@@ -269,7 +269,7 @@ def test_concepts_of_a_picture(small, cells, runtime):
     assert found.probabilities.shape == (4, len(LABELS))
 
 
-def test_the_nearest_training_cells_are_named(tmp_path, cells, runtime):
+def test_nearest_training_cells(tmp_path, cells, runtime):
     folder = make_headed(tmp_path / "knn", "knn")
     entry = read_entry(folder)
     assert runtime.neighbours(entry, cells[0]) == []  # nobody wrote down which they are
@@ -288,7 +288,7 @@ def test_the_nearest_training_cells_are_named(tmp_path, cells, runtime):
     assert runtime.neighbours(read_entry(make_entry(tmp_path / "net", "cnn60")), cells[0]) == []
 
 
-def test_a_classical_head_is_explained_by_what_it_answers(tmp_path, cells, runtime):
+def test_a_classical_head_is_explained_by_occlusion(tmp_path, cells, runtime):
     entry = read_entry(make_headed(tmp_path / "forest", "forest"))
     assert methods_for(entry) == ["occlusion"]
     found = runtime.explain(entry, cells[0])
@@ -302,7 +302,7 @@ def test_a_classical_head_is_explained_by_what_it_answers(tmp_path, cells, runti
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_of_an_ensemble_maps_are_the_members_together(tmp_path, cells, runtime, method):
+def test_map_of_an_ensemble_is_the_mean_of_its_members(tmp_path, cells, runtime, method):
     for seed, name in enumerate(("one", "two")):
         make_entry(tmp_path / name, "test_resnet", seed, LABELS if seed else LABELS[::-1])
     ensemble(tmp_path / "both", ["one", "two"], member_weights=[0.3, 0.7])
@@ -318,7 +318,7 @@ def test_of_an_ensemble_maps_are_the_members_together(tmp_path, cells, runtime, 
     assert runtime.explain(both, cells[0], method=method).label == runtime.classify(both, cells[0]).label
 
 
-def test_memory_does_not_grow_over_switches(tiny_zoo, cells):
+def test_memory_does_not_grow_when_models_are_switched(tiny_zoo, cells):
     """200 times another model than before, with room for one: memory, threads and files stay as they are."""
     entries = [read_entry(tiny_zoo / f"tiny-{name}") for name in NAMES]
     process = psutil.Process()
@@ -336,7 +336,7 @@ def test_memory_does_not_grow_over_switches(tiny_zoo, cells):
     assert after[2] <= before[2] + 1
 
 
-def test_the_queue_of_all_is_bounded(small, cells):
+def test_the_total_queue_is_bounded(small, cells):
     with Runtime("cpu", "fp32", batch_size=4, limits=QueueLimits(total=5, timeout=0.05)) as runtime:
         blocker = hold(runtime, small)
         with pytest.raises(BusyError, match="requests are waiting"):
@@ -345,7 +345,7 @@ def test_the_queue_of_all_is_bounded(small, cells):
         blocker.set()
 
 
-def test_a_caller_that_waits_is_told_how_many_are_ahead(small, cells):
+def test_a_full_queue_of_one_client_names_the_number_of_requests(small, cells):
     with Runtime("cpu", "fp32", batch_size=4, limits=QueueLimits(per_client=3, timeout=0.05)) as runtime:
         blocker = hold(runtime, small)
         with pytest.raises(BusyError, match="requests are waiting"):

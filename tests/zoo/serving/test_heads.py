@@ -1,4 +1,4 @@
-"""Classical heads and ensembles: they classify like any other entry, or say in a sentence why not."""
+"""Classical heads and ensembles: they classify like any other entry, or give the reason why not."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def headed(request, tmp_path):
     return read_entry(make_headed(tmp_path / f"tiny-{request.param}", request.param))
 
 
-def test_it_classifies_and_says_why_it_cannot_explain(headed):
+def test_a_classical_head_classifies_and_refuses_gradient_methods(headed):
     assert headed.usable
     with Runtime("cpu") as runtime:
         found = runtime.classify(headed, draw_cell("monocyte", 1))
@@ -69,7 +69,7 @@ def test_it_classifies_and_says_why_it_cannot_explain(headed):
         assert runtime.classify(headed, draw_cell("monocyte", 1)).probabilities == found.probabilities
 
 
-def test_a_written_head_judges_as_the_fitted_one(tmp_path):
+def test_a_stored_head_answers_as_the_fitted_one(tmp_path):
     vectors, labels = blobs()
     for kind, options in KINDS.items():
         fitted = fit_head(Head(kind=kind, features=5, options=options), vectors, labels, 0)
@@ -80,7 +80,7 @@ def test_a_written_head_judges_as_the_fitted_one(tmp_path):
         assert fitted.score(vectors, labels) > 0.8
 
 
-def test_the_command_line_classifies_and_explains_as_it_can(headed, tmp_path, monkeypatch, capsys):
+def test_command_line_classifies_and_explains(headed, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("HEMAZOO_ZOO", str(headed.folder))
     draw_cell("monocyte", 1).save(tmp_path / "cell.png")
     assert main(["classify", str(tmp_path / "cell.png"), "--model", headed.id, "--json"]) == 0
@@ -128,7 +128,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_a_head_that_cannot_be_trusted_gets_a_sentence(tmp_path, name):
+def test_refuses_an_untrusted_head(tmp_path, name):
     make, said = BROKEN[name]
     folder = make_entry(tmp_path / "bad", "cnn60", head="head.skops")
     make(folder / "head.skops")
@@ -138,7 +138,7 @@ def test_a_head_that_cannot_be_trusted_gets_a_sentence(tmp_path, name):
         runtime.classify(read_entry(folder), draw_cell("monocyte", 1))
 
 
-def test_a_bomb_is_not_unpacked(tmp_path):
+def test_refuses_a_decompression_bomb(tmp_path):
     with zipfile.ZipFile(tmp_path / "head.skops", "w", zipfile.ZIP_DEFLATED) as file:
         file.writestr("schema.json", b" " * 300_000_000)
     assert (tmp_path / "head.skops").stat().st_size < 1_000_000
@@ -146,7 +146,7 @@ def test_a_bomb_is_not_unpacked(tmp_path):
         read_head(tmp_path / "head.skops", 4)
 
 
-def test_a_missing_head_is_told_when_the_zoo_is_listed(tmp_path):
+def test_lists_an_entry_without_its_head_as_broken(tmp_path):
     folder = make_entry(tmp_path / "bad", "cnn60", head="head.skops")
     entry = read_entry(folder)
     assert isinstance(entry, BrokenEntry)
@@ -193,7 +193,7 @@ def test_an_ensemble_averages_by_label(together):
         assert np.allclose(whole, expected / expected.max(), atol=1e-5)
 
 
-def test_a_member_without_a_share_is_not_asked(together):
+def test_members_of_weight_zero_are_not_run(together):
     ensemble(together / "alone", ["one", "two"], member_weights=[0.0, 1.0])
     entry, cell = found(together, "alone"), draw_cell("monocyte", 4)
     loaded: list[str] = []
@@ -211,7 +211,7 @@ def test_a_member_without_a_share_is_not_asked(together):
         assert np.allclose(shown.values, runtime.explain(only, cell, "monocyte").values, atol=1e-5)
 
 
-def test_one_model_asked_for_fewer_kinds_leaves_the_others_out(together):
+def test_an_ensemble_with_fewer_classes_merges_and_drops_the_others(together):
     """Of a model of five kinds: two counted as one, one left out, the rest scaled to 1."""
     five = [*LABELS, "ig"]
     make_entry(together / "five", "test_resnet", 5, five)
@@ -233,7 +233,7 @@ def test_one_model_asked_for_fewer_kinds_leaves_the_others_out(together):
     assert "names other classes" in found(together, "more").reason
 
 
-def test_its_members_queues_are_shared(together):
+def test_ensemble_and_members_share_queues(together):
     """Many askers of the ensemble and of its members at once get what one asker gets."""
     entry = found(together)
     cells = [draw_cell(label, seed) for seed in range(6) for label in LABELS]
@@ -249,7 +249,7 @@ def test_its_members_queues_are_shared(together):
         assert one == pytest.approx(many, abs=1e-5)
 
 
-def test_a_member_that_fails_fails_the_ensemble_with_its_sentence(together):
+def test_an_ensemble_gives_its_members_error(together):
     entry = found(together)
     path = together / "two" / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-8] + b"12345678")
@@ -261,7 +261,7 @@ def test_a_member_that_fails_fails_the_ensemble_with_its_sentence(together):
     assert entry.usable
 
 
-def test_an_ensemble_that_cannot_be_used_says_why(together):
+def test_an_unusable_ensemble_has_a_reason(together):
     ensemble(together / "missing", ["one", "gone"])
     ensemble(together / "nested", ["one", "both"])
     make_entry(together / "other", "cnn60", labels=["a", "b"])
@@ -290,14 +290,14 @@ def test_an_ensemble_that_cannot_be_used_says_why(together):
         ({"members": ["one", "two"], "member_weights": [-0.5, 1.5]}, "greater than or equal"),
     ],
 )
-def test_a_wrong_ensemble_is_listed_with_the_reason(together, ours, said):
+def test_lists_a_wrong_ensemble_as_broken(together, ours, said):
     write_json(together / "both" / "config.json", make_config("cnn60", **ours))
     entry = found(together)
     assert isinstance(entry, BrokenEntry)
     assert said in entry.reason
 
 
-def test_an_entry_that_sees_a_crop_lays_its_map_on_the_crop(tmp_path):
+def test_map_of_a_crop_lies_on_the_crop(tmp_path):
     """A purple cell away from the middle: the map is nothing outside of its crop."""
     image = Image.new("RGB", (200, 160), (235, 225, 215))
     ImageDraw.Draw(image).ellipse([20, 30, 90, 100], fill=(130, 120, 210))

@@ -111,7 +111,7 @@ def test_neighbours_of_an_explained_picture_need_no_second_search(tmp_path, runt
     assert locate.taken() == []
 
 
-def test_what_was_found_is_kept_with_the_crop():
+def test_the_crop_carries_the_located_cell():
     image = picture()
     for crop in ("square", "alone"):
         located = locate_cell(image, crop)

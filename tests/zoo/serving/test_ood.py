@@ -1,4 +1,4 @@
-"""The gate: what a model knows passes, what is no cell does not; and a gate that is damaged is told of."""
+"""Out-of-distribution detection: known cells pass, other pictures are flagged, damaged files are refused."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def gate():
     return fit_ood_detector(vectors, labels, cloud(1000, 2)[0])
 
 
-def test_one_in_a_hundred_of_what_is_known_is_held_back(gate):
+def test_one_percent_of_known_cells_is_flagged(gate):
     share = (gate.distances(torch.from_numpy(cloud(4000, 3)[0])) > 1).float().mean().item()
     assert 0.003 < share < 0.02
 
@@ -71,7 +71,7 @@ def test_cells_of_other_laboratories_set_a_second_limit():
 
 
 @pytest.mark.parametrize("where", ["between the classes", "off their plane", "in no direction of any class"])
-def test_what_is_unlike_every_class_is_held_back(gate, where):
+def test_flags_what_is_unlike_every_class(gate, where):
     vectors, _ = cloud(400, 4)
     if where == "between the classes":
         vectors[:, :4] = 3
@@ -96,7 +96,7 @@ def test_distance_is_mahalanobis_where_all_directions_are_kept():
     assert np.allclose(found, expected, rtol=0.02)
 
 
-def test_a_gate_is_kept_with_the_entry(tmp_path, cells):
+def test_distance_of_an_entry_with_a_detector(tmp_path, cells):
     folder = make_entry(tmp_path / "gated", "test_resnet")
     entry = read_entry(folder)
     drawn = [(draw_cell(label, seed), number) for seed in range(60) for number, label in enumerate(LABELS)]
@@ -125,7 +125,7 @@ def test_a_gate_is_kept_with_the_entry(tmp_path, cells):
         assert early.distance == pytest.approx(alone.distance, rel=1e-3)
 
 
-def test_the_command_line_tells(tmp_path, monkeypatch, capsys):
+def test_command_line_prints_the_distance(tmp_path, monkeypatch, capsys):
     folder = make_entry(tmp_path / "zoo" / "gated", "cnn60")
     vectors, labels = cloud(400, 1, 128)
     write_ood_detector(folder, fit_ood_detector(vectors, labels, vectors))
@@ -138,7 +138,7 @@ def test_the_command_line_tells(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("damage", ["cut", "foreign", "other classes", "not finite", "missing"])
-def test_a_damaged_gate_is_a_sentence(tmp_path, gate, damage):
+def test_refuses_a_damaged_file(tmp_path, gate, damage):
     write_ood_detector(tmp_path, gate)
     path = tmp_path / OOD_STATISTICS
     classes = 4
@@ -156,7 +156,7 @@ def test_a_damaged_gate_is_a_sentence(tmp_path, gate, damage):
         read_ood_detector(tmp_path, classes)
 
 
-def test_a_kept_gate_is_the_fitted_one(tmp_path, gate):
+def test_a_stored_detector_equals_the_fitted_one(tmp_path, gate):
     write_ood_detector(tmp_path, gate)
     vectors = torch.from_numpy(cloud(50, 9)[0])
     assert torch.allclose(read_ood_detector(tmp_path, 4).distances(vectors), gate.distances(vectors), rtol=1e-2)
@@ -166,7 +166,7 @@ def test_a_kept_gate_is_the_fitted_one(tmp_path, gate):
 CONFIDENT = np.linspace(0.6, 0.9, 101)
 
 
-def test_how_sure_the_cell_was_found_has_the_same_two_limits(gate):
+def test_the_confidence_of_the_search_has_two_limits(gate):
     both = with_confidence_limits(gate, CONFIDENT, CONFIDENT - 0.2)
     vectors = torch.from_numpy(cloud(300, 7)[0])
     plain = both.distances(vectors)
@@ -189,7 +189,7 @@ def test_how_sure_the_cell_was_found_has_the_same_two_limits(gate):
     assert (wider.distances(vectors, torch.full((300,), 0.4)) <= 1).float().mean() > 0.98
 
 
-def test_limits_of_the_finder_are_kept_and_older_gates_have_none(tmp_path, gate):
+def test_confidence_limits_are_stored_and_absent_in_older_files(tmp_path, gate):
     both = with_confidence_limits(gate, CONFIDENT, CONFIDENT - 0.2)
     write_ood_detector(tmp_path, both)
     kept = read_ood_detector(tmp_path, 4)
@@ -207,7 +207,7 @@ def test_limits_of_the_finder_are_kept_and_older_gates_have_none(tmp_path, gate)
 
 
 @pytest.mark.parametrize("views", [1, 4])
-def test_noise_is_held_back_where_the_model_looks_for_a_cell(tmp_path, views):
+def test_flags_noise_where_the_model_searches_for_a_cell(tmp_path, views):
     folder = make_entry(tmp_path / "looks", "test_resnet", crop="alone", views=views)
     entry = read_entry(folder)
     drawn = [draw_cell(label, seed) for seed in range(10) for label in LABELS]

@@ -1,4 +1,4 @@
-"""Many clients, one model: every answer and every map is the one a single client would have got."""
+"""The runtime: answers and maps of many clients equal those of one, and models are loaded, unloaded and refused."""
 
 from __future__ import annotations
 
@@ -64,13 +64,13 @@ def test_probabilities_are_those_of_the_bare_model(entry, runtime, cells):
         assert found.seconds > 0
 
 
-def test_temperature_softens(tiny_zoo, tmp_path, runtime, cells):
+def test_temperature_lowers_confidence(tiny_zoo, tmp_path, runtime, cells):
     sharp = read_entry(make_entry(tmp_path / "sharp", "cnn60"))
     soft = read_entry(make_entry(tmp_path / "soft", "cnn60", temperature=3.0))
     assert runtime.classify(soft, cells[0]).confidence < runtime.classify(sharp, cells[0]).confidence
 
 
-def test_eight_threads_get_what_one_gets(entry, cells):
+def test_eight_threads_get_the_answers_of_one(entry, cells):
     """Classifying and explaining different pictures at once, tolerance 1e-3 in fp32."""
     jobs = [(number % 3, cell) for number, cell in enumerate(cells * 4)]
 
@@ -155,7 +155,7 @@ def test_predicted_classes_have_maps(entry, runtime, cells):
     assert any(runtime.explain(entry, cell).values.any() for cell in cells)
 
 
-def test_no_hook_and_no_gradient_stay_behind(entry, cells):
+def test_leaves_no_hook_and_no_gradient(entry, cells):
     model = load_model(entry)
     prepare = preprocessor(entry.config.pretrained_cfg.model_dump())
     batch = prepare(cells[0])[None]
@@ -166,7 +166,7 @@ def test_no_hook_and_no_gradient_stay_behind(entry, cells):
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
-def test_a_layer_may_be_named(tiny_zoo, tmp_path, runtime, cells):
+def test_an_entry_can_name_the_layer_to_explain(tiny_zoo, tmp_path, runtime, cells):
     early = read_entry(make_entry(tmp_path / "early", "cnn60", explanation_layer="features.4"))
     assert runtime.explain(early, cells[0]).values.any()
     wrong = read_entry(make_entry(tmp_path / "wrong", "cnn60", explanation_layer="nowhere.3"))
@@ -177,7 +177,7 @@ def test_a_layer_may_be_named(tiny_zoo, tmp_path, runtime, cells):
         runtime.explain(flat, cells[0])
 
 
-def test_a_class_that_is_not_there(small, runtime, cells):
+def test_refuses_an_unknown_class(small, runtime, cells):
     with pytest.raises(EntryError, match=r"no class 'unicorn'.*eosinophil"):
         runtime.explain(small, cells[0], "unicorn")
 
@@ -191,7 +191,7 @@ def hold(runtime: Runtime, entry: Entry) -> threading.Event:
     return blocker
 
 
-def test_one_bad_request_harms_no_other(small, cells):
+def test_a_failing_request_does_not_affect_others(small, cells):
     with Runtime("cpu", "fp32", batch_size=8) as runtime:
         blocker = hold(runtime, small)
         good = [runtime.submit(small, cell) for cell in cells[:3]]
@@ -203,7 +203,7 @@ def test_one_bad_request_harms_no_other(small, cells):
             bad.result(30)
 
 
-def test_a_caller_that_gave_up_harms_no_other(small, cells):
+def test_a_cancelled_request_does_not_affect_others(small, cells):
     with Runtime("cpu", "fp32", batch_size=1) as runtime:
         blocker = hold(runtime, small)
         futures = [runtime.submit(small, cell) for cell in cells[:4]]
@@ -233,7 +233,7 @@ def test_the_map_is_that_of_the_label_shown(tiny_zoo, cells, monkeypatch):
             assert np.allclose(one.values, other.values, atol=0.1)
 
 
-def test_a_full_queue_says_so(small, cells):
+def test_a_full_queue_gives_an_error_message(small, cells):
     with Runtime("cpu", "fp32", batch_size=1, limits=QueueLimits(per_client=2, timeout=0.1)) as runtime:
         blocker = hold(runtime, small)
         futures = []
@@ -245,7 +245,7 @@ def test_a_full_queue_says_so(small, cells):
         assert all(future.result(30) for future in futures)
 
 
-def test_models_are_released_when_others_need_the_room(tiny_zoo, cells):
+def test_unloads_models_beyond_the_memory_limit(tiny_zoo, cells):
     entries = [read_entry(tiny_zoo / f"tiny-{name}") for name in NAMES[:3]]
     with Runtime("cpu", "fp32", max_bytes=1) as runtime:
         gone = weakref.ref(runtime.model(entries[0]).model)
@@ -260,7 +260,7 @@ def test_models_are_released_when_others_need_the_room(tiny_zoo, cells):
         assert runtime.classify(entries[0], cells[0]).label in LABELS
 
 
-def test_sessions_that_ask_at_once_load_once(small):
+def test_concurrent_requests_load_a_model_once(small):
     loaded = []
 
     def counted(entry, device, precision):
@@ -273,7 +273,7 @@ def test_sessions_that_ask_at_once_load_once(small):
     assert len({id(model) for model in models}) == 1
 
 
-def test_a_failed_loading_is_tried_again(small):
+def test_loading_is_retried_after_a_failure(small):
     tried = []
 
     def fails_once(entry, device, precision):
@@ -307,7 +307,7 @@ def test_an_entry_trained_again_is_loaded_again(tmp_path, cells):
     ],
     ids=["unknown", "other", "option"],
 )
-def test_weights_that_do_not_fit(tmp_path, change, said):
+def test_refuses_weights_that_do_not_fit(tmp_path, change, said):
     entry = read_entry(make_entry(tmp_path / "odd", "cnn60"))
     changed = entry.config.model_copy(update=change)
     with pytest.raises(EntryError, match=said):
@@ -322,7 +322,7 @@ def test_devices():
             resolve_device(name)
 
 
-def test_half_precision_is_settled_in_full(tiny_zoo, cells):
+def test_unclear_half_precision_answers_are_recomputed(tiny_zoo, cells):
     """With bf16 on, answers stay within 1e-2 of fp32, since unclear ones are computed again."""
     entry = read_entry(tiny_zoo / "tiny-test-resnet")
     with Runtime("cpu", "auto", loader=always_bf16) as fast, Runtime("cpu", "fp32") as exact:
@@ -332,20 +332,20 @@ def test_half_precision_is_settled_in_full(tiny_zoo, cells):
             assert one.probabilities == pytest.approx(other.probabilities, abs=1e-2)
 
 
-def test_bf16_is_not_used_where_every_answer_is_computed_twice(small):
+def test_bf16_is_not_used_where_all_answers_are_recomputed(small):
     assert not bf16_is_faster(load_model(small), torch.device("cpu"), (3, 60, 60), 1.0)
     table = read_predictions(small, "drawn-test")
     assert unclear_share(small) == (table[LABELS].max(axis=1) < 0.98).mean() > 0
 
 
-def test_a_runtime_that_was_closed_takes_nothing_more(small, cells):
+def test_a_closed_runtime_refuses_requests(small, cells):
     runtime = Runtime("cpu", "fp32")
     runtime.close()
     with pytest.raises(BusyError, match="being closed"):
         runtime.submit(small, cells[0])
 
 
-def test_the_short_way_gives_the_same(zoo_environment, cells, tmp_path):
+def test_module_functions_answer_as_the_runtime(zoo_environment, cells, tmp_path):
     cells[0].save(tmp_path / "cell.png")
     name = "tiny-test-efficientnet"
     forms = [cells[0], tmp_path / "cell.png", str(tmp_path / "cell.png"), (tmp_path / "cell.png").read_bytes()]
