@@ -254,7 +254,9 @@ class Runtime:
             BusyError: the queue stayed full.
         """
         if entry.members or methods_for(entry)[0] != DEFAULT:
-            raise ExplanationError(f"{entry.id} has no feature map of its own, so that it cannot be divided into parts. Choose a network.")
+            raise ExplanationError(
+                f"{entry.id} has no feature map of its own, so that it cannot be divided into parts. Choose a network."
+            )
         network, client = self._networks(entry, image)[0], client or Client()
         model, pixels = network.model, network.seen.pixels
         features = self.engine.work(model, lambda: model.capture(pixels, layer), client).result()
