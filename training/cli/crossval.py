@@ -66,7 +66,7 @@ def run(options: argparse.Namespace) -> int:
         )
     if options.into:
         entry = find_entry(options.into, usable=False)
-        benchmark = crossval.add(entry, plan, predictions, device_name(accelerator.device))
+        benchmark = crossval.add_to_entry(entry, plan, predictions, device_name(accelerator.device))
         print_message(f"Stored in {entry.id} as {benchmark}.")
     if options.json:
         print(json.dumps(as_dict(scores)))

@@ -116,5 +116,5 @@ def _measure_speed(
     for entry in entries:
         home = home_benchmark(entry)
         pictures = next((pictures for benchmark, pictures in chosen if benchmark.name == home), chosen[0][1])
-        rate = evaluate.put_speed(entry, runtime, pictures)
+        rate = evaluate.measure_speed(entry, runtime, pictures)
         print_message(f"{entry.id}: {rate:,.0f} images per second")

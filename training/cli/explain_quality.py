@@ -34,7 +34,7 @@ def run(options: argparse.Namespace) -> int:
     with Runtime(options.device) as runtime:
         measured = {
             entry.id: {
-                method: explanations.quality(entry, options.data, runtime, method, print_message)
+                method: explanations.measure_maps(entry, options.data, runtime, method, print_message)
                 for method in options.method or methods_for(entry)[:1]
             }
             for entry in entries

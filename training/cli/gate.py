@@ -29,7 +29,7 @@ def run(options: argparse.Namespace) -> int:
     for entry in entries:
         if not options.judge_only:
             with Runtime(options.device) as runtime:
-                ood.fit(entry, options.data, runtime)
+                ood.fit(entry, options.data, runtime, print_message)
         # the gate is loaded with its model: only a new runtime sees it
         with Runtime(options.device) as runtime:
             measured[entry.id] = ood.measure(entry, options.data, runtime, print_message)

@@ -48,7 +48,9 @@ def run(options: argparse.Namespace) -> int:
         return fail(f"{recipe.id} is an ensemble: leave laboratories out for its members.", USAGE)
     place = options.place or RUNS / "loso" / recipe.id
     accelerator = make_accelerator(resolve_device(options.device))
-    result = leave_one_lab_out.leave_out(recipe, options.data, place.resolve(), accelerator, print_message)
+    result = leave_one_lab_out.leave_one_laboratory_out(
+        recipe, options.data, place.resolve(), accelerator, print_message
+    )
     for laboratory, scores in result.scores.items():
         score = scores["balanced_accuracy"]
         interval = f"{100 * score['low']:.1f} to {100 * score['high']:.1f}"
@@ -56,7 +58,7 @@ def run(options: argparse.Namespace) -> int:
     print_message(f"temperature for an unseen laboratory: {result.temperature:.2f}")
     if options.into:
         entry = find_entry(options.into, usable=False)
-        benchmark = leave_one_lab_out.add(entry, recipe, result, device_name(accelerator.device))
+        benchmark = leave_one_lab_out.add_to_entry(entry, recipe, result, device_name(accelerator.device))
         print_message(f"Stored in {entry.id} as {benchmark}.")
     if options.json:
         record = {"temperature": result.temperature, "labels": result.labels, "laboratories": result.scores}

@@ -1,14 +1,15 @@
-"""How good is an entry on a benchmark it was not trained for? Classified once, piece by piece, then kept in the entry.
+"""Evaluation of entries on benchmarks.
 
-What was classified is kept in the cache after each piece, so that an evaluation cut short goes on where it was. Any
-number of entries share the decoding (and corrupting) of the pictures.
+Every picture is classified once; the predictions and their scores are stored in the entry. Unfinished predictions are
+cached after each chunk of pictures, so that an interrupted evaluation can be resumed. Several entries share the
+decoding (and corruption) of the pictures.
 """
 
 from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,20 +51,22 @@ from zoo.serving.devices import device_name
 from zoo.serving.runtime import Runtime
 
 SPEED_IMAGES = 128
-PIECE = 256  # pictures decoded and kept in memory at a time
+SPEED_PASSES = 3
+CHUNK_SIZE = 256  # pictures decoded and kept in memory at a time
+MAX_TITLE, MAX_BENCHMARK_TITLE = 80, 120  # characters
 
-Say = Callable[[object], None]
-Picture = tuple[str, str, str, Source]
+Log = Callable[[str], None]
+Picture = tuple[str, str, str, Source]  # file, cell, label, where it is read
 
 
 @dataclass(frozen=True)
-class Held:
-    """A decoded picture in memory, for several models to look at."""
+class DecodedPicture:
+    """A decoded picture in memory, in the form of a source."""
 
     picture: Image.Image
 
     def content(self) -> bytes:
-        """Its samples."""
+        """Raw pixels, which identify the picture in caches."""
         return self.picture.tobytes()
 
     def image(self) -> Image.Image:
@@ -72,80 +75,109 @@ class Held:
 
 
 def own_benchmark(folder: Path, name: str, entries: Sequence[Entry]) -> tuple[BenchmarkSet, list[Picture]]:
-    """A folder of class folders (or any known layout) as a benchmark, and its pictures.
+    """Read a folder of labelled pictures as a benchmark.
 
-    The entries must know its labels; those that differ in case only are taken for the same. Raises DataError.
+    Args:
+        folder: One folder a class, or any other layout that we can read.
+        name: Name of the benchmark.
+        entries: The models to score. They must know the folder's labels; upper and lower case are not distinguished.
+
+    Returns:
+        The benchmark and its pictures.
+
+    Raises:
+        DataError: There are no labelled pictures, unknown labels, or fewer than two labels.
     """
     data = read_dataset(folder)
     known = {label.lower(): label for entry in entries for label in entry.labels}
-    items = [item for item in data.items if item.label is not None]
-    strange = sorted({item.label for item in items if item.label.lower() not in known})
-    if not items:
+    labelled = [(item, item.label) for item in data.items if item.label is not None]
+    unknown = sorted({label for _, label in labelled if label.lower() not in known})
+    if not labelled:
         raise TrainingDataError(f"{folder} has no labelled pictures: make one folder a class.")
-    if strange:
+    if unknown:
         raise TrainingDataError(
-            f"{folder} has classes that the models do not know: {', '.join(strange)}. "
-            f"Known are {', '.join(known.values())}."
+            f"{folder} has classes that the models do not know: {', '.join(unknown)}. "
+            f"They know {', '.join(known.values())}."
         )
     rows = pd.DataFrame(
-        [(item.file, item.cell or item.file, known[item.label.lower()]) for item in items],
+        [(item.file, item.cell or item.file, known[label.lower()]) for item, label in labelled],
         columns=["file", "cell", "label"],
     )
     labels = sorted(set(rows["label"]))
     if len(labels) < 2:
-        raise TrainingDataError(f"{folder} has pictures of {labels[0]} only; two classes are needed at least.")
-    described = DataSetInfo(
+        raise TrainingDataError(f"{folder} has pictures of {labels[0]} only: at least two classes are needed.")
+    data_set = DataSetInfo(
         name="own",
-        title=data.name[:80],
+        title=data.name[:MAX_TITLE],
         laboratory=laboratory_of(data.name),
         place=".",
         licence="",
         citation=data.name,
         role="test",
     )
-    benchmark = BenchmarkSet(
-        name, Definition(version=1, title=data.name[:120], data=described.name, labels=labels), rows, described
-    )
-    pictures = [(*row, item.source) for row, item in zip(rows.itertuples(index=False), items, strict=True)]
-    return benchmark, pictures
+    definition = Definition(version=1, title=data.name[:MAX_BENCHMARK_TITLE], data=data_set.name, labels=labels)
+    columns = zip(rows["file"], rows["cell"], rows["label"], labelled, strict=True)
+    pictures = [(file, cell, label, item.source) for file, cell, label, (item, _) in columns]
+    return BenchmarkSet(name, definition, rows, data_set), pictures
 
 
 def evaluate(
-    entries: Sequence[Entry], benchmark: BenchmarkSet, pictures: Sequence[Picture], runtime: Runtime, say: Say
+    entries: Sequence[Entry],
+    benchmark: BenchmarkSet,
+    pictures: Sequence[Picture],
+    runtime: Runtime,
+    log: Log,
+    chunk_size: int = CHUNK_SIZE,
 ) -> dict[str, str]:
-    """Score entries on a benchmark and write the scores into them; returns id → why an entry could not be scored.
+    """Score entries on a benchmark and write predictions and scores into them.
 
-    Ensembles are computed from what their members answered. Raises DataError if a picture cannot be read: a benchmark
-    of other pictures would be another benchmark.
+    Ensembles are computed from the predictions of their members.
+
+    Args:
+        entries: The models to score.
+        benchmark: The benchmark.
+        pictures: Its pictures.
+        runtime: Runs the models.
+        log: Called with a line for each entry.
+        chunk_size: Number of pictures after which unfinished predictions are cached.
+
+    Returns:
+        Entry id → reason, for the entries that could not be scored.
+
+    Raises:
+        DataError: A picture cannot be read. All are needed, because scores on fewer pictures are not comparable.
     """
     failed = {entry.id: reason for entry in entries if (reason := refusal(entry, benchmark))}
-    wanted = [entry for entry in entries if entry.id not in failed]
-    single = {e.id: e for entry in wanted for e in entry.networks}
-    answers = classify(list(single.values()), benchmark, pictures, runtime, failed)
-    for entry in wanted:
-        parts = [answers.get(member.id) for member in entry.networks]
-        if any(part is None for part in parts):
-            failed.setdefault(entry.id, f"{entry.id} could not be scored, for a member of it was not.")
+    scored = [entry for entry in entries if entry.id not in failed]
+    networks = {network.id: network for entry in scored for network in entry.networks}
+    tables = classify(list(networks.values()), benchmark, pictures, runtime, failed, chunk_size)
+    for entry in scored:
+        if any(member.id not in tables for member in entry.networks):
+            failed.setdefault(entry.id, f"{entry.id} could not be scored because one of its members was not.")
             continue
-        table = _together(entry, parts) if entry.members else parts[0]
+        parts = [tables[member.id] for member in entry.networks]
+        table = _ensemble_table(entry, parts) if entry.members else parts[0]
         try:
-            renewed_card = add(entry, benchmark, benchmark.answers(table, entry.labels), device_name(runtime.device))
+            card_renewed = add_to_entry(
+                entry, benchmark, benchmark.answers(table, entry.labels), device_name(runtime.device)
+            )
         except OSError as error:
             failed[entry.id] = f"{entry.folder} cannot be written to: {error.strerror}."
             continue
-        if not renewed_card:
-            say(f"{entry.id}: its card still has the old figures, for its recipe is of another version.")
-        say(f"{entry.id}: {headline(load_entry(entry.folder), benchmark.name)}")
+        if not card_renewed:
+            log(f"{entry.id}: the card keeps its old figures because its recipe has another version.")
+        log(f"{entry.id}: {headline(load_entry(entry.folder), benchmark.name)}")
     return failed
 
 
-def _together(entry: Entry, parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """An ensemble's table of those of its members that count."""
-    own = []
+def _ensemble_table(entry: Entry, parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """An ensemble's predictions from those of its members with a weight, in the same order."""
+    mapped = []
     for (member, _), part in zip(entry.weighted_members, parts, strict=True):
-        shares = entry.map_probabilities(part[member.labels].to_numpy(np.float64), member.labels)
-        own.append(part[["file", "cell", "label"]].assign(**dict(zip(entry.labels, shares.T, strict=True))))
-    return mixed(own, entry.labels, np.array([share for _, share in entry.weighted_members]))
+        probabilities = entry.map_probabilities(part[member.labels].to_numpy(np.float64), member.labels)
+        columns = dict(zip(entry.labels, probabilities.T, strict=True))
+        mapped.append(part[["file", "cell", "label"]].assign(**columns))
+    return mixed(mapped, entry.labels, np.array([weight for _, weight in entry.weighted_members]))
 
 
 def classify(
@@ -154,39 +186,73 @@ def classify(
     pictures: Sequence[Picture],
     runtime: Runtime,
     failed: dict[str, str],
+    chunk_size: int = CHUNK_SIZE,
 ) -> dict[str, pd.DataFrame]:
-    """Prediction tables of single models on a benchmark, in their own labels, by id; `failed` takes what went wrong."""
-    places = {entry.id: _place(entry, benchmark) for entry in entries}
-    done = {entry.id: _read(places[entry.id], pictures) for entry in entries}
-    left = {entry.id: entry for entry in entries if len(done[entry.id]) < len(pictures)}
-    first = min((len(done[name]) for name in left), default=len(pictures))
-    total = sum(len(pictures) - len(done[name]) for name in left)
+    """Classify a benchmark's pictures by single networks, resuming from cached predictions.
+
+    Args:
+        entries: Entries that are no ensembles.
+        benchmark: The benchmark.
+        pictures: Its pictures.
+        runtime: Runs the networks.
+        failed: Receives entry id → reason for the networks that failed.
+        chunk_size: Number of pictures after which unfinished predictions are cached.
+
+    Returns:
+        Entry id → prediction table in the entry's own labels, for the networks that classified all pictures.
+
+    Raises:
+        DataError: A picture cannot be read.
+    """
+    caches = {entry.id: _cache_path(entry, benchmark) for entry in entries}
+    tables = {entry.id: _read_cached(caches[entry.id], pictures) for entry in entries}
+    unfinished = {entry.id: entry for entry in entries if len(tables[entry.id]) < len(pictures)}
+    first = min((len(tables[name]) for name in unfinished), default=len(pictures))
+    total = sum(len(pictures) - len(tables[name]) for name in unfinished)
     with ThreadPoolExecutor(READER_THREADS) as pool, tqdm(total=total, desc=benchmark.name, unit="image") as bar:
-        for start in range(first - first % PIECE, len(pictures), PIECE):
-            piece = pictures[start : start + PIECE]
-            images = list(pool.map(_decoded, piece))
-            for name, entry in list(left.items()):
-                fresh = [n for n in range(len(piece)) if start + n >= len(done[name])]
-                if not fresh:
+        for start in range(first - first % chunk_size, len(pictures), chunk_size):
+            chunk = pictures[start : start + chunk_size]
+            images = list(pool.map(_decode, chunk))
+            for name, entry in list(unfinished.items()):
+                new = list(zip(chunk, images, strict=True))[max(0, len(tables[name]) - start) :]
+                if not new:
                     continue
                 try:
-                    done[name] = _answer(entry, runtime, [(piece[n], images[n]) for n in fresh], done[name])
+                    tables[name] = _extend(tables[name], entry, runtime, new)
                 except EntryError as error:
                     failed[name] = str(error)
-                    del left[name]
+                    del unfinished[name]
                     continue
-                _keep(places[name], done[name])
-                bar.update(len(fresh))
-    return {name: table for name, table in done.items() if len(table) == len(pictures)}
+                _write_cache(caches[name], tables[name])
+                bar.update(len(new))
+    return {name: table for name, table in tables.items() if len(table) == len(pictures)}
 
 
-def add(entry: Entry, benchmark: BenchmarkSet, table: pd.DataFrame, device: str) -> bool:
-    """Write predictions and their scores into an entry; the record last, so that there is never one without the other.
+def add_to_entry(entry: Entry, benchmark: BenchmarkSet, table: pd.DataFrame, device: str) -> bool:
+    """Write predictions on a benchmark and their scores into an entry.
 
-    Returns False where the card could not be renewed. Raises OSError where the entry's folder cannot be written.
+    Args:
+        entry: The entry.
+        benchmark: The benchmark.
+        table: The entry's predictions in the benchmark's labels.
+        device: Name of the device that computed them.
+
+    Returns:
+        Whether the card could be renewed.
+
+    Raises:
+        OSError: The entry's folder cannot be written.
     """
     definition = benchmark.definition
-    told = {
+    mapping = benchmark.mapping(entry.labels)
+    merged = {label: name for label, name in mapping.items() if label != name}
+    dropped = sorted(set(entry.labels) - set(mapping))
+    notes = [definition.note] if definition.note else []
+    if merged:
+        notes.append("; ".join(f"{label} counts as {name}" for label, name in merged.items()) + ".")
+    if dropped:
+        notes.append(f"Probabilities are over this benchmark's classes only, without {', '.join(dropped)}.")
+    description = {
         "title": definition.title,
         "role": "test",
         "data": benchmark.credit,
@@ -194,67 +260,68 @@ def add(entry: Entry, benchmark: BenchmarkSet, table: pd.DataFrame, device: str)
         "version": definition.version,
         "leaky": False,
         "leak_share": 0.0,
-        "notes": [definition.note] if definition.note else [],
+        "notes": notes,
         "seed": 0,
         "device": device,
     }
-    mapped = {label: name for label, name in benchmark.mapping(entry.labels).items() if label != name}
-    left_out = sorted(set(entry.labels) - set(benchmark.mapping(entry.labels)))
-    if mapped:
-        told["notes"].append("; ".join(f"{label} counts as {name}" for label, name in mapped.items()) + ".")
-    if left_out:
-        told["notes"].append(f"Asked among this benchmark's classes only; left out: {', '.join(left_out)}.")
     stored = as_stored(table, benchmark.labels)
-    update_benchmark(entry.folder, benchmark.name, ScoredBenchmark(record(stored, scaling_of(entry), told), table))
+    scored = ScoredBenchmark(record(stored, scaling_of(entry), description), table)
+    update_benchmark(entry.folder, benchmark.name, scored)
     return renew_card(entry.folder)
 
 
 def rescore(entry: Entry) -> bool:
-    """Compute all of an entry's figures again from its stored predictions; False where its card could not be renewed.
+    """Recompute all of an entry's scores from its stored predictions.
 
-    Raises EntryError if predictions are damaged.
+    Args:
+        entry: The entry; its weights are not needed.
+
+    Returns:
+        Whether the card could be renewed.
+
+    Raises:
+        EntryError: Predictions are damaged.
     """
     scaling = scaling_of(entry)
-    figures = {}
+    scores: dict[str, Mapping[str, Mapping[str, float]]] = {}
     for name, benchmark in entry.evaluation.benchmarks.items():
-        table = read_predictions(entry, name)
-        report = scoring.score(table, benchmark.labels, scaling)
-        figures[name] = metrics.as_dict(scoring.intervals(report))
-    update_metrics(entry.folder, figures)
+        report = scoring.score(read_predictions(entry, name), benchmark.labels, scaling)
+        scores[name] = metrics.as_dict(scoring.intervals(report))
+    update_metrics(entry.folder, scores)
     return renew_card(entry.folder)
 
 
 def headline(entry: Entry, name: str) -> str:
-    """A benchmark's result in a line."""
-    found = entry.evaluation.benchmarks[name].metrics
-    known = published().get(name)
-    statistic = known.main_statistic if known and known.main_statistic in found else "balanced_accuracy"
-    shown = found[statistic]
-    title = statistic.replace("_", " ")
-    return f"{name}: {title} {100 * shown.value:.1f} % ({100 * shown.low:.1f} to {100 * shown.high:.1f})"
+    """A benchmark's main score in one line."""
+    scores = entry.evaluation.benchmarks[name].metrics
+    definition = published().get(name)
+    main = definition.main_statistic if definition and definition.main_statistic in scores else "balanced_accuracy"
+    score = scores[main]
+    interval = "" if score.low is None or score.high is None else f" ({100 * score.low:.1f} to {100 * score.high:.1f})"
+    return f"{name}: {main.replace('_', ' ')} {100 * score.value:.1f} %{interval}"
 
 
-def _answer(
-    entry: Entry, runtime: Runtime, pieces: Sequence[tuple[Picture, Image.Image]], before: pd.DataFrame
+def _extend(
+    table: pd.DataFrame, entry: Entry, runtime: Runtime, new: Sequence[tuple[Picture, Image.Image]]
 ) -> pd.DataFrame:
-    """`before` and the entry's answers to further pictures, in half precision as they are stored."""
-    results = classify_files(runtime, entry, ((row[0], Held(image)) for row, image in pieces))
-    found = pd.DataFrame([result.prediction.probabilities for result in results if result.prediction])
-    found = found.astype(np.float16).astype(np.float32)
+    """Append an entry's predictions of further pictures, in half precision as they are stored."""
+    results = classify_files(runtime, entry, ((picture[0], DecodedPicture(image)) for picture, image in new))
+    added = pd.DataFrame([result.prediction.probabilities for result in results if result.prediction])
+    added = added.astype(np.float16).astype(np.float32)
     for place, column in enumerate(("file", "cell", "label")):
-        found.insert(place, column, [row[place] for row, _ in pieces])
-    return pd.concat([before, found], ignore_index=True) if len(before) else found
+        added.insert(place, column, [picture[place] for picture, _ in new])
+    return pd.concat([table, added], ignore_index=True) if len(table) else added
 
 
-def _decoded(picture: Picture) -> Image.Image:
+def _decode(picture: Picture) -> Image.Image:
     try:
         return picture[3].image()
     except ImageError as error:
         raise DataError(f"{picture[0]} cannot be read: {error} The benchmark needs all of its pictures.") from error
 
 
-def _place(entry: Entry, benchmark: BenchmarkSet) -> Path:
-    """Where unfinished answers are kept: other weights, another way of looking or another benchmark are elsewhere."""
+def _cache_path(entry: Entry, benchmark: BenchmarkSet) -> Path:
+    """File of unfinished predictions; its name depends on weights, preprocessing and benchmark."""
     files = [entry.folder / name for name in (WEIGHTS, HEAD, CONFIG) if (entry.folder / name).exists()]
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in files))
     digest.update(str(CROP_VERSION).encode())
@@ -262,31 +329,42 @@ def _place(entry: Entry, benchmark: BenchmarkSet) -> Path:
     return cache_folder() / "evaluations" / f"{digest.hexdigest()[:24]}.parquet"
 
 
-def _read(place: Path, pictures: Sequence[Picture]) -> pd.DataFrame:
-    """What was answered before; nothing where it belongs to other pictures or cannot be read."""
+def _read_cached(path: Path, pictures: Sequence[Picture]) -> pd.DataFrame:
+    """Unfinished predictions; empty if they belong to other pictures or cannot be read."""
     try:
-        table = pq.read_table(place).to_pandas()
+        table = pq.read_table(path).to_pandas()
     except (OSError, pa.ArrowException, ValueError):
         return pd.DataFrame()
-    return table if table["file"].tolist() == [row[0] for row in pictures[: len(table)]] else pd.DataFrame()
+    same = table["file"].tolist() == [picture[0] for picture in pictures[: len(table)]]
+    return table if same else pd.DataFrame()
 
 
-def _keep(place: Path, table: pd.DataFrame) -> None:
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(place) as temporary:
+def _write_cache(path: Path, table: pd.DataFrame) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(path) as temporary:
         pq.write_table(pa.Table.from_pandas(table, preserve_index=False), temporary)
 
 
-def put_speed(entry: Entry, runtime: Runtime, pictures: Sequence[Picture]) -> float:
-    """Measure how many images a second an entry classifies, keep it in its evaluation, and return it.
+def measure_speed(entry: Entry, runtime: Runtime, pictures: Sequence[Picture]) -> float:
+    """Measure how many images a second an entry classifies, and store it in its evaluation.
 
-    The best of three passes over a few batches of decoded pictures, after one pass that loads and warms up. The
-    pictures should be such as it knows: unclear answers are computed twice. Raises DataError if one cannot be read.
+    The best of several passes over decoded pictures counts, after one pass that loads the model and warms up.
+
+    Args:
+        entry: The entry.
+        runtime: Runs it.
+        pictures: Pictures like those it was trained on, because images of low confidence are computed twice.
+
+    Returns:
+        Images a second.
+
+    Raises:
+        DataError: A picture cannot be read.
     """
     chosen = [pictures[n] for n in np.linspace(0, len(pictures) - 1, SPEED_IMAGES).astype(int)]
-    files = [(str(n), Held(_decoded(picture))) for n, picture in enumerate(chosen)]
+    files = [(str(n), DecodedPicture(_decode(picture))) for n, picture in enumerate(chosen)]
     seconds = []
-    for _ in range(4):
+    for _ in range(1 + SPEED_PASSES):
         start = time.perf_counter()
         list(classify_files(runtime, entry, files))
         seconds.append(time.perf_counter() - start)

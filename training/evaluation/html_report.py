@@ -162,7 +162,7 @@ def _matrices(found: Sequence[_Model], labels: Sequence[str], name: str) -> list
         drawn = [_titled(title, confusion_figures.confusion(c, labels, shown, top)) for title, c in counts.items()]
         parts += [f"<h3>Confusion, {shown}</h3>", f'<div class="row">{"".join(drawn)}</div>']
     for one, (title, c) in zip(found, counts.items(), strict=True):
-        table = pd.DataFrame(c, index=labels, columns=labels).rename_axis("true").reset_index()
+        table = pd.DataFrame(c, index=pd.Index(labels), columns=pd.Index(labels)).rename_axis("true").reset_index()
         parts.append(_csv(table, f"{name}-confusion-{one.entry.id}", f"Counts of {title}, CSV"))
     first, *others = counts
     drawn = [

@@ -1,20 +1,19 @@
-"""How does an entry come to know what it does not know? Its gate, from its training cells, and how good that is."""
+"""Fitting and measuring an entry's out-of-distribution detector."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import skimage.data
 import torch
-from PIL import Image, ImageDraw
-from sklearn.datasets import load_sample_images
+from PIL import Image
 from sklearn.metrics import roc_auc_score
 from tqdm import tqdm
 
+from training.evaluation.foreign_pictures import foreign_pictures
 from training.prepare.dataset import TrainingDataError, prepare
 from training.prepare.splits import Split
 from training.prepare.training_data import DataOptions, read_recipe_data, split_pictures
@@ -22,12 +21,10 @@ from training.publish.card import renew_card
 from training.recipe import read_recipe
 from zoo.benchmarks import corruptions, get_benchmark, laboratories_of, published
 from zoo.benchmarks.leaderboard import home_benchmark
-from zoo.cli.common import print_message
-from zoo.data import FileSource, Item, Source, read_dataset
+from zoo.data import Item, Source, read_dataset
 from zoo.data.registry import datasets
 from zoo.entry import Entry
 from zoo.entry.write import update_section
-from zoo.imaging.decode import from_array
 from zoo.imaging.localise import LOCATING_CROPS
 from zoo.serving.loaded import LoadedModel
 from zoo.serving.ood import (
@@ -42,71 +39,135 @@ from zoo.serving.ood import (
 from zoo.serving.requests import Client
 from zoo.serving.runtime import Runtime
 
-BATCH = 32
-MOST = 4000  # training pictures that a gate is fitted on
-FEW = 12  # pictures of a cell that set its limit
-ELSEWHERE = 300  # cells of every other data set that set its second limit
-PHOTOGRAPHS = (
-    "astronaut",
-    "camera",
-    "chelsea",
-    "coffee",
-    "rocket",
-    "coins",
-    "clock",
-    "moon",
-    "brick",
-    "grass",
-    "gravel",
-    "page",
-    "text",
-    "horse",
-    "logo",
-    "colorwheel",
-)
-OTHER_MEDICINE = ("retina", "microaneurysms", "cell")
+BATCH_SIZE = 32
+MAX_TRAINING_PICTURES = 4000
+MAX_PICTURES_PER_CELL = 12  # of those that set a limit
+MAX_OTHER_CELLS = 300  # of each other data set that sets the second limit
+
+Log = Callable[[str], None]
 
 
-def make_gate(
-    runtime: Runtime, entry: Entry, items: Sequence[Item], split: Split, elsewhere: Sequence[Item] = ()
-) -> OodDetector:
-    """The gate of an entry from its own training and validation cells, of which few pictures each set the limit.
+@dataclass(frozen=True)
+class Embedded:
+    """Pictures as the detector gets them.
 
-    Cells from `elsewhere` set the second.
+    Attributes:
+        vectors: Features of the entry's network, (n, d).
+        confidence: Confidence of the cell finder, (n,), see `zoo.imaging.localise.LocatedCell`; 0 where it found none.
     """
-    labels = entry.labels
+
+    vectors: np.ndarray
+    confidence: np.ndarray
+
+
+def fit(entry: Entry, root: Path, runtime: Runtime, log: Log) -> None:
+    """Fit an entry's detector on the cells of its own recipe, and write it into the entry.
+
+    Its second limit is set by cells of other laboratories that may be trained on, else by strongly shifted cells.
+
+    Args:
+        entry: The entry.
+        root: Folder that holds the data sets.
+        runtime: Runs the entry.
+        log: Called with a remark.
+
+    Raises:
+        TrainingDataError: The entry has no recipe of its own, its data are not in `root`, or a class has no training
+            picture.
+    """
+    if not entry.recipe or entry.members:
+        raise TrainingDataError(f"{entry.id} has no recipe of its own: its detector cannot be fitted.")
+    recipe = read_recipe(entry.recipe, entry.id)
+    data = root if recipe.data.mix else root / recipe.data.name
+    if not data.is_dir():
+        raise TrainingDataError(f"{entry.id} was trained on {recipe.data.name}, which is not in {root}.")
+    prepared = prepare(read_recipe_data(recipe, data), recipe.data.packed, recipe.data.crop)
+    split = split_pictures(recipe, DataOptions(data), prepared)
+    others = other_laboratories_cells(entry, root) or shifted_cells(prepared.data.items, split)
+    write_ood_detector(entry.folder, make_detector(runtime, entry, prepared.data.items, split, others, log))
+
+
+def make_detector(
+    runtime: Runtime, entry: Entry, items: Sequence[Item], split: Split, others: Sequence[Item], log: Log
+) -> OodDetector:
+    """Fit a detector on training cells; few validation pictures of each cell set its limit.
+
+    Args:
+        runtime: Runs the entry.
+        entry: The entry.
+        items: Pictures of its data set.
+        split: How they are split.
+        others: Cells of other laboratories, which set the second limit; may be empty.
+        log: Called with a remark.
+
+    Returns:
+        The detector.
+
+    Raises:
+        TrainingDataError: A class has no training picture.
+    """
     random = np.random.default_rng(0)
     rows = split.rows["train"]
-    rows = np.sort(random.choice(rows, MOST, replace=False)) if len(rows) > MOST else rows
-    held = _few_a_cell(split.rows["val"], split.cells, random)
-    vectors, _ = embed(runtime, entry, (items[i].source.image() for i in rows), len(rows))
-    limits, sure = embed(runtime, entry, (items[i].source.image() for i in held), len(held))
-    numbers = np.array([labels.index(str(items[i].label)) for i in rows])
-    if len(set(numbers.tolist())) < len(labels):
-        raise TrainingDataError(f"{entry.id}: some class has no training picture; a gate needs all.")
-    others, unsure = None, None
-    if elsewhere:
-        others, unsure = embed(runtime, entry, (item.source.image() for item in elsewhere), len(elsewhere))
-    if entry.config.zoo.crop not in LOCATING_CROPS:
-        return fit_ood_detector(vectors, numbers, limits, others)
-    # either may raise the alarm, so that each gets half of what is allowed
+    if len(rows) > MAX_TRAINING_PICTURES:
+        rows = np.sort(random.choice(rows, MAX_TRAINING_PICTURES, replace=False))
+    limit_rows = _few_per_cell(split.rows["val"], split.cells, random)
+    training = embed(runtime, entry, (items[i].source.image() for i in rows), len(rows))
+    validation = embed(runtime, entry, (items[i].source.image() for i in limit_rows), len(limit_rows))
+    classes = np.array([entry.labels.index(str(items[i].label)) for i in rows])
+    if len(set(classes.tolist())) < len(entry.labels):
+        raise TrainingDataError(f"{entry.id}: a class has no training picture; the detector needs all classes.")
+    other = embed(runtime, entry, (item.source.image() for item in others), len(others)) if others else None
+    locates = entry.config.zoo.crop in LOCATING_CROPS
+    return fit_with_finder(
+        training.vectors, classes, validation, other, locates, lambda text: log(f"{entry.id}: {text}")
+    )
+
+
+def fit_with_finder(
+    training: np.ndarray, classes: np.ndarray, validation: Embedded, other: Embedded | None, locates: bool, log: Log
+) -> OodDetector:
+    """Fit a detector on features and, for an entry that locates its cell, on the confidence of the cell finder.
+
+    Args:
+        training: Features of training cells, (n, d).
+        classes: Their class numbers, (n,).
+        validation: Validation cells, which set the first limit.
+        other: Cells of other laboratories, which set the second limit.
+        locates: Whether the entry crops to the located cell.
+        log: Called if the finder misses too many cells to be of use.
+
+    Returns:
+        The detector.
+    """
+    other_vectors = other.vectors if other else None
+    if not locates:
+        return fit_ood_detector(training, classes, validation.vectors, other_vectors)
+    # either of the two may raise an alarm, so that each gets half of the allowed false alarms
     half = FALSE_ALARMS / 2
-    if np.quantile(sure, half) == 0:
-        missed = 100 * np.mean(sure == 0)
-        print_message(
-            f"{entry.id}: the cell finder misses {missed:.1f} % of the validation cells, more than may be marked. "
-            "The gate goes by what the network sees alone."
+    if np.quantile(validation.confidence, half) == 0:
+        missed = 100 * np.mean(validation.confidence == 0)
+        log(
+            f"the cell finder misses {missed:.1f} % of the validation cells, more than the allowed false alarms. The "
+            "detector uses the network's features alone."
         )
-        return fit_ood_detector(vectors, numbers, limits, others)
-    gate = fit_ood_detector(vectors, numbers, limits, others, false_alarms=half)
-    return with_confidence_limits(gate, sure, unsure, half)
+        return fit_ood_detector(training, classes, validation.vectors, other_vectors)
+    detector = fit_ood_detector(training, classes, validation.vectors, other_vectors, false_alarms=half)
+    return with_confidence_limits(detector, validation.confidence, other.confidence if other else None, half)
 
 
-def cells_elsewhere(entry: Entry, root: Path) -> list[Item]:
-    """Cells of other laboratories than the entry's own, among those that may be trained on and that test nothing."""
+def other_laboratories_cells(entry: Entry, root: Path) -> list[Item]:
+    """Cells of other laboratories than the entry's own.
+
+    Args:
+        entry: The entry.
+        root: Folder that holds the data sets.
+
+    Returns:
+        At most MAX_OTHER_CELLS of each data set that may set limits; none that is part of a benchmark or a test split.
+    """
     tested = {(known.data, file) for name, known in published().items() for file in get_benchmark(name).rows["file"]}
-    found: list[Item] = []
-    # sets of single cells before whole fields: the order in which the gates of the built-in models were fitted
+    cells: list[Item] = []
+    # sets of single cells before whole fields: the order in which the detectors of the built-in models were fitted
     for name, known in sorted(datasets().items(), key=lambda item: item[1].pictures):
         if not known.limits_gates or known.laboratory in laboratories_of(entry) or not (root / known.place).is_dir():
             continue
@@ -116,194 +177,110 @@ def cells_elsewhere(entry: Entry, root: Path) -> list[Item]:
             if item.label and item.split != "test" and (name, item.file.split("#")[0]) not in tested
         ]
         random = np.random.default_rng(0)
-        found += [items[i] for i in random.permutation(len(items))[:ELSEWHERE]]
-    return found
+        cells += [items[i] for i in random.permutation(len(items))[:MAX_OTHER_CELLS]]
+    return cells
 
 
 def shifted_cells(items: Sequence[Item], split: Split) -> list[Item]:
-    """Validation cells, strongly shifted (`zoo.benchmarks.shift`), where no other laboratory is at hand."""
+    """Strongly shifted validation cells (`zoo.benchmarks.shift`), a substitute for cells of other laboratories."""
     random = np.random.default_rng(0)
-    rows = _few_a_cell(split.rows["val"], split.cells, random)
-    chosen = [items[row] for row in random.permutation(rows)[:ELSEWHERE]]
+    rows = _few_per_cell(split.rows["val"], split.cells, random)
+    chosen = [items[row] for row in random.permutation(rows)[:MAX_OTHER_CELLS]]
     return [
         replace(item, source=corruptions.CorruptedSource(item.source, item.file, corruptions.SHIFTED, 1))
         for item in chosen
     ]
 
 
-def embed(runtime: Runtime, entry: Entry, images: Iterator[Image.Image], count: int) -> tuple[np.ndarray, np.ndarray]:
-    """The vectors (n, d) that the entry's network sees in pictures, as it is run for users.
+def embed(runtime: Runtime, entry: Entry, images: Iterator[Image.Image], count: int) -> Embedded:
+    """Compute features and cell-finder confidence of pictures, with the preprocessing that users get.
 
-    And how sure the cell finder was of each (n,), see `zoo.imaging.localise.LocatedCell`.
+    Args:
+        runtime: Runs the entry.
+        entry: The entry.
+        images: The pictures.
+        count: Their number, for the progress bar.
+
+    Returns:
+        One row a picture.
     """
-    model, client, found = runtime.model(entry), Client("gate"), []
-    part: list[torch.Tensor] = []
-    sure: list[float] = []
-    with tqdm(total=count, desc=f"looking, {entry.id}", unit="image") as progress:
+    model, client = runtime.model(entry), Client("gate")
+    vectors: list[np.ndarray] = []
+    confidence: list[float] = []
+    batch: list[torch.Tensor] = []
+    with tqdm(total=count, desc=f"features, {entry.id}", unit="image") as progress:
         for image in images:
-            seen = model.prepare.input(image)
-            part.append(seen.pixels)
-            sure.append(seen.confidence)
-            if len(part) == BATCH:
-                found.append(_ask(runtime, model, part, client))
-                progress.update(len(part))
-                part = []
-        if part:
-            found.append(_ask(runtime, model, part, client))
-            progress.update(len(part))
-    return np.concatenate(found), np.array(sure)
+            prepared = model.prepare.input(image)
+            batch.append(prepared.pixels)
+            confidence.append(prepared.confidence)
+            if len(batch) == BATCH_SIZE:
+                vectors.append(_features(runtime, model, batch, client))
+                progress.update(len(batch))
+                batch = []
+        if batch:
+            vectors.append(_features(runtime, model, batch, client))
+            progress.update(len(batch))
+    return Embedded(np.concatenate(vectors), np.array(confidence))
 
 
-def _ask(runtime: Runtime, model: LoadedModel, part: list[torch.Tensor], client: Client) -> np.ndarray:
-    return runtime.engine.work(model, lambda: model.embed(part), client).result()
+def _features(runtime: Runtime, model: LoadedModel, batch: list[torch.Tensor], client: Client) -> np.ndarray:
+    return runtime.engine.work(model, lambda: model.embed(batch), client).result()
 
 
-def _few_a_cell(rows: np.ndarray, cells: Sequence[str], random: np.random.Generator) -> list[int]:
-    """At most FEW pictures of every cell, by chance: else the cells with most copies would set the limit."""
+def _few_per_cell(rows: np.ndarray, cells: Sequence[str], random: np.random.Generator) -> list[int]:
+    """At most MAX_PICTURES_PER_CELL random pictures of each cell, so that cells with many copies do not dominate."""
     chosen: dict[str, list[int]] = {}
     for row in random.permutation(rows).tolist():
         chosen.setdefault(cells[row], []).append(row)
-    return sorted(row for some in chosen.values() for row in some[:FEW])
+    return sorted(row for of_cell in chosen.values() for row in of_cell[:MAX_PICTURES_PER_CELL])
 
 
-def strangers(root: Path | None, size: int = 256) -> dict[str, list[Image.Image]]:
-    """Pictures that are no blood cell, by kind; empty regions of smears where `root` holds whole fields with boxes."""
-    random = np.random.default_rng(0)
-    tissue = _crops(_shipped("immunohistochemistry"), random, size, 40)
-    made = {
-        "photographs": [crop for name in PHOTOGRAPHS for crop in _crops(_shipped(name), random, size)]
-        + [crop for image in load_sample_images().images for crop in _crops(from_array(image), random, size)],
-        "histology": tissue,
-        "other medicine": [crop for name in OTHER_MEDICINE for crop in _crops(_shipped(name), random, size, 12)],
-        "text": [_text(random, size) for _ in range(40)],
-        "noise": [from_array(random.integers(0, 256, (size, size, 3), np.uint8)) for _ in range(20)],
-        "smooth noise": [_clouds(random, size) for _ in range(20)],
-        "plain colours": [
-            Image.new("RGB", (size, size), tuple(random.integers(0, 256, 3).tolist())) for _ in range(40)
-        ],
-    }
-    fields = fields_with_boxes(root) if root is not None else None
-    if fields is not None:
-        made["empty smear"] = _empty(fields, random)
-    return made
+def measure(entry: Entry, root: Path, runtime: Runtime, log: Log) -> dict[str, Any]:
+    """Measure an entry's detector and store the result in its evaluation, under `gate`.
 
+    Args:
+        entry: The entry.
+        root: Folder that holds the data sets.
+        runtime: Runs the entry.
+        log: Called with a line for each result.
 
-def _shipped(name: str) -> Image.Image:
-    """A picture that comes with scikit-image, as RGB."""
-    pixels = np.asarray(getattr(skimage.data, name)())
-    if pixels.dtype == bool:
-        pixels = pixels.astype(np.uint8) * 255
-    return from_array(pixels[..., :3] if pixels.ndim == 3 else pixels)
+    Returns:
+        `false_alarms`: shares of cells of the entry's own test set that are flagged (`marked`) and rejected
+        (`held_back`), and the number of images. `strangers`: the same for each kind of picture without a blood cell,
+        and the AUROC against the test cells. `cells_elsewhere`: the same for blood cells of other laboratories, which
+        should mostly not be rejected.
 
-
-def _crops(image: Image.Image, random: np.random.Generator, size: int, count: int = 5) -> list[Image.Image]:
-    """The whole picture, and squares of it."""
-    made = [image]
-    for _ in range(count - 1):
-        side = int(min(image.size) * random.uniform(0.3, 0.9))
-        left, top = (int(random.integers(0, length - side + 1)) for length in image.size)
-        made.append(image.crop((left, top, left + side, top + side)).resize((size, size)))
-    return made
-
-
-def _text(random: np.random.Generator, size: int) -> Image.Image:
-    page = Image.new("RGB", (size, size), tuple(random.integers(200, 256, 3).tolist()))
-    draw = ImageDraw.Draw(page)
-    letters = np.array(list("abcdefghijklmnopqrstuvwxyz 0123456789"))
-    for line in range(4, size - 12, int(random.integers(11, 24))):
-        draw.text((6, line), "".join(random.choice(letters, 40)), fill=tuple(random.integers(0, 120, 3).tolist()))
-    return page
-
-
-def _clouds(random: np.random.Generator, size: int) -> Image.Image:
-    """Smooth noise in the colours of a smear: without a cell in it."""
-    coarse = random.uniform(120, 255, (int(random.integers(4, 24)),) * 2 + (3,)).astype(np.uint8)
-    return from_array(coarse).resize((size, size), Image.Resampling.BICUBIC)
-
-
-def fields_with_boxes(root: Path) -> Path | None:
-    """Folder below `root` of the first data set of whole smear fields whose cells have boxes that we can read."""
-    for known in datasets().values():
-        if known.pictures == "fields" and known.readable and (root / known.place).is_dir():
-            return root / known.place
-    return None
-
-
-def _empty(folder: Path, random: np.random.Generator, count: int = 120) -> list[Image.Image]:
-    """Squares of smear fields that touch no white cell's box, red cells and all."""
-    boxes: dict[Path, list[tuple[int, int, int, int]]] = {}
-    for item in read_dataset(folder).items:
-        if isinstance(item.source, FileSource) and item.source.box:
-            boxes.setdefault(item.source.path, []).append(item.source.box)
-    found = []
-    for path in sorted(boxes):
-        with Image.open(path) as opened:
-            frame = opened.convert("RGB")
-        for _ in range(8):
-            side = int(random.integers(140, 240))
-            left, top = (int(random.integers(0, length - side + 1)) for length in frame.size)
-            clear = all(b[0] >= left + side or b[2] <= left or b[1] >= top + side or b[3] <= top for b in boxes[path])
-            if clear:
-                found.append(frame.crop((left, top, left + side, top + side)))
-                break
-        if len(found) == count:
-            break
-    return found
-
-
-def fit(entry: Entry, root: Path, runtime: Runtime) -> None:
-    """Fit the entry's gate on the cells that its own recipe trains and validates on, and write it into the entry.
-
-    Its second limit is set by other data sets in `root`, where they may be trained on, else by cells strongly shifted.
-
-    Raises TrainingDataError where the entry keeps no recipe, or its data are not among the folders of `root`.
-    """
-    if not entry.recipe or entry.members:
-        raise TrainingDataError(f"{entry.id} keeps no recipe of its own: its gate cannot be fitted.")
-    recipe = read_recipe(entry.recipe, entry.id)
-    data = root if recipe.data.mix else root / recipe.data.name
-    if not data.is_dir():
-        raise TrainingDataError(f"{entry.id} was trained on {recipe.data.name}, which is not in {root}.")
-    prepared = prepare(read_recipe_data(recipe, data), recipe.data.packed, recipe.data.crop)
-    split = split_pictures(recipe, DataOptions(data), prepared)
-    others = cells_elsewhere(entry, root) or shifted_cells(prepared.data.items, split)
-    write_ood_detector(entry.folder, make_gate(runtime, entry, prepared.data.items, split, others))
-
-
-def measure(entry: Entry, root: Path, runtime: Runtime, say: Callable[[object], None]) -> dict[str, Any]:
-    """How good the entry's gate is, also written into its evaluation.json under `gate`.
-
-    `false_alarms`: shares of cells of its own test set that are marked (not familiar) and held back (unknown), with the
-    number of images. `strangers`: the same of each kind of picture that is no blood cell, and the AUROC against these
-    cells. `cells_elsewhere`: of blood cells of other laboratories, which should mostly not be held back.
+    Raises:
+        TrainingDataError: The entry was scored on no benchmark of its own data.
     """
     home = home_benchmark(entry)
-    if home not in published():
-        raise TrainingDataError(f"{entry.id} was scored on no benchmark of its own data; its gate cannot be judged.")
-    known = _of_benchmark(entry, home, root, runtime)
-    kinds = {kind: _distances(entry, images, runtime) for kind, images in strangers(root).items()}
-    elsewhere = {
-        name: _of_benchmark(entry, name, root, runtime)
-        for name, known in published().items()
-        if name != home and not known.corruptions and (root / known.data_set.place).is_dir()
+    if home is None or home not in published():
+        raise TrainingDataError(f"{entry.id} was scored on no benchmark of its own data: measuring needs one.")
+    known = _benchmark_distances(entry, home, root, runtime)
+    foreign = {kind: _distances(entry, images, runtime) for kind, images in foreign_pictures(root).items()}
+    other = {
+        name: _benchmark_distances(entry, name, root, runtime)
+        for name, definition in published().items()
+        if name != home and not definition.corruptions and (root / definition.data_set.place).is_dir()
     }
-    every = np.concatenate(list(kinds.values()))
-    found = {
-        "false_alarms": {"benchmark": home, **_shares(known)},
-        "strangers": _against(known, {"all": every, **kinds}),
-        "cells_elsewhere": {name: _shares(d) for name, d in elsewhere.items()},
+    all_foreign = np.concatenate(list(foreign.values()))
+    result = {
+        "false_alarms": {"benchmark": home, **_alarms(known)},
+        "strangers": _against(known, {"all": all_foreign, **foreign}),
+        "cells_elsewhere": {name: _alarms(distances) for name, distances in other.items()},
     }
-    update_section(entry.folder, "gate", found)
+    update_section(entry.folder, "gate", result)
     renew_card(entry.folder)
-    say(f"{entry.id}, cells at home: {_told(found['false_alarms'])}")
-    for kind, told in found["strangers"].items():
-        say(f"  {kind}: AUROC {told['auroc']:.4f}, {_told(told)}")
-    for name, told in found["cells_elsewhere"].items():
-        say(f"  {name}: {_told(told)}")
-    return found
+    log(f"{entry.id}, own test cells: {_describe(result['false_alarms'])}")
+    for kind, alarms in result["strangers"].items():
+        log(f"  {kind}: AUROC {alarms['auroc']:.4f}, {_describe(alarms)}")
+    for name, alarms in result["cells_elsewhere"].items():
+        log(f"  {name}: {_describe(alarms)}")
+    return result
 
 
-def _shares(distances: np.ndarray) -> dict[str, Any]:
+def _alarms(distances: np.ndarray) -> dict[str, Any]:
+    """Shares of pictures that are flagged and rejected, and their number."""
     return {
         "marked": float((distances > SHIFTED).mean()),
         "held_back": float((distances > UNKNOWN).mean()),
@@ -311,13 +288,13 @@ def _shares(distances: np.ndarray) -> dict[str, Any]:
     }
 
 
-def _told(shares: Mapping[str, Any]) -> str:
-    marked, held_back = 100 * shares["marked"], 100 * shares["held_back"]
-    return f"{marked:.1f} % of {shares['images']} marked, {held_back:.1f} % held back"
+def _describe(alarms: Mapping[str, Any]) -> str:
+    flagged, rejected = 100 * alarms["marked"], 100 * alarms["held_back"]
+    return f"{flagged:.1f} % of {alarms['images']} flagged, {rejected:.1f} % rejected"
 
 
-def _of_benchmark(entry: Entry, name: str, root: Path, runtime: Runtime) -> np.ndarray:
-    """Distances of a benchmark's pictures; of every cell the first, where copies were made."""
+def _benchmark_distances(entry: Entry, name: str, root: Path, runtime: Runtime) -> np.ndarray:
+    """Distances of a benchmark's pictures, the first one of each cell."""
     first: dict[str, Source] = {}
     for _, cell, _, source in get_benchmark(name).pictures(root):
         first.setdefault(cell, source)
@@ -326,15 +303,18 @@ def _of_benchmark(entry: Entry, name: str, root: Path, runtime: Runtime) -> np.n
 
 
 def _distances(entry: Entry, images: Iterable[Image.Image], runtime: Runtime) -> np.ndarray:
-    # submitted ahead, so that they are answered in batches; the engine's own bound keeps the memory small
+    # all are submitted first, so that they are answered in batches; the engine bounds the number that waits
     return np.array([ticket.result().distance for ticket in [runtime.submit(entry, image) for image in images]])
 
 
-def _against(known: np.ndarray, unknown: Mapping[str, np.ndarray]) -> dict[str, dict[str, float]]:
+def _against(known: np.ndarray, foreign: Mapping[str, np.ndarray]) -> dict[str, dict[str, Any]]:
+    """AUROC of each kind of foreign picture against known cells, and its alarms."""
     return {
         kind: {
-            "auroc": float(roc_auc_score(np.r_[np.zeros(len(known)), np.ones(len(d))], np.r_[known, d])),
-            **_shares(d),
+            "auroc": float(
+                roc_auc_score(np.r_[np.zeros(len(known)), np.ones(len(distances))], np.r_[known, distances])
+            ),
+            **_alarms(distances),
         }
-        for kind, d in unknown.items()
+        for kind, distances in foreign.items()
     }

@@ -68,8 +68,8 @@ def reproduce(folders: results.Folders, budget_seconds: float, accelerator: Acce
         if entry.other_laboratories is None and not entry.members:
             recipe = load_recipe(entry.id, LEAVE_OUT_CHANGES)
             work = folders.runs / "loso" / recipe.id
-            result = leave_one_lab_out.leave_out(recipe, folders.data, work, accelerator, log)
-            leave_one_lab_out.add(entry, recipe, result, device_name(accelerator.device))
+            result = leave_one_lab_out.leave_one_laboratory_out(recipe, folders.data, work, accelerator, log)
+            leave_one_lab_out.add_to_entry(entry, recipe, result, device_name(accelerator.device))
         _measure_ood_and_speed(entry, folders.data, device, log)
     return failed
 
@@ -78,14 +78,14 @@ def _measure_ood_and_speed(entry: Entry, data: Path, device: str, log: Log) -> N
     """Fit and measure the entry's out-of-distribution limits, and its speed, where they are missing."""
     if not entry.members and entry.evaluation.ood is None:
         with Runtime(device) as runtime:
-            ood.fit(entry, data, runtime)
+            ood.fit(entry, data, runtime, log)
         # the limits are loaded with the model: only a new runtime sees them
         with Runtime(device) as runtime:
             ood.measure(entry, data, runtime, log)
     home = home_benchmark(entry)
     if home and images_per_second(entry) is None:
         with Runtime(device) as runtime:
-            evaluation.put_speed(entry, runtime, get_benchmark(home).pictures(data))
+            evaluation.measure_speed(entry, runtime, get_benchmark(home).pictures(data))
 
 
 def champion_recipes() -> list[str]:

@@ -1,4 +1,4 @@
-"""`python -m training evaluate`: predictions and figures come into entries, once, whole, and never by a leak."""
+"""`python -m training evaluate`: predictions and scores are written into entries, never from leaked pictures."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from zoo import benchmarks
 from zoo.benchmarks import corruptions
 from zoo.entry import read_entry, read_predictions
 from zoo.files import write_json
+from zoo.serving.runtime import Runtime
 
 
 @pytest.fixture
@@ -33,7 +34,6 @@ def root(tmp_path, monkeypatch):
     corrupted = 'corruptions = "blood"\n'
     register_benchmark(registry, "drawn-far-corrupted", "elsewhere", "\n".join(rows[::6]) + "\n", corrupted)
     monkeypatch.setenv("HEMAZOO_REGISTRY", str(registry))
-    monkeypatch.setattr(evaluate, "PIECE", 8)
     return tmp_path / "data"
 
 
@@ -41,7 +41,7 @@ def run(*arguments: object) -> int:
     return main(["evaluate", *map(str, arguments), "--device", "cpu"])
 
 
-def test_scores_come_into_any_number_of_entries(root, tmp_path, capsys):
+def test_scores_are_written_into_several_entries(root, tmp_path, capsys):
     entries = [make_entry(tmp_path / "zoo" / name, name) for name in ("cnn60", "test_resnet")]
     assert run(*entries, "--benchmark", "drawn-far", "--data", root, "--speed", "--json") == 0
     told = json.loads(capsys.readouterr().out)
@@ -55,31 +55,39 @@ def test_scores_come_into_any_number_of_entries(root, tmp_path, capsys):
         assert record.split_hash == benchmarks.get_benchmark("drawn-far").hash
         right = np.array(LABELS)[table[LABELS].to_numpy().argmax(1)] == table["label"]
         assert one["benchmarks"]["drawn-far"]["accuracy"]["value"] == pytest.approx(right.mean())
-    # what is there already is not computed again
+    # a scored entry is not scored again
     before = (entries[0] / "evaluation.json").stat().st_mtime_ns
     assert run(entries[0], "--benchmark", "drawn-far", "--data", root) == 0
     assert (entries[0] / "evaluation.json").stat().st_mtime_ns == before
 
 
-def test_what_is_cut_short_is_gone_on_with(root, tmp_path, monkeypatch):
+class InterruptedRuntime(Runtime):
+    """Counts the pictures it gets, and raises KeyboardInterrupt after a number of them."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__("cpu")
+        self.limit, self.pictures = limit, []
+
+    def submit(self, entry, image, *arguments, **options):
+        if len(self.pictures) >= self.limit:
+            raise KeyboardInterrupt
+        self.pictures.append(image.tobytes())
+        return super().submit(entry, image, *arguments, **options)
+
+
+def test_interrupted_evaluation_is_resumed(root, tmp_path):
     entry = make_entry(tmp_path / "zoo" / "tiny", "test_resnet")
     whole = make_entry(tmp_path / "whole" / "tiny", "test_resnet")
-    asked, real = [], evaluate.classify_files
-
-    def counted(runtime, model, files):
-        files = list(files)
-        if len(asked) + len(files) > 10 and not asked_all:
-            raise KeyboardInterrupt
-        asked.extend(name for name, _ in files)
-        return real(runtime, model, files)
-
-    asked_all: list[bool] = []
-    monkeypatch.setattr(evaluate, "classify_files", counted)
-    assert run(entry, "--benchmark", "drawn-far", "--data", root) == 130
-    assert len(asked) == 8 and not (entry / "evaluation.json").exists()
-    asked_all.append(True)
-    assert run(entry, "--benchmark", "drawn-far", "--data", root) == 0
-    assert len(asked) == len(set(asked)) == 20  # none twice
+    benchmark = benchmarks.get_benchmark("drawn-far")
+    pictures, lines = benchmark.pictures(root), []
+    with InterruptedRuntime(8) as runtime:
+        with pytest.raises(KeyboardInterrupt):
+            evaluate.evaluate([read_entry(entry)], benchmark, pictures, runtime, lines.append, chunk_size=8)
+        assert len(runtime.pictures) == 8 and not (entry / "evaluation.json").exists()
+        runtime.limit = 100
+        assert not evaluate.evaluate([read_entry(entry)], benchmark, pictures, runtime, lines.append, chunk_size=8)
+        assert len(runtime.pictures) == len(set(runtime.pictures)) == 20  # none twice
+    assert "balanced accuracy" in lines[-1]
     shutil.rmtree(tmp_path / "cache")
     assert run(whole, "--benchmark", "drawn-far", "--data", root) == 0
     one, other = (read_predictions(read_entry(place), "drawn-far") for place in (entry, whole))
@@ -87,7 +95,7 @@ def test_what_is_cut_short_is_gone_on_with(root, tmp_path, monkeypatch):
     assert one.drop(columns=LABELS).equals(other.drop(columns=LABELS))
 
 
-def test_what_other_commands_measured_stays_as_they_wrote_it(root, tmp_path):
+def test_results_of_other_commands_are_kept(root, tmp_path):
     entry = make_entry(tmp_path / "zoo" / "tiny", "test_resnet")
     share = {"value": 0.9, "low": 0.8, "high": 1.0}
     maps = {"bccd-frames": {"pointing": share, "energy": share, "chance": 0.2, "images": 9}, "sanity": {"100 %": 0.1}}
@@ -101,8 +109,8 @@ def test_what_other_commands_measured_stays_as_they_wrote_it(root, tmp_path):
     assert "gate" not in written and "drawn-far" in written["benchmarks"]
 
 
-def test_another_way_of_looking_is_asked_anew(root, tmp_path, monkeypatch):
-    """Answers are kept for the weights and for how they look at a picture; so was only the first, once."""
+def test_other_preprocessing_does_not_reuse_cached_predictions(root, tmp_path):
+    """Cached predictions depend on the weights and on the preprocessing."""
     entry = make_entry(tmp_path / "zoo" / "tiny", "test_resnet")
     assert run(entry, "--benchmark", "drawn-far", "--data", root) == 0
     before = read_predictions(read_entry(entry), "drawn-far")
@@ -116,7 +124,7 @@ def test_another_way_of_looking_is_asked_anew(root, tmp_path, monkeypatch):
     assert np.abs(after[LABELS].to_numpy() - before[LABELS].to_numpy()).max() > 1e-3
 
 
-def test_corrupted_pictures_and_an_ensemble(root, tmp_path, capsys):
+def test_ensemble_on_corrupted_pictures_is_the_mean_of_its_members(root, tmp_path, capsys):
     zoo = tmp_path / "zoo"
     members = [make_entry(zoo / name, "test_resnet", seed) for seed, name in enumerate(("one", "two"))]
     both = make_entry(zoo / "both", "test_resnet", members=["one", "two"], member_weights=[0.75, 0.25])
@@ -132,7 +140,7 @@ def test_corrupted_pictures_and_an_ensemble(root, tmp_path, capsys):
     assert "corruption error" in capsys.readouterr().err
 
 
-def test_a_folder_of_ones_own_is_a_benchmark(root, tmp_path, capsys):
+def test_own_folder_is_a_benchmark(root, tmp_path, capsys):
     entry = make_entry(tmp_path / "zoo" / "tiny", "test_resnet")
     own = tmp_path / "mine"
     for label in LABELS[:2]:
@@ -158,13 +166,13 @@ def test_a_folder_of_ones_own_is_a_benchmark(root, tmp_path, capsys):
         ("elsewhere", "random", True, "same", False),
     ],
 )
-def test_no_entry_is_scored_on_what_it_may_have_seen(root, tmp_path, capsys, data, scheme, leaky, files, allowed):
+def test_entry_is_not_scored_on_pictures_it_may_have_seen(root, tmp_path, capsys, data, scheme, leaky, files, allowed):
     recipe = {"data": {"name": data, "split": scheme}}
     entry = make_entry(tmp_path / "zoo" / "tiny", "test_resnet", recipe=recipe)
     tested = benchmarks.get_benchmark("drawn-far").rows.copy()
     if files == "other":
         tested["file"] = "else/" + tested["file"]
-    evaluate.add(
+    evaluate.add_to_entry(
         read_entry(entry), benchmarks.get_benchmark("drawn-far"), tested.assign(**dict.fromkeys(LABELS, 0.25)), "cpu"
     )
     written = json.loads((entry / "evaluation.json").read_text())
@@ -176,7 +184,7 @@ def test_no_entry_is_scored_on_what_it_may_have_seen(root, tmp_path, capsys, dat
     assert ("may have seen" in capsys.readouterr().err) != allowed
 
 
-def test_wrong_usage_is_told(root, tmp_path, capsys):
+def test_wrong_usage_is_an_error_message(root, tmp_path, capsys):
     entry = make_entry(tmp_path / "zoo" / "tiny", "test_resnet", labels=LABELS[:3])
     assert run(entry) == 2
     assert "--data" in capsys.readouterr().err
@@ -194,7 +202,7 @@ def test_wrong_usage_is_told(root, tmp_path, capsys):
     assert not (other / "evaluation.json").exists()
 
 
-def test_figures_are_computed_again_from_what_is_stored(root, tmp_path):
+def test_scores_are_recomputed_from_stored_predictions(root, tmp_path):
     entry = make_entry(tmp_path / "zoo" / "tiny", "test_resnet")
     assert run(entry, "--benchmark", "drawn-far", "--data", root) == 0
     before = json.loads((entry / "evaluation.json").read_text())

@@ -1,4 +1,4 @@
-"""`python -m training crossval` and `report`: who answers for a cell never saw it, and pages agree."""
+"""`python -m training crossval`: each cell is predicted by a model that was trained without it."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ def run(place, *more: object) -> int:
     return main(["crossval", str(place / "drawn.toml"), *map(str, where), *map(str, more)])
 
 
-def test_every_cell_is_answered_for_by_a_fold_that_never_saw_it(place, monkeypatch, capsys):
+def test_every_cell_is_predicted_by_a_model_trained_without_it(place, monkeypatch, capsys):
     monkeypatch.setenv("HEMAZOO_CACHE", str(place / "cache"))
     monkeypatch.chdir(place)
     assert main(["train", "drawn.toml", "--data", "drawn", "--out", "zoo/drawn", "--device", "cpu", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["id"] == "drawn"  # epochs are told on stderr
+    assert json.loads(capsys.readouterr().out)["id"] == "drawn"  # epochs are printed on stderr
     assert run(place, "--into", "zoo/drawn", "--json") == 0
     told = json.loads(capsys.readouterr().out)
     entry = read_entry(place / "zoo" / "drawn")
@@ -49,7 +49,7 @@ def test_every_cell_is_answered_for_by_a_fold_that_never_saw_it(place, monkeypat
         fold = read_entry(place / "folds" / f"fold-{number}" / "drawn")
         mine = read_predictions(fold, "drawn-test").set_index("file")[LABELS]
         assert table.set_index("file").loc[mine.index, LABELS].equals(mine)
-    # what is there is not trained again
+    # existing folds are not trained again
     weights = {path: path.stat().st_mtime_ns for path in (place / "folds").rglob("*.safetensors")}
     assert run(place) == 0
     assert {path: path.stat().st_mtime_ns for path in (place / "folds").rglob("*.safetensors")} == weights
@@ -64,7 +64,7 @@ def test_folds_of_another_recipe_are_refused(place, tmp_path, monkeypatch, capsy
     assert "cross-validate its members" in capsys.readouterr().err
 
 
-def test_report_says_what_the_entries_say(tmp_path, capsys):
+def test_report_shows_the_entries_scores(tmp_path, capsys):
     folders = [
         make_entry(tmp_path / name, "test_resnet", seed, title=f"{name} & > b") for seed, name in enumerate("ab")
     ]
@@ -73,7 +73,7 @@ def test_report_says_what_the_entries_say(tmp_path, capsys):
     out = tmp_path / "report.html"
     assert main(["report", *map(str, folders), "--out", str(out)]) == 0
     page = out.read_text(encoding="utf-8")
-    assert "a & > b" not in re.sub(r"<script.*?</script>", "", page, flags=re.DOTALL)  # what an entry says is text
+    assert "a & > b" not in re.sub(r"<script.*?</script>", "", page, flags=re.DOTALL)  # an entry's text is escaped
     for folder in folders:
         for metric in read_entry(folder).evaluation.benchmarks["drawn-test"].metrics.values():
             assert f"{metric.value:.4f} ({metric.low:.4f} to {metric.high:.4f})" in page

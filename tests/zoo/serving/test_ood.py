@@ -212,7 +212,8 @@ def test_flags_noise_where_the_model_searches_for_a_cell(tmp_path, views):
     entry = read_entry(folder)
     drawn = [draw_cell(label, seed) for seed in range(10) for label in LABELS]
     with Runtime("cpu", "fp32") as runtime:
-        vectors, sure = embed(runtime, entry, iter(drawn), len(drawn))
+        embedded = embed(runtime, entry, iter(drawn), len(drawn))
+    vectors, sure = embedded.vectors, embedded.confidence
     lax = replace(
         fit_ood_detector(vectors, np.arange(40) % 4, vectors), limit=torch.tensor(1e6)
     )  # all is familiar to it
