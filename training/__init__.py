@@ -1,1 +1,1 @@
-"""Makes entries for the zoo: data, splits, recipes, fitting, evaluating. Imports zoo, never pages."""
+"""Make entries for the zoo: data, splits, recipes, fitting, evaluation, publication. Imports zoo, never pages."""

@@ -83,13 +83,13 @@ def find_commands(package: str) -> dict[str, str]:
     Returns:
         The docstring of each command by its name, in alphabetical order.
     """
-    found = {}
+    commands = {}
     for folder in import_module(package).__path__:
         for module in pkgutil.iter_modules([folder]):
             if module.name != "common" and not module.name.startswith("_"):
                 source = (Path(folder) / f"{module.name}.py").read_text(encoding="utf-8")
-                found[module.name.replace("_", "-")] = ast.get_docstring(ast.parse(source)) or ""
-    return dict(sorted(found.items()))
+                commands[module.name.replace("_", "-")] = ast.get_docstring(ast.parse(source)) or ""
+    return dict(sorted(commands.items()))
 
 
 def load_command(package: str, name: str) -> ModuleType:
