@@ -142,14 +142,14 @@ def layers_of(model: nn.Module, size: tuple[int, int, int]) -> list[str]:
     tokens = isinstance(blocks, nn.Sequential | nn.ModuleList) and len(blocks) > 0 and hasattr(blocks[0], "norm1")
     names = [f"blocks.{number}.norm1" for number in range(len(blocks))] if tokens and blocks else _stages(model)
     batch = torch.zeros(1, *size, device=next(model.parameters()).device)
-    found: dict[object, str] = {}
+    layers: dict[object, str] = {}
     for name in names:
         with contextlib.suppress(ExplanationError):
             features = capture(model, batch, None, name).features
             if min(features.shape[2:]) > 1:
                 # of stages with one resolution the last; all blocks have one resolution
-                found[name if tokens else tuple(features.shape[2:])] = name
-    return list(found.values())
+                layers[name if tokens else tuple(features.shape[2:])] = name
+    return list(layers.values())
 
 
 def feature_grid(values: torch.Tensor, model: nn.Module) -> torch.Tensor:

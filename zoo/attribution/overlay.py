@@ -49,11 +49,11 @@ def contours(image: Image.Image, values: np.ndarray, colours: str = FIRST) -> Im
     drawn = np.array(image)
     width = max(1, round(min(image.size) / 120))
     for level in LEVELS:
-        found, _ = cv2.findContours((values >= level).astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+        lines, _ = cv2.findContours((values >= level).astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
         colour = tuple(int(255 * v) for v in colormaps[colours](level)[:3])
         # a white rim keeps dark lines visible on a nucleus
-        cv2.drawContours(drawn, found, -1, (255, 255, 255), width + 2, cv2.LINE_AA)
-        cv2.drawContours(drawn, found, -1, colour, width, cv2.LINE_AA)
+        cv2.drawContours(drawn, lines, -1, (255, 255, 255), width + 2, cv2.LINE_AA)
+        cv2.drawContours(drawn, lines, -1, colour, width, cv2.LINE_AA)
     return Image.fromarray(drawn)
 
 

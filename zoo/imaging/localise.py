@@ -36,6 +36,13 @@ NUCLEUS_SHARE = 0.45  # of the picture's own deepest stain that a nucleus must r
 CYTOPLASM_SHARE = 0.125  # of the nucleus's stain above the background that its cytoplasm must reach
 CYTOPLASM_REACH = 0.6  # nucleus radii that cytoplasm may extend beyond the nucleus
 SURE_STAIN = 0.8  # stain score of a well-stained nucleus
+LOBE_DISTANCE = 0.6  # nucleus radii from the main part within which another part is a lobe of the same nucleus
+MIN_LOBE_AREA, MIN_LOBE_STAIN = 0.05, 0.7  # of a lobe, as shares of the main part's
+MIN_CYTOPLASM_STAIN = 0.12  # stain score that cytoplasm must reach at least
+CENTRE_WEIGHT = 8  # how fast the rank of a part falls with its squared distance from the middle, in picture widths
+RIM_WIDTH = 0.15  # nucleus radii: thinner parts are rims of red cells
+MEMBRANE_WIDTH = 0.05  # of the cell's diameter: membranes are thin and pale, below every threshold
+STAINED_SHARE, STAINED_RANGE = 0.9, 0.25  # confidence falls to 0 where this share of a picture is stained, from 0.65
 
 # Crops
 SQUARE_SCALE = 1.9  # side of the square over the cell's longer side: training rotates, shifts and zooms within it
@@ -201,11 +208,11 @@ def empty_slide(image: Image.Image) -> tuple[int, int, int]:
 
 def _search(pixels: np.ndarray) -> Cell | None:
     """Find the cell in RGB pixels (H, W, 3) as they are."""
-    found = _find(pixels, WORK_SIDE)
+    cell = _find(pixels, WORK_SIDE)
     longest = max(pixels.shape[:2])
-    if longest > WORK_SIDE and (found is None or found.nucleus_diameter * found.scale < MIN_NUCLEUS):
-        found = _find(pixels, min(FINE_SIDE, longest)) or found
-    return found
+    if longest > WORK_SIDE and (cell is None or cell.nucleus_diameter * cell.scale < MIN_NUCLEUS):
+        cell = _find(pixels, min(FINE_SIDE, longest)) or cell
+    return cell
 
 
 def _square(image: Image.Image) -> tuple[LocatedCell, tuple[int, int, int]]:
@@ -272,7 +279,7 @@ def _within(lit: np.ndarray) -> np.ndarray:
 
 
 def stain(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Stain score (H, W) of RGB pixels (H, W, 3), 0 where unstained, and where light reached the picture at all."""
+    """Compute the stain score (H, W) of RGB pixels (H, W, 3), 0 where unstained, and where light reached it."""
     lit = _lit(pixels)
     smooth = cv2.GaussianBlur(pixels, (0, 0), 1.0).astype(np.float32)
     seen = smooth[lit] if lit.any() else smooth.reshape(-1, 3)
@@ -326,21 +333,22 @@ def _nucleus(score: np.ndarray, threshold: float) -> np.ndarray | None:
     mass = np.bincount(parts.ravel(), score.ravel(), count)
     depth = mass / np.maximum(area, 1)
     away = (centres[:, 0] / width - 0.5) ** 2 + (centres[:, 1] / height - 0.5) ** 2
-    rank = mass * depth * (0.5 + np.exp(-8 * away))
+    rank = mass * depth * (0.5 + np.exp(-CENTRE_WEIGHT * away))
     rank[0] = 0
     main = int(rank.argmax())
-    found = parts == main
-    distance = cv2.distanceTransform((~found).astype(np.uint8), cv2.DIST_L2, 3)
+    main_part = parts == main
+    distance = cv2.distanceTransform((~main_part).astype(np.uint8), cv2.DIST_L2, 3)
     nearest = np.full(count, np.inf)
     np.minimum.at(nearest, parts.ravel().astype(np.int32, copy=False), distance.ravel())
     radius = np.sqrt(area[main] / np.pi)
-    lobes = (nearest < 0.6 * radius) & (area > 0.05 * area[main]) & (depth > 0.7 * depth[main])
+    lobes = (nearest < LOBE_DISTANCE * radius) & (area > MIN_LOBE_AREA * area[main])
+    lobes &= depth > MIN_LOBE_STAIN * depth[main]
     # a neighbour that the frame cuts is another cell, unless the main one is cut as well
     cut = np.zeros(count, bool)
     cut[np.unique(np.concatenate([parts[[0, -1]].ravel(), parts[:, [0, -1]].ravel()]))] = True
     lobes &= ~cut | cut[main]
     lobes[0] = False
-    return lobes[parts] | found
+    return lobes[parts] | main_part
 
 
 def _cell(score: np.ndarray, inside: np.ndarray, nucleus: np.ndarray) -> np.ndarray:
@@ -348,19 +356,21 @@ def _cell(score: np.ndarray, inside: np.ndarray, nucleus: np.ndarray) -> np.ndar
     radius = np.sqrt(nucleus.sum() / np.pi)
     distance = cv2.distanceTransform((~nucleus).astype(np.uint8), cv2.DIST_L2, 3)
     ground = float(np.median(score[inside]))
-    threshold = max(ground + CYTOPLASM_SHARE * (float(np.median(score[nucleus])) - ground), 0.12)
+    depth = float(np.median(score[nucleus])) - ground
+    threshold = max(ground + CYTOPLASM_SHARE * depth, MIN_CYTOPLASM_STAIN)
     pale = ((score > threshold) & (distance < CYTOPLASM_REACH * radius) & inside) | nucleus
     # rims of red cells that touch are thin; cytoplasm is not
-    pale = cv2.morphologyEx(pale.astype(np.uint8), cv2.MORPH_OPEN, _disc(2 * round(0.15 * radius) + 3)).astype(bool)
+    opening = _disc(2 * round(RIM_WIDTH * radius) + 3)
+    pale = cv2.morphologyEx(pale.astype(np.uint8), cv2.MORPH_OPEN, opening).astype(bool)
     _, parts = cv2.connectedComponents((pale | nucleus).astype(np.uint8), connectivity=4)
     own = np.unique(parts[nucleus])
     mask = np.isin(parts, own[own > 0]).astype(np.uint8)
-    # membranes are thin and pale: the outermost twentieth of a cell is below every threshold
-    return cv2.dilate(mask, _disc(2 * round(0.05 * np.sqrt(mask.sum() * 4 / np.pi)) + 1)).astype(bool)
+    diameter = np.sqrt(mask.sum() * 4 / np.pi)
+    return cv2.dilate(mask, _disc(2 * round(MEMBRANE_WIDTH * diameter) + 1)).astype(bool)
 
 
 def _confidence(score: np.ndarray, nucleus: np.ndarray, inside: np.ndarray) -> float:
-    """How deep the stain, how far above the rest, and how compact."""
+    """Confidence 0..1: how deep the stain is, how far above the rest, and how compact the nucleus."""
     deep = float(np.median(score[nucleus]))
     rest = inside & ~nucleus
     contrast = 1 - float(np.percentile(score[rest], 75)) / deep if rest.any() else 0.0
@@ -368,7 +378,7 @@ def _confidence(score: np.ndarray, nucleus: np.ndarray, inside: np.ndarray) -> f
     solidity = float(nucleus.sum()) / max(cv2.contourArea(hull), 1.0)
     share = float(nucleus.sum()) / max(int(inside.sum()), 1)
     # more than two thirds stained is no picture of a cell on a slide
-    room = np.clip((0.9 - share) / 0.25, 0, 1)
+    room = np.clip((STAINED_SHARE - share) / STAINED_RANGE, 0, 1)
     return float(np.clip(deep / SURE_STAIN, 0, 1) * np.clip(contrast, 0, 1) * np.clip(solidity, 0, 1) ** 0.5 * room)
 
 

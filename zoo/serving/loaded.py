@@ -120,9 +120,9 @@ class LoadedModel:
         batch = _Batch(torch.empty(len(pictures), len(self.labels), device=self.device))
         with autocast(self.device, self.bf16):
             for rows in _same_work(explanations):
-                asked = [e for row in rows if (e := explanations[row]) is not None and e.quick]
+                requests = [e for row in rows if (e := explanations[row]) is not None and e.quick]
                 sure = None if confidence is None else torch.tensor([confidence[row] for row in rows])
-                self._run_rows(batch, pixels if len(rows) == len(pixels) else pixels[rows], rows, asked, sure)
+                self._run_rows(batch, pixels if len(rows) == len(pixels) else pixels[rows], rows, requests, sure)
         probabilities = self._settle(pixels, batch.logits)
         self._follow_changed_labels(batch, pixels, explanations, probabilities)
         seconds = time.perf_counter() - start
