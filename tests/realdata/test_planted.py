@@ -161,25 +161,25 @@ def found_share(pairs: list[tuple[str, str]], groups: list[list[str]]) -> float:
     return float(np.mean([a in group and group[a] == group.get(b) for a, b in pairs]))
 
 
-def test_copies(planted, report):
+def test_planted_copies_are_found(planted, report):
     pixel, near = report["duplicates"]["pixel"], report["duplicates"]["near"]
     assert found_share(planted.exact, pixel) == 1
     assert found_share(planted.turned, near) >= 0.98
     assert found_share(planted.pasted, near) >= 0.80
     known = {file for pair in (*planted.exact, *planted.turned, *planted.pasted) for file in pair}
-    # pbc has copies of its own, and some foreign pictures are alike: they count as wrong here, and still
+    # pbc has copies of its own, and some foreign pictures are alike; both count as wrong here
     named = {file for group in near for file in group}
     assert len(named & known) >= 0.8 * len(named)
     assert len({f for group in pixel for f in group} & known) >= 0.8 * sum(map(len, pixel))
 
 
-def test_foreign_pictures(planted, report):
+def test_planted_foreign_pictures_are_found(planted, report):
     found = set(report["outliers"])
     assert len(found & set(planted.foreign)) >= 0.9 * FOREIGN
     assert len(found & set(planted.foreign)) >= 0.8 * len(found)
 
 
-def test_flipped_labels(planted, report):
+def test_planted_label_errors_are_found(planted, report):
     found = set(report["label_errors"])
     assert len(found & set(planted.flipped)) >= 0.7 * FLIPPED
     assert len(found & set(planted.flipped)) >= 0.8 * len(found)
