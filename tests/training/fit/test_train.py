@@ -290,7 +290,7 @@ def test_reports_a_loss_that_is_not_a_number(place, data, capsys):
     [
         (["train", "nope", "--data", ".", "--out", "x"], 2, "There is no recipe"),
         (["train", "drawn.toml", "--data", "nowhere", "--out", "x"], 1, "There is nothing at"),
-        (["train", "drawn.toml", "--data", ".", "--out", "bad name"], 2, "no entry name"),
+        (["train", "drawn.toml", "--data", ".", "--out", "bad name"], 2, "is not an entry name"),
         (["train", "drawn.toml", "--data", ".", "--out", "x", "--device", "tpu"], 1, "no device"),
     ],
 )
