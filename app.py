@@ -22,7 +22,7 @@ st.set_page_config(page_title="HemaZoo", page_icon="🩸", layout="wide")
 st.html("<style>.stMainBlockContainer{padding-top:3.5rem;padding-bottom:2rem}</style>")
 st.logo(str(HERE / "pages" / "assets" / "logo.svg"), size="large")
 page = st.navigation(PAGES, position="top")
-st.session_state[layout.INSIDE] = True  # read by pages.parts.layout.page
+st.session_state[layout.INSIDE] = True
 content = st.container()
 # before the page runs, so that it also stands below a page that stops early
 layout.footer()

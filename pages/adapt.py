@@ -15,7 +15,7 @@ from PIL import Image
 
 from pages.parts import entries as zoo_entries
 from pages.parts import gallery, layout, pickers, session, tables
-from pages.parts.wording import plain
+from pages.parts.wording import class_description, plain, points
 from zoo.adaptation import LEAST, MOST, Adapted, adapt, can_adapt
 from zoo.entry import Entry, EntryError, read_predictions
 from zoo.scores.bootstrap import Interval
@@ -55,7 +55,7 @@ def upload(entry: Entry) -> Given:
     names: list[str] = []
     for row in gallery.chunks([*entry.labels, UNLABELLED], COLUMNS):
         for column, label in zip(st.columns(COLUMNS), row, strict=False):
-            title = entry.describe(label) if label in entry.labels else label
+            title = class_description(entry, label) if label in entry.labels else label
             files = column.file_uploader(
                 title[0].upper() + title[1:],
                 type=pickers.PICTURE_TYPES,
@@ -114,7 +114,7 @@ def show_gain(adapted: Adapted, before: Interval, after: Interval, gain: Interva
     columns = st.columns(3)
     columns[0].metric("Before", f"{100 * before.value:.1f} %", help=interval_text(before))
     columns[1].metric("After", f"{100 * after.value:.1f} %", help=interval_text(after))
-    columns[2].metric("Gain", f"{100 * gain.value:+.1f} points", help=interval_text(gain))
+    columns[2].metric("Gain", f"{points(gain.value)} points", help=interval_text(gain))
     verdict = "The gain is significant." if gain.low > 0 else "**The gain may be chance**: add more cells to find out."
     st.markdown(
         f"{verdict} Balanced accuracy on {adapted.labelled} of your cells, cross-validated.",

@@ -98,7 +98,8 @@ def show_one(entry: Entry, picture: Picture, prediction: Prediction) -> None:
     if not isinstance(image, Image.Image):
         return
     wording.warn_if_unfamiliar(entry, prediction)
-    st.markdown(f"#### {wording.plain(entry.describe(prediction.label))} · {100 * prediction.confidence:.1f} %")
+    description = wording.class_description(entry, prediction.label)
+    st.markdown(f"#### {wording.plain(description)} · {100 * prediction.confidence:.1f} %")
     wording.show_unseen_confidence(entry, prediction)
     left, right = st.columns([2, 3])
     left.image(
@@ -106,9 +107,9 @@ def show_one(entry: Entry, picture: Picture, prediction: Prediction) -> None:
         caption=f"{picture.name}, {image.width}×{image.height}, answered in {1000 * prediction.seconds:.0f} ms",
         width="stretch",
     )
-    descriptions = {label: entry.describe(label) for label in entry.labels}
     with right:
-        plots.chart(figures.probability_bars(prediction.probabilities, prediction.label, descriptions))
+        names = wording.class_names(entry)
+        plots.chart(figures.probability_bars(prediction.probabilities, prediction.label, names))
     if picture.credit:
         st.caption(wording.plain(picture.credit))
 
@@ -116,7 +117,9 @@ def show_one(entry: Entry, picture: Picture, prediction: Prediction) -> None:
 def share_column(title: str, help_text: str | None = None) -> ColumnConfig:
     """A column of bars from 0 to 1, wide enough for its title."""
     width = max(MIN_COLUMN_PIXELS, PADDING_PIXELS + LETTER_PIXELS * len(title))
-    return st.column_config.ProgressColumn(format="percent", min_value=0, max_value=1, width=width, help=help_text)
+    return st.column_config.ProgressColumn(
+        title, format="percent", min_value=0, max_value=1, width=width, help=help_text
+    )
 
 
 def show_table(entry: Entry, answers: Answers) -> tuple[Picture, Prediction]:
@@ -135,9 +138,11 @@ def show_table(entry: Entry, answers: Answers) -> tuple[Picture, Prediction]:
         column_config={
             "picture": st.column_config.ImageColumn(width="small"),
             "confidence": share_column("confidence"),
-            "elsewhere": share_column("elsewhere", "Expected confidence if the slide comes from a new laboratory."),
+            "elsewhere": share_column(
+                "new laboratory", "Expected confidence if the slide comes from a new laboratory."
+            ),
             "familiarity": st.column_config.TextColumn(help=wording.FAMILIARITY_HELP),
-            **{label: share_column(label) for label in entry.labels},
+            **{label: share_column(name) for label, name in wording.class_names(entry).items()},
         },
     )
     tables.csv_button("Results as CSV", results, f"{entry.id}.csv")
@@ -160,11 +165,12 @@ def show_count(entry: Entry, predictions: list[Prediction]) -> None:
         return
     st.subheader("Differential count")
     count = differential_count(labels, entry.labels)
+    written_out = count.assign(label=count["label"].map(wording.class_names(entry)))
     chart, numbers = st.columns([3, 2])
     with chart:
-        plots.chart(figures.differential_count(count))
+        plots.chart(figures.differential_count(written_out))
     limits = zip(count["low"], count["high"], strict=True)
-    shown = count.assign(
+    shown = written_out.assign(
         share=[f"{100 * share:.1f} %" for share in count["share"]],
         interval=[f"{100 * low:.1f} to {100 * high:.1f} %" for low, high in limits],
     )[["label", "count", "share", "interval"]]
@@ -194,7 +200,7 @@ def show_many(entry: Entry, answers: Answers) -> None:
 
 
 layout.page("Classify blood cells")
-model, upload = st.columns([2, 3], gap="large")
+model, upload = st.columns([2, 3], gap="medium")
 with model:
     entry = pickers.pick_model()
 with upload:

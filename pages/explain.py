@@ -75,7 +75,7 @@ def show_other_views(entry: Entry, readable: Readable, chosen: list[str], option
 
 
 layout.page("Explain a classification")
-model, upload = st.columns([2, 3], gap="large")
+model, upload = st.columns([2, 3], gap="medium")
 with model:
     entry = pickers.pick_model()
     second = pickers.pick_second(entry)

@@ -56,7 +56,7 @@ class MapOptions:
 
 def pick_options(first: Entry, second: Entry | None) -> MapOptions:
     """Choose the class, the method and how maps are drawn."""
-    left, middle, right = st.columns(3, gap="large")
+    left, middle, right = st.columns(3)
     classes = list(dict.fromkeys([*first.labels, *(second.labels if second else [])]))
     label = left.selectbox("Evidence for", [PREDICTED, *classes])
     against = middle.selectbox("rather than", [ALL_OTHERS, *classes], help="Shows what distinguishes the two classes.")

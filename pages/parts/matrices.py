@@ -12,7 +12,7 @@ import streamlit as st
 from pages.parts import gallery, plots
 from pages.parts.scored import ScoredModel
 from pages.parts.tables import downloads
-from pages.parts.wording import plain
+from pages.parts.wording import plain, points
 from zoo.api import default_runtime
 from zoo.attribution import METHODS, ExplanationError
 from zoo.attribution.overlay import overlay
@@ -138,8 +138,8 @@ def _show_difference(
     gap, test = difference
     verdict = "significant" if gap.excludes_zero else "not significant"
     st.markdown(
-        f"Accuracy of **{plain(first.title)}** minus **{plain(second.title)}**: {100 * gap.value:+.1f} points "
-        f"({100 * gap.low:+.1f} to {100 * gap.high:+.1f}), {verdict}.",
+        f"Accuracy of **{plain(first.title)}** minus **{plain(second.title)}**: {points(gap.value)} points "
+        f"({points(gap.low)} to {points(gap.high)}), {verdict}.",
         help=f"Paired 95 % interval over source cells. Cells that only the first classifies correctly: "
         f"{test.first_only}, only the second: {test.second_only} (exact McNemar test, p = {test.p:.2g}).",
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 
 import pandas as pd
@@ -25,6 +27,26 @@ FAMILIARITY_HELP = (
 def plain(text: object) -> str:
     """Text from outside for use inside Markdown: characters that Markdown acts on are escaped."""
     return "".join(f"\\{letter}" if letter in MARKDOWN else letter for letter in str(text))
+
+
+def class_names(entry: Entry) -> dict[str, str]:
+    """Classes written out by label, without details: "immature granulocyte" for "ig".
+
+    A class keeps its label where another one would have the same name.
+    """
+    names = {label: re.split(r"[(,;:]", class_description(entry, label))[0].strip() for label in entry.labels}
+    count = Counter(names.values())
+    return {label: name if name and count[name] == 1 else label for label, name in names.items()}
+
+
+def class_description(entry: Entry, label: str) -> str:
+    """A class with the details of its description."""
+    return entry.config.label_descriptions.get(label, label)
+
+
+def points(difference: float) -> str:
+    """A difference of two shares in percentage points, with its sign."""
+    return f"{round(100 * difference, 1) or 0.0:+.1f}"
 
 
 def percent(metric: Metric | Interval) -> str:
@@ -114,14 +136,14 @@ def show_unseen_confidence(entry: Entry, prediction: Prediction) -> None:
     )
 
 
-def verdict(explanation: Explanation) -> str:
+def verdict(entry: Entry, explanation: Explanation) -> str:
     """The predicted class, and the class that the map is about."""
-    prediction = explanation.prediction
-    text = f"says **{prediction.label}** ({100 * prediction.confidence:.1f} %)"
+    prediction, names = explanation.prediction, class_names(entry)
+    text = f"says **{plain(names[prediction.label])}** ({100 * prediction.confidence:.1f} %)"
     if explanation.label != prediction.label or explanation.against:
         probability = prediction.probabilities[explanation.label]
-        text += f"; shown: evidence for **{explanation.label}** ({100 * probability:.1f} %)"
-    return text + (f" rather than **{explanation.against}**" if explanation.against else "")
+        text += f"; shown: evidence for **{plain(names[explanation.label])}** ({100 * probability:.1f} %)"
+    return text + (f" rather than **{plain(names[explanation.against])}**" if explanation.against else "")
 
 
 def map_quality(entry: Entry, method: str) -> str:

@@ -19,6 +19,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
+from pages.parts.wording import class_names
 from tests.browser.conftest import DESK, PATIENCE, PHONE
 from tests.making import LABELS, draw_cell, draw_folder, make_report
 from zoo.serving.runtime import Runtime
@@ -116,13 +117,23 @@ def follow(page: Page, name: str, heading: str) -> None:
     settle(page)
 
 
+def described(label: str) -> str:
+    """A class as the default model describes it."""
+    return get_entry("champion8").config.label_descriptions.get(label, label)
+
+
+def named(label: str) -> str:
+    """A class of the default model, written out."""
+    return class_names(get_entry("champion8"))[label]
+
+
 def test_the_very_first_visitor_may_open_any_page(page: Page, tmp_path: Path):
     """Streamlit's old multipage mode must not serve a page without app.py."""
     with serving(tmp_path) as address:
         open_page(page, f"{address}/compare")
         expect(page.get_by_role("heading", level=1)).to_have_text("Compare models")
-        expect(page.get_by_text("not a medical device").last).to_be_attached()
-        expect(page.get_by_role("link", name="shared")).to_have_count(0)
+        expect(page.get_by_text("Not a medical device").last).to_be_attached()
+        expect(page.get_by_role("link", name="parts")).to_have_count(0)
         assert "/compare?models=" in page.url
 
 
@@ -142,7 +153,7 @@ def test_upload_class_map_and_comparison(page: Page, address: str, files: list[s
     upload(page, files[:1])
     with Runtime("cpu") as runtime:
         expected = runtime.classify(get_entry("champion8"), draw_cell(LABELS[0], 1, (160, 160)))
-    expect(page.get_by_role("heading", level=4)).to_contain_text(expected.label)
+    expect(page.get_by_role("heading", level=4)).to_contain_text(described(expected.label))
     with page.expect_download() as download:
         page.get_by_role("button", name="Result as CSV").click()
     row = Path(download.value.path()).read_text().splitlines()[1]
@@ -181,7 +192,7 @@ def test_ten_at_once_get_each_their_own(browser: Browser, address: str, tmp_path
         visitor.locator("input[type=file]").first.set_input_files(str(tmp_path / name))
     for name, visitor in visitors:
         found = expected[name]
-        expect(visitor.get_by_role("heading", level=4)).to_contain_text(found.label, timeout=2 * PATIENCE)
+        expect(visitor.get_by_role("heading", level=4)).to_contain_text(described(found.label), timeout=2 * PATIENCE)
         shown = float(visitor.get_by_role("heading", level=4).inner_text().split("·")[1].strip().split(" ")[0])
         assert abs(shown - 100 * found.confidence) < 1.5
         expect(visitor.get_by_text(f"{name}, {drawn[name].width}×160")).to_be_visible(timeout=PATIENCE)
@@ -190,7 +201,7 @@ def test_ten_at_once_get_each_their_own(browser: Browser, address: str, tmp_path
     for name, visitor in visitors:
         visitor.get_by_role("button", name="Map as PNG").first.wait_for()
         expect(visitor.get_by_text(f"{name}, {drawn[name].width}×160")).to_be_visible(timeout=PATIENCE)
-        expect(visitor.get_by_text("says").first).to_contain_text(expected[name].label, timeout=PATIENCE)
+        expect(visitor.get_by_text("says").first).to_contain_text(named(expected[name].label), timeout=PATIENCE)
     for _, visitor in visitors:
         visitor.context.close()
 
@@ -207,10 +218,10 @@ def test_several_pictures_and_one_that_is_none(page: Page, address: str, files: 
     expect(page.get_by_role("heading", name="5 pictures")).to_be_visible()
     # a pattern is like no cell, and counted only if somebody wants it; noise looks a little like one, and is marked
     expect(page.get_by_role("heading", name="Differential count")).to_be_visible()
-    expect(page.get_by_text("like no cell that was seen in any laboratory").first).to_be_visible()
-    expect(page.get_by_text("4 cells. Intervals")).to_be_visible()
-    page.get_by_text("Count them all the same").click()
-    expect(page.get_by_text("5 cells. Intervals")).to_be_visible(timeout=PATIENCE)
+    expect(page.get_by_text("show no recognisable blood cell").first).to_be_visible()
+    expect(page.get_by_text("4 cells. Count at least 100")).to_be_visible()
+    page.get_by_text("Count them anyway").click()
+    expect(page.get_by_text("5 cells. Count at least 100")).to_be_visible(timeout=PATIENCE)
     with page.expect_download() as download:
         page.get_by_role("button", name="Results as CSV").click()
     assert len(Path(download.value.path()).read_text().splitlines()) == 6
@@ -220,9 +231,9 @@ def test_the_model_stays_picked(page: Page, address: str, files: list[str]):
     open_page(page, address)
     page.get_by_role("combobox", name="Model").first.click()
     page.get_by_role("option", name="BCCD, 4 white cells, EfficientNet-Lite0").click()
-    expect(page.get_by_text("Kaggle blood-cells").first).to_be_visible()
+    expect(page.get_by_text("4 classes. Accuracy").first).to_be_visible()
     follow(page, "Explain", "Explain a classification")
-    expect(page.get_by_text("Kaggle blood-cells").first).to_be_visible()
+    expect(page.get_by_text("4 classes. Accuracy").first).to_be_visible()
 
 
 def test_examples_go_to_classify(page: Page, address: str):
@@ -274,7 +285,7 @@ def test_every_page_fits_a_phone(browser: Browser, address: str, files: list[str
         assert page.evaluate("document.querySelector('[data-testid=stMain]').scrollWidth <= innerWidth")
         background = page.evaluate("getComputedStyle(document.querySelector('.stApp')).backgroundColor")
         assert background == {"light": "rgb(255, 255, 255)", "dark": "rgb(20, 23, 29)"}[scheme]
-        expect(page.get_by_text("not a medical device").last).to_be_attached()
+        expect(page.get_by_text("Not a medical device").last).to_be_attached()
     finally:
         context.close()
 

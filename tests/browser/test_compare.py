@@ -72,7 +72,7 @@ def test_a_square_leads_to_its_images_and_they_to_their_maps(page: Page, address
     area.wait_for()
     box = area.bounding_box()
     page.mouse.click(box["x"] + box["width"] / 8, box["y"] + box["height"] / 8)  # true and called: the first class
-    expect(page.get_by_text(f"of {LABELS[0]} that")).to_be_visible(timeout=PATIENCE)
+    expect(page.get_by_text(f"of {LABELS[0]} classified as")).to_be_visible(timeout=PATIENCE)
     settle(page)
     page.get_by_role("button", name="Why?").first.click()
     expect(page.get_by_text("Grad-CAM for")).to_be_visible(timeout=PATIENCE)
@@ -81,12 +81,12 @@ def test_a_square_leads_to_its_images_and_they_to_their_maps(page: Page, address
 def test_a_link_shows_the_same_view_to_others(page: Page, browser: Browser, address: str):
     open_page(page, f"{address}/compare?models=two&benchmark=drawn-test")
     page.get_by_role("tab", name="Calibration").click()
-    expect(page.get_by_text("The surest first").first).to_be_visible(timeout=PATIENCE)
+    expect(page.get_by_text("Accuracy on the most confident images").first).to_be_visible(timeout=PATIENCE)
     settle(page)
     other = browser.new_page()
     try:
         open_page(other, page.url)
-        expect(other.get_by_text("The surest first").first).to_be_visible(timeout=PATIENCE)
+        expect(other.get_by_text("Accuracy on the most confident images").first).to_be_visible(timeout=PATIENCE)
         expect(other.get_by_text("Tiny test_resnet (two)").first).to_be_visible()
     finally:
         other.close()

@@ -45,7 +45,7 @@ def answer(folder: Path) -> str:
 
 def renew(page: Page) -> None:
     follow(page, "Models", "Models")
-    page.get_by_role("button", name="Ask the Hub again").click()
+    page.get_by_role("button", name="Refresh from the Hub").click()
     settle(page)
 
 
@@ -88,8 +88,8 @@ def test_from_publication_to_a_visitor_without_network(page: Page, tmp_path: Pat
             renew(page)
             expect(page.get_by_text("listed just now")).to_be_visible()
             assert hub.count("GET /cdn") == proved, "nothing but JSON came for the list"
-            # picked and asked
-            choose(page, "Look at", TITLE)
+            # chosen and used
+            choose(page, "Model", TITLE)
             expect(page.get_by_text("From the Hub")).to_be_visible()
             follow(page, "Classify with this model", "Classify")
             upload(page, [str(cell)])
@@ -112,7 +112,7 @@ def test_from_publication_to_a_visitor_without_network(page: Page, tmp_path: Pat
             hub.stop()
             renew(page)
             # the client tries some times before it gives up
-            expect(page.get_by_text("Shown as listed")).to_be_visible(timeout=PATIENCE)
+            expect(page.get_by_text("Check the network")).to_be_visible(timeout=PATIENCE)
             follow(page, "Classify with this model", "Classify")
             says(page, answer(first))
             # and for somebody who comes now

@@ -15,14 +15,14 @@ def geometric_mean(counts: np.ndarray) -> np.ndarray:
 # scores drawn predictions, then shows them as a page and as the table of `training compare` do
 SCORE = """
 import json
-from pages import shared
+from pages.parts import wording
 from tests.making import LABELS, make_predictions
 from zoo.benchmarks import scoring
 from zoo.scores import metrics
 
 report = scoring.score(make_predictions(3), LABELS)
 found = scoring.intervals(report)
-page = shared.scores_table({"drawn": found}, scoring.METRICS)
+page = wording.scores_table({"drawn": found})
 recalls = report.classes["recall"]
 print(json.dumps({
     "stored": metrics.as_dict(found)["geometric_mean"],

@@ -19,27 +19,26 @@ ZOOM_PIXELS = 420  # height of linked pictures
 
 
 def probability_bars(
-    probabilities: Mapping[str, float], predicted: str, descriptions: Mapping[str, str] | None = None
+    probabilities: Mapping[str, float], predicted: str, names: Mapping[str, str] | None = None
 ) -> go.Figure:
     """One horizontal bar a class, the most probable on top.
 
     Args:
         probabilities: Probability by class, 0..1.
         predicted: The class to highlight.
-        descriptions: Text by class that a pointer shows; the class itself where there is none.
+        names: Classes written out for people; the class itself where there is none.
     """
     ranked = sorted(probabilities.items(), key=lambda item: item[1])
     labels, values = [label for label, _ in ranked], [value for _, value in ranked]
     figure = go.Figure(
         go.Bar(
             x=values,
-            y=labels,
+            y=[(names or {}).get(label, label) for label in labels],
             orientation="h",
             text=[f"{100 * value:.1f} %" for value in values],
             textposition="auto",
             marker_color=[ACCENT if label == predicted else MUTED for label in labels],
-            hovertext=[(descriptions or {}).get(label, label) for label in labels],
-            hovertemplate="%{hovertext}<br>%{x:.2%}<extra></extra>",
+            hovertemplate="%{y}<br>%{x:.2%}<extra></extra>",
         )
     )
     return figure.update_layout(
