@@ -129,7 +129,10 @@ def _hub_lines(places: list[str], waiting: bool) -> None:
         if state.pending:
             st.caption(f":material/cloud_sync: Listing {place} …; {since}.")
         elif state.problem:
-            st.warning(f"{plain(state.problem)} {place}: {since}.", icon=":material/cloud_off:")
+            st.warning(
+                f"{plain(state.problem)} Last {since}." if state.checked else plain(state.problem),
+                icon=":material/cloud_off:",
+            )
         elif state.checked:
             st.caption(f":material/cloud_done: {place}: {since}.")
 

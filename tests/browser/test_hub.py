@@ -112,7 +112,7 @@ def test_from_publication_to_a_visitor_without_network(page: Page, tmp_path: Pat
             hub.stop()
             renew(page)
             # the client tries some times before it gives up
-            expect(page.get_by_text("Check the network")).to_be_visible(timeout=PATIENCE)
+            expect(page.get_by_text("Last listed")).to_be_visible(timeout=PATIENCE)
             follow(page, "Classify with this model", "Classify")
             says(page, answer(first))
             # and for somebody who comes now

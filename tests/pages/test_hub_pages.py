@@ -74,7 +74,7 @@ def test_without_the_hub_the_page_shows_the_age_of_the_listing(app, server):
     server.faults.append(Fault("GET /api/", 10**6, 418))
     go(app, "models")
     next(button for button in app.button if button.label == "Refresh from the Hub").click().run()
-    assert ": listed just now" in said(app)
+    assert "Last listed just now" in said(app)
     go(app, "classify")
     assert not app.error
     assert "·" in said(app)
