@@ -146,7 +146,7 @@ def _use(entry: Entry, repo: str) -> str:
     if config.zoo.members or config.zoo.head or config.zoo.crop != "none":
         crop = ""
         if config.zoo.crop != "none" and not config.zoo.members:  # members cut for themselves
-            crop = f" It sees the cell as `zoo.imaging.localise.cut` cuts it out ({config.zoo.crop})."
+            crop = f" It sees the cell as `zoo.imaging.localise.locate_cell` cuts it out ({config.zoo.crop})."
         return f"""## Use
 
 ```python
