@@ -16,7 +16,7 @@ from PIL import Image
 from pages.parts import entries as zoo_entries
 from pages.parts import gallery, layout, pickers, session, tables
 from pages.parts.wording import class_description, plain, points
-from zoo.adaptation import LEAST, MOST, Adapted, adapt, can_adapt
+from zoo.adaptation import MAX_PICTURES, MIN_CELLS, MIN_UNLABELLED, Adapted, adapt, can_adapt
 from zoo.entry import Entry, EntryError, read_predictions
 from zoo.scores.bootstrap import Interval
 
@@ -62,7 +62,7 @@ def upload(entry: Entry) -> Given:
                 accept_multiple_files=True,
                 key=f"adapt {label}",
             )
-            for file in files[:MOST]:
+            for file in files[:MAX_PICTURES]:
                 image = gallery.decoded(file.file_id, file.getvalue())
                 if isinstance(image, str):
                     column.warning(f"{plain(file.name)} was left out: {image}")
@@ -76,13 +76,13 @@ def upload(entry: Entry) -> Given:
 def missing(labels: list[str | None]) -> str | None:
     """What is needed before the adaptation can begin; None if nothing is."""
     counts = pd.Series([label for label in labels if label is not None], dtype=object).value_counts()
-    few = counts[counts < LEAST]
+    few = counts[counts < MIN_CELLS]
     if len(few):
-        return f"{LEAST - int(few.iloc[0])} more of {few.index[0]} ({LEAST} per class)."
+        return f"{MIN_CELLS - int(few.iloc[0])} more of {few.index[0]} ({MIN_CELLS} per class)."
     if len(counts) == 1:
         return f"cells of another class than {counts.index[0]}."
-    if not len(counts) and len(labels) < 2 * LEAST:
-        return f"{LEAST} cells each of two classes or more, or {2 * LEAST} pictures without labels."
+    if not len(counts) and len(labels) < MIN_UNLABELLED:
+        return f"{MIN_CELLS} cells each of two classes or more, or {MIN_UNLABELLED} pictures without labels."
     return None
 
 
@@ -132,8 +132,8 @@ def show_result(adapted: Adapted) -> None:
         show_gain(adapted, adapted.before, adapted.after, adapted.gain)
     else:
         st.markdown(
-            f"{100 * adapted.agree:.0f} % of its answers are unchanged. "
-            f"**The gain cannot be measured without labels**: add {LEAST} cells of each class."
+            f"{100 * adapted.agreement:.0f} % of its answers are unchanged. "
+            f"**The gain cannot be measured without labels**: add {MIN_CELLS} cells of each class."
         )
     st.caption(f"Changed: {plain(adapted.choice)}.")
     keep, use = st.columns(2)
@@ -167,7 +167,7 @@ def zipped(entry: Entry) -> bytes:
 
 layout.page("Adapt to your laboratory")
 st.markdown(
-    f"Give at least {LEAST} cells of each class, or pictures without labels: a model learns how cells look in your "
+    f"Give at least {MIN_CELLS} cells of each class, or pictures without labels: a model learns how cells look in your "
     "laboratory.",
     help="Stains and cameras differ, so models make more errors in a new laboratory. It takes a minute or two. Your "
     "pictures stay in the memory of this session.",

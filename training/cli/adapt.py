@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from training.cli.common import add_json, find_entry
 from zoo import adaptation
-from zoo.adaptation import LEAST, Adapted
+from zoo.adaptation import MIN_CELLS, Adapted
 from zoo.cli.common import ENTRY_HELP, FAILED, OK, print_message
 from zoo.data import read_dataset
 from zoo.entry import Entry
@@ -27,7 +27,7 @@ from zoo.imaging.decode import ImageError
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
-    parser.epilog = f"At least {LEAST} pictures of each class are needed."
+    parser.epilog = f"At least {MIN_CELLS} pictures of each class are needed."
     parser.add_argument("entry", metavar="ENTRY", help=ENTRY_HELP)
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="class folders, or pictures")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the new entry")
@@ -89,7 +89,7 @@ def _print_json(adapted: Adapted, out: Path) -> None:
         **{key: score and asdict(score) for key, score in scores.items()},
         "pictures": adapted.pictures,
         "labelled": adapted.labelled,
-        "agree": adapted.agree,
+        "agree": adapted.agreement,
     }
     print(json.dumps(record))
 
@@ -98,7 +98,8 @@ def _print_result(adapted: Adapted) -> None:
     print_message(f"changed: {adapted.choice}")
     if not (adapted.before and adapted.after and adapted.gain):
         print_message(
-            f"{100 * adapted.agree:.0f} % of answers are unchanged. Without labels their accuracy cannot be measured."
+            f"{100 * adapted.agreement:.0f} % of answers are unchanged. Without labels their accuracy cannot be "
+            "measured."
         )
         return
     rows = (("before", adapted.before, "%"), ("after", adapted.after, "%"), ("gain", adapted.gain, "points"))

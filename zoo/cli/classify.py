@@ -19,7 +19,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from zoo.adaptation import MOST, adapt
+from zoo.adaptation import MAX_PICTURES, adapt
 from zoo.cli._model import add_model_arguments, selected_model
 from zoo.cli.common import FAILED, OK, USAGE, fail, print_message
 from zoo.entry import Entry
@@ -92,7 +92,7 @@ def _count(text: str) -> int:
 def _adapt_statistics(entry: Entry, files: Sequence[str], folder: Path) -> Entry:
     """The entry with batch-norm statistics of the readable ones of these pictures; it is written into `folder`."""
     images = []
-    for name in files[:: max(1, len(files) // MOST)][:MOST]:
+    for name in files[:: max(1, len(files) // MAX_PICTURES)][:MAX_PICTURES]:
         with contextlib.suppress(ImageError):
             images.append(decode(Path(name)))
     with tqdm(total=100, unit="%", desc="statistics", file=sys.stderr, leave=False) as bar:
@@ -102,7 +102,7 @@ def _adapt_statistics(entry: Entry, files: Sequence[str], folder: Path) -> Entry
 
         unlabelled = [None] * len(images)
         target = folder / entry.id
-        return adapt(entry, images, unlabelled, target, "here", say=show_progress, only_statistics=True).entry
+        return adapt(entry, images, unlabelled, target, "here", progress=show_progress, only_statistics=True).entry
 
 
 def _classify_to_stdout(options: argparse.Namespace, entry: Entry, files: Sequence[str]) -> int:

@@ -141,9 +141,7 @@ def read_card(entry: Entry) -> str:
 def summary(entry: AnyEntry) -> Mapping[str, Any]:
     """What `python -m zoo list --json` prints of an entry; a broken one has the same fields, empty."""
     if isinstance(entry, BrokenEntry):
-        known = {"id": entry.id, "title": entry.id, "task": "", "labels": [], "architecture": "", "parameters": None}
-        known |= {"weights": False, "members": [], "status": "broken", "reason": entry.reason}
-        return {**known, "benchmarks": {}, "speed": None}
+        return _summary_of_broken(entry)
     config = entry.config
     return {
         "id": entry.id,
@@ -161,4 +159,21 @@ def summary(entry: AnyEntry) -> Mapping[str, Any]:
             for name, benchmark in entry.evaluation.benchmarks.items()
         },
         "speed": (entry.evaluation.model_extra or {}).get("speed"),
+    }
+
+
+def _summary_of_broken(entry: BrokenEntry) -> Mapping[str, Any]:
+    return {
+        "id": entry.id,
+        "title": entry.id,
+        "task": "",
+        "labels": [],
+        "architecture": "",
+        "parameters": None,
+        "weights": False,
+        "members": [],
+        "status": "broken",
+        "reason": entry.reason,
+        "benchmarks": {},
+        "speed": None,
     }

@@ -28,7 +28,6 @@ class Source(Protocol):
     @property
     def name(self) -> str:
         """Name of the source, for people."""
-        ...
 
     def entries(self) -> Sequence[AnyEntry]:
         """All entries, those that cannot be read as broken ones. Raises nothing on bad content."""

@@ -12,9 +12,10 @@ from PIL import Image, ImageOps
 
 from tests.making import ARCHITECTURES, LABELS, draw_cell, make_entry
 from training.cli import main
-from zoo.adaptation import Choice, adapt, augmented_views, fit_layer
+from zoo.adaptation import Choice, adapt, fit_layer
 from zoo.architectures import is_own
 from zoo.entry import EntryError, read_entry, read_predictions
+from zoo.imaging.preprocess import augmented_views
 from zoo.scores import metrics
 from zoo.serving.loaded import LoadedModel
 from zoo.serving.ood import fit_ood_detector, read_ood_detector, write_ood_detector
@@ -92,7 +93,7 @@ def test_without_labels_no_gain_is_claimed(source, folder, tmp_path, capsys):
     printed, said = capsys.readouterr()
     told = json.loads(printed)
     assert "bad.png" in said
-    assert "nobody knows" in said
+    assert "accuracy cannot be measured" in said
     assert told["gain"] is None
     entry = read_entry(out)
     assert entry.usable
@@ -152,7 +153,7 @@ def test_stopped_in_the_middle_it_leaves_nothing(source, tmp_path):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        adapt(read_entry(source), images, labels, tmp_path / "out", "lab", say=stop)
+        adapt(read_entry(source), images, labels, tmp_path / "out", "lab", progress=stop)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["zoo"]
 
 
