@@ -14,6 +14,7 @@ from pathlib import Path
 
 from training.cli.common import INTERRUPTED_RESUME, RUNS, add_device, add_json, print_summaries
 from training.fit.devices import make_accelerator
+from training.publish.card import renew_cards
 from training.reproduce import champions, documents, results
 from zoo.cli.common import FAILED, OK, USAGE, fail, print_message
 from zoo.serving.devices import resolve_device
@@ -77,6 +78,7 @@ def _champions(options: argparse.Namespace) -> int:
 
 
 def _renew_documents(options: argparse.Namespace) -> None:
-    """Renew the tables of README.md and docs/models.md, which describe the built-in zoo only."""
+    """Renew the tables of README.md and docs/models.md, and the cards, which describe the built-in zoo only."""
     if options.table == results.TABLE and options.zoo == BUILTIN:
         documents.renew()
+        renew_cards(options.zoo)

@@ -1,4 +1,4 @@
-"""What does a model's card say? All of it from the entry's own files, in the Hub's model-card format."""
+"""Model cards in the Hub's format, generated from the files of an entry."""
 
 from __future__ import annotations
 
@@ -21,15 +21,18 @@ from training.recipe import (
     read_recipe,
     recipe_ids,
 )
+from training.recipe.schema import Ensemble
 from zoo.architectures import is_own
 from zoo.attribution import METHODS
 from zoo.benchmarks.eligibility import NOT_SCORED, unscored
 from zoo.benchmarks.scoring import METRICS
-from zoo.entry import Benchmark, Entry, OodRates, is_on_frames, load_entry
+from zoo.entry import Benchmark, Entry, is_on_frames, load_entry, readable_entries
+from zoo.entry.schema import ExplanationQuality, OodQuality
 from zoo.entry.write import write_card
+from zoo.sources.catalogue import FolderSource
 
 LICENCE = "apache-2.0"
-SHOWN = (
+TABLE_METRICS = (  # columns of the table of scores
     "accuracy",
     "balanced_accuracy",
     "accuracy_by_cell",
@@ -39,14 +42,26 @@ SHOWN = (
     "ece_calibrated",
     "corruption_error",
 )
+DISCLAIMER = "**Not a medical device.** For research, teaching and engineering only; do not use it for diagnosis."
+GROUPING = {  # by how a recipe splits its data: what keeps training and test images apart
+    "official": "all copies of one source frame on one side",
+    "grouped": "all copies of one cell on one side",
+    "stratified": "pixel-identical images on one side",
+}
+HEADS = {"knn": "K nearest neighbours", "svm": "A support vector machine", "forest": "A random forest"}
+START = {"imagenet": "ImageNet weights", "none": "random weights"}
 
 
 def renew_card(folder: Path, repo: str = "", pictures: Mapping[str, str] | None = None) -> bool:
-    """Write an entry's card again from its files; False where its recipe is none of this version's.
+    """Write an entry's card again from its files. An entry that was not made by a recipe keeps its card.
 
-    `repo` is its repository on the Hub, where it has one, and `pictures` what lies beside it: text by path.
+    Args:
+        folder: The entry's folder.
+        repo: Its repository on the Hub, NAMESPACE/NAME, if it has one.
+        pictures: Pictures beside the card: path → caption.
 
-    An entry that was not made by a recipe keeps the card it has.
+    Returns:
+        False if the card was left as it is because this version cannot read the entry's recipe.
     """
     entry = load_entry(folder)
     if not entry.recipe:
@@ -59,23 +74,34 @@ def renew_card(folder: Path, repo: str = "", pictures: Mapping[str, str] | None 
     return True
 
 
+def renew_cards(folder: Path) -> None:
+    """Write the cards of all entries in a folder again."""
+    for entry in readable_entries(FolderSource(folder, folder.name).entries()):
+        renew_card(entry.folder)
+
+
 def render_card(entry: Entry, recipe: Recipe, repo: str = "", pictures: Mapping[str, str] | None = None) -> str:
-    """The card's Markdown with its model-index metadata."""
+    """Render the card as Markdown with its model-index metadata; the arguments are those of `renew_card`."""
     tests = {name: b for name, b in entry.evaluation.benchmarks.items() if b.role == "test"}
-    parts = [f"---\n{_metadata(entry, recipe, tests)}\n---", f"# {recipe.title}", recipe.summary]
-    parts.append("**Not a medical device.** For research, teaching and engineering only; do not diagnose with it.")
+    parts = [f"---\n{_metadata(entry, tests)}\n---", f"# {recipe.title}", recipe.summary, DISCLAIMER]
     parts.append(_scores(tests, unscored(entry)))
-    parts += [f"![{text}]({path})" for path, text in (pictures or {}).items()]
+    parts += [f"![{caption}]({path})" for path, caption in (pictures or {}).items()]
     if recipe.reported:
-        parts.append(_published(entry, recipe))
+        parts.append(_published_system(recipe, leaky=any(b.leaky for b in tests.values())))
     parts.append(_use(entry, repo))
-    parts.append(_training(entry, recipe, entry.config.zoo.split))
-    parts += _trust(entry)
-    parts.append(_limits(entry, recipe))
+    parts.append(_training(entry, recipe))
+    if entry.evaluation.explanations:
+        parts.append(_explanations(entry.evaluation.explanations))
+    if entry.evaluation.ood:
+        parts.append(_ood(entry.evaluation.ood))
+    parts.append(_limits(entry, recipe.task))
+    if entry.config.zoo.hemazoo_version:
+        parts.append(f"Made with HemaZoo {entry.config.zoo.hemazoo_version}.")
     return "\n\n".join(parts) + "\n"
 
 
-def _metadata(entry: Entry, recipe: Recipe, tests: dict[str, Benchmark]) -> str:
+def _metadata(entry: Entry, tests: Mapping[str, Benchmark]) -> str:
+    """The YAML block that the Hub reads."""
     results = [
         EvalResult(
             task_type="image-classification",
@@ -101,52 +127,54 @@ def _metadata(entry: Entry, recipe: Recipe, tests: dict[str, Benchmark]) -> str:
     return card.to_yaml().strip()
 
 
-def _scores(tests: dict[str, Benchmark], missing: Sequence[str]) -> str:
-    """A row a benchmark, and those `missing` yet; every further score is in evaluation.json."""
-    rows = [f"| benchmark | images | cells | {' | '.join(METRICS[name].title for name in SHOWN)} |"]
-    rows.append("|---" * (3 + len(SHOWN)) + "|")
+def _scores(tests: Mapping[str, Benchmark], missing: Sequence[str]) -> str:
+    """The table of scores, one row per benchmark, and the names of those `missing` yet."""
+    rows = [f"| benchmark | images | cells | {' | '.join(METRICS[name].title for name in TABLE_METRICS)} |"]
+    rows.append("|---" * (3 + len(TABLE_METRICS)) + "|")
     for name, benchmark in tests.items():
-        cells = [_figure(benchmark, metric) for metric in SHOWN]
+        cells = [_value(benchmark, metric) for metric in TABLE_METRICS]
         rows.append(f"| `{name}` | {benchmark.n_images:,} | {benchmark.n_cells:,} | {' | '.join(cells)} |")
     notes = [f"- `{name}`: {b.title}. {' '.join(b.notes)}" for name, b in tests.items()]
     notes += [f"- `{name}`: {NOT_SCORED}." for name in missing]
     lines = [
         "## Scores",
         "\n".join(rows),
-        "In brackets: 95 % intervals, from a bootstrap over source cells. Each benchmark was scored once; every figure "
-        "recomputes from `predictions/`.",
+        "In brackets: 95 % confidence intervals from a bootstrap over source cells. Each benchmark was scored once. "
+        "Every figure can be recomputed from `predictions/`.",
         "\n".join(notes),
     ]
     return "\n\n".join(lines)
 
 
-def _figure(benchmark: Benchmark, metric: str) -> str:
+def _value(benchmark: Benchmark, metric: str) -> str:
+    """A metric with its interval, or a dash."""
     found = benchmark.metrics.get(metric)
     return f"{found.value:.4f} ({found.low:.4f} to {found.high:.4f})" if found else "–"
 
 
-def _published(entry: Entry, recipe: Recipe) -> str:
-    tests = [b for b in entry.evaluation.benchmarks.values() if b.role == "test"]
-    protocol = "under their protocol, which leaks" if any(b.leaky for b in tests) else "under an honest protocol"
+def _published_system(recipe: Recipe, leaky: bool) -> str:
+    """The scores that the authors of a published system report, and how ours compare."""
+    protocol = "follow their protocol, which leaks" if leaky else "follow a protocol without leaks"
     lines = [
         "## The published system",
-        f"Its authors reported: {recipe.reported}. The scores above are {protocol}.",
+        f"Its authors report: {recipe.reported}. The scores above {protocol}.",
         *recipe.notes,
     ]
     if recipe.id.endswith((SCRATCH, SCRATCH + PUBLISHED)):
         lines.append(
-            "**From random weights.** The published system starts with ImageNet weights, which could not be reached "
-            "where this one was trained; nothing is frozen, and its scores say nothing about transfer."
+            "**From random weights.** The published system starts from ImageNet weights, which were not available for "
+            "this model. No layer is frozen, and the scores say nothing about transfer learning."
         )
     return "\n\n".join(lines)
 
 
 def _use(entry: Entry, repo: str) -> str:
+    """How to load the model: with timm where that is enough, else with HemaZoo."""
     config = entry.config
     if config.zoo.members or config.zoo.head or config.zoo.crop != "none":
         crop = ""
-        if config.zoo.crop != "none" and not config.zoo.members:  # members cut for themselves
-            crop = f" It sees the cell as `zoo.imaging.localise.locate_cell` cuts it out ({config.zoo.crop})."
+        if config.zoo.crop != "none" and not config.zoo.members:  # members crop on their own
+            crop = f" The cell is located and cut out first (crop `{config.zoo.crop}`)."
         return f"""## Use
 
 ```python
@@ -156,7 +184,9 @@ zoo.classify("cell.png", "{repo or entry.id}")  # label, confidence, probabiliti
 ```
 
 Labels: {", ".join(entry.labels)}.{crop}"""
-    views = f"\nScores are of {config.zoo.views} turned and mirrored views, averaged; this shows it one."
+    views = ""
+    if config.zoo.views > 1:
+        views = f" The scores are of {config.zoo.views} rotated and mirrored views, averaged; this code uses one view."
     imports = "import timm\n"
     if is_own(config.architecture):
         imports += f"import zoo.architectures  # from HemaZoo: registers {config.architecture} with timm\n"
@@ -169,136 +199,145 @@ transform = timm.data.create_transform(**timm.data.resolve_model_data_config(mod
 probabilities = model(transform(picture)[None]).softmax(1)
 ```
 
-Labels, in the order of the outputs: {", ".join(entry.labels)}. Probabilities are calibrated: the temperature fitted on
-the validation split is already divided into the last layer.{views if config.zoo.views > 1 else ""}"""
+Labels, in the order of the outputs: {", ".join(entry.labels)}. The probabilities are calibrated: the last layer is \
+already divided by the temperature fitted on the validation split.{views}"""
 
 
 def how_split(recipe: Recipe, split: Split) -> str:
-    """What was trained, validated and tested on, and what keeps these apart."""
+    """Sizes of the training, validation and test sets, and what keeps them apart, for the card."""
     sides = ", ".join(f"{len(split.rows[side]):,} {side}" for side in ("train", "val", "test"))
-    left = "; ".join(f"{count:,} images: {reason}" for reason, count in split.left_out.items()) or "nothing"
-    grouping = {
-        "official": "all copies of one source frame on one side",
-        "grouped": "all copies of one cell on one side",
-        "stratified": "pixel-identical images on one side",
-        "random": f"copies of one cell on both sides: {100 * split.leak_share:.0f} % of test images leak",
-    }["random" if split.leaky else recipe.data.split]  # a manifest may be leaky whatever the recipe says
-    return f"Images: {sides}, split with {grouping}. Left out of training: {left}."
+    left_out = "; ".join(f"{count:,} images: {reason}" for reason, count in split.left_out.items()) or "nothing"
+    # a manifest may be leaky whatever the recipe says
+    if split.leaky or recipe.data.split not in GROUPING:
+        grouping = f"copies of one cell on both sides: {100 * split.leak_share:.0f} % of test images leak"
+    else:
+        grouping = GROUPING[recipe.data.split]
+    return f"Images: {sides}, split with {grouping}. Left out of training: {left_out}."
 
 
-def _training(entry: Entry, recipe: Recipe, split: str) -> str:
+def _training(entry: Entry, recipe: Recipe) -> str:
+    """The data, how the weights were trained, and the command that trains the model again."""
     name = recipe.id.removesuffix(PUBLISHED).removesuffix(SCRATCH)
-    made = f"`python -m training train {name} --data DIR --out ENTRY"
-    made += (" --scratch" if SCRATCH in recipe.id else "") + (" --published" if PUBLISHED in recipe.id else "")
-    made += "".join(f" --set {shlex.quote(change)}" for change in _set_otherwise(recipe, name)) + "`"
+    command = f"python -m training train {name} --data DIR --out ENTRY"
+    command += (" --scratch" if SCRATCH in recipe.id else "") + (" --published" if PUBLISHED in recipe.id else "")
+    command += "".join(f" --set {shlex.quote(change)}" for change in _changes(recipe, name))
     return f"""## Data and training
 
 {recipe.data.credit}.
 
-{split}
-{_fitting(entry, recipe)} The whole recipe is in `config.json`; {made} makes it again."""
+{entry.config.zoo.split} {_fitting(entry, recipe)}
+
+The whole recipe is in `config.json`. To train the model again: `{command}`."""
 
 
-def _set_otherwise(recipe: Recipe, name: str) -> list[str]:
-    """What an entry's recipe has otherwise than the one that is called `name` by now; nothing where there is none."""
+def _changes(recipe: Recipe, name: str) -> list[str]:
+    """Settings in which an entry's recipe differs from the present recipe `name`; none if that no longer exists."""
     if name not in recipe_ids():
         return []
     return differences(recipe, load_recipe(name, published=PUBLISHED in recipe.id, scratch=SCRATCH in recipe.id))
 
 
 def _fitting(entry: Entry, recipe: Recipe) -> str:
-    """How the weights came about."""
-    told = entry.config.zoo.training
+    """How the model was made."""
     if recipe.ensemble:
-        shares = ", ".join(
-            f"{m} {s:.2f}" for m, s in zip(recipe.ensemble.members, told.get("weights", []), strict=False)
-        )
-        if recipe.ensemble.same is not None:
-            counts = "".join(f"; {label} counts as {name}" for label, name in recipe.ensemble.same.items())
-            among = ", ".join(entry.labels)
-            return (
-                f"Which of {among} is it? Asked of {recipe.ensemble.members[0]}, what else it knows left out{counts}."
-            )
-        return (
-            f"Probabilities of its members are averaged with weights {recipe.ensemble.weights} on validation: {shares}."
-        )
+        return _ensemble(entry, recipe.ensemble)
     if recipe.head:
-        kind = {"knn": "k nearest neighbours", "svm": "a support vector machine", "forest": "a random forest"}
         given = f"the features of `{recipe.head.of}`" if recipe.head.of else "raw pixels"
-        return f"{kind[recipe.head.kind].capitalize()} on {given}, options {recipe.head.options}."
-    named = {"imagenet": "ImageNet weights", "none": "random weights"}
-    start = named.get(recipe.network.weights, f"the weights of {recipe.network.weights}")
-    chosen = recipe.schedule.select.removeprefix("val_").replace("_", " ").replace("loss", "log loss")
-    steps = "; then ".join(f"{stage.epochs} epochs of {_trained(stage)}" for stage in recipe.all_stages)
-    ran = f" {told['epochs']} epochs were run, {told['seconds'] / 60:.0f} minutes on {told['device']}." if told else ""
-    fitting = f"`{recipe.network.architecture}` from {start}, {steps}, by {recipe.optimizer.name}"
+        return f"{HEADS[recipe.head.kind]} on {given}, options {recipe.head.options}."
+    facts = entry.config.zoo.training
+    start = START.get(recipe.network.weights, f"the weights of {recipe.network.weights}")
+    stages = "; then ".join(f"{stage.epochs} epochs of {_trained_layers(stage)}" for stage in recipe.all_stages)
+    metric = recipe.schedule.select.removeprefix("val_").replace("_", " ").replace("loss", "log loss")
     if recipe.schedule.runs > 1:
-        return (
-            f"{fitting}, {recipe.schedule.runs} times with other orders and changes of pictures; of each run the best "
-            f"epoch by {chosen} on validation, of their weights the mean.{ran}"
+        kept = (
+            f"There were {recipe.schedule.runs} runs with different random orders and augmentations; the weights of "
+            f"each run's best epoch (by {metric} on validation) are averaged."
         )
-    return f"{fitting}; the best by {chosen} on validation (epoch {told.get('best_epoch', '?')}).{ran}"
+    else:
+        kept = f"The best epoch by {metric} on validation was kept (epoch {facts.get('best_epoch', '?')})."
+    time = ""
+    if facts:
+        time = f" It took {facts['epochs']} epochs, {facts['seconds'] / 60:.0f} minutes on {facts['device']}."
+    return (
+        f"`{recipe.network.architecture}` was trained from {start}: {stages}, with the optimiser "
+        f"{recipe.optimizer.name}. {kept}{time}"
+    )
 
 
-def _trained(stage: Stage) -> str:
+def _ensemble(entry: Entry, ensemble: Ensemble) -> str:
+    """How an ensemble combines its members."""
+    if ensemble.same is not None:
+        merged = "".join(f"; {label} counts as {name}" for label, name in ensemble.same.items())
+        return (
+            f"It chooses among {', '.join(entry.labels)} by the probabilities of {ensemble.members[0]}. Other classes "
+            f"of that model are dropped and the rest is scaled to 1{merged}."
+        )
+    weights = entry.config.zoo.training.get("weights", [])
+    named = ", ".join(f"{member} {weight:.2f}" for member, weight in zip(ensemble.members, weights, strict=False))
+    how = "weights fitted on validation" if ensemble.weights == "fitted" else "equal weights"
+    return f"The probabilities of its members are averaged, with {how}: {named}."
+
+
+def _trained_layers(stage: Stage) -> str:
+    """Which layers a stage of the training changes."""
     if isinstance(stage.train, str):
-        return {"all": "everything", "head": "the head"}[stage.train]
+        return {"all": "all layers", "head": "the head"}[stage.train]
     return f"the head and {', '.join(stage.train)}"
 
 
-def _trust(entry: Entry) -> list[str]:
-    """What was measured of its maps and its gate; nothing where nothing was."""
-    lines = []
-    for method, found in entry.evaluation.explanations.items():
-        parts = [
-            f"{100 * told.pointing.value:.0f} % point into the cell's box and {100 * told.energy.value:.0f} % of their "
-            f"energy lies in it on {told.images} {where} (by chance {100 * told.chance:.0f} %)"
-            for name, told in found.localisation.items()
-            for where in ["whole smear frames" if is_on_frames(name) else "augmented fields"]
-        ]
-        if found.road and found.deletion and found.insertion:
+def _explanations(qualities: Mapping[str, ExplanationQuality]) -> str:
+    """Scores of the maps, one line per attribution method."""
+    lines = ["## Explanations", ""]
+    for method, quality in qualities.items():
+        parts = []
+        for name, scores in quality.localisation.items():
+            where = "whole smear frames" if is_on_frames(name) else "augmented fields"
             parts.append(
-                f"ROAD {found.road.value:+.2f}, deletion {found.deletion.value:.2f}, "
-                f"insertion {found.insertion.value:.2f}"
+                f"{100 * scores.pointing.value:.0f} % of maps point into the cell's box and "
+                f"{100 * scores.energy.value:.0f} % of their energy lies in it, on {scores.images} {where} "
+                f"({100 * scores.chance:.0f} % by chance)"
             )
-        if found.sanity:
-            last = list(found.sanity.values())[-1]
+        if quality.road and quality.deletion and quality.insertion:
+            parts.append(
+                f"ROAD {quality.road.value:+.2f}, deletion {quality.deletion.value:.2f}, "
+                f"insertion {quality.insertion.value:.2f}"
+            )
+        if quality.sanity:
+            last = list(quality.sanity.values())[-1]
             parts.append(f"rank correlation with the maps of the same network with random weights {last:.2f}")
-        lines.append(f"- Maps by {METHODS[method].title if method in METHODS else method}: {'; '.join(parts)}.")
-    gate = entry.evaluation.ood
-    if gate:
-        lines.append(
-            f"- Pictures unlike its training cells are marked: {100 * gate.false_alarms.flagged:.1f} % of "
-            f"{gate.false_alarms.images:,} test cells at home (false alarms), of what is no blood cell "
-            f"{_held(gate.foreign_pictures, 'flagged')}"
-            + (f"; of cells elsewhere {_held(gate.other_laboratories, 'flagged')}." if gate.other_laboratories else ".")
-        )
-        lines.append(
-            "- Pictures like no cell of any laboratory it could be compared with are held back: "
-            f"{100 * gate.false_alarms.rejected:.1f} % at home, of what is no blood cell "
-            f"{_held(gate.foreign_pictures, 'rejected')}"
-            + (
-                f"; of cells elsewhere {_held(gate.other_laboratories, 'rejected')}."
-                if gate.other_laboratories
-                else "."
-            )
-        )
-    return ["## Maps, and what it does not know\n\n" + "\n".join(lines)] if lines else []
+        lines.append(f"- {METHODS[method].title if method in METHODS else method}: {'; '.join(parts)}.")
+    return "\n".join(lines)
 
 
-def _held(kinds: Mapping[str, OodRates], what: Literal["flagged", "rejected"]) -> str:
-    return ", ".join(f"{kind} {100 * getattr(told, what):.0f} %" for kind, told in kinds.items())
+def _ood(quality: OodQuality) -> str:
+    """How many pictures are flagged and rejected, at home, without a blood cell, and from other laboratories."""
+    home = quality.false_alarms
+    flagged = f"{100 * home.flagged:.1f} % of {home.images:,} test cells of its own laboratory (false alarms)"
+    rejected = f"{100 * home.rejected:.1f} % of the test cells of its own laboratory"
+    lines = [
+        f"- Flagged as unusual: {flagged}{_shares_by_kind(quality, 'flagged')}.",
+        f"- Rejected as unlike any blood cell: {rejected}{_shares_by_kind(quality, 'rejected')}.",
+    ]
+    return "## Out-of-distribution pictures\n\n" + "\n".join(lines)
 
 
-def _limits(entry: Entry, recipe: Recipe) -> str:
-    nothing = (
-        "The model always names one of its classes, also for a picture that shows none of them; a `distance` above 1 "
-        "marks most of these."
-        if entry.evaluation.ood
-        else "The model always names one of its classes, also for a picture that shows none of them."
-    )
+def _shares_by_kind(quality: OodQuality, which: Literal["flagged", "rejected"]) -> str:
+    """Shares that are flagged or rejected, by kind of foreign picture and by other laboratory."""
+    text = ""
+    kinds = {"pictures without a blood cell": quality.foreign_pictures}
+    kinds["cells of other laboratories"] = quality.other_laboratories
+    for title, rates in kinds.items():
+        shares = ", ".join(f"{name} {100 * getattr(rate, which):.0f} %" for name, rate in rates.items())
+        text += f"; {title}: {shares}" if shares else ""
+    return text
+
+
+def _limits(entry: Entry, task: str) -> str:
+    """What the model is for, and what it cannot do."""
+    flagged = " A `distance` above 1 flags most such pictures." if entry.evaluation.ood else ""
     return f"""## Intended use and limits
 
-For the task "{recipe.task}" in pictures like those of {recipe.data.name}. The scores above are from the laboratory the
-training pictures come from. Expect lower ones with another stain, microscope or camera. {nothing}
-It has not been examined for use with patients."""
+Made for the task "{task}" on pictures like those of {" and ".join(entry.data_sets)}. Scores on its own test split are from \
+the laboratory of its training pictures. Expect lower ones with another stain, microscope or camera. The model always \
+answers with one of its classes, also for a picture that shows none of them.{flagged} It has not been examined for \
+use with patients."""

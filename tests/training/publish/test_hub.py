@@ -283,7 +283,7 @@ def is_plain(entry: Entry) -> bool:
 @pytest.mark.parametrize("entry", [entry for entry in ENTRIES if entry.recipe], ids=lambda entry: entry.id)
 def test_the_command_on_a_card_makes_the_entrys_recipe(entry):
     card = (entry.folder / CARD).read_text(encoding="utf-8")
-    words = shlex.split(re.search(r"`python -m training (train [^`]*)` makes it again", card)[1])
+    words = shlex.split(re.search(r"To train the model again: `python -m training (train [^`]*)`", card)[1])
     changes = [value for key, value in pairwise(words) if key == "--set"]
     named = load_recipe(words[1], changes, published="--published" in words, scratch="--scratch" in words)
     assert named.fingerprint() == read_recipe(entry.recipe, entry.id).fingerprint()
