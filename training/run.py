@@ -19,7 +19,7 @@ from training.prepare.dataset import TrainingDataError
 from training.prepare.splits import Split
 from training.prepare.training_data import DataOptions, TrainingData, load_training_data
 from training.publish.ensemble import write_ensemble
-from training.publish.export import Classical, Maker, Network, network_config, write_entry
+from training.publish.export import FittedHead, FittedModel, FittedNetwork, network_config, write_entry
 from training.recipe import PUBLISHED, Head, Recipe
 from zoo.cli.common import print_message
 from zoo.entry import Entry, EntryError, read_entry
@@ -75,7 +75,7 @@ def train(job: TrainingJob, accelerator: Accelerator) -> Entry | None:
     _check_base_entry(job)  # before the slow data load
     with accelerator.main_process_first():  # the other processes find everything in the cache
         data = load_training_data(recipe, DataOptions(job.data, job.manifest, job.originals), quiet=not is_main)
-    maker: Maker
+    maker: FittedModel
     facts: dict[str, Any] = {}
     if recipe.head:
         maker = _fit_classical(job, recipe.head, data, accelerator.device)
@@ -111,12 +111,12 @@ def starting_network(recipe: Recipe, split: Split, out: Path) -> nn.Module | Non
     return load_model(entry)
 
 
-def _fit_network(job: TrainingJob, data: TrainingData, accelerator: Accelerator) -> tuple[Maker, dict[str, Any]]:
+def _fit_network(job: TrainingJob, data: TrainingData, accelerator: Accelerator) -> tuple[FittedModel, dict[str, Any]]:
     """Fit the recipe's network; also returns what the entry's config records of the training."""
     job.work.mkdir(parents=True, exist_ok=True)
     start = starting_network(job.recipe, data.split, job.out)
     fitted = train_runs(job.recipe, data.arrays, data.split, job.work, accelerator, job.resume, job.finish, start)
-    return Network(job.recipe, fitted), _training_facts(fitted, accelerator.device)
+    return FittedNetwork(job.recipe, fitted), _training_facts(fitted, accelerator.device)
 
 
 def _training_facts(fitted: Fitted, device: torch.device) -> dict[str, Any]:
@@ -130,7 +130,7 @@ def _training_facts(fitted: Fitted, device: torch.device) -> dict[str, Any]:
     }
 
 
-def _fit_classical(job: TrainingJob, head: Head, data: TrainingData, device: torch.device) -> Maker:
+def _fit_classical(job: TrainingJob, head: Head, data: TrainingData, device: torch.device) -> FittedModel:
     """Fit a classical head on the features of another entry's network, or on raw pixels."""
     recipe = job.recipe
     if head.of is None:
@@ -145,7 +145,7 @@ def _fit_classical(job: TrainingJob, head: Head, data: TrainingData, device: tor
     vectors = hidden_vectors(network, preprocess, data.arrays.pictures[rows], device)
     print_message(f"fitting a {head.kind} on {len(rows):,} vectors of {vectors.shape[1]:,} values")
     pipeline = fit_head(head, vectors, data.arrays.labels[rows], recipe.seed)
-    return Classical(recipe, config, network.state_dict(), pipeline)
+    return FittedHead(recipe, config, network.state_dict(), pipeline)
 
 
 def _config_of(entry: Entry) -> dict[str, Any]:

@@ -23,8 +23,8 @@ from tqdm import tqdm
 
 from training.prepare.dataset import TrainingDataError
 from training.publish.card import renew_card
-from training.publish.ensemble import mixed
-from training.publish.export import record
+from training.publish.ensemble import average_tables
+from training.publish.records import benchmark_record
 from zoo.benchmarks import BenchmarkSet, Definition, published, scoring
 from zoo.benchmarks.eligibility import refusal
 from zoo.cache import cache_folder
@@ -177,7 +177,7 @@ def _ensemble_table(entry: Entry, parts: Sequence[pd.DataFrame]) -> pd.DataFrame
         probabilities = entry.map_probabilities(part[member.labels].to_numpy(np.float64), member.labels)
         columns = dict(zip(entry.labels, probabilities.T, strict=True))
         mapped.append(part[["file", "cell", "label"]].assign(**columns))
-    return mixed(mapped, entry.labels, np.array([weight for _, weight in entry.weighted_members]))
+    return average_tables(mapped, entry.labels, np.array([weight for _, weight in entry.weighted_members]))
 
 
 def classify(
@@ -265,7 +265,7 @@ def add_to_entry(entry: Entry, benchmark: BenchmarkSet, table: pd.DataFrame, dev
         "device": device,
     }
     stored = as_stored(table, benchmark.labels)
-    scored = ScoredBenchmark(record(stored, scaling_of(entry), description), table)
+    scored = ScoredBenchmark(benchmark_record(stored, scaling_of(entry), description), table)
     update_benchmark(entry.folder, benchmark.name, scored)
     return renew_card(entry.folder)
 

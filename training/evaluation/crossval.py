@@ -19,7 +19,7 @@ from training.fit.averaging import has_unfinished_run
 from training.prepare.dataset import TrainingDataError
 from training.prepare.splits import Table, kfold_split, make_manifest, parts_of, table_of, write_manifest
 from training.publish.card import renew_card
-from training.publish.export import record
+from training.publish.records import benchmark_record
 from training.recipe import Recipe, load_recipe
 from training.run import TrainingJob, train
 from zoo.benchmarks import CROSS_VALIDATION
@@ -145,7 +145,7 @@ def add_to_entry(entry: Entry, plan: Plan, table: pd.DataFrame, device: str) -> 
         "seed": plan.recipe.seed,
         "device": device,
     }
-    scored = record(table[["file", "cell", "label", *entry.labels]], scaling_of(entry), description)
+    scored = benchmark_record(table[["file", "cell", "label", *entry.labels]], scaling_of(entry), description)
     update_benchmark(entry.folder, name, ScoredBenchmark(scored, table))
     renew_card(entry.folder)
     return name

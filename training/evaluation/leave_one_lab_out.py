@@ -22,7 +22,7 @@ from training.fit.averaging import has_unfinished_run
 from training.prepare.dataset import TrainingDataError
 from training.prepare.laboratories import laboratories
 from training.publish.card import renew_card
-from training.publish.export import record
+from training.publish.records import benchmark_record
 from training.recipe import Recipe
 from training.run import TrainingJob, train
 from zoo.benchmarks import LEFT_OUT, scoring
@@ -165,7 +165,7 @@ def add_to_entry(entry: Entry, recipe: Recipe, result: UnseenLaboratories, devic
         "device": device,
     }
     stored = as_stored(result.table, result.labels)
-    scored = ScoredBenchmark(record(stored, scaling_of(entry), description), result.table)
+    scored = ScoredBenchmark(benchmark_record(stored, scaling_of(entry), description), result.table)
     update_benchmark(entry.folder, name, scored)
     balanced = {laboratory: scores["balanced_accuracy"] for laboratory, scores in result.scores.items()}
     update_section(entry.folder, "elsewhere", {"temperature": result.temperature, "balanced": balanced})

@@ -335,9 +335,10 @@ def _shares_by_kind(quality: OodQuality, which: Literal["flagged", "rejected"]) 
 def _limits(entry: Entry, task: str) -> str:
     """What the model is for, and what it cannot do."""
     flagged = " A `distance` above 1 flags most such pictures." if entry.evaluation.ood else ""
+    data = " and ".join(entry.data_sets)
     return f"""## Intended use and limits
 
-Made for the task "{task}" on pictures like those of {" and ".join(entry.data_sets)}. Scores on its own test split are from \
+Made for the task "{task}" on pictures like those of {data}. Scores on its own test split are from \
 the laboratory of its training pictures. Expect lower ones with another stain, microscope or camera. The model always \
 answers with one of its classes, also for a picture that shows none of them.{flagged} It has not been examined for \
 use with patients."""

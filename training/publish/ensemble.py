@@ -1,9 +1,10 @@
-"""How is an ensemble made of entries? From their stored predictions alone: weights on validation, scores on test."""
+"""Make an ensemble of entries from their stored predictions: weights from validation, scores on test."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,118 +12,162 @@ from scipy.optimize import minimize
 
 from training.prepare.dataset import TrainingDataError
 from training.publish.card import renew_card
-from training.publish.export import benchmark_name, config, judge
+from training.publish.export import entry_config
+from training.publish.records import benchmark_name, split_record
 from training.recipe import Recipe
-from zoo.entry import Benchmark, Entry, load_entry, read_predictions
+from zoo.entry import Benchmark, Entry, as_stored, load_entry, read_predictions
 from zoo.entry.write import ScoredBenchmark, create_entry, update_benchmark, write_config
 from zoo.scores import label_mapping
 from zoo.scores.predictions import label_arrays
 from zoo.scores.temperature import MIN_PROBABILITY, Scaling, fit_temperature
 
+ROLES = ("validation", "test")
+DEVICE = "stored predictions of its members"  # in the place of a device in the records
 
-def fit_weights(truth: np.ndarray, shares: np.ndarray) -> np.ndarray:
-    """Weights (m,), at least 0 and adding up to 1, of least log loss of the mean of `shares` (m, n, classes).
 
-    `truth` are label numbers (n,). The loss is convex in the weights, so there is but one least.
+def fit_weights(truth: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """Weights of the members with the least log loss of their weighted mean.
+
+    Args:
+        truth: Class numbers (n,).
+        probabilities: Probabilities (members, n, classes).
+
+    Returns:
+        Weights (members,), at least 0 and adding up to 1. The loss is convex in them, so the minimum is unique.
     """
-    chosen = shares[:, np.arange(len(truth)), truth].clip(MIN_PROBABILITY, 1)  # (m, n)
-    count = len(chosen)
+    true_class = probabilities[:, np.arange(len(truth)), truth].clip(MIN_PROBABILITY, 1)  # (members, n)
+    count = len(true_class)
 
-    def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
-        mixed = weights @ chosen
-        return float(-np.log(mixed).mean()), -(chosen / mixed).mean(1)
+    def loss(weights: np.ndarray) -> float:
+        return float(-np.log(weights @ true_class).mean())
 
-    found = minimize(
+    def gradient(weights: np.ndarray) -> np.ndarray:
+        return -(true_class / (weights @ true_class)).mean(1)
+
+    result = minimize(  # type: ignore[call-overload]  # the stubs do not accept lambdas in a constraint
         loss,
         np.full(count, 1 / count),
-        jac=True,
+        jac=gradient,
         method="SLSQP",
         bounds=[(0, 1)] * count,
         constraints={"type": "eq", "fun": lambda weights: weights.sum() - 1, "jac": lambda _: np.ones(count)},
     )
-    weights = found.x.clip(0, 1).round(4)
+    weights = result.x.clip(0, 1).round(4)
     return weights / weights.sum()
 
 
 def write_ensemble(out: Path, recipe: Recipe, members: Sequence[Entry]) -> Entry:
-    """Write the entry folder of an ensemble of `members`, whole or not at all.
+    """Write the entry of an ensemble, whole or not at all.
 
-    Raises TrainingDataError if they were not trained and tested on one split, or keep no predictions.
+    Args:
+        out: Folder of the entry.
+        recipe: The ensemble's recipe.
+        members: Its members.
+
+    Returns:
+        The new entry.
+
+    Raises:
+        TrainingDataError: The members were not trained and tested on one split, or keep no predictions.
     """
-    leaky = any(b.leaky for member in members for b in member.evaluation.benchmarks.values())
-    names = {role: benchmark_name(recipe, role, leaky) for role in ("validation", "test")}
-    records = {role: [_record(member, name) for member in members] for role, name in names.items()}
-    same = recipe.ensemble.same if recipe.ensemble else None
-    labels = members[0].labels if same is None else recipe.labels
-    tables = {role: _tables(members, name, labels, same) for role, name in names.items()}
-    truth, _ = label_arrays(tables["validation"][0], labels)
-    shares = np.stack([table[labels].to_numpy(np.float64) for table in tables["validation"]])
-    fitted = recipe.ensemble is not None and recipe.ensemble.weights == "fitted"
-    weights = fit_weights(truth, shares) if fitted else np.full(len(members), 1 / len(members))
-    judged = {}
-    both = {role: mixed(tables[role], labels, weights) for role in names}
-    truth, shares = label_arrays(both["validation"], labels)
-    scaling = Scaling(1.0, 1 / fit_temperature(truth, np.log(np.clip(shares, MIN_PROBABILITY, 1))))
-    for role, name in names.items():
-        table = both[role]
-        first = records[role][0]
-        facts = {"split_hash": first.split_hash, "leaky": first.leaky, "leak_share": first.leak_share}
-        judged[name] = ScoredBenchmark(
-            judge(table, recipe, facts, role, "stored predictions of its members", scaling), table
-        )
+    merged = recipe.ensemble.same if recipe.ensemble else None
+    labels = members[0].labels if merged is None else recipe.labels
+    leaky = any(benchmark.leaky for member in members for benchmark in member.evaluation.benchmarks.values())
+    names = {role: benchmark_name(recipe, role, leaky) for role in ROLES}
+    tables = {role: _member_tables(members, name, labels, merged) for role, name in names.items()}
+    weights = _weights(recipe, tables["validation"], labels)
+    means = {role: average_tables(tables[role], labels, weights) for role in ROLES}
     network = {
         "architecture": "ensemble",
         "model_args": {},
         "pretrained_cfg": members[0].config.pretrained_cfg.model_dump(mode="json"),
-        "zoo": {"members": [member.id for member in members], "member_weights": weights.tolist(), "same": same},
+        "zoo": {"members": [member.id for member in members], "member_weights": weights.tolist(), "same": merged},
     }
-    with create_entry(out) as place:
-        told = f"Trained, validated and tested on the split of its members: {', '.join(m.id for m in members)}."
-        write_config(place, config(recipe, labels, network, {"weights": weights.tolist()}, told))
-        for name, scored in judged.items():
-            update_benchmark(place, name, scored)
-        renew_card(place)
+    split = f"Trained, validated and tested on the split of its members: {', '.join(member.id for member in members)}."
+    scaling = _fit_scaling(means["validation"], labels)
+    with create_entry(out) as folder:
+        write_config(folder, entry_config(recipe, labels, network, {"weights": weights.tolist()}, split))
+        for role, name in names.items():
+            record = split_record(means[role], recipe, _split_facts(members[0], name), role, DEVICE, scaling)
+            update_benchmark(folder, name, ScoredBenchmark(record, means[role]))
+        renew_card(folder)
     return load_entry(out)
 
 
-def mixed(tables: Sequence[pd.DataFrame], labels: Sequence[str], weights: np.ndarray) -> pd.DataFrame:
-    """The prediction table of an ensemble, in half precision as it is stored, of its members' tables in its labels."""
-    mean = np.average([table[list(labels)].to_numpy(np.float64) for table in tables], axis=0, weights=weights)
+def average_tables(tables: Sequence[pd.DataFrame], labels: Sequence[str], weights: np.ndarray) -> pd.DataFrame:
+    """Average prediction tables of the same pictures.
+
+    Args:
+        tables: One table per member, with the columns file, cell, label, and one per label.
+        labels: The labels.
+        weights: Weight of each member.
+
+    Returns:
+        A table of the same columns, in half precision as it is stored.
+    """
+    names = list(labels)
+    mean = np.average([table[names].to_numpy(np.float64) for table in tables], axis=0, weights=weights)
     table = tables[0][["file", "cell", "label"]].copy()
-    table[list(labels)] = mean.astype(np.float16).astype(np.float32)
-    return table
+    table[names] = mean
+    return as_stored(table, names)
 
 
-def _record(member: Entry, name: str) -> Benchmark:
-    found = member.evaluation.benchmarks.get(name)
-    if found is None:
+def _weights(recipe: Recipe, tables: Sequence[pd.DataFrame], labels: list[str]) -> np.ndarray:
+    """Weights of the members: fitted on their validation tables, or equal, as the recipe says."""
+    if recipe.ensemble is None or recipe.ensemble.weights != "fitted":
+        return np.full(len(tables), 1 / len(tables))
+    truth, _ = label_arrays(tables[0], labels)
+    return fit_weights(truth, np.stack([table[labels].to_numpy(np.float64) for table in tables]))
+
+
+def _fit_scaling(table: pd.DataFrame, labels: list[str]) -> Scaling:
+    """Temperature scaling that fits the ensemble's answers on validation; the stored answers are without it."""
+    truth, probabilities = label_arrays(table, labels)
+    return Scaling(1.0, 1 / fit_temperature(truth, np.log(np.clip(probabilities, MIN_PROBABILITY, 1))))
+
+
+def _split_facts(member: Entry, name: str) -> dict[str, Any]:
+    """What a member's record of a benchmark says of the split."""
+    record = _benchmark(member, name)
+    return {"split_hash": record.split_hash, "leaky": record.leaky, "leak_share": record.leak_share}
+
+
+def _benchmark(member: Entry, name: str) -> Benchmark:
+    benchmark = member.evaluation.benchmarks.get(name)
+    if benchmark is None:
         raise TrainingDataError(f"{member.id} was never scored on {name}; train it, then make the ensemble.")
-    return found
+    return benchmark
 
 
-def _tables(
-    members: Sequence[Entry], name: str, labels: Sequence[str], same: Mapping[str, str] | None
+def _member_tables(
+    members: Sequence[Entry], name: str, labels: Sequence[str], merged: Mapping[str, str] | None
 ) -> list[pd.DataFrame]:
-    """The members' predictions on one benchmark among `labels`, row by row the same pictures."""
-    hashes = {_record(member, name).split_hash for member in members}
+    """The members' predictions on one benchmark in the ensemble's labels; row by row the same pictures."""
+    hashes = {_benchmark(member, name).split_hash for member in members}
     tables = [read_predictions(member, name).sort_values("file", ignore_index=True) for member in members]
-    alike = all(table["file"].equals(tables[0]["file"]) for table in tables)
-    known = [set(label_mapping.map_labels(member.labels, labels, same or {}).values()) for member in members]
-    strange = any(found != set(labels) for found in known) or (
-        same is None and any(set(member.labels) != set(labels) for member in members)
-    )
-    if len(hashes) > 1 or not alike or strange:
+    same_files = all(table["file"].equals(tables[0]["file"]) for table in tables)
+    if len(hashes) > 1 or not same_files or not all(_labels_fit(member, labels, merged) for member in members):
         raise TrainingDataError(
             f"The members were not trained and tested on one split of {name}: the test pictures of one may be the "
             "training pictures of another. Train them with the same --split."
         )
-    return [_among(table, member.labels, labels, same or {}) for table, member in zip(tables, members, strict=True)]
+    pairs = zip(tables, members, strict=True)
+    return [_in_labels(table, member.labels, labels, merged or {}) for table, member in pairs]
 
 
-def _among(table: pd.DataFrame, known: Sequence[str], labels: Sequence[str], same: Mapping[str, str]) -> pd.DataFrame:
-    """A member's table among `labels`; pictures of other kinds are no question that it can be asked."""
-    names = label_mapping.map_labels(known, labels, same)
+def _labels_fit(member: Entry, labels: Sequence[str], merged: Mapping[str, str] | None) -> bool:
+    """Whether a member's labels, merged as the recipe says, are the ensemble's."""
+    if merged is None:
+        return set(member.labels) == set(labels)
+    return set(label_mapping.map_labels(member.labels, labels, merged).values()) == set(labels)
+
+
+def _in_labels(
+    table: pd.DataFrame, known: Sequence[str], labels: Sequence[str], merged: Mapping[str, str]
+) -> pd.DataFrame:
+    """A member's table in the ensemble's labels, without pictures of other classes."""
+    names = label_mapping.map_labels(known, labels, merged)
     kept = table[table["label"].isin(names)]
-    shares = label_mapping.map_probabilities(kept[list(known)].to_numpy(np.float64), known, labels, same)
-    told = kept[["file", "cell", "label"]].assign(label=kept["label"].map(names)).reset_index(drop=True)
-    return pd.concat([told, pd.DataFrame(shares, columns=list(labels))], axis=1)
+    probabilities = label_mapping.map_probabilities(kept[list(known)].to_numpy(np.float64), known, labels, merged)
+    facts = kept[["file", "cell", "label"]].assign(label=kept["label"].map(names)).reset_index(drop=True)
+    return pd.concat([facts, pd.DataFrame(probabilities, columns=list(labels))], axis=1)
