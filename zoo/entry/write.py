@@ -133,10 +133,7 @@ def write_evaluation(folder: Path, content: Mapping[str, Any]) -> None:
     Raises:
         EntryError: The content does not match the schema, so that the entry could not be read any more.
     """
-    try:
-        Evaluation.model_validate(content)
-    except ValidationError as error:
-        raise EntryError(f"{EVALUATION} would be invalid: {first_error(error)}.") from error
+    _check_evaluation(content)
     write_json(folder / EVALUATION, content)
 
 
@@ -145,9 +142,10 @@ def update_benchmark(folder: Path, name: str, scored: ScoredBenchmark) -> None:
 
     The predictions are written before the record, so that no record ever stands without them.
     """
-    write_predictions(folder, name, scored.table, scored.record["labels"])
     content = _evaluation(folder)
     content.setdefault("benchmarks", {})[name] = scored.record
+    _check_evaluation(content)
+    write_predictions(folder, name, scored.table, scored.record["labels"])
     write_evaluation(folder, content)
 
 
@@ -169,6 +167,14 @@ def update_metrics(folder: Path, metrics: Mapping[str, Mapping[str, Any]]) -> No
     for name, values in metrics.items():
         content["benchmarks"][name]["metrics"] = values
     write_evaluation(folder, content)
+
+
+def _check_evaluation(content: Mapping[str, Any]) -> None:
+    """Raise EntryError if the content does not match the schema."""
+    try:
+        Evaluation.model_validate(content)
+    except ValidationError as error:
+        raise EntryError(f"{EVALUATION} would be invalid: {first_error(error)}.") from error
 
 
 def _evaluation(folder: Path) -> dict[str, Any]:
