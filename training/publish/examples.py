@@ -15,12 +15,13 @@ from pathlib import Path
 from huggingface_hub import DatasetCardData
 
 from training.publish.repository import Log, Publication, check_name, publish_folder
-from zoo.entry import CARD, EntryError
+from zoo.entry import EntryError
 from zoo.files import write_text
 from zoo.imaging.decode import SUFFIXES, ImageError, decode
 from zoo.sources import hub
 from zoo.sources.examples import MAX_EXAMPLES
 
+CARD = "README.md"  # of the data set's repository
 PICTURES_PER_CLASS = 3
 UNLABELLED = "cells"  # folder of pictures without a class
 MAX_FOLDER_LETTERS = 80

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from training.publish.repository import Log, Publication, check_name, publish_folder
-from zoo.entry import CARD, EntryError
+from zoo.entry import EntryError
 from zoo.files import write_text
 from zoo.sources import hub
 from zoo.sources.catalogue import VARIABLE
@@ -24,6 +24,7 @@ PARTS = (
     ".dockerignore",
     "LICENSE",
 )
+CARD = "README.md"  # of the Space
 EXCLUDED = {"__pycache__", ".DS_Store"}
 PARTIAL_SUFFIX = ".partial"  # of files that are being written
 CPU_HARDWARE = ("cpu-basic", "cpu-upgrade")
