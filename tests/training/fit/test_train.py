@@ -254,7 +254,7 @@ def test_averages_several_runs_also_after_a_kill(place, data, capsys):
     history = read_history(made)
     assert history["run"].tolist() == [1, 1, 2, 2]
     assert history["epoch"].tolist() == [1, 2, 3, 4]
-    assert "2 times with other orders" in (place / "resumed" / "README.md").read_text()
+    assert "There were 2 runs with different random orders" in (place / "resumed" / "README.md").read_text()
     # a run that was begun may be taken as it is
     shutil.move(place / "kept" / "drawn", place / "runs" / "drawn")
     assert train(place, data, "--finish", *changes) == 0
