@@ -9,7 +9,7 @@ from pages.parts import layout
 from pages.parts.audits import Offer, audit_table, list_offers, picture_urls
 from pages.parts.wording import plain
 from zoo.audits.reports import ReportError
-from zoo.data.configured import VARIABLE
+from zoo.data.offered import VARIABLE
 
 
 def pick_offer() -> Offer:

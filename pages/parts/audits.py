@@ -13,7 +13,7 @@ from pages.parts.gallery import SHEET_PIXELS, jpeg_data_url, jpeg_url
 from zoo.audits import reports
 from zoo.audits.reports import REPORT, Audit
 from zoo.data import DataSet
-from zoo.data.configured import list_datasets
+from zoo.data.offered import list_offered
 from zoo.imaging.decode import ImageError
 
 REFRESH_SECONDS = 30
@@ -35,7 +35,7 @@ def list_offers() -> tuple[list[Offer], list[str]]:
     data: dict[str, DataSet] = {}
     offers: list[Offer] = []
     audited = set()
-    for place, found in list_datasets():
+    for place, found in list_offered():
         if isinstance(found, str):
             problems.append(found)
         else:

@@ -21,7 +21,7 @@ from zoo.attribution import METHODS
 from zoo.attribution.faithfulness import Faithfulness
 from zoo.attribution.overlay import PARTS, parts
 from zoo.benchmarks import find_source
-from zoo.data.configured import places
+from zoo.data.offered import offered_folders
 from zoo.entry import Entry
 from zoo.figures.sheet import Panel, sheet
 from zoo.imaging.decode import ImageError
@@ -93,7 +93,7 @@ def _show_neighbours(entry: Entry, picture: Picture, image: Image.Image, explana
     if not neighbours:
         return
     st.caption("The class is that of the nearest training cells:")
-    sources = [find_source("", one.file, entry.data_set, places()) for one in neighbours]
+    sources = [find_source("", one.file, entry.data_set, offered_folders()) for one in neighbours]
     if not any(sources):
         st.dataframe(pd.DataFrame(neighbours), hide_index=True, key=f"nearest {entry.id} {picture.id}")
         return

@@ -19,7 +19,7 @@ from zoo.attribution.overlay import overlay
 from zoo.benchmarks import find_source
 from zoo.benchmarks.comparison import confused_images, paired_difference
 from zoo.data import Source
-from zoo.data.configured import places
+from zoo.data.offered import offered_folders
 from zoo.entry import EntryError
 from zoo.figures import confusion as figures
 from zoo.imaging.decode import ImageError
@@ -74,7 +74,7 @@ def _show_confused(model: ScoredModel, true: str, predicted: str, labels: list[s
 def show_pictures(rows: pd.DataFrame, model: ScoredModel, key: str) -> None:
     """Show pictures of a prediction table with their answers; a table if the data set is not available."""
     entry = model.entry
-    sources = {file: find_source(model.name, file, entry.data_set, places()) for file in rows["file"]}
+    sources = {file: find_source(model.name, file, entry.data_set, offered_folders()) for file in rows["file"]}
     if not any(sources.values()):
         st.dataframe(rows, hide_index=True)
         if len(rows):

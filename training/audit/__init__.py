@@ -1,1 +1,1 @@
-"""Can this data set be trusted? One pass over its pictures, then questions asked of what was measured."""
+"""Audits of data sets: one pass of measurements over the pictures, then what follows from them."""

@@ -1,5 +1,6 @@
-"""Which pictures are copies of each other? Pixel-identical, near (turned, flipped, shifted, re-encoded, pasted), and
-which of them come from one photograph.
+"""Copies among pictures: pixel-identical ones, near ones, and those that come from one photograph.
+
+Near copies are turned, flipped, shifted, re-encoded or pasted.
 
 Candidates are nearest neighbours by two signatures that turning and flipping do not change; a pair counts when local
 features agree in one similarity transform, or when the cell itself, aligned pixel by pixel, is the same. Pictures that
@@ -30,18 +31,19 @@ from zoo.files import atomic_path
 
 VERSION = 2  # of the links that are kept: raise when what makes a pair changes
 BY_CELL, BY_PICTURE = 12, 6  # nearest neighbours looked at, by each signature
-LINK = 12  # points that obey one transform; between strangers a best of twenty has reached 11
-SURE = 15  # the same where the two are small pictures blown up, whose points are less their own
+MIN_INLIERS = 12  # points that obey one transform; twenty pairs of different cells reached 11 at most
+MIN_INLIERS_SMALL = 15  # the same for small pictures, whose points are less distinctive once enlarged
 PATCH = 48  # pixels at which cells are aligned
-SAME_CELL = 0.90  # correlation of aligned cells; strangers of this size have reached 0.896
-HINT, HINTED = 9, 0.83  # points, and correlation of cells, that together are enough: one stranger in a hundred has each
-WORTH = 12.0  # nucleus extent in pixels below which round nuclei all look alike
-PROMISING = 0.5  # correlation of the outlines without which no alignment is tried
+MIN_CORRELATION = 0.90  # of aligned cells; different cells of this size reached 0.896
+# points, and correlation of cells, that together are enough: one pair of different cells in a hundred has each
+FEW_INLIERS, MIN_CORRELATION_WITH_INLIERS = 9, 0.83
+MIN_EXTENT = 12.0  # nucleus extent in pixels below which round nuclei all look alike
+MIN_OUTLINE_CORRELATION = 0.5  # without which no alignment is tried
 JOB = 256  # pairs handed to a worker at a time
-FEW_PAIRS = 4000  # below which no process is started
-CROWD = 4  # copies from which a picture's link to another must be confirmed by a third
-GAP = 2.0  # levels of 255 between the colours of two photographs
-PART, COVER = 6, 0.8  # a photograph has at least this many copies, and all of them this share of the pictures
+MIN_PARALLEL = 4000  # pairs below which no process is started
+MIN_CROWD = 4  # copies from which a picture's link to another must be confirmed by a third
+COLOUR_GAP = 2.0  # levels of 255 between the colours of two photographs
+MIN_COPIES, MIN_COVER = 6, 0.8  # copies of a photograph, and their share of the pictures
 
 
 @dataclass(frozen=True)
@@ -55,8 +57,14 @@ class Links:
 
 @dataclass(frozen=True)
 class Copies:
-    """`identical` rows with the same pixels, `near` groups of rows that show the same thing (identical ones included),
-    `cell` the number of the photograph that each row comes from, and `same_thing` the number of each row's near group.
+    """Groups of rows that are copies of each other.
+
+    Attributes:
+        identical: Groups of rows with the same pixels.
+        near: Groups of rows that show the same thing, identical ones included.
+        cell: Number of the photograph that each row comes from (n,).
+        same_thing: Number of each row's near group (n,).
+        links: The verified pairs.
     """
 
     identical: tuple[tuple[int, ...], ...]
@@ -93,7 +101,7 @@ def group_by(keys: Sequence, rows: np.ndarray) -> tuple[tuple[int, ...], ...]:
 
 def find_links(measured: Measured, rows: np.ndarray) -> Links:
     """Verified pairs among `rows`, each pair once; kept beside the measurements, for the next command to find."""
-    kept = measure.folder_of(measured).parent / f"links-{VERSION}.npz"
+    kept = measured.folder.parent / f"links-{VERSION}.npz"
     try:
         with np.load(kept, allow_pickle=False) as archive:
             return Links(archive["pairs"], archive["inliers"], archive["shifts"])
@@ -108,8 +116,8 @@ def _compare_candidates(measured: Measured, rows: np.ndarray) -> Links:
     cell, picture = measured["cell_signature"][rows], measured["picture_signature"][rows]
     pairs = rows[np.array(sorted(neighbours(cell, BY_CELL) | neighbours(picture, BY_PICTURE)), np.int64).reshape(-1, 2)]
     jobs = [pairs[start : start + JOB] for start in range(0, len(pairs), JOB)]
-    start = (measure.folder_of(measured),)
-    found = list(spread(_verify, jobs, "comparing", "pair", _open, start, FEW_PAIRS, weight=len))
+    start = (measured.folder,)
+    found = list(spread(_verify, jobs, "comparing", "pair", _open, start, MIN_PARALLEL, weight=len))
     keep = np.concatenate([*found, np.zeros((0, 6))])
     kept = keep[:, 2] > 0
     return Links(keep[kept, :2].astype(np.int64), keep[kept, 2], keep[kept, 3:])
@@ -140,23 +148,26 @@ def _open(folder: Path) -> None:
 
 def _verify(pairs: np.ndarray) -> np.ndarray:
     """Rows (first, second, strength, colour difference) of pairs; strength 0 where they are no copies."""
+    assert _measured is not None, "the process was not started by _open"
     return np.array([[first, second, *_verify_pair(_measured, first, second)] for first, second in pairs.tolist()])
 
 
 def _verify_pair(measured: Measured, first: int, second: int) -> tuple[float, float, float, float]:
     fit = compare(measured.features(first), measured.features(second))
     small = max(measured["width"][first], measured["height"][first]) < SHORTEST
-    if fit.inliers >= (SURE if small else LINK):
+    if fit.inliers >= (MIN_INLIERS_SMALL if small else MIN_INLIERS):
         return float(fit.inliers), *colour_shift(measured, first, second, fit)
-    hinted = fit.inliers >= HINT
-    if not hinted and min(measured["extent"][first], measured["extent"][second]) < WORTH:
+    hinted = fit.inliers >= FEW_INLIERS
+    if not hinted and min(measured["extent"][first], measured["extent"][second]) < MIN_EXTENT:
         return 0.0, 0.0, 0.0, 0.0
     likeness = same_cell(measured["tile"][first], measured["tile"][second])
-    return float(likeness >= (HINTED if hinted else SAME_CELL)), 0.0, 0.0, 0.0
+    return float(likeness >= (MIN_CORRELATION_WITH_INLIERS if hinted else MIN_CORRELATION)), 0.0, 0.0, 0.0
 
 
 def colour_shift(measured: Measured, first: int, second: int, fit: Fit) -> tuple[float, float, float]:
     """Mean of the middle half of colour differences, `first` minus `second`, where the two overlap."""
+    if fit.matrix is None:
+        return 0.0, 0.0, 0.0
     inner = [_thumbnail_scale(measured, row) for row in (first, second)]
     picture = np.asarray(measured["thumbnail"][second])
     flip = np.diag([-1.0, 1.0, 1.0]) if fit.mirrored else np.eye(3)
@@ -168,7 +179,8 @@ def colour_shift(measured: Measured, first: int, second: int, fit: Fit) -> tuple
         return 0.0, 0.0, 0.0
     difference = np.sort(mine[lit].astype(np.float32) - warped[lit], axis=0)
     quarter = len(difference) // 4
-    return tuple(difference[quarter : len(difference) - quarter].mean(0).tolist())
+    red, green, blue = difference[quarter : len(difference) - quarter].mean(0).tolist()
+    return red, green, blue
 
 
 def _thumbnail_scale(measured: Measured, row: int) -> np.ndarray:
@@ -189,7 +201,7 @@ def same_cell(first: np.ndarray, second: np.ndarray) -> float:
     target = _patch(first, 0.0, False)
     best = -1.0
     for match, mirror in ((turned, False), (mirrored, True)):
-        if match.max() > PROMISING:
+        if match.max() > MIN_OUTLINE_CORRELATION:
             patch = _patch(second, 2 * np.pi * int(match.argmax()) / ANGLES, mirror)
             best = max(best, _correlation(target, _aligned(target, patch)))
     return best
@@ -222,7 +234,7 @@ def _aligned(target: np.ndarray, patch: np.ndarray) -> np.ndarray:
     stop = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 25, 1e-4)
     start = np.eye(2, 3, dtype=np.float32)
     try:
-        _, matrix = cv2.findTransformECC(*grey, start, cv2.MOTION_AFFINE, stop, None, 3)
+        _, matrix = cv2.findTransformECC(*grey, start, cv2.MOTION_AFFINE, stop, None, 3)  # type: ignore[call-overload] # the stubs lack None for the mask
     except cv2.error:  # it did not converge: two different cells
         return patch
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
@@ -249,7 +261,7 @@ def _components(count: int, pairs: np.ndarray) -> np.ndarray:
 
 
 def _confirmed(count: int, links: Links) -> Links:
-    """The links without those on which two crowds would hang by a thread.
+    """The links without those that alone would join two large groups.
 
     True copies have copies in common; a chance match between two large groups has none.
     """
@@ -260,7 +272,7 @@ def _confirmed(count: int, links: Links) -> Links:
     graph = coo_matrix((np.ones(len(both)), (both[:, 0], both[:, 1])), shape=(count, count)).tocsr()
     friends = np.asarray(graph.sum(1)).ravel()[pairs].min(1)
     shared = np.asarray((graph @ graph)[pairs[:, 0], pairs[:, 1]]).ravel()
-    kept = (shared > 0) | (friends < CROWD)
+    kept = (shared > 0) | (friends < MIN_CROWD)
     return Links(pairs[kept], links.inliers[kept], links.shifts[kept])
 
 
@@ -274,7 +286,7 @@ def _photographs(count: int, thing: np.ndarray, links: Links) -> np.ndarray:
         by_thing[int(thing[links.pairs[link, 0]])].append(link)
     for group, own in by_thing.items():
         members = np.flatnonzero(thing == group)
-        if len(members) < 2 * PART:
+        if len(members) < 2 * MIN_COPIES:
             continue
         parts = _by_colour(members, links.pairs[own], links.shifts[own], links.inliers[own])
         for part in range(1, parts.max() + 1):
@@ -296,12 +308,12 @@ def _by_colour(members: np.ndarray, pairs: np.ndarray, shifts: np.ndarray, stren
     offsets = np.column_stack([lsqr(system, shifts[:, channel] * weight, damp=1e-3)[0] for channel in range(3)])
     linked = np.unique(ends)
     whole = np.zeros(size, np.int64)
-    if len(linked) < 2 * PART:
+    if len(linked) < 2 * MIN_COPIES:
         return whole
-    clusters = fcluster(linkage(offsets[linked], "average"), GAP, "distance")
+    clusters = fcluster(linkage(offsets[linked], "average"), COLOUR_GAP, "distance")
     sizes = np.bincount(clusters)
-    large = np.flatnonzero(sizes >= PART)
-    if len(large) < 2 or sizes[large].sum() < COVER * len(linked):
+    large = np.flatnonzero(sizes >= MIN_COPIES)
+    if len(large) < 2 or sizes[large].sum() < MIN_COVER * len(linked):
         return whole
     middles = np.array([offsets[linked][clusters == cluster].mean(0) for cluster in large])
     nearest = np.linalg.norm(offsets[:, None] - middles[None], axis=2).argmin(1)

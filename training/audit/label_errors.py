@@ -1,4 +1,4 @@
-"""Which labels are likely wrong? Confident learning on probabilities of models that never saw the picture's subject.
+"""Likely label errors, by confident learning on probabilities of models that never saw the picture's subject.
 
 Northcutt, Jiang & Chuang 2021, doi:10.1613/jair.1.12125, as in the library cleanlab.
 """

@@ -1,4 +1,4 @@
-"""Do two pictures show the same thing? Local features with a geometric check; which of many frames does one show?
+"""Comparison of two pictures by local features with a geometric check, and search among many frames.
 
 RootSIFT (Lowe 2004, doi:10.1023/B:VISI.0000029664.99615.94; Arandjelovic & Zisserman 2012), mutual nearest neighbours,
 and a similarity transform by RANSAC. A mirror image has the same descriptors with their parts in another order, so
@@ -14,11 +14,11 @@ import cv2
 import numpy as np
 import torch
 
-KEYPOINTS = 160  # strongest kept a picture
+KEYPOINTS = 160  # strongest ones kept of a picture
 LONGEST, SHORTEST = 320, 288  # longer side, in pixels, to which larger and smaller pictures are brought
 RANSAC_PIXELS = 4.0
 ROUNDS = 300  # of RANSAC
-LEAST_SIMILAR = 0.8  # cosine of two RootSIFT descriptors that may be one point
+MIN_SIMILARITY = 0.8  # cosine of two RootSIFT descriptors that may be one point
 CANDIDATES = 3  # frames that are checked by geometry
 FRAME_INLIERS = 6  # a wrong frame has a median of 0
 # 4×4 cells of 8 orientations about a keypoint's own direction: a mirror turns rows around and directions back
@@ -42,7 +42,7 @@ class Features:
 
     def places(self, mirrored: bool = False) -> np.ndarray:
         """Positions, of the mirror image (x → -x) if asked for."""
-        return self.positions * np.float32([-1, 1]) if mirrored else self.positions
+        return self.positions * np.array([-1, 1], np.float32) if mirrored else self.positions
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def scaled_grey(pixels: np.ndarray) -> np.ndarray:
 
 def detect(grey: np.ndarray) -> Features:
     """The strongest keypoints of an H×W uint8 picture."""
-    points, descriptors = cv2.SIFT_create(nfeatures=KEYPOINTS).detectAndCompute(grey, None)
+    points, descriptors = cv2.SIFT.create(nfeatures=KEYPOINTS).detectAndCompute(grey, None)
     if descriptors is None:
         return Features(np.zeros((0, 2), np.float32), np.zeros((0, 128), np.uint8))
     positions = np.array([point.pt for point in points[:KEYPOINTS]], np.float32)
@@ -83,7 +83,7 @@ def compare(first: Features, second: Features) -> Fit:
     for mirrored in (False, True):
         similar = mine @ second.unit(mirrored).T
         nearest = similar.argmax(1)
-        mutual = (similar.argmax(0)[nearest] == np.arange(len(nearest))) & (similar.max(1) > LEAST_SIMILAR)
+        mutual = (similar.argmax(0)[nearest] == np.arange(len(nearest))) & (similar.max(1) > MIN_SIMILARITY)
         if mutual.sum() <= max(best.inliers, 3):
             continue
         found = _similarity(second.places(mirrored)[nearest[mutual]], first.positions[mutual])
@@ -108,8 +108,7 @@ class FrameIndex:
         """(frame, inliers) of the frames that most descriptors vote for, best first."""
         if len(picture.positions) < FRAME_INLIERS:
             return []
-        _, nearest = (torch.from_numpy(picture.unit()) @ self.descriptors).max(1)
-        nearest = nearest.numpy()
+        nearest = (torch.from_numpy(picture.unit()) @ self.descriptors).max(1).indices.numpy()
         votes = np.bincount(self.owners[nearest], minlength=2 * len(self.names))
         best: dict[int, int] = {}
         for owner in np.argsort(-votes)[:CANDIDATES]:

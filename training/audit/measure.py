@@ -1,12 +1,13 @@
-"""What is measured of every picture? One pass in worker processes, kept in the cache, resumable."""
+"""Measurements of every picture, taken in one resumable pass of worker processes and kept in the cache."""
 
 from __future__ import annotations
 
 import hashlib
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,8 @@ from zoo.imaging.decode import FORMATS, ImageError
 from zoo.imaging.localise import Cell, find_cell
 
 VERSION = 4  # part of the cache's key: raise when a measurement changes
-CHUNK = 128  # pictures a file of the cache
-FEW = 300  # pictures below which no process is started
+CHUNK = 128  # pictures in a file of the cache
+MIN_PARALLEL = 300  # pictures below which no process is started
 THUMBNAIL = 72  # pixels
 TILE = 72  # pixels of the square around the nucleus that copies are recognised by
 TILE_REACH = 1.45  # nucleus extents from its centre to the tile's edge
@@ -32,13 +33,19 @@ RADII, ANGLES, WAVES = 24, 64, 12  # of the polar signature
 BINS = 16  # a colour channel, of the histogram
 BORDER = 0.06  # of the shorter side
 
+Row = dict[str, Any]  # one picture's measurements by column
+
 
 @dataclass(frozen=True)
 class Measured:
-    """Columns, row i for item i: see `_empty` for their shapes. `problems` says why a picture could not be read."""
+    """Columns, row i for item i: see `_empty` for their shapes.
+
+    `problems` tells why a picture could not be read ("" where it could), `folder` is where the columns are stored.
+    """
 
     columns: dict[str, np.ndarray]
     problems: tuple[str, ...]
+    folder: Path
 
     def __getitem__(self, name: str) -> np.ndarray:
         """A column."""
@@ -62,10 +69,19 @@ def features(columns: dict[str, np.ndarray], row: int) -> Features:
     )
 
 
-def measure(data: DataSet, cache: Path) -> Measured:
-    """Measure every picture of `data`; columns are memory-mapped.
+def measure(data: DataSet, cache: Path, measure_item: Callable[[Item], Row] | None = None) -> Measured:
+    """Measure every picture; if interrupted, the next call goes on where this one stopped.
 
-    Raises OSError where the cache cannot be written.
+    Args:
+        data: The data set.
+        cache: Folder of the cache.
+        measure_item: What measures one picture; by default `measure_picture`.
+
+    Returns:
+        Memory-mapped columns.
+
+    Raises:
+        OSError: The cache cannot be written.
     """
     key = hashlib.sha256(json.dumps([VERSION, [i.file for i in data.items], data.digests]).encode()).hexdigest()[:24]
     folder = cache / "audit" / key
@@ -74,7 +90,10 @@ def measure(data: DataSet, cache: Path) -> Measured:
         parts = [range(start, min(start + CHUNK, len(data))) for start in range(0, len(data), CHUNK)]
         todo = [(folder / f"chunk-{number:05}.npz", [data.items[i] for i in rows]) for number, rows in enumerate(parts)]
         missing = [job for job in todo if not _is_whole(*job)]
-        for _ in spread(_chunk, missing, "looking", "image", _nothing, (), FEW, weight=lambda job: len(job[1])):
+        measure_chunk = partial(_measure_chunk, measure_item or measure_picture)
+        for _ in spread(
+            measure_chunk, missing, "measuring", "image", _start, (), MIN_PARALLEL, weight=lambda job: len(job[1])
+        ):
             pass
         _join([path for path, _ in todo], whole, len(data))
         for path, _ in todo:
@@ -86,12 +105,7 @@ def open_columns(folder: Path) -> Measured:
     """Columns of an earlier `measure`, memory-mapped; worker processes share them through the disk cache."""
     columns = {path.stem: np.load(path, mmap_mode="r", allow_pickle=False) for path in folder.glob("*.npy")}
     problems = json.loads((folder / "problems.json").read_text(encoding="utf-8"))
-    return Measured(columns, tuple(problems))
-
-
-def folder_of(measured: Measured) -> Path:
-    """Where the columns lie, for worker processes."""
-    return Path(measured["width"].filename).parent
+    return Measured(columns, tuple(problems), folder)
 
 
 def _is_whole(path: Path, items: Sequence[Item]) -> bool:
@@ -104,7 +118,7 @@ def _is_whole(path: Path, items: Sequence[Item]) -> bool:
 
 def _join(paths: Sequence[Path], whole: Path, count: int) -> None:
     with atomic_folder(whole, lambda place: (place / "problems.json").exists()) as temporary:
-        written: dict[str, np.ndarray] = {}
+        written: dict[str, np.memmap] = {}
         problems: list[str] = []
         done = 0
         for path in paths:
@@ -124,21 +138,21 @@ def _join(paths: Sequence[Path], whole: Path, count: int) -> None:
         (temporary / "problems.json").write_text(json.dumps(problems), encoding="utf-8")
 
 
-def _nothing() -> None:
-    """What a worker process must do before it measures."""
+def _start() -> None:
+    """A worker process needs no preparation."""
 
 
-def _chunk(job: tuple[Path, list[Item]]) -> int:
+def _measure_chunk(measure_item: Callable[[Item], Row], job: tuple[Path, list[Item]]) -> int:
     path, items = job
-    rows = [_one(item) for item in items]
-    columns = {name: np.stack([row[name] for row in rows]) for name in rows[0] if name != "problem"}
+    rows = [measure_item(item) for item in items]
+    columns: Row = {name: np.stack([row[name] for row in rows]) for name in rows[0] if name != "problem"}
     problems = np.array([row["problem"] for row in rows])
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         np.savez(file, **columns, problem=problems)
     return len(items)
 
 
-def _empty() -> dict[str, Any]:
+def _empty() -> Row:
     """One row, of a picture that could not be read."""
     return {
         "problem": "",
@@ -170,8 +184,8 @@ def _empty() -> dict[str, Any]:
     }
 
 
-def _one(item: Item) -> dict[str, Any]:
-    """A picture's row."""
+def measure_picture(item: Item) -> Row:
+    """All measurements of one picture, by column; those of an unreadable one are empty."""
     row = _empty()
     try:
         content = item.source.content()
@@ -190,8 +204,8 @@ def _one(item: Item) -> dict[str, Any]:
     return row
 
 
-def _facts(content: bytes, image: Image.Image) -> dict[str, Any]:
-    """What the stored file says of itself, before anything is decoded."""
+def _facts(content: bytes, image: Image.Image) -> Row:
+    """Size, format, mode and JPEG quantisation that the stored file's header states."""
     kind, mode, quantisation = "array", "RGB", 0.0
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as header:
@@ -210,7 +224,7 @@ def _facts(content: bytes, image: Image.Image) -> dict[str, Any]:
     }
 
 
-def _colours(pixels: np.ndarray) -> dict[str, Any]:
+def _colours(pixels: np.ndarray) -> Row:
     height, width = pixels.shape[:2]
     rim = max(1, round(BORDER * min(height, width)))
     edge = np.concatenate([pixels[:rim].reshape(-1, 3), pixels[-rim:].reshape(-1, 3)])
@@ -228,8 +242,8 @@ def _colours(pixels: np.ndarray) -> dict[str, Any]:
     }
 
 
-def _cell(pixels: np.ndarray, cell: Cell | None) -> dict[str, Any]:
-    """Where the cell is, and two signatures that rotation and mirroring do not change: of it, and of the picture."""
+def _cell(pixels: np.ndarray, cell: Cell | None) -> Row:
+    """The cell's place, and two signatures that turning and mirroring do not change: of the cell and of the picture."""
     height, width = pixels.shape[:2]
     middle = np.array([width / 2, height / 2], np.float32)
     centre, extent = (middle, min(height, width) / 2) if cell is None else (np.array(cell.centre), _extent(cell))

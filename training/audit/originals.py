@@ -1,4 +1,4 @@
-"""Which original frame was each picture made from? Groups of copies vote, then every picture is checked by itself."""
+"""Original frame of each augmented picture: groups of copies vote, then every picture is checked by itself."""
 
 from __future__ import annotations
 
@@ -26,13 +26,17 @@ VOTERS = 6  # best pictures of a group, and as many of its others, that are comp
 SAME_COLOUR = 0.7  # levels of 255
 CLEAR_INLIERS = 2 * FRAME_INLIERS  # of one picture that name a frame, whatever the others say
 JOB = 16
-FEW = 60  # pictures below which no process is started
+MIN_PARALLEL = 60  # pictures below which no process is started
 
 
 @dataclass(frozen=True)
 class Cells:
-    """Source cell of each row: `cell[i]`, the photograph it comes from (None where unknown), and `subject[i]`, what is
-    on it: the same where several photographs show one field. `frames` names the originals that were found.
+    """Source cell of each row.
+
+    Attributes:
+        cell: The photograph that each row comes from, None where unknown.
+        subject: What is on it: the same where several photographs show one field.
+        frames: Names of the originals that were found.
     """
 
     cell: tuple[str | None, ...]
@@ -56,7 +60,7 @@ def cells_of_originals(measured: Measured, copies: Copies, originals: Path) -> C
     """
     names, frames = read_frames(originals)
     content = json.dumps([VERSION, names, [hashlib.sha256(f.descriptors.tobytes()).hexdigest() for f in frames]])
-    kept = measure.folder_of(measured).parent / f"frames-{hashlib.sha256(content.encode()).hexdigest()[:24]}.json"
+    kept = measured.folder.parent / f"frames-{hashlib.sha256(content.encode()).hexdigest()[:24]}.json"
     try:
         found = json.loads(kept.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -89,50 +93,80 @@ def read_frames(originals: Path) -> tuple[list[str], list[Features]]:
 
 
 def _frames_of_rows(measured: Measured, copies: Copies, names: list[str], frames: list[Features]) -> list[str | None]:
-    by_name = dict(zip(names, frames, strict=True))
-    groups = defaultdict(list)
-    for row in np.flatnonzero(measured.readable).tolist():
-        groups[int(copies.cell[row])].append(row)
+    """Name of the frame that each row was made from, None where nothing resembles it."""
+    rows = np.flatnonzero(measured.readable).tolist()
+    groups = _rows_by(copies.cell, rows)
     keypoints = np.asarray(measured["keypoints"])
     voters = [row for group in groups.values() for row in _voters(sorted(group, key=lambda r: -int(keypoints[r])))]
-    answers = _search(measured, voters, names, frames, "asking originals")
+    answers = _search(measured, voters, names, frames, "searching originals")
     voted = {number: _winner([answers[row] for row in group if row in answers]) for number, group in groups.items()}
-    # photographs of one field are easily taken for each other: each picture chooses among all that were named for it
-    rivals = defaultdict(set)
-    for row, answer in answers.items():
-        rivals[int(copies.same_thing[row])].update(name for name, count in answer if count >= CLEAR_INLIERS)
-    for number, group in groups.items():
-        rivals[int(copies.same_thing[group[0]])].update(filter(None, [voted[number]]))
-    alike = _same_exposure(copies)
-    found: list[str | None] = [None] * len(measured.problems)
-    doubtful = []
-    subjects = defaultdict(list)
-    for row in np.flatnonzero(measured.readable).tolist():
-        subjects[int(copies.same_thing[row])].append(row)
-    for subject, group in tqdm(subjects.items(), "checking pictures", unit="subject"):
-        choices = sorted(rivals[subject])
-        counts = {
-            row: np.array([compare(measured.features(row), by_name[name]).inliers for name in choices]) for row in group
-        }
-        together = _together(_together(counts, alike), alike)
-        voices = _together(_together({row: np.ones(1) for row in counts}, alike), alike)
-        for row, own in counts.items():
-            if choices and max(own.max(), together[row].max() / voices[row][0]) >= FRAME_INLIERS:
-                found[row] = choices[int(together[row].argmax())]
-            else:
-                doubtful.append(row)
-    again = _search(measured, [row for row in doubtful if row not in answers], names, frames, "asking once more")
+    candidates = _candidates(copies, answers, groups, voted)
+    by_name = dict(zip(names, frames, strict=True))
+    found, doubtful = _choose(measured, copies, _rows_by(copies.same_thing, rows), candidates, by_name)
+    again = _search(measured, [row for row in doubtful if row not in answers], names, frames, "searching once more")
     clear: dict[int, Counter[str]] = defaultdict(Counter)
     for row, frame in enumerate(found):
         if frame is not None:
             clear[int(copies.cell[row])][frame] += 1
     for row in doubtful:
         number = int(copies.cell[row])
-        company = clear[number].most_common(1)[0][0] if clear[number] else voted[number]
+        of_group = clear[number].most_common(1)[0][0] if clear[number] else voted[number]
         alone = _winner([again.get(row) or answers.get(row) or []])
         # a picture that matches nothing by itself goes with the pictures that it is a copy of
-        found[row] = company if len(groups[number]) > VOTERS else alone or company
+        found[row] = of_group if len(groups[number]) > VOTERS else alone or of_group
     return found
+
+
+def _rows_by(numbers: np.ndarray, rows: list[int]) -> dict[int, list[int]]:
+    """Rows by their number."""
+    groups: dict[int, list[int]] = defaultdict(list)
+    for row in rows:
+        groups[int(numbers[row])].append(row)
+    return groups
+
+
+def _candidates(
+    copies: Copies,
+    answers: dict[int, list[tuple[str, int]]],
+    groups: dict[int, list[int]],
+    voted: dict[int, str | None],
+) -> dict[int, set[str]]:
+    """Frames by near group that were named for one of its pictures.
+
+    Photographs of one field are easily taken for each other: each picture chooses among all of them.
+    """
+    found: dict[int, set[str]] = defaultdict(set)
+    for row, answer in answers.items():
+        found[int(copies.same_thing[row])].update(name for name, count in answer if count >= CLEAR_INLIERS)
+    for number, group in groups.items():
+        found[int(copies.same_thing[group[0]])].update(filter(None, [voted[number]]))
+    return found
+
+
+def _choose(
+    measured: Measured,
+    copies: Copies,
+    subjects: dict[int, list[int]],
+    candidates: dict[int, set[str]],
+    by_name: dict[str, Features],
+) -> tuple[list[str | None], list[int]]:
+    """The candidate that each row fits best, and the rows that fit none."""
+    alike = _same_exposure(copies)
+    found: list[str | None] = [None] * len(measured.problems)
+    doubtful = []
+    for subject, group in tqdm(subjects.items(), "checking pictures", unit="subject"):
+        choices = sorted(candidates[subject])
+        counts = {
+            row: np.array([compare(measured.features(row), by_name[name]).inliers for name in choices]) for row in group
+        }
+        sums = _summed(_summed(counts, alike), alike)
+        voices = _summed(_summed({row: np.ones(1) for row in counts}, alike), alike)
+        for row, own in counts.items():
+            if choices and max(own.max(), sums[row].max() / voices[row][0]) >= FRAME_INLIERS:
+                found[row] = choices[int(sums[row].argmax())]
+            else:
+                doubtful.append(row)
+    return found, doubtful
 
 
 def _voters(ranked: list[int]) -> list[int]:
@@ -141,8 +175,8 @@ def _voters(ranked: list[int]) -> list[int]:
     return ranked[:VOTERS] + rest[:: max(1, -(-len(rest) // VOTERS))]
 
 
-def _together(counts: dict[int, np.ndarray], alike: dict[int, list[int]]) -> dict[int, np.ndarray]:
-    """Inliers of each row and its copies of one exposure, added: together they choose better than each alone."""
+def _summed(counts: dict[int, np.ndarray], alike: dict[int, list[int]]) -> dict[int, np.ndarray]:
+    """Inliers of each row and its copies of one exposure, added: their sum is more reliable than each alone."""
     return {
         row: np.sum([own, *[counts[other] for other in alike[row] if other in counts]], axis=0)
         for row, own in counts.items()
@@ -194,9 +228,11 @@ def _search(
     measured: Measured, rows: list[int], names: list[str], frames: list[Features], title: str
 ) -> dict[int, list[tuple[str, int]]]:
     jobs = [rows[start : start + JOB] for start in range(0, len(rows), JOB)]
-    start = (measure.folder_of(measured), names, frames)
+    start = (measured.folder, names, frames)
     found: dict[int, list[tuple[str, int]]] = {}
-    for job, answers in zip(jobs, spread(_ask, jobs, title, "image", _open, start, FEW, weight=len), strict=True):
+    for job, answers in zip(
+        jobs, spread(_ask, jobs, title, "image", _open, start, MIN_PARALLEL, weight=len), strict=True
+    ):
         found.update(zip(job, answers, strict=True))
     return found
 
@@ -210,5 +246,6 @@ def _open(folder: Path, names: list[str], frames: list[Features]) -> None:
 
 
 def _ask(rows: list[int]) -> list[list[tuple[str, int]]]:
+    assert _state is not None, "the process was not started by _open"
     measured, index = _state
     return [index.search(measured.features(row)) for row in rows]

@@ -1,4 +1,4 @@
-"""Which pictures do not belong? Unlike the rest in embedding, stain, colour or sharpness; or drawn upon.
+"""Outliers: pictures unlike the rest in embedding, stain, colour or sharpness, and pictures that were drawn upon.
 
 Isolation forest: Liu, Ting & Zhou 2008, doi:10.1109/ICDM.2008.17.
 """
@@ -15,11 +15,11 @@ from training.audit.measure import Measured
 
 COMPONENTS = 16  # of the embedding
 TREES = 200
-LIMIT = 15.0  # robust deviations; on a trial set real cells reached 12.0, 29 of 30 foreign pictures more than 19
-CAP = 20.0  # of one deviation, so that no single statistic decides alone without being extreme
-LEAST = 20  # pictures below which nothing can be called unusual
-RARE = 0.002  # share of subjects with a colour, below which it is foreign to the data set
-FOREIGN = 12  # foreign colours that make a mark
+LIMIT = 15.0  # robust deviations; on a trial set cells reached 12.0, and 29 of 30 foreign pictures exceeded 19
+MAX_DEVIATION = 20.0  # of one statistic, so that none decides alone without being extreme
+MIN_PICTURES = 20  # pictures below which nothing can be called unusual
+MAX_RARE = 0.002  # share of subjects with a colour, up to which it is foreign to the data set
+MIN_FOREIGN = 12  # foreign colours that make a mark
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ def find_outliers(measured: Measured, subject: np.ndarray, seed: int = 0) -> Out
     """Outliers among readable rows; `subject` numbers what each row shows, so that copies count once."""
     rows = np.flatnonzero(measured.readable)
     score = np.zeros(len(measured.problems), np.float32)
-    if len(rows) < LEAST:
+    if len(rows) < MIN_PICTURES:
         return Outliers(score, (), ())
     numbers = subject[rows]
     parts = components(np.asarray(measured["embedding"][rows], np.float32), COMPONENTS, seed)
@@ -45,9 +45,9 @@ def find_outliers(measured: Measured, subject: np.ndarray, seed: int = 0) -> Out
     table = np.column_stack([parts, deviations(simple), deviations(confidence)])
     forest = IsolationForest(n_estimators=TREES, random_state=seed).fit(table)
     score[rows] = (
-        deviations(-forest.score_samples(table)).clip(0, CAP)
-        + deviations(confidence).clip(0, CAP)
-        + np.abs(deviations(simple)).clip(0, CAP).mean(1)
+        deviations(-forest.score_samples(table)).clip(0, MAX_DEVIATION)
+        + deviations(confidence).clip(0, MAX_DEVIATION)
+        + np.abs(deviations(simple)).clip(0, MAX_DEVIATION).mean(1)
     )
     ranked = rows[np.argsort(-score[rows], kind="stable")]
     flagged = tuple(int(row) for row in ranked if score[row] > LIMIT)
@@ -77,7 +77,7 @@ def _marked(measured: Measured, rows: np.ndarray, numbers: np.ndarray) -> tuple[
     _, place = np.unique(numbers, return_inverse=True)
     subjects = np.zeros((place.max() + 1, has.shape[1]), bool)
     np.logical_or.at(subjects, place, has)
-    rare = subjects.sum(0) <= max(1, RARE * len(subjects))
+    rare = subjects.sum(0) <= max(1, MAX_RARE * len(subjects))
     foreign = (has & rare).sum(1)
     order = np.argsort(-foreign, kind="stable")
-    return tuple(int(rows[i]) for i in order if foreign[i] >= FOREIGN)
+    return tuple(int(rows[i]) for i in order if foreign[i] >= MIN_FOREIGN)

@@ -1,4 +1,4 @@
-"""How is an audit read without the app? One HTML page that needs nothing else: plots, thumbnails and lists in it."""
+"""An audit as one HTML page that needs no other file: plots, thumbnails and lists."""
 
 from __future__ import annotations
 

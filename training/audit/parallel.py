@@ -1,4 +1,4 @@
-"""How is long work spread over the cores? Worker processes with a progress bar; few items are done at once, here."""
+"""Long work spread over worker processes with a progress bar; a few items are done in this process."""
 
 from __future__ import annotations
 
@@ -28,9 +28,20 @@ def spread(
     least: int,
     weight: Callable[[In], int] = lambda _: 1,
 ) -> Iterator[Out]:
-    """Results of `function` for `items`, in order; every process first calls `start(*arguments)`.
+    """Call a function for every item in worker processes.
 
-    Below `least` units of work (`weight` of an item) it all happens in this process: new ones take seconds to start.
+    Args:
+        function: Called for each item; it and the items must be picklable.
+        items: The items.
+        title: Title of the progress bar.
+        unit: Its unit.
+        start: Called once with `arguments` in every process, before anything else.
+        arguments: Of `start`.
+        least: Units of work below which everything happens in this process, as new ones take seconds to start.
+        weight: Units of work of an item.
+
+    Yields:
+        The results, in the order of the items.
     """
     total = sum(map(weight, items))
     workers = min(os.cpu_count() or 1, len(items))
@@ -56,7 +67,7 @@ def spread(
 
 
 def _end_with_parent() -> None:
-    """A parent that was killed cannot end its processes: they would wait for work for ever, each with its memory."""
+    """End this process with its parent: one that was killed leaves workers that would wait for work for ever."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

@@ -1,4 +1,4 @@
-"""How is an audit run and written? Every question in turn, then a folder with the report, or nothing."""
+"""The audit as a whole: all checks in turn, then a folder with the report, written whole or not at all."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def assemble(found: Findings, embedder: Entry) -> Report:
         unreadable=[file for file, ok in zip(files, readable, strict=True) if not ok],
         unreadable_reasons={file: why for file, why in zip(files, measured.problems, strict=True) if why},
         blank=_names(files, np.flatnonzero(is_blank(measured))),
-        wrong_size=[files[row] for row in np.flatnonzero(readable) if odd and _size(measured, row) != odd],
+        wrong_size=[files[row] for row in np.flatnonzero(readable) if odd and _size(measured, int(row)) != odd],
         wrong_mode=[files[row] for row in np.flatnonzero(readable) if str(measured["mode"][row]) != "RGB"],
         sizes=dict(sizes.most_common(20)),
         formats=dict(Counter(str(kind) for kind in np.asarray(measured["format"])[readable])),
@@ -193,16 +193,21 @@ def _duplicates(found: Findings) -> Duplicates:
 def _source_cells(found: Findings) -> SourceCells:
     items, cells = found.data.items, found.cells
     of = {item.file: cell for item, cell in zip(items, cells.cell, strict=True) if cell is not None}
-    members = {cells.cell[group[0]]: group for group in _groups(cells.cell) if cells.cell[group[0]] is not None}
-    alone = [row for row, cell in enumerate(cells.cell) if cell is not None and cell not in members]
-    members |= {cells.cell[row]: (row,) for row in alone}
+    members: dict[str, tuple[int, ...]] = {}
+    for group in _groups(cells.cell):
+        cell = cells.cell[group[0]]
+        if cell is not None:
+            members[cell] = group
+    for row, cell in enumerate(cells.cell):
+        if cell is not None and cell not in members:
+            members[cell] = (row,)
     conflicting = sorted(cell for cell, rows in members.items() if len(_labels(found, rows)) > 1)
     across = sorted(c for c, rows in members.items() if _crosses([side(items[row].split) for row in rows]))
     by_split = Counter(where for rows in members.values() for where in {items[row].split for row in rows} if where)
     related, related_conflicts, related_across = [], [], []
     for group in _groups(cells.subject):
         # only originals can tell a second photograph from copies whose colours were changed
-        names = sorted(cells.frames.intersection(cells.cell[row] for row in group))
+        names = sorted(cells.frames.intersection(filter(None, (cells.cell[row] for row in group))))
         if len(names) < 2:
             continue
         related.append(names)
@@ -239,10 +244,10 @@ def picture_table(found: Findings) -> pd.DataFrame:
         ("outlier", found.outliers.rows),
         ("unreadable", np.flatnonzero(~measured.readable)),
     ):
-        flags[list(rows)] = name
+        flags[np.array(rows, np.int64)] = name
     table["flag"] = flags
     likelier = np.full(len(data), None, object)
-    likelier[list(found.label_errors.rows)] = list(found.label_errors.likelier)
+    likelier[np.array(found.label_errors.rows, np.int64)] = list(found.label_errors.likelier)
     table["likelier"] = likelier
     table["score"] = found.outliers.score
     places = components(np.asarray(measured["embedding"], np.float32), 3, 0)
@@ -273,7 +278,7 @@ def _groups(keys: Sequence) -> list[tuple[int, ...]]:
 
 
 def _labels(found: Findings, rows: Sequence[int]) -> set[str]:
-    return {found.data.items[row].label for row in rows} - {None}
+    return {label for row in rows if (label := found.data.items[row].label) is not None}
 
 
 def _crosses(sides: Sequence[str | None]) -> bool:

@@ -1,4 +1,4 @@
-"""Could a model cheat? Whether properties that say nothing of the cell alone predict its label.
+"""Shortcuts: properties that tell nothing of the cell and still predict its label.
 
 Balanced accuracy of a small decision tree, cross-validated with all pictures of one subject on one side.
 """

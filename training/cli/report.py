@@ -12,7 +12,7 @@ from pathlib import Path
 from training.cli.common import find_entry
 from training.evaluation import html_report
 from zoo.cli.common import ENTRY_HELP, OK, fail, print_message
-from zoo.data.configured import places
+from zoo.data.offered import offered_folders
 from zoo.files import write_text
 from zoo.sources.catalogue import distinct_titles
 
@@ -30,7 +30,7 @@ def run(options: argparse.Namespace) -> int:
     unscored = [entry.id for entry in entries if not entry.evaluation.benchmarks]
     if unscored:
         return fail(f"{', '.join(unscored)}: no predictions to compare. Score it first with `evaluate`.")
-    folders = [] if options.no_thumbnails else places()
+    folders = [] if options.no_thumbnails else offered_folders()
     write_text(options.out, html_report.render(entries, distinct_titles(entries), folders))
     print_message(f"{options.out}: {len(entries)} models.")
     return OK

@@ -13,7 +13,8 @@ from typing import Any
 
 from training.audit.report import look_for_copies
 from training.cli.common import INTERRUPTED_RESUME, add_json, add_originals, layouts_text
-from training.prepare.splits import SCHEMES, Manifest, Split, make_manifest, split_by, table_of, write_manifest
+from training.prepare.manifest import Manifest, make_manifest, write_manifest
+from training.prepare.splits import SCHEMES, Split, split_by, table_of
 from training.prepare.training_data import print_excluded, print_split
 from zoo.cache import cache_folder
 from zoo.cli.common import OK, USAGE, fail, print_message

@@ -17,7 +17,8 @@ from accelerate import Accelerator
 from training.audit.report import look_for_copies
 from training.fit.averaging import has_unfinished_run
 from training.prepare.dataset import TrainingDataError
-from training.prepare.splits import Table, kfold_split, make_manifest, parts_of, table_of, write_manifest
+from training.prepare.manifest import make_manifest, write_manifest
+from training.prepare.splits import Table, kfold_split, parts_of, table_of
 from training.publish.card import renew_card
 from training.publish.records import benchmark_record
 from training.recipe import Recipe, load_recipe

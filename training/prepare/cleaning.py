@@ -1,4 +1,4 @@
-"""What is taken out of training, and how are classes balanced? Options of a recipe, each told with what it did.
+"""Cleaning of training pictures and balancing of classes, as options of a recipe; each reports what it did.
 
 Only training pictures are touched: a test set that was cleaned by the same rules as training would flatter the model.
 """
@@ -37,15 +37,16 @@ def clean(
         keys = pixels if rules.duplicates == "pixel" else subjects
         named = {"pixel": "identical pixels", "near": "copy of another picture"}[rules.duplicates]
         steps.append((named, _repeated(rows, keys)))
-    for wanted, name, found in (
-        (rules.outliers, "outlier", suspects and suspects.outliers),
-        (rules.label_errors, "likely label error", suspects and suspects.label_errors),
-        (rules.contradictory, "contradictory label", suspects and suspects.contradictory),
-    ):
-        if wanted and found is None:
-            raise ValueError(f"{name}: this rule needs an audit.")
-        if wanted:
-            steps.append((name, np.isin(rows, sorted(found))))
+    if rules.needs_audit and suspects is None:
+        raise ValueError("The rules on outliers, label errors and contradictory labels need an audit.")
+    if suspects is not None:
+        for wanted, name, found in (
+            (rules.outliers, "outlier", suspects.outliers),
+            (rules.label_errors, "likely label error", suspects.label_errors),
+            (rules.contradictory, "contradictory label", suspects.contradictory),
+        ):
+            if wanted:
+                steps.append((name, np.isin(rows, sorted(found))))
     gone = np.zeros(len(rows), bool)
     for name, hit in steps:
         count = int((hit & ~gone).sum())

@@ -1,4 +1,4 @@
-"""Which pictures does a recipe train on? A data set of any layout, its labels renamed and its pictures decoded once."""
+"""Pictures that a recipe trains on: a data set of any layout, its labels renamed, its pictures decoded once."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def read_labelled(place: Path, labels: Mapping[str, str] | None) -> DataSet:
             f"There is no picture labelled {missing[0]} in {place}. It has: {', '.join(sorted(known)) or 'no labels'}."
         )
     if len(set(names.values())) < 2:
-        raise TrainingDataError(f"{place} has pictures of one class only; there is nothing to tell apart.")
+        raise TrainingDataError(f"{place} has pictures of one class only; at least two are needed.")
     kept = [replace(item, label=names[item.label]) for item in data.items if item.label in names]
     return replace(data, items=tuple(kept))
 

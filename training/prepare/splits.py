@@ -1,4 +1,4 @@
-"""Which pictures train, which validate, which test? All copies of one cell stay on one side, unless it is said."""
+"""Splits into training, validation and test pictures; all copies of a cell stay on one side unless a split leaks."""
 
 from __future__ import annotations
 
@@ -7,19 +7,16 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from sklearn.model_selection import StratifiedGroupKFold, train_test_split
 
 from training.audit.measure import Measured
 from training.audit.originals import Cells
 from training.prepare.dataset import TrainingDataError
 from zoo.data import DataSet
-from zoo.data.table import named, side
-from zoo.files import write_json
+from zoo.data.table import side
 
 SIDES = ("train", "val", "test")
 SCHEMES = ("official", "stratified", "grouped", "kfold", "random")
@@ -30,8 +27,8 @@ Scheme = Literal["official", "stratified", "grouped", "kfold", "random"]
 class Table:
     """What a split is made from: file, label, source cell, pixel hash and official side of each row, None if unknown.
 
-    `cells` names what a row shows; rows with one name never cross. `known` is False where a picture of an augmented set
-    could not be matched with any other, so that nobody knows whose copy it is.
+    `cells` names what a row shows; rows with one name stay on one side. `known` is False where a picture of an
+    augmented set could not be matched with any other, so that it is unknown whose copy it is.
     """
 
     files: tuple[str, ...]
@@ -76,33 +73,8 @@ class Split:
     leak_share: float = 0.0
 
 
-class Manifest(BaseModel):
-    """A split on disk. `rows` are (file, label, cell, side, SHA-256 of the stored content); `hash` covers all else."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    schema_version: int = Field(1, ge=1, le=1)
-    data: str
-    scheme: Scheme
-    seed: int
-    fractions: tuple[float, ...]
-    fold: int | None = None
-    folds: int | None = None
-    leaky: bool
-    leak_share: float
-    left_out: dict[str, int]
-    rows: list[tuple[str, str, str, str, str]]
-    hash: str = ""
-
-    def content_hash(self) -> str:
-        """SHA-256 of everything but the hash itself and the order of rows."""
-        content = self.model_dump(mode="json", exclude={"hash"})
-        content["rows"] = sorted(content["rows"])
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
 def conflicting(labels: Sequence[str], cells: Sequence[str]) -> set[str]:
-    """Source cells that carry more than one label; nobody knows which is right, so they are left out."""
+    """Source cells that carry more than one label; as it is unknown which is right, they are left out."""
     found = defaultdict(set)
     for label, cell in zip(labels, cells, strict=True):
         found[cell].add(label)
@@ -110,8 +82,9 @@ def conflicting(labels: Sequence[str], cells: Sequence[str]) -> set[str]:
 
 
 def stratified_split(table: Table, val: float, test: float, seed: int) -> Split:
-    """Stratified by label, whole cells: `val` and `test` are shares of all images. Raises TrainingDataError if a class
-    is too small for that.
+    """Split stratified by label, whole cells; `val` and `test` are shares of all images.
+
+    Raises TrainingDataError if a class is too small for that.
     """
     bad = conflicting(table.labels, table.cells)
     known = np.array(table.known)
@@ -219,89 +192,6 @@ def finish(table: Table, rows: dict[str, np.ndarray], left: Mapping[str, int], l
     return Split(rows, table.cells, kept, digest, leaky, leak_share(table, rows))
 
 
-def make_manifest(
-    data: DataSet,
-    table: Table,
-    split: Split,
-    scheme: Scheme,
-    seed: int,
-    fractions: Sequence[float],
-    fold: int | None = None,
-    folds: int | None = None,
-) -> Manifest:
-    """The split as it is written; rows of the table are found in the data set by file."""
-    digests = dict(zip((item.file for item in data.items), data.digests, strict=True))
-    rows = [
-        (table.files[i], table.labels[i], table.cells[i], name, digests[table.files[i]])
-        for name in SIDES
-        for i in split.rows[name].tolist()
-    ]
-    manifest = Manifest(
-        data=data.name,
-        scheme=scheme,
-        seed=seed,
-        fractions=tuple(fractions),
-        fold=fold,
-        folds=folds,
-        leaky=split.leaky,
-        leak_share=split.leak_share,
-        left_out=dict(split.left_out),
-        rows=sorted(rows),
-    )
-    return manifest.model_copy(update={"hash": manifest.content_hash()})
-
-
-def write_manifest(path: Path, manifest: Manifest) -> None:
-    """Write the manifest atomically."""
-    write_json(path, manifest.model_dump(mode="json"))
-
-
-def read_manifest(path: Path, data: DataSet) -> Manifest:
-    """The manifest at `path`, checked against `data`.
-
-    Raises TrainingDataError if it is missing, damaged, edited, or names pictures that `data` lacks or holds changed.
-    """
-    try:
-        manifest = Manifest.model_validate(json.loads(path.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise TrainingDataError(f"The manifest {path} cannot be read: {error.strerror}.") from error
-    except (ValidationError, ValueError) as error:
-        raise TrainingDataError(f"{path} is no split manifest. Make one with python -m training split.") from error
-    if manifest.hash != manifest.content_hash():
-        raise TrainingDataError(f"{path} was changed after it was made: its hash does not fit. Make it again.")
-    digests = dict(zip((item.file for item in data.items), data.digests, strict=True))
-    gone = [file for file, *_ in manifest.rows if file not in digests]
-    changed = [file for file, *_, digest in manifest.rows if file in digests and digests[file] != digest]
-    labels = {item.file: item.label for item in data.items}
-    renamed = [file for file, label, *_ in manifest.rows if file in labels and labels[file] != label]
-    for what, files in (("are missing", gone), ("have changed", changed), ("have another label", renamed)):
-        if files:
-            raise TrainingDataError(
-                f"The data set is not the one {path.name} was made for: {len(files):,} pictures {what} "
-                f"({named(files, 3)}). Get the data set again, or make a new split."
-            )
-    return manifest
-
-
-def split_of_manifest(manifest: Manifest, files: Sequence[str], labels: set[str]) -> Split:
-    """The manifest's sides as rows of `files`; pictures that it does not name, or of other `labels`, belong to none.
-
-    Raises TrainingDataError if one of its pictures is not among `files` (it could not be decoded).
-    """
-    place = {file: row for row, file in enumerate(files)}
-    wanted = [row for row in manifest.rows if row[1] in labels]
-    gone = [file for file, *_ in wanted if file not in place]
-    if gone:
-        raise TrainingDataError(f"{len(gone):,} pictures of the split cannot be used ({named(gone, 3)}).")
-    cells = [f"unsplit-{row}" for row in range(len(files))]
-    rows: dict[str, list[int]] = {name: [] for name in SIDES}
-    for file, _, cell, name, _ in wanted:
-        cells[place[file]] = cell
-        rows[name].append(place[file])
-    arrays = {name: np.array(sorted(found), np.int64) for name, found in rows.items()}
-    return Split(arrays, tuple(cells), manifest.left_out, manifest.hash, manifest.leaky, manifest.leak_share)
-
-
 def parts_of(data: DataSet) -> list[str | None]:
     """Official side of each item: train, val, test, or None; other test folders (TEST_SIMPLE) are on no side."""
     return [item.split if item.split == side(item.split) else None for item in data.items]
@@ -350,7 +240,7 @@ def table_of(data: DataSet, measured: Measured, cells: Cells) -> Table:
     hashes = [str(value) for value in np.asarray(measured["pixels"])]
     return Table(
         tuple(data.items[row].file for row in rows),
-        tuple(data.items[row].label for row in rows),
+        tuple(str(data.items[row].label) for row in rows),
         tuple(_subject_names(cells, rows)),
         tuple(hashes[row] for row in rows),
         tuple(parts[row] for row in rows),

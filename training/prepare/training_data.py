@@ -15,16 +15,8 @@ from training.fit.batches import Arrays
 from training.prepare.cleaning import Suspects, clean, resample, row_weights
 from training.prepare.dataset import Prepared, TrainingDataError, item_names, prepare, read_labelled
 from training.prepare.laboratories import parts_without, read_mixed
-from training.prepare.splits import (
-    Split,
-    Table,
-    conflicting,
-    parts_of,
-    read_manifest,
-    split_of_manifest,
-    split_parts,
-    table_of,
-)
+from training.prepare.manifest import read_manifest, split_of_manifest
+from training.prepare.splits import Split, Table, conflicting, parts_of, split_parts, table_of
 from training.recipe import Recipe
 from zoo.cache import cache_folder
 from zoo.cli.common import print_message

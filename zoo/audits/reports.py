@@ -1,4 +1,4 @@
-"""What did an audit find? The report folder that `training audit` writes and the data page reads.
+"""Audit reports: the folder that `training audit` writes and the data page reads.
 
 `report.json` holds the findings, `pictures.parquet` one row a picture, `index.html` the same for reading anywhere.
 """
@@ -24,7 +24,7 @@ DEFAULT = "reports"
 BUILTIN = Path(__file__).parent / "builtin"
 COLUMNS = ("file", "label", "split", "cell", "subject", "flag", "likelier", "score", "x", "y", "z")
 TRUSTED = 0.9  # share of labels that out-of-fold models must agree with for their doubts to count
-MOST_BYTES = 300_000_000  # of a report's files that are opened
+MAX_BYTES = 300_000_000  # of a report's files that are opened
 
 
 FEATURES = "features-"  # beginning of the files that `training features` writes beside a report
@@ -122,8 +122,8 @@ class Audit:
         """The table of pictures. Raises ReportError if it is damaged."""
         path = self.folder / PICTURES
         try:
-            if path.stat().st_size > MOST_BYTES:
-                raise ReportError(f"{path} is larger than {MOST_BYTES // 1_000_000} MB.")
+            if path.stat().st_size > MAX_BYTES:
+                raise ReportError(f"{path} is larger than {MAX_BYTES // 1_000_000} MB.")
             table = pq.read_table(path).to_pandas()
         except (OSError, pa.ArrowException, ValueError) as error:
             raise ReportError(f"{path} is missing or damaged. Run the audit again.") from error
@@ -137,8 +137,8 @@ def read_report(folder: Path) -> Audit:
     """The audit in `folder`. Raises ReportError if there is none, it is damaged, or of another version."""
     path = folder / REPORT
     try:
-        if path.stat().st_size > MOST_BYTES:
-            raise ReportError(f"{path} is larger than {MOST_BYTES // 1_000_000} MB.")
+        if path.stat().st_size > MAX_BYTES:
+            raise ReportError(f"{path} is larger than {MAX_BYTES // 1_000_000} MB.")
         return Audit(folder, Report.model_validate(json.loads(path.read_text(encoding="utf-8"))))
     except OSError as error:
         raise ReportError(f"There is no audit report in {folder}: {error.strerror}.") from error
@@ -229,8 +229,8 @@ def headlines(report: Report) -> list[tuple[bool, str]]:
 def read_features(path: Path) -> pd.DataFrame:
     """A table of features: file, label and f1, f2, … (at least two). Raises ReportError if it is something else."""
     try:
-        if path.stat().st_size > MOST_BYTES:
-            raise ReportError(f"{path.name} is larger than {MOST_BYTES // 1_000_000} MB.")
+        if path.stat().st_size > MAX_BYTES:
+            raise ReportError(f"{path.name} is larger than {MAX_BYTES // 1_000_000} MB.")
         table = pd.read_csv(path) if path.suffix == ".csv" else pq.read_table(path).to_pandas()
     except (OSError, pa.ArrowException, ValueError) as error:
         if isinstance(error, ReportError):

@@ -1,4 +1,4 @@
-"""Which model should I use? One row a model: at home, elsewhere, under corruption, calibration, size and speed.
+"""Leaderboard: one row a model, at home, in an unseen laboratory, under corruption, calibration, size and speed.
 
 Values are those that evaluation.json keeps. What is best is marked only where its lead over every other model is
 significant: paired bootstrap over source cells, p-values adjusted after Holm.

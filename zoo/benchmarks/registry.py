@@ -153,7 +153,7 @@ class BenchmarkSet:
                 f"{len(gone):,} of {len(self.rows):,} pictures of {self.name} are not in {folder}, for instance "
                 f"{gone[0]}. Name the folder that holds {self.data_set.place} with --data."
             )
-        found = []
+        found: list[tuple[str, str, str, Source]] = []
         for row in self.rows.to_dict("records"):
             file = str(row["file"])
             source = FileSource(folder / file, _box(row))
@@ -196,8 +196,10 @@ def _box_of(benchmark: str, file: str) -> tuple[int, int, int, int] | None:
 
 
 def _box(row: Mapping) -> tuple[int, int, int, int] | None:
-    left, top, right, bottom = (row.get(edge) for edge in BOX)
-    return None if left is None else (int(left), int(top), int(right), int(bottom))
+    if BOX[0] not in row:
+        return None
+    left, top, right, bottom = (int(row[edge]) for edge in BOX)
+    return left, top, right, bottom
 
 
 def published() -> dict[str, Definition]:

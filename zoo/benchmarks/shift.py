@@ -1,8 +1,8 @@
-"""Does a model still know a cell in a picture that is like none of its own? One strong shift of everything at once.
+"""One strong shift of a picture in every respect at once, for a test of models under distribution shift.
 
 In the spirit of the hidden test set on which a published system fell from 98 to 51 %: the cell is turned, mirrored,
-made larger or smaller and moved, laid over a drawn slide of another colour, and the whole is stained, lit, blurred and
-grained otherwise. What a cell is told by, its own shape and texture, stays. Strengths were set before any model was
+scaled and moved, laid over a drawn slide of another colour, and the whole is stained, lit, blurred and grained
+differently. What a cell is recognised by, its own shape and texture, stays. Strengths were set before any model was
 scored, and follow from the picture's name: every model sees the same.
 """
 
@@ -14,9 +14,9 @@ from PIL import Image
 
 from zoo.imaging.localise import find_cell
 
-SMALLER, LARGER = 0.65, 1.15  # times its size
-MOVED = 0.08  # of the side, at the most
-EDGE = 0.04  # of the side over which the cell goes over into the slide
+MIN_SCALE, MAX_SCALE = 0.65, 1.15  # times its size
+MAX_MOVE = 0.08  # of the side
+EDGE = 0.04  # of the side over which the cell fades into the slide
 SLIDE = ((205, 190, 185), (252, 246, 245))  # darkest and brightest empty slide, RGB
 RED_CELLS = (3, 9)
 HUE, SATURATION, GAIN, GAMMA = 0.06, (0.5, 1.6), (0.8, 1.2), (0.7, 1.4)
@@ -24,13 +24,13 @@ BLUR, NOISE = (0.3, 2.2), (0.0, 0.05)  # sigma in pixels of a side of 224; of a 
 
 
 def shift(image: Image.Image, random: np.random.Generator) -> Image.Image:
-    """A square RGB picture of the same shorter side, strongly changed; what is not found to be cell is slide."""
+    """A square RGB picture of the same shorter side, strongly changed; all but the cell becomes slide."""
     side = min(image.size)
     cell = find_cell(image)
     pixels = np.asarray(image, np.float32) / 255
-    if cell is None:
-        mask, centre = np.ones(pixels.shape[:2], np.float32), (image.width / 2, image.height / 2)
-    else:
+    mask: np.ndarray = np.ones(pixels.shape[:2], np.float32)
+    centre = (image.width / 2, image.height / 2)
+    if cell is not None:
         mask = cv2.resize(cell.mask.astype(np.float32), image.size, interpolation=cv2.INTER_LINEAR)
         left, top, right, bottom = cell.box
         centre = ((left + right) / 2, (top + bottom) / 2)
@@ -45,17 +45,18 @@ def shift(image: Image.Image, random: np.random.Generator) -> Image.Image:
 
 def _turn(side: int, centre: tuple[float, float], random: np.random.Generator) -> np.ndarray:
     """Affine matrix (2, 3) that brings the cell's centre to the middle, turned, mirrored, scaled and moved."""
-    angle, scale = random.uniform(0, 2 * np.pi), random.uniform(SMALLER, LARGER)
+    angle, scale = random.uniform(0, 2 * np.pi), random.uniform(MIN_SCALE, MAX_SCALE)
     mirror = random.choice([-1.0, 1.0])
     cosine, sine = scale * np.cos(angle), scale * np.sin(angle)
     linear = np.array([[cosine * mirror, -sine], [sine * mirror, cosine]])
-    target = side / 2 + random.uniform(-MOVED, MOVED, 2) * side
+    target = side / 2 + random.uniform(-MAX_MOVE, MAX_MOVE, 2) * side
     return np.column_stack([linear, target - linear @ np.array(centre)])
 
 
 def _slide(side: int, random: np.random.Generator) -> np.ndarray:
     """A drawn slide (side, side, 3) in 0..1 with red cells."""
-    empty = random.uniform(*np.array(SLIDE) / 255)
+    darkest, brightest = np.array(SLIDE) / 255
+    empty = np.asarray(random.uniform(darkest, brightest))
     drawn = np.ones((side, side, 3), np.float32) * empty.astype(np.float32)
     red = np.array([1.0, random.uniform(0.72, 0.85), random.uniform(0.7, 0.88)]) * random.uniform(0.85, 0.98)
     for _ in range(int(random.integers(*RED_CELLS, endpoint=True))):

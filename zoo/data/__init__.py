@@ -1,4 +1,4 @@
-"""What is in a data set? Any known layout read into one table of items whose pictures are decoded when asked for."""
+"""Data sets: any known layout read into one table of items, whose pictures are decoded when needed."""
 
 from zoo.data.packed import Packed, pack
 from zoo.data.readers import layouts, read_dataset

@@ -1,4 +1,4 @@
-"""How are pictures read again at no cost? Decoded once into one memory-mapped array, checked by its hash."""
+"""Pictures of a data set decoded once into one memory-mapped array, which is checked by its hash."""
 
 from __future__ import annotations
 
@@ -50,10 +50,22 @@ def pack(
     progress: Progress = _silent,
     crop: str = "none",
 ) -> Packed:
-    """Every picture of `data`, cut as `crop` says (see `locate_cell`), squashed to `size` (height, width).
+    """Decode every picture of a data set, or take them from the cache.
 
-    From the cache if it is there and whole. The key is the data set's content, so a changed picture is decoded again;
-    a damaged cache is thrown away.
+    The key in the cache is the data set's content, so a changed picture is decoded again; a damaged cache is replaced.
+
+    Args:
+        data: The data set.
+        size: Height and width that pictures are squashed to.
+        cache: Folder of the cache.
+        progress: Wraps the items (items, title, total), for a progress bar.
+        crop: What is cut out of each picture first, see `zoo.imaging.localise`.
+
+    Returns:
+        The pictures, row by row.
+
+    Raises:
+        OSError: The cache cannot be written, or not be read back.
     """
     part = "" if crop == "none" else f"{crop}{CROP_VERSION}"
     key = hashlib.sha256(f"{VERSION} {size} {data.hash}{part} {[i.file for i in data.items]}".encode()).hexdigest()[:24]

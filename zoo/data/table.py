@@ -1,4 +1,4 @@
-"""What does one row of a data set hold? A reference to a picture, its label, source cell, split and origin."""
+"""A data set as a table of items: a reference to a picture, its label, source cell, split and origin."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class Item:
 
 @dataclass(frozen=True)
 class DataSet:
-    """Items in a fixed order, and what was reported instead of guessed: file or row → reason."""
+    """Items in a fixed order; `problems` tells what could not be read: file or row → reason."""
 
     name: str
     place: Path

@@ -170,10 +170,12 @@ def test_json_on_stdout_and_progress_on_stderr(tmp_path, monkeypatch, capsys):
     assert {"unreadable", "duplicates", "source_cells", "outliers", "label_errors", "shortcuts"} <= set(told)
     assert main(command) == 2
     assert "already exists" in capsys.readouterr().err
-    # what was compared is kept: the second audit, or a split, asks nothing twice
-    monkeypatch.setattr("training.audit.copies._compare_candidates", lambda *_: pytest.fail("compared again"))
+    # what was compared is kept: the second audit, or a split, compares nothing again
+    (kept,) = (tmp_path / "cache").rglob("links-*.npz")
+    written = kept.stat().st_mtime_ns
     assert main([*command, "--restart"]) == 0
     assert json.loads(capsys.readouterr().out) == told
+    assert kept.stat().st_mtime_ns == written
 
 
 def test_one_class_only(tmp_path, monkeypatch, capsys):
@@ -207,20 +209,18 @@ def test_an_interrupted_audit_goes_on(tmp_path, monkeypatch):
     monkeypatch.setattr(measuring, "CHUNK", 4)
     whole = measure(data, tmp_path / "whole")
     seen = []
-    real = measuring._one
 
     def counting(item):
         seen.append(item.file)
         if len(seen) == 7:
             raise KeyboardInterrupt
-        return real(item)
+        return measuring.measure_picture(item)
 
-    monkeypatch.setattr(measuring, "_one", counting)
     with pytest.raises(KeyboardInterrupt):
-        measure(data, tmp_path / "cut")
+        measure(data, tmp_path / "cut", counting)
     seen.clear()
     seen += [""] * 8  # from here on nothing interrupts
-    again = measure(data, tmp_path / "cut")
+    again = measure(data, tmp_path / "cut", counting)
     assert len(seen) == 8 + 8  # the first chunk of four was kept
     for name, column in whole.columns.items():
         assert (np.asarray(again[name]) == np.asarray(column)).all(), name
@@ -231,8 +231,8 @@ def test_another_model_embeds_without_measuring_again_and_goes_on_where_it_was_c
     (tmp_path / "set" / LABELS[0] / "000.png").write_bytes(b"no picture")
     measured = measure(data, tmp_path / "cache")
     monkeypatch.setattr(embedding, "CHUNK", 4)
-    monkeypatch.setattr(measuring, "_one", pytest.fail)
-    first = embedding.with_embedding(measure(data, tmp_path / "cache"), data.items, get_entry("cnn60"))
+    kept = measure(data, tmp_path / "cache", lambda _: pytest.fail("measured again"))
+    first = embedding.with_embedding(kept, data.items, get_entry("cnn60"))
     assert len(first["embedding"]) == 12
     assert not np.asarray(first["embedding"][0]).any()
     assert np.asarray(first["embedding"]).any()

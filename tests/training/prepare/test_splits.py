@@ -14,19 +14,8 @@ from tests.making import LABELS, draw_smears
 from training.cli import main
 from training.prepare.cleaning import Suspects, clean, resample, row_weights
 from training.prepare.dataset import TrainingDataError
-from training.prepare.splits import (
-    SIDES,
-    Table,
-    kfold_split,
-    make_manifest,
-    official_split,
-    random_split,
-    read_manifest,
-    split_by,
-    split_of_manifest,
-    stratified_split,
-    write_manifest,
-)
+from training.prepare.manifest import make_manifest, read_manifest, split_of_manifest, write_manifest
+from training.prepare.splits import SIDES, Table, kfold_split, official_split, random_split, split_by, stratified_split
 from training.recipe import Balance, Clean
 from zoo.data import read_dataset
 

@@ -351,7 +351,7 @@ def test_the_hash_is_of_the_content(tmp_path):
     assert read_dataset(folder).hash != before
 
 
-def test_packed_once_and_read_again(tmp_path, monkeypatch):
+def test_packed_once_and_read_again(tmp_path):
     folder = draw_folder(tmp_path / "set", 3)
     (folder / "monocyte" / "broken.png").write_text("no picture")
     cache = tmp_path / "cache"
@@ -361,10 +361,12 @@ def test_packed_once_and_read_again(tmp_path, monkeypatch):
     assert list(first.problems) == ["monocyte/broken.png"]
     last = np.asarray(draw_cell("neutrophil", 2).resize((48, 32), Image.Resampling.BICUBIC))
     assert (first.pictures[-1] == last).all()
-    monkeypatch.setattr("zoo.data.packed._write", lambda *_: pytest.fail("decoded again"))
+    (stored,) = cache.rglob("pictures.npy")
+    written = stored.stat().st_ino
     again = pack(read_dataset(folder), (32, 48), cache)
     assert (again.pictures == first.pictures).all()
     assert again.pixels == first.pixels
+    assert stored.stat().st_ino == written  # nothing was decoded again
 
 
 def test_a_damaged_cache_is_made_again(tmp_path):

@@ -1,4 +1,4 @@
-"""Which layout has this data set? One file a layout; adding one is adding a file that has NAME, matches and read."""
+"""Readers of data sets, one file a layout; adding one is adding a file with NAME, ORDER, matches and read."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from zoo.data.table import DataError, DataSet, named
 
 @cache
 def layouts() -> tuple[ModuleType, ...]:
-    """All readers, the most particular layout first (their ORDER)."""
+    """All readers, the most specific layout first (their ORDER)."""
     names = [module.name for module in pkgutil.iter_modules(__path__)]
     return tuple(sorted((importlib.import_module(f"{__name__}.{name}") for name in names), key=lambda m: m.ORDER))
 

@@ -50,7 +50,7 @@ def read(path: Path) -> DataSet:
     root = _root(path)
     walk = _Walk(root)
     parts = [(folder, split_name(folder.name)) for folder in _folders(root)]
-    items = []
+    items: list[Item] = []
     if any(split for _, split in parts):
         for folder, split in parts:
             items += _classes(walk, folder, split, folder.name)

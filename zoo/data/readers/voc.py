@@ -66,8 +66,9 @@ def read_frame(root: Path, frame: Path) -> Frame:
         size = (int(tree.findtext("size/width", "")), int(tree.findtext("size/height", "")))
         boxes: dict[str, list[tuple[int, int, int, int]]] = {}
         for thing in tree.iter("object"):
-            corners = [round(float(thing.findtext(f"bndbox/{key}", ""))) for key in ("xmin", "ymin", "xmax", "ymax")]
-            boxes.setdefault(thing.findtext("name", ""), []).append(tuple(corners))
+            edges = ("xmin", "ymin", "xmax", "ymax")
+            left, top, right, bottom = (round(float(thing.findtext(f"bndbox/{edge}", ""))) for edge in edges)
+            boxes.setdefault(thing.findtext("name", ""), []).append((left, top, right, bottom))
     except FileNotFoundError as error:
         raise DataError("There is no annotation of this frame.") from error
     except (ET.ParseError, ValueError, OSError) as error:

@@ -1,4 +1,4 @@
-"""Which data sets may the app show? Those the operator names; a visitor can never name a folder of the server."""
+"""Data sets that the app offers: those the operator names. A visitor can never name a folder of the server."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from zoo.data import DataError, DataSet, read_dataset
 VARIABLE = "HEMAZOO_DATASETS"
 
 
-def places(environment: Mapping[str, str] | None = None) -> list[Path]:
+def offered_folders(environment: Mapping[str, str] | None = None) -> list[Path]:
     """The folders and files named in HEMAZOO_DATASETS."""
     named = (environment if environment is not None else os.environ).get(VARIABLE, "")
     return [Path(part) for part in named.split(os.pathsep) if part]
 
 
-def list_datasets(environment: Mapping[str, str] | None = None) -> list[tuple[Path, DataSet | str]]:
+def list_offered(environment: Mapping[str, str] | None = None) -> list[tuple[Path, DataSet | str]]:
     """Every data set named in HEMAZOO_DATASETS, or the sentence why it cannot be read."""
-    return [(place, _try(place)) for place in places(environment)]
+    return [(folder, _read_or_reason(folder)) for folder in offered_folders(environment)]
 
 
-def _try(place: Path) -> DataSet | str:
+def _read_or_reason(folder: Path) -> DataSet | str:
     try:
-        return read_dataset(place)
+        return read_dataset(folder)
     except DataError as error:
         return str(error)
