@@ -17,7 +17,7 @@ def page(title: str, details: str | None = None) -> None:
     Until app.py has run once, Streamlit treats a folder called pages as its old kind of multipage app, and would serve
     the first visitors of, say, /models that file alone.
     """
-    if PagesManager.uses_pages_directory or not st.session_state.get(INSIDE):
+    if not st.session_state.get(INSIDE):
         PagesManager.uses_pages_directory = False
         st.rerun()
     st.title(title, help=details)
