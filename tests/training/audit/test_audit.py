@@ -127,12 +127,12 @@ def test_near_copies(report, copy, source):
     assert report["source_cells"]["of"][copy] == report["source_cells"]["of"][source]
 
 
-def test_nothing_else_is_called_a_copy(report):
+def test_no_other_picture_is_called_a_copy(report):
     assert len(report["duplicates"]["near"]) == 7
     assert len(report["duplicates"]["pixel"]) == 2
 
 
-def test_what_leaks_from_test_into_training(report):
+def test_leaks_between_test_and_training(report):
     assert [set(group) for group in report["duplicates"]["crossing"]] == [
         {"TEST/monocyte/leak.jpg", "TRAIN/monocyte/003.png"}
     ]
@@ -141,13 +141,13 @@ def test_what_leaks_from_test_into_training(report):
     assert report["random_leak"]["monocyte"] > report["random_leak"]["lymphocyte"]
 
 
-def test_what_is_no_cell_and_what_was_drawn_upon(report):
+def test_outliers_and_marked_pictures(report):
     assert set(report["outliers"]) >= {"TRAIN/monocyte/noise.png", "TRAIN/monocyte/green.png"}
     assert len(report["outliers"]) <= 4
     assert "TRAIN/lymphocyte/005.png" in report["marked"]
 
 
-def test_the_page_needs_nothing_else_and_escapes_names(audited):
+def test_the_page_is_self_contained_and_escapes_names(audited):
     page = (audited / "index.html").read_text()
     assert "TRAIN/monocyte/turned.jpg" in page
     assert 'src="http' not in page
@@ -190,7 +190,7 @@ def test_one_class_only(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("what", ["nothing", "empty", "unreadable"])
-def test_what_cannot_be_audited_leaves_nothing_behind(tmp_path, monkeypatch, capsys, what):
+def test_a_failed_audit_leaves_no_files(tmp_path, monkeypatch, capsys, what):
     monkeypatch.setenv("HEMAZOO_CACHE", str(tmp_path / "cache"))
     folder = tmp_path / "set"
     if what != "nothing":
@@ -204,7 +204,7 @@ def test_what_cannot_be_audited_leaves_nothing_behind(tmp_path, monkeypatch, cap
     assert said.strip().endswith(".")
 
 
-def test_an_interrupted_audit_goes_on(tmp_path, monkeypatch):
+def test_an_interrupted_audit_resumes(tmp_path, monkeypatch):
     data = read_dataset(draw_smears(tmp_path / "set", 3))
     monkeypatch.setattr(measuring, "CHUNK", 4)
     whole = measure(data, tmp_path / "whole")
@@ -226,7 +226,7 @@ def test_an_interrupted_audit_goes_on(tmp_path, monkeypatch):
         assert (np.asarray(again[name]) == np.asarray(column)).all(), name
 
 
-def test_another_model_embeds_without_measuring_again_and_goes_on_where_it_was_cut(tmp_path, monkeypatch):
+def test_another_embedder_reuses_measurements_and_resumes(tmp_path, monkeypatch):
     data = read_dataset(draw_smears(tmp_path / "set", 3))
     (tmp_path / "set" / LABELS[0] / "000.png").write_bytes(b"no picture")
     measured = measure(data, tmp_path / "cache")
@@ -278,7 +278,7 @@ def augmented(tmp_path_factory) -> tuple[Path, Path]:
     return root / "set", root / "originals"
 
 
-def test_copies_find_their_originals(augmented, tmp_path, monkeypatch, capsys):
+def test_copies_are_matched_with_their_originals(augmented, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("HEMAZOO_CACHE", str(tmp_path / "cache"))
     data, originals = augmented
     out = tmp_path / "report"
@@ -294,7 +294,7 @@ def test_copies_find_their_originals(augmented, tmp_path, monkeypatch, capsys):
     assert cells["subjects"] == 6
 
 
-def test_without_originals_copies_find_each_other(augmented, tmp_path):
+def test_without_originals_copies_are_matched_with_each_other(augmented, tmp_path):
     data = read_dataset(augmented[0])
     measured = measure(data, tmp_path)
     copies = find_copies(measured)
@@ -304,7 +304,7 @@ def test_without_originals_copies_find_each_other(augmented, tmp_path):
     assert len(set(copies.same_thing.tolist())) == 6
 
 
-def test_no_originals_is_said(augmented, tmp_path, monkeypatch, capsys):
+def test_missing_originals_are_named(augmented, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("HEMAZOO_CACHE", str(tmp_path / "cache"))
     (tmp_path / "empty").mkdir()
     command = ["audit", str(augmented[0]), "--originals", str(tmp_path / "empty"), "--out", str(tmp_path / "report")]
@@ -312,7 +312,7 @@ def test_no_originals_is_said(augmented, tmp_path, monkeypatch, capsys):
     assert "no original frames" in capsys.readouterr().err
 
 
-def test_a_mirror_image_needs_no_second_detection():
+def test_features_of_a_mirror_image_need_no_second_detection():
     one = detect(scaled_grey(np.asarray(draw_smear("monocyte", 1))))
     other = detect(scaled_grey(np.asarray(draw_smear("monocyte", 1).transpose(FLIP))))
     fit = compare(one, other)
@@ -321,7 +321,7 @@ def test_a_mirror_image_needs_no_second_detection():
     assert compare(one, detect(scaled_grey(np.asarray(draw_smear("monocyte", 2))))).inliers < 10
 
 
-def test_a_plain_picture_has_no_frame():
+def test_a_blank_picture_has_no_frame():
     frames = [detect(scaled_grey(np.asarray(draw_smear("monocyte", n)))) for n in range(2)]
     index = FrameIndex(["a", "b"], frames)
     assert index.search(detect(np.full((288, 288), 200, np.uint8))) == []
@@ -341,6 +341,6 @@ def test_a_shortcut_raises_the_alarm(tmp_path, monkeypatch, capsys):
     assert {"size", "format"} <= set(told["alarms"])
 
 
-def test_chance_is_no_alarm():
+def test_chance_accuracy_raises_no_alarm():
     assert alarms({"size": 0.26, "format": 0.5}, 4) == ["format"]
     assert alarms({"size": 1.0}, 1) == []

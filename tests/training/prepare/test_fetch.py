@@ -76,7 +76,7 @@ def test_a_medmnist_set(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("name", ["bloodmnist_64", "blood-cells", "kaggle:some/set", "hf:some/set"])
-def test_without_a_connection(tmp_path, monkeypatch, capsys, name):
+def test_without_a_connection_it_says_what_to_do(tmp_path, monkeypatch, capsys, name):
     for kind in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         monkeypatch.setenv(kind, "http://127.0.0.1:9")  # nobody listens there
     monkeypatch.setenv("KAGGLEHUB_CACHE", str(tmp_path / "kaggle"))
@@ -89,17 +89,17 @@ def test_without_a_connection(tmp_path, monkeypatch, capsys, name):
 
 
 @pytest.mark.parametrize("name", ["nothing", "kaggle:", "hf:../../etc", "hf:a/b/c", "kaggle:a b/c", "xmnist"])
-def test_names_that_are_none(tmp_path, capsys, name):
+def test_refuses_unknown_names(tmp_path, capsys, name):
     assert main(["fetch", name, "--out", str(tmp_path / "set")]) == 2
     assert "no data set we can fetch" in capsys.readouterr().err
 
 
-def test_a_folder_that_is_there_is_not_touched(tmp_path):
+def test_an_existing_folder_is_not_touched(tmp_path):
     (tmp_path / "set").mkdir()
     assert main(["fetch", "bloodmnist", "--out", str(tmp_path / "set")]) == 2
 
 
-def test_kaggles_archive_is_put_in_order(tmp_path, monkeypatch, capsys):
+def test_data_sets_in_a_kaggle_archive_get_folders_of_their_own(tmp_path, monkeypatch, capsys):
     def download(handle: str, output_dir: str) -> str:
         assert handle == "paultimothymooney/blood-cells"
         root = Path(output_dir)

@@ -62,7 +62,7 @@ def tables(draw) -> Table:
 
 @settings(max_examples=60, deadline=None)
 @given(tables(), st.integers(0, 5), st.sampled_from(["stratified", "grouped", "kfold", "official"]))
-def test_no_cell_is_ever_on_two_sides(data, seed, scheme):
+def test_no_cell_is_on_two_sides(data, seed, scheme):
     try:
         split = split_by(scheme, data, (0.7, 0.15, 0.15), seed, folds=3, fold=seed % 3)
     except TrainingDataError as error:
@@ -89,7 +89,7 @@ def test_shares_and_classes(seed):
         assert counts.max() - counts.min() <= 4
 
 
-def test_a_split_is_named_by_its_content():
+def test_the_hash_of_a_split_depends_on_its_content():
     data = table(80)
     one = stratified_split(data, 0.1, 0.2, 0)
     assert one.hash == stratified_split(data, 0.1, 0.2, 0).hash
@@ -114,7 +114,7 @@ def test_the_folds_test_every_picture_once():
     assert sorted(np.concatenate(tested)) == list(range(180))
 
 
-def test_official_leaves_out_what_could_leak():
+def test_official_split_excludes_what_could_leak():
     parts = ["train"] * 200 + ["test"] * 40
     data = table(48, copies=5, parts=parts)
     cells, known = list(data.cells), [True] * 240
@@ -130,12 +130,12 @@ def test_official_leaves_out_what_could_leak():
     assert not crosses(split)
 
 
-def test_official_needs_a_test_set():
+def test_official_split_needs_a_test_set():
     with pytest.raises(TrainingDataError, match="no TRAIN and TEST"):
         official_split(table(40), 0.2, 0)
 
 
-def test_random_is_leaky_and_says_how_much():
+def test_random_split_is_leaky_and_reports_how_much():
     data = table(40, copies=20)
     split = random_split(data, 0.1, 0.2, 0)
     assert crosses(split)
@@ -146,7 +146,7 @@ def test_random_is_leaky_and_says_how_much():
     assert random_split(table(40), 0.1, 0.2, 0).leak_share == 0
 
 
-def test_too_few_cells_to_split():
+def test_refuses_to_split_too_few_cells():
     with pytest.raises(TrainingDataError, match="fewer than two"):
         stratified_split(table(5), 0.2, 0.2, 0)
     with pytest.raises(TrainingDataError, match="too few for 9 folds"):
@@ -168,7 +168,7 @@ def manifest(drawn, tmp_path):
     return path, data, split
 
 
-def test_a_manifest_gives_back_its_split(manifest):
+def test_a_manifest_restores_its_split(manifest):
     path, data, split = manifest
     found = split_of_manifest(read_manifest(path, data), [i.file for i in data.items], set(LABELS))
     assert all((found.rows[side] == split.rows[side]).all() for side in SIDES)
@@ -197,7 +197,7 @@ def test_a_manifest_refuses_other_data(manifest, change):
     assert str(error.value).endswith(".")
 
 
-def test_the_command(drawn, tmp_path, monkeypatch, capsys):
+def test_the_split_command(drawn, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("HEMAZOO_CACHE", str(tmp_path / "cache"))
     out = tmp_path / "split.json"
     command = ["split", str(drawn), "--out", str(out), "--json", "--fractions", "0.6,0.2,0.2", "--seed", "3"]
@@ -219,7 +219,7 @@ def test_the_command(drawn, tmp_path, monkeypatch, capsys):
         main([*command, "--scheme", "grouped", "--fractions", "0.9,0.2,0.2"])
 
 
-def test_cleaning_touches_training_alone_and_tells_what_it_took():
+def test_cleaning_changes_training_only_and_reports_counts():
     data = table(40, copies=3)
     split = stratified_split(data, 0.2, 0.2, 0)
     train = split.rows["train"]
@@ -238,7 +238,7 @@ def test_cleaning_touches_training_alone_and_tells_what_it_took():
 
 
 @pytest.mark.parametrize("how", ["downsample", "oversample"])
-def test_resampling_evens_out_classes(how):
+def test_resampling_balances_classes(how):
     labels = np.array([0] * 30 + [1] * 7 + [2] * 12)
     split = replace(stratified_split(table(40), 0.2, 0.2, 0), rows={"train": np.arange(49)})
     found = resample(split, how, labels, 0)

@@ -71,7 +71,7 @@ def test_published_benchmarks_stay_the_same():
     assert [kind for kind, severity in blood if severity in (0, 1)] == BLOOD
 
 
-def test_another_row_label_or_version_is_another_benchmark():
+def test_the_hash_covers_rows_labels_and_version():
     found = get_benchmark("lisc")
     shuffled = BenchmarkSet("lisc", found.definition, found.rows.sample(frac=1, random_state=0))
     assert shuffled.hash == found.hash
@@ -92,7 +92,7 @@ def made(same: dict[str, str]) -> BenchmarkSet:
     return BenchmarkSet("made", Definition(version=1, labels=LABELS, same=same, title="t", data="d"), rows)
 
 
-def test_eight_classes_answer_a_question_of_four_by_name():
+def test_predictions_of_eight_classes_are_mapped_to_four_by_name():
     shares = np.random.default_rng(0).dirichlet(np.ones(8), 20)
     table = pd.DataFrame(shares, columns=EIGHT).assign(file=[f"{n}.png" for n in range(20)], cell="c", label=LABELS[0])
     found = made({"ig": "neutrophil"}).answers(table, EIGHT)
@@ -105,14 +105,14 @@ def test_eight_classes_answer_a_question_of_four_by_name():
     assert np.allclose(turned[LABELS], expected)
 
 
-def test_a_model_sure_of_what_does_not_occur_knows_nothing_here():
+def test_without_probability_on_its_classes_all_are_alike():
     table = pd.DataFrame({"file": ["a"], "cell": ["a"], "label": [LABELS[0]], **dict.fromkeys(EIGHT, 0.0)})
     found = made({}).answers(table.assign(platelet=1.0), EIGHT)
     assert found[LABELS].to_numpy().tolist() == [[0.25] * 4]
 
 
 @pytest.mark.parametrize("kind", corruptions.KINDS)
-def test_corruptions_are_reproducible_and_grow(kind):
+def test_corruptions_are_reproducible_and_increase_with_severity(kind):
     image = draw_cell("neutrophil", 3, (120, 90))
     clean = np.asarray(corruptions.corrupt(image, "a.png", corruptions.CLEAN, 0), float)
     assert clean.shape == (224, 299, 3)
@@ -128,13 +128,13 @@ def test_corruptions_are_reproducible_and_grow(kind):
         corruptions.corrupt(image, "a.png", kind, 6)
 
 
-def test_random_corruptions_differ_between_pictures_only_by_their_names():
+def test_random_corruptions_depend_on_the_picture_name():
     image = draw_cell("monocyte", 1)
     one, other = (corruptions.corrupt(image, name, "bubble", 3) for name in ("a.png", "b.png"))
     assert one.tobytes() != other.tobytes()
 
 
-def test_motion_blur_moves_no_light():
+def test_motion_blur_keeps_the_mean_brightness():
     """A kernel that adds up to one: the mean of a picture far from its edges stays."""
     dot = np.full((224, 224, 3), 100, np.uint8)
     dot[100:124, 100:124] = 250
@@ -149,7 +149,7 @@ def test_names_of_corrupted_pictures():
     assert corruptions.split_name("a#2.png") == ("a#2.png", corruptions.CLEAN, 0)
 
 
-def test_corruption_errors_are_balanced_errors_against_those_of_alexnet():
+def test_corruption_errors_relative_to_alexnet():
     random = np.random.default_rng(1)
     rows = []
     for kind, severity in corruptions.SETS[corruptions.BLOOD]:
@@ -177,7 +177,7 @@ def test_corruption_errors_are_balanced_errors_against_those_of_alexnet():
     assert len(robustness.by_kind(found)) == 56
 
 
-def test_a_shifted_picture_is_another_picture_of_the_same_cell():
+def test_a_shifted_picture_keeps_its_cell_in_the_middle():
     image = draw_smear("neutrophil", 3)
     first = corruptions.corrupt(image, "a.png", corruptions.SHIFTED, 1)
     assert np.array_equal(first, corruptions.corrupt(image, "a.png", corruptions.SHIFTED, 1))
@@ -195,7 +195,7 @@ def test_a_shifted_picture_is_another_picture_of_the_same_cell():
     assert corruptions.split_name(name) == ("a.png", corruptions.SHIFTED, 1)
 
 
-def test_shifted_pictures_are_no_table_of_corruptions():
+def test_shifted_pictures_have_no_corruption_error():
     names = [corruptions.corrupted_name(f"{n}.png", corruptions.SHIFTED, 1) for n in range(20)]
     truth = [LABELS[n % 4] for n in range(20)]
     table = pd.DataFrame(np.random.default_rng(2).dirichlet(np.ones(4), 20), columns=LABELS)

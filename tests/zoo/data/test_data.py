@@ -57,7 +57,7 @@ def test_parts_above_class_folders(tmp_path, wrapped):
     assert data.items[0].file.startswith("TEST/eosinophil/")
 
 
-def test_pictures_without_a_class_have_no_label_and_other_files_are_not_pictures(tmp_path):
+def test_pictures_outside_class_folders_have_no_label_and_other_files_are_ignored(tmp_path):
     draw_cell("monocyte").save(tmp_path / "one.png")
     (tmp_path / ".hidden.png").write_text("x")
     (tmp_path / "notes.txt").write_text("x")
@@ -115,7 +115,7 @@ def voc(root: Path, rows: list[tuple[str, str, list[tuple[int, int, int, int]]]]
     return root
 
 
-def test_voc_frames_are_cropped_and_what_is_unclear_is_reported(tmp_path):
+def test_voc_frames_are_cropped_and_ambiguous_ones_reported(tmp_path):
     box = (40, 30, 60, 50)
     rows = [
         ("Blood_0", "NEUTROPHIL", [box]),
@@ -197,7 +197,7 @@ def test_split_names(name, split):
 
 @ONCE
 @given(st.binary(max_size=400))
-def test_a_file_of_anything_called_npz(tmp_path, content):
+def test_refuses_other_content_named_npz(tmp_path, content):
     (tmp_path / "x.npz").write_bytes(content)
     with pytest.raises(DataError, match=r"damaged|holds"):
         read_dataset(tmp_path / "x.npz")
@@ -205,7 +205,7 @@ def test_a_file_of_anything_called_npz(tmp_path, content):
 
 @ONCE
 @given(st.data())
-def test_a_damaged_npz_never_ends_in_a_traceback(tmp_path, data):
+def test_refuses_a_damaged_npz_with_a_sentence(tmp_path, data):
     raw = bytearray(save(tmp_path / "x.npz", images=cells(3), labels=np.arange(3)).read_bytes())
     for _ in range(data.draw(st.integers(1, 4))):
         raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
@@ -248,12 +248,12 @@ def test_object_arrays_are_refused_and_never_unpickled(tmp_path, which):
         ({"images": np.zeros((2, 1, 1, 3), np.uint8), "labels": np.arange(2)}, "too small"),
     ],
 )
-def test_arrays_that_do_not_fit(tmp_path, arrays, sentence):
+def test_refuses_arrays_that_do_not_fit(tmp_path, arrays, sentence):
     with pytest.raises(DataError, match=sentence):
         read_dataset(save(tmp_path / "x.npz", **arrays))
 
 
-def test_an_npz_that_claims_to_be_huge(tmp_path):
+def test_refuses_an_npz_that_claims_to_be_huge(tmp_path):
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(
         header, {"descr": "|u1", "fortran_order": False, "shape": (10**9, 512, 512, 3)}
@@ -309,7 +309,7 @@ def test_one_class_only_can_be_read(tmp_path):
     assert read_dataset(tmp_path).labels == ("only",)
 
 
-def test_links_that_go_round(tmp_path):
+def test_circular_links_are_not_followed(tmp_path):
     draw_folder(tmp_path / "set", 1)
     (tmp_path / "set" / "monocyte" / "up").symlink_to(tmp_path / "set")
     (tmp_path / "set" / "monocyte" / "self.png").symlink_to(tmp_path / "set" / "monocyte" / "self.png")
@@ -324,7 +324,7 @@ def test_links_that_go_round(tmp_path):
 
 
 @pytest.mark.parametrize("what", ["nothing", "empty folder", "text file", "VOC without labels", "forbidden"])
-def test_what_is_no_data_set(tmp_path, what):
+def test_refuses_what_is_no_data_set(tmp_path, what):
     place = tmp_path / "place"
     if what == "empty folder":
         place.mkdir()
@@ -379,7 +379,7 @@ def test_a_damaged_cache_is_made_again(tmp_path):
     assert (pack(data, (16, 16), tmp_path / "cache").pictures == good).all()
 
 
-def test_two_that_pack_the_same_at_once_share_one(tmp_path):
+def test_two_processes_that_pack_the_same_data_share_one_cache(tmp_path):
     """What the first one reads stays where it is: with another put in its place it was missing for a moment."""
     data = read_dataset(draw_folder(tmp_path / "cells", 2))
     cache = tmp_path / "cache"
@@ -399,7 +399,7 @@ def test_two_that_pack_the_same_at_once_share_one(tmp_path):
 
 
 @pytest.mark.parametrize("keep", [True, False])
-def test_a_folder_that_comes_while_another_is_written(tmp_path, keep):
+def test_a_folder_created_while_another_is_written(tmp_path, keep):
     target = tmp_path / "place"
     with atomic_folder(target, (lambda _: True) if keep else None) as mine:
         (mine / "file").write_text("mine")
@@ -409,7 +409,7 @@ def test_a_folder_that_comes_while_another_is_written(tmp_path, keep):
     assert [path.name for path in tmp_path.iterdir()] == ["place"]
 
 
-def test_a_folder_that_comes_at_the_last_moment(tmp_path, monkeypatch):
+def test_a_folder_created_just_before_the_rename(tmp_path, monkeypatch):
     """Looked for, not there, and there when the new one is to be put in its place."""
     target = tmp_path / "place"
     looked = iter([False])
