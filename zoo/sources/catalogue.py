@@ -131,7 +131,7 @@ def _of_hub(name: str, entries: Sequence[AnyEntry]) -> AnyEntry:
     allowed = repo in known or repo.split("/")[0] in namespaces or os.environ.get(ANY_NAMESPACE_VARIABLE)
     if not allowed:
         raise EntryError(
-            f"{repo} is in no place that this zoo is told to trust. Add hub:{repo} to {VARIABLE}, or set "
+            f"{repo} is not in a place that this zoo trusts. Add hub:{repo} to {VARIABLE}, or set "
             f"{ANY_NAMESPACE_VARIABLE}=1 to allow all."
         )
     entry = hub.resolve(repo, revision or "main")

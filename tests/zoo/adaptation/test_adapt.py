@@ -1,4 +1,4 @@
-"""A few cells of another laboratory make a new entry, its gain told by cells that had no part in it."""
+"""Adaptation to another laboratory makes a new entry, and its gain is measured on cells that had no part in it."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ def given(each: int, first: int = 0) -> tuple[list[Image.Image], list[str]]:
     return [image for image, _ in pairs], [label for _, label in pairs]
 
 
-def test_the_command_line_makes_an_entry_that_is_better_there(source, folder, tmp_path, capsys):
+def test_the_command_makes_an_entry_that_is_better_in_that_laboratory(source, folder, tmp_path, capsys):
     out = tmp_path / "zoo" / "ours"
     assert main(["adapt", str(source), "--data", str(folder), "--out", str(out), "--name", "our lab", "--json"]) == 0
-    printed, said = capsys.readouterr()
-    told = json.loads(printed)
-    assert "cross-validated on 32 cells" in said
+    printed, log = capsys.readouterr()
+    record = json.loads(printed)
+    assert "cross-validated on 32 cells" in log
     entry = read_entry(out)
     assert entry.usable
     assert entry.labels == read_entry(source).labels
@@ -66,15 +66,15 @@ def test_the_command_line_makes_an_entry_that_is_better_there(source, folder, tm
     # what it says of itself follows from the predictions it keeps
     table = read_predictions(entry, "our-lab-crossval")
     found = metrics.evaluate(table, entry.labels)["balanced_accuracy"]
-    assert told["after"]["value"] == pytest.approx(found.value)
-    assert told["gain"]["value"] == pytest.approx(told["after"]["value"] - told["before"]["value"])
-    assert told["gain"]["low"] <= told["gain"]["value"] <= told["gain"]["high"]
+    assert record["after"]["value"] == pytest.approx(found.value)
+    assert record["gain"]["value"] == pytest.approx(record["after"]["value"] - record["before"]["value"])
+    assert record["gain"]["low"] <= record["gain"]["value"] <= record["gain"]["high"]
     assert set(entry.evaluation.benchmarks) == {"our-lab-crossval"}
     assert entry.config.zoo.model_extra["adapted"]["labelled"] == dict.fromkeys(LABELS, 8)
 
 
-def test_labels_that_mean_nothing_gain_nothing(source, tmp_path):
-    """Honest: of shuffled labels nothing can be learnt, and the cross-validation says so."""
+def test_shuffled_labels_gain_nothing(source, tmp_path):
+    """Nothing can be learnt from shuffled labels, and the cross-validation shows it."""
     images, labels = given(12)
     shuffled = list(np.random.default_rng(1).permutation(labels))
     made = adapt(read_entry(source), images, shuffled, tmp_path / "out", "nowhere")
@@ -82,7 +82,7 @@ def test_labels_that_mean_nothing_gain_nothing(source, tmp_path):
     assert made.after.value < 0.5
 
 
-def test_without_labels_no_gain_is_claimed(source, folder, tmp_path, capsys):
+def test_claims_no_gain_without_labels(source, folder, tmp_path, capsys):
     loose = tmp_path / "loose"
     loose.mkdir()
     for number, path in enumerate(sorted(folder.rglob("*.png"))):
@@ -90,11 +90,11 @@ def test_without_labels_no_gain_is_claimed(source, folder, tmp_path, capsys):
     (loose / "bad.png").write_bytes(b"no picture")
     out = tmp_path / "zoo" / "ours"
     assert main(["adapt", str(source), "--data", str(loose), "--out", str(out), "--json"]) == 1
-    printed, said = capsys.readouterr()
-    told = json.loads(printed)
-    assert "bad.png" in said
-    assert "accuracy cannot be measured" in said
-    assert told["gain"] is None
+    printed, log = capsys.readouterr()
+    record = json.loads(printed)
+    assert "bad.png" in log
+    assert "accuracy cannot be measured" in log
+    assert record["gain"] is None
     entry = read_entry(out)
     assert entry.usable
     assert not entry.evaluation.benchmarks
@@ -129,14 +129,14 @@ def test_every_kind_of_network_can_be_adapted(architecture, tmp_path):
     ],
     ids=["few", "one class", "unknown class", "few loose", "none"],
 )
-def test_too_little_is_a_sentence_and_leaves_nothing(source, tmp_path, labels, words):
+def test_refuses_too_few_cells_and_writes_nothing(source, tmp_path, labels, words):
     images = [draw_cell("monocyte", n) for n in range(len(labels))]
     with pytest.raises(EntryError, match=words):
         adapt(read_entry(source), images, labels, tmp_path / "out", "lab")
     assert not (tmp_path / "out").exists()
 
 
-def test_what_has_no_linear_last_layer_is_refused(tmp_path):
+def test_refuses_a_model_without_a_linear_last_layer(tmp_path):
     from tests.zoo.serving.test_heads import make_headed  # noqa: PLC0415
 
     headed = read_entry(make_headed(tmp_path / "headed", "knn"))
@@ -145,7 +145,7 @@ def test_what_has_no_linear_last_layer_is_refused(tmp_path):
         adapt(headed, images, labels, tmp_path / "out", "lab")
 
 
-def test_stopped_in_the_middle_it_leaves_nothing(source, tmp_path):
+def test_writes_nothing_if_stopped(source, tmp_path):
     images, labels = given(5)
 
     def stop(share: float, what: str) -> None:
@@ -157,7 +157,7 @@ def test_stopped_in_the_middle_it_leaves_nothing(source, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["zoo"]
 
 
-def test_held_strongly_the_layer_stays_and_loosely_it_fits():
+def test_a_strong_penalty_keeps_the_layer_and_a_weak_one_fits_it():
     torch.manual_seed(0)
     vectors, numbers = torch.randn(40, 1, 6).double(), np.arange(40) % 3
     weight, bias = torch.randn(3, 6).double(), torch.zeros(3).double()
@@ -167,7 +167,7 @@ def test_held_strongly_the_layer_stays_and_loosely_it_fits():
     assert (fitted == numbers).mean() > ((vectors[:, 0] @ weight.T).argmax(1).numpy() == numbers).mean()
 
 
-def test_views_are_turns_of_one_picture():
+def test_views_are_rotations_of_one_picture():
     pixels = torch.arange(3 * 4 * 4).reshape(3, 4, 4)
     views = augmented_views(pixels, 8)
     assert len({tuple(view.flatten().tolist()) for view in views}) == 8
@@ -175,7 +175,7 @@ def test_views_are_turns_of_one_picture():
     assert augmented_views(torch.zeros(3, 4, 6), 8).shape == (4, 3, 4, 6)
 
 
-def test_the_gate_knows_the_new_cells(source, tmp_path):
+def test_new_cells_are_familiar_to_the_ood_detector(source, tmp_path):
     entry = read_entry(source)
     images, labels = given(8)
     with torch.inference_mode():
@@ -185,7 +185,7 @@ def test_the_gate_knows_the_new_cells(source, tmp_path):
     made = adapt(entry, images, labels, tmp_path / "out", "lab")
     gate = read_ood_detector(tmp_path / "out", 4)
     if made.choice.statistics:
-        assert gate is None, "the network sees otherwise than the gate was fitted for"
+        assert gate is None, "the detector was fitted on other embeddings"
     else:
         with Runtime("cpu", "fp32") as runtime:
             known = [runtime.classify(made.entry, image).familiarity == "familiar" for image in images]

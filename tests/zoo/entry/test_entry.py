@@ -1,4 +1,4 @@
-"""An entry is read whole, or listed as broken with the reason; it never takes the zoo down."""
+"""Entries are read completely, or listed as broken with the reason; a broken one never stops the zoo."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def good(tiny_zoo: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(tiny_zoo / "tiny-cnn60", tmp_path / "zoo" / "mine"))
 
 
-def test_a_good_entry(good):
+def test_reads_a_complete_entry(good):
     entry = read_entry(good)
     assert entry.usable
     assert entry.labels == LABELS
@@ -41,7 +41,7 @@ def test_a_good_entry(good):
     assert set(read_predictions(entry, "drawn-test")["label"]) == set(LABELS)
 
 
-def test_without_weights_it_can_be_compared_but_not_run(good):
+def test_an_entry_without_weights_can_be_compared_but_not_run(good):
     (good / "model.safetensors").unlink()
     entry = read_entry(good)
     assert isinstance(entry, Entry)
@@ -62,19 +62,19 @@ def test_sources_follow_the_environment(tmp_path, good):
     assert "cannot be listed" in listed["nowhere"].reason
 
 
-def test_an_id_met_again_is_not_hidden(good, tmp_path):
+def test_lists_an_entry_with_a_taken_id_as_broken(good, tmp_path):
     make_entry(tmp_path / "other" / "mine", "cnn60")
     listed = list_entries([FolderSource(good.parent, "one"), FolderSource(tmp_path / "other", "two")])
     assert [isinstance(entry, Entry) for entry in listed] == [True, False]
     assert "already called mine" in listed[1].reason
 
 
-def test_half_written_folders_are_no_entries(good):
+def test_ignores_half_written_folders(good):
     (good.parent / ".mine.abc.partial").mkdir()
     assert [entry.id for entry in list_entries([FolderSource(good.parent, "test")])] == ["mine"]
 
 
-def test_predictions_come_back_as_they_were_scored(good):
+def test_stored_predictions_give_the_same_scores(good):
     table = make_predictions(5)
     write_predictions(good, "drawn-test", table, LABELS)
     found = read_predictions(read_entry(good), "drawn-test")
@@ -83,7 +83,7 @@ def test_predictions_come_back_as_they_were_scored(good):
 
 
 @pytest.mark.parametrize("damage", ["missing", "text", "column", "label"])
-def test_broken_predictions_say_why(good, damage):
+def test_broken_predictions_raise_the_reason(good, damage):
     path = good / "predictions" / "drawn-test.parquet"
     table = make_predictions(0)
     if damage == "missing":
@@ -98,7 +98,7 @@ def test_broken_predictions_say_why(good, damage):
         read_predictions(read_entry(good), "drawn-test")
 
 
-def test_headers_are_counted_without_loading(good):
+def test_counts_parameters_by_the_header(good):
     found = read_header(good / "model.safetensors")
     assert found.bytes == (good / "model.safetensors").stat().st_size
     assert np.isclose(found.bytes, 4 * found.parameters, rtol=0.05)

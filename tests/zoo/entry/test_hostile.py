@@ -1,4 +1,4 @@
-"""What somebody made to do harm, or what arrived damaged, ends in a sentence: here, from the Hub, and in the app."""
+"""Malicious or damaged entries and pictures give an error message: in Python, from the Hub, and in the app."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ def runtime():
         yield made
 
 
-def test_the_corpora_are_as_large_as_they_should_be():
+def test_there_are_enough_hostile_examples():
     assert len(hostile.BROKEN) + len(hostile.UNUSABLE) + len(hostile.HARMLESS) >= 60
     assert len(PICTURES) >= 150
 
 
 @pytest.mark.parametrize("name", hostile.BROKEN)
-def test_a_broken_entry_says_why(good, tmp_path, name):
+def test_a_broken_entry_has_a_reason(good, tmp_path, name):
     damage, said = hostile.BROKEN[name]
     folder = hostile.damaged(good, tmp_path / "zoo" / "mine", damage)
     entry = read_entry(folder)
@@ -69,7 +69,7 @@ def test_a_broken_entry_says_why(good, tmp_path, name):
 
 
 @pytest.mark.parametrize("name", hostile.UNUSABLE)
-def test_what_cannot_be_used_says_so_when_it_is(good, tmp_path, runtime, name):
+def test_using_an_unusable_entry_raises_the_reason(good, tmp_path, runtime, name):
     damage, said = hostile.UNUSABLE[name]
     folder = hostile.damaged(good, tmp_path / "zoo" / "mine", damage)
     with pytest.raises(EntryError, match=said):
@@ -78,7 +78,7 @@ def test_what_cannot_be_used_says_so_when_it_is(good, tmp_path, runtime, name):
 
 
 @pytest.mark.parametrize("name", hostile.HARMLESS)
-def test_what_is_beside_a_model_does_nothing(good, tmp_path, runtime, name):
+def test_foreign_files_beside_a_model_have_no_effect(good, tmp_path, runtime, name):
     folder = hostile.damaged(good, tmp_path / "zoo" / "mine", hostile.HARMLESS[name])
     entry, before = read_entry(folder), set(sys.modules)
     picture = draw_cell("monocyte", 4)
@@ -91,7 +91,7 @@ def test_what_is_beside_a_model_does_nothing(good, tmp_path, runtime, name):
     assert not {name for name in set(sys.modules) - before if "modeling" in name}
 
 
-def test_a_layer_that_is_not_there_is_told_when_it_is_asked_for(good, tmp_path, runtime):
+def test_a_missing_explanation_layer_raises_when_used(good, tmp_path, runtime):
     damage = hostile.HARMLESS["layer that is not there"]
     entry = read_entry(hostile.damaged(good, tmp_path / "mine", damage))
     with pytest.raises(ValueError, match="layer"):
@@ -109,7 +109,7 @@ def corpus(good, tmp_path_factory) -> Path:
     return folder
 
 
-def test_from_the_hub_it_is_no_different(hub, corpus, monkeypatch):
+def test_hostile_entries_from_the_hub_are_handled_alike(hub, corpus, monkeypatch):
     card = b"---\nlibrary_name: timm\ntags:\n- hemazoo\n---\n# x\n"
     for folder in sorted(corpus.iterdir()):
         files = {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file() and not p.is_symlink()}
@@ -139,7 +139,7 @@ def test_from_the_hub_it_is_no_different(hub, corpus, monkeypatch):
                 assert str(error).endswith((".", ")"))
 
 
-def test_the_app_lists_them_all(corpus, monkeypatch):
+def test_the_app_lists_hostile_entries(corpus, monkeypatch):
     monkeypatch.setenv("HEMAZOO_ZOO", str(corpus))
     st.cache_resource.clear()
     st.cache_data.clear()
@@ -158,7 +158,7 @@ def test_the_app_lists_them_all(corpus, monkeypatch):
 
 
 @pytest.mark.parametrize("name", PICTURES)
-def test_a_picture_is_read_or_refused(name):
+def test_a_hostile_picture_is_read_or_refused(name):
     try:
         found = decode(PICTURES[name])
     except ImageError as error:
@@ -168,19 +168,19 @@ def test_a_picture_is_read_or_refused(name):
         assert np.asarray(found).size <= 150_000_000
 
 
-def test_the_command_line_names_each_that_failed(tiny_zoo, tmp_path, monkeypatch, capsys):
+def test_the_command_line_names_each_failed_picture(tiny_zoo, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("HEMAZOO_ZOO", str(tiny_zoo))
     for number, data in enumerate(PICTURES.values()):
         (tmp_path / f"{number:03}.png").write_bytes(data)
     draw_cell("monocyte").save(tmp_path / "good.png")
     assert main(["classify", str(tmp_path), "--model", "tiny-cnn60", "--json"]) == 1
     out, err = capsys.readouterr()
-    told = {Path(one["file"]).name: one for one in map(json.loads, out.splitlines())}
-    assert told["good.png"]["label"]
+    records = {Path(one["file"]).name: one for one in map(json.loads, out.splitlines())}
+    assert records["good.png"]["label"]
     for number, (name, data) in enumerate(PICTURES.items()):
-        one = told[f"{number:03}.png"]
+        one = records[f"{number:03}.png"]
         assert ("error" in one) != _reads(data), name
-    assert f"{sum('error' in one for one in told.values())} of {len(told)} files" in err
+    assert f"{sum('error' in one for one in records.values())} of {len(records)} files" in err
 
 
 def _reads(data: bytes) -> bool:
