@@ -83,7 +83,7 @@ def wilson_interval(count: int, total: int) -> Interval:
 
 @lru_cache(maxsize=4)
 def resample_weights(n_cells: int, seed: int = 0) -> np.ndarray:
-    """How often each cell is drawn in each resample.
+    """Number of draws of each cell in each resample.
 
     Args:
         n_cells: Number of source cells.
