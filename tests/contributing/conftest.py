@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from tests.contributing.preloaded import run_python
 
 ROOT = Path(__file__).parents[2]
 CODE = ("zoo", "training", "pages", "tests", "app.py", "pyproject.toml")
@@ -34,11 +33,9 @@ class ProjectCopy:
 
     def python(self, *arguments: str) -> str:
         """Standard output of Python in the copy, such as `python("-m", "zoo", "list")`; fails if Python does."""
-        environment = {**os.environ, "PYTHONPATH": str(self.folder), "PYTHONDONTWRITEBYTECODE": "1"}
-        command = [sys.executable, *arguments]
-        done = subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+        status, out, err = run_python(self.folder, list(arguments))
+        assert status == 0, err
+        return out
 
 
 @pytest.fixture
