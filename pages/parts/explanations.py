@@ -140,7 +140,7 @@ def _keep(known: dict[Any, Any], key: object, value: object) -> None:
     known[key] = value
 
 
-@st.cache_data(max_entries=64, show_spinner=False)
+@st.cache_data(max_entries=64, show_spinner="Loading the model …")
 def _layers_of(identity: str, folder: str, _entry: Entry) -> list[str]:
     return default_runtime().layers(_entry)
 

@@ -40,7 +40,7 @@ def audits(tmp_path_factory) -> Path:
 @pytest.fixture
 def page(zoo_environment, tmp_path, monkeypatch):
     """Opens the data page with reports and data sets named by the operator, and no built-in ones."""
-    monkeypatch.setattr("zoo.audits.reports.BUILTIN", tmp_path / "nothing")
+    monkeypatch.setenv("HEMAZOO_BUILTIN_REPORTS", "0")
 
     def opened(reports: Path | str = "", datasets: Path | str = "") -> AppTest:
         monkeypatch.setenv("HEMAZOO_REPORTS", str(reports))

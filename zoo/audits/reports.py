@@ -20,6 +20,7 @@ from zoo.files import atomic_path
 
 REPORT, PICTURES, PAGE = "report.json", "pictures.parquet", "index.html"
 VARIABLE = "HEMAZOO_REPORTS"
+BUILTIN_VARIABLE = "HEMAZOO_BUILTIN_REPORTS"  # 0 hides the built-in audits
 DEFAULT = "reports"
 BUILTIN = Path(__file__).parent / "builtin"
 COLUMNS = ("file", "label", "split", "cell", "subject", "flag", "likelier", "score", "x", "y", "z")
@@ -149,15 +150,21 @@ def read_report(folder: Path) -> Audit:
 
 
 def list_reports(environment: Mapping[str, str] | None = None) -> list[tuple[Path, Audit | str]]:
-    """Every report folder on offer, with its audit or the sentence why it cannot be read.
+    """List the report folders on offer.
 
-    The operator's (folders, or folders of folders, named in HEMAZOO_REPORTS, by default `reports`) come before the
-    built-in ones.
+    Args:
+        environment: Environment variables; by default those of the process. HEMAZOO_REPORTS names folders, or folders
+            of folders (default: `reports`). HEMAZOO_BUILTIN_REPORTS=0 hides the built-in audits, which come last.
+
+    Returns:
+        Each folder with its audit, or with a message that says why it cannot be read.
     """
-    named = (environment if environment is not None else os.environ).get(VARIABLE, DEFAULT)
+    variables = environment if environment is not None else os.environ
+    named = variables.get(VARIABLE, DEFAULT)
     places = [Path(part).expanduser() for part in named.split(os.pathsep) if part]
+    builtin = [] if variables.get(BUILTIN_VARIABLE) == "0" else [BUILTIN]
     found: list[tuple[Path, Audit | str]] = []
-    for place in [*places, BUILTIN]:
+    for place in [*places, *builtin]:
         inside = sorted(place.iterdir()) if place.is_dir() and not (place / REPORT).exists() else [place]
         found += [(folder, _try(folder)) for folder in inside if (folder / REPORT).exists()]
     return found

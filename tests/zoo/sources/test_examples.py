@@ -1,4 +1,4 @@
-"""Examples are fetched from a real server, checked by their hash, and kept."""
+"""Examples are downloaded from a real server, checked by their hash, and stored."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def server(tmp_path, monkeypatch):
     thread.join()
 
 
-def test_fetched_once_and_kept(server):
+def test_an_example_is_downloaded_once(server):
     (example,) = list_examples()
     assert example.path is None
     found = fetch(example)
@@ -53,7 +53,7 @@ def test_fetched_once_and_kept(server):
     assert fetch(again) == again
 
 
-def test_another_file_is_refused_and_not_kept(server):
+def test_a_changed_file_is_refused_and_not_kept(server):
     draw_cell("monocyte", 5).save(server / "cell.png")
     (example,) = list_examples()
     with pytest.raises(ExamplesError, match="has changed at its address and was not kept"):
@@ -61,7 +61,7 @@ def test_another_file_is_refused_and_not_kept(server):
     assert list_examples()[0].path is None
 
 
-def test_a_damaged_copy_is_fetched_again(server):
+def test_a_damaged_copy_is_downloaded_again(server):
     (example,) = list_examples()
     path = fetch(example).path
     path.write_bytes(b"damaged")
@@ -70,7 +70,7 @@ def test_a_damaged_copy_is_fetched_again(server):
     assert decode(fetch(example).path).size == (96, 96)
 
 
-def test_a_missing_file_gets_a_sentence(server):
+def test_a_missing_file_gives_an_error(server):
     (server / "cell.png").unlink()
     (example,) = list_examples()
     with pytest.raises(ExamplesError, match="cannot be fetched"):

@@ -1,4 +1,4 @@
-"""The zoo on the Hub: listed, picked, pinned, and what happens when the Hub or the network does not play along."""
+"""The zoo on the Hub: listed, chosen, pinned, and failures of the Hub, the network and the disk."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def again() -> None:
     zoo_hub.reset()
 
 
-def test_a_namespace_is_listed_by_its_json_alone(server, folders):
+def test_a_listing_fetches_only_json(server, folders):
     found = of("alice")
     assert sorted(found) == ["alice--both", "alice--one", "alice--two"]
     one, local = found["alice--one"], read_entry(folders / "one")
@@ -78,7 +78,7 @@ def test_a_namespace_is_listed_by_its_json_alone(server, folders):
     assert len(server.log) == requests + 1
 
 
-def test_what_is_looked_at_is_fetched(server, folders):
+def test_files_are_fetched_when_they_are_read(server, folders):
     one, local = of("alice")["alice--one"], read_entry(folders / "one")
     assert read_predictions(one, "drawn-test").equals(read_predictions(local, "drawn-test"))
     assert read_history(one).equals(read_history(local))
@@ -86,7 +86,7 @@ def test_what_is_looked_at_is_fetched(server, folders):
     assert not (one.folder / "model.safetensors").exists()
 
 
-def test_a_picked_model_answers_as_it_does_from_a_folder(server, folders, monkeypatch):
+def test_a_hub_model_answers_like_the_same_model_in_a_folder(server, folders, monkeypatch):
     monkeypatch.setenv("HEMAZOO_ZOO", f"{folders / 'newer'}:hub:alice")
     image = draw_cell("monocyte", 3)
     told: list[tuple[int, int]] = []
@@ -136,7 +136,7 @@ def test_a_model_is_pinned_to_its_commit(server, folders, monkeypatch):
             assert runtime.classify(pinned, image).probabilities == before
 
 
-def test_only_places_that_were_named_are_trusted(server, monkeypatch):
+def test_only_configured_places_are_trusted(server, monkeypatch):
     monkeypatch.setenv("HEMAZOO_ZOO", "hub:bob")
     with pytest.raises(EntryError, match="HEMAZOO_HUB_ANY"):
         get_entry("alice/one")
@@ -149,7 +149,7 @@ def test_only_places_that_were_named_are_trusted(server, monkeypatch):
         get_entry("alice/one@v9")
 
 
-def test_without_network_what_is_here_goes_on(server, monkeypatch):
+def test_downloaded_models_work_without_network(server, monkeypatch):
     image = draw_cell("monocyte", 3)
     with Runtime("cpu", "fp32") as runtime:
         before = runtime.classify(of("alice")["alice--one"], image).probabilities
@@ -179,7 +179,7 @@ def test_without_network_what_is_here_goes_on(server, monkeypatch):
             assert runtime.classify(found["alice--one"], image).probabilities == before
 
 
-def test_offline_nothing_is_asked(server, monkeypatch):
+def test_offline_mode_sends_no_request(server, monkeypatch):
     of("alice")
     requests = len(server.log)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
@@ -190,7 +190,7 @@ def test_offline_nothing_is_asked(server, monkeypatch):
     assert len(server.log) == requests
 
 
-def test_of_an_unknown_place_the_reason_is_listed(server, monkeypatch):
+def test_an_unknown_place_is_listed_with_the_reason(server, monkeypatch):
     for place, words in (("alice/none", "no such repository"), ("a b", "no place on the Hub"), ("nobody", "holds no")):
         (entry,) = HubSource(place).entries()
         assert isinstance(entry, BrokenEntry)
@@ -207,7 +207,7 @@ def test_of_an_unknown_place_the_reason_is_listed(server, monkeypatch):
     ],
     ids=["rate limit", "server error", "slow", "refused"],
 )
-def test_a_hub_that_does_not_answer_is_a_sentence(server, monkeypatch, fault, words):
+def test_failed_requests_give_a_reason(server, monkeypatch, fault, words):
     monkeypatch.setenv(zoo_hub.TIMEOUT_VARIABLE, "0.5")
     server.faults.append(fault)
     found = of("alice")
@@ -216,7 +216,7 @@ def test_a_hub_that_does_not_answer_is_a_sentence(server, monkeypatch, fault, wo
     assert found["alice--two"].usable
 
 
-def test_private_and_gated_models_say_what_to_do(server, monkeypatch):
+def test_private_and_gated_models_give_instructions(server, monkeypatch):
     monkeypatch.setenv("HEMAZOO_ZOO", "hub:alice")
     server.repos["models", "alice/one"].private = True
     server.repos["models", "alice/two"].gated = True
@@ -232,7 +232,7 @@ def test_private_and_gated_models_say_what_to_do(server, monkeypatch):
     assert found["alice--two"].usable
 
 
-def test_a_model_that_vanished_says_so_and_others_stay(server):
+def test_a_deleted_model_gives_an_error_and_others_work(server):
     found = of("alice")
     del server.repos["models", "alice/one"]
     with Runtime("cpu", "fp32") as runtime:
@@ -245,14 +245,14 @@ def test_a_model_that_vanished_says_so_and_others_stay(server):
             runtime.classify(found["alice--one"], draw_cell("monocyte", 1))
 
 
-def test_a_download_cut_short_goes_on(server, folders):
+def test_an_interrupted_download_is_resumed(server, folders):
     server.faults.append(Fault("GET /cdn", 2, cut_after=20_000))
     one = zoo_hub.fetch(of("alice")["alice--one"])
     assert (one.folder / "model.safetensors").read_bytes() == (folders / "one" / "model.safetensors").read_bytes()
 
 
 @pytest.mark.parametrize("times", [1, 9])
-def test_what_arrives_damaged_is_fetched_again_or_refused(server, folders, times):
+def test_a_damaged_download_is_repeated_once_then_refused(server, folders, times):
     one = of("alice")["alice--one"]
     told = one.origin.commit.files["model.safetensors"]
     right = server.blobs[told.oid]
@@ -273,7 +273,7 @@ def test_what_arrives_damaged_is_fetched_again_or_refused(server, folders, times
             runtime.classify(one, draw_cell("monocyte", 1))
 
 
-def test_a_full_disk_is_a_sentence_and_leaves_nothing_half(server, monkeypatch):
+def test_a_full_disk_gives_an_error_and_leaves_no_partial_file(server, monkeypatch):
     one = of("alice")["alice--one"]
 
     def full(*_: object, **__: object) -> None:
@@ -287,7 +287,7 @@ def test_a_full_disk_is_a_sentence_and_leaves_nothing_half(server, monkeypatch):
     assert zoo_hub.fetch(one).usable
 
 
-def test_a_disk_is_not_filled_to_the_brim(server, monkeypatch):
+def test_a_download_leaves_free_disk_space(server, monkeypatch):
     one = of("alice")["alice--one"]
     nearly = shutil.disk_usage("/")._replace(free=zoo_hub.MIN_FREE_BYTES + one.weights.bytes - 1)
     with monkeypatch.context() as patch:
@@ -299,7 +299,7 @@ def test_a_disk_is_not_filled_to_the_brim(server, monkeypatch):
 
 
 @pytest.mark.parametrize("damage", ["blob gone", "blob empty", "half arrived", "config gone", "notes torn"])
-def test_a_half_full_cache_is_made_whole(server, folders, tmp_path, damage):
+def test_a_damaged_cache_is_repaired(server, folders, tmp_path, damage):
     one = zoo_hub.fetch(of("alice")["alice--one"])
     weights = one.folder / "model.safetensors"
     right = weights.read_bytes()
@@ -323,7 +323,7 @@ def test_a_half_full_cache_is_made_whole(server, folders, tmp_path, damage):
     assert (found.folder / "model.safetensors").read_bytes() == right
 
 
-def test_only_files_of_an_entry_are_known_of(server, folders):
+def test_other_files_of_a_repository_are_ignored(server, folders):
     server.put("alice/one", {"evil.py": b"import os", "pytorch_model.bin": b"x", "sub/config.json": b"{}"})
     zoo_hub.forget()
     one = zoo_hub.fetch(of("alice")["alice--one"])
@@ -342,7 +342,7 @@ def _one_of_many(number: int, cache: str, hf: str, url: str, queue: multiprocess
         queue.put(repr(error))
 
 
-def test_eight_processes_fetch_once(server, tmp_path):
+def test_eight_processes_download_once(server, tmp_path):
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["zoo.serving.runtime", "tests.making"])
     queue = context.Queue()
@@ -359,8 +359,8 @@ def test_eight_processes_fetch_once(server, tmp_path):
     assert server.count(r"GET /cdn") == 1
 
 
-def test_listing_many_is_quick(server, folders):
-    """Not a measurement: that 40 repositories are looked at side by side, not one after the other."""
+def test_repositories_are_read_in_parallel(server, folders):
+    """Reading 40 repositories takes less time than one after the other would."""
     config = (folders / "one" / "config.json").read_bytes()
     for number in range(40):
         server.put(f"alice/more{number}", {"config.json": config, "README.md": CARD.encode()})
@@ -370,7 +370,7 @@ def test_listing_many_is_quick(server, folders):
     assert time.monotonic() - start < 40 * 0.2
 
 
-def test_an_origin_says_what_it_has(server):
+def test_an_origin_knows_which_files_are_local(server):
     one = of("alice")["alice--one"]
     assert isinstance(one.origin, Remote)
     assert one.origin.is_local("config.json")
