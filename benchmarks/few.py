@@ -65,7 +65,7 @@ def _score(entry: Entry, benchmark: BenchmarkSet, pictures: list) -> float:
         probabilities = np.stack([ticket.result().probabilities for ticket in tickets])
     table = pd.DataFrame(probabilities, columns=entry.labels)
     table = table.assign(file=[p[0] for p in pictures], cell=[p[1] for p in pictures], label=[p[2] for p in pictures])
-    answers = benchmark.answers(table, entry.labels)
+    answers = benchmark.map_predictions(table, entry.labels)
     return float(metrics.balanced_accuracy(table_confusion(answers, benchmark.labels)))
 
 

@@ -50,7 +50,7 @@ from zoo.entry import read_entry
 entry = read_entry(Path(sys.argv[1]))
 print(json.dumps({
     "unscored": unscored(entry),
-    "board": leaderboard.in_words(leaderboard.table([entry]), {})["elsewhere"].tolist(),
+    "board": leaderboard.in_words(leaderboard.table([entry]), {})["unseen laboratory"].tolist(),
     "report": "north-test" in render([entry], {entry.id: entry.title}),
 }))
 """

@@ -84,7 +84,9 @@ def test_stored_predictions_are_reproduced_by_every_entry(real_data, name):
         for row in np.linspace(0, len(pictures) - 1, 20).astype(int):
             file, _, _, source = pictures[row]
             answer = runtime.classify(entry, source.image()).probabilities
-            mapped = benchmark.answers(pd.DataFrame([{"file": file, "cell": "", "label": "", **answer}]), entry.labels)
+            mapped = benchmark.map_predictions(
+                pd.DataFrame([{"file": file, "cell": "", "label": "", **answer}]), entry.labels
+            )
             expected = table.loc[file, benchmark.labels].to_numpy(float)
             assert mapped[benchmark.labels].to_numpy(float)[0] == pytest.approx(expected, abs=1e-2)
 

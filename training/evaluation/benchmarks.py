@@ -159,7 +159,7 @@ def evaluate(
         table = _ensemble_table(entry, parts) if entry.members else parts[0]
         try:
             card_renewed = add_to_entry(
-                entry, benchmark, benchmark.answers(table, entry.labels), device_name(runtime.device)
+                entry, benchmark, benchmark.map_predictions(table, entry.labels), device_name(runtime.device)
             )
         except OSError as error:
             failed[entry.id] = f"{entry.folder} cannot be written to: {error.strerror}."

@@ -35,7 +35,7 @@ class Column:
 
 COLUMNS = {
     "home": Column("at home", "Balanced accuracy on test pictures of the laboratory that the model was trained on."),
-    "away": Column("elsewhere", "Balanced accuracy in a laboratory that it was never trained on."),
+    "away": Column("unseen laboratory", "Balanced accuracy in a laboratory that it was never trained on."),
     "corrupted": Column("corrupted", "Balanced accuracy in the mean over 11 corruptions at 5 severities, at home."),
     "calibration": Column(
         "calibration error", "Expected calibration error at home: how far its confidence is off.", lower_is_better=True
@@ -61,16 +61,20 @@ class Cell:
 
 
 def home_benchmark(entry: Entry) -> str | None:
-    """The entry's test set in its own laboratory: a published benchmark, else the first it was tested on."""
+    """The benchmark that measures an entry in its own laboratory.
+
+    It is a published one without corruptions, of the entry's own data sets if possible; else the first it was tested on
+    that is not published.
+    """
     tests = [name for name, b in entry.evaluation.benchmarks.items() if b.role == "test"]
     laboratories, known = laboratories_of(entry), published()
-    mine = [
+    at_home = [
         n for n in tests if n in known and laboratory_of(known[n].data) in laboratories and not known[n].corruptions
     ]
-    places = [*entry.data_sets, *(known[name].data for name in mine)]
-    mine.sort(key=lambda name: places.index(known[name].data))  # its own data sets before another cut of them
-    strange = [name for name in tests if name not in known]
-    return next(iter([*mine, *strange]), None)
+    order = [*entry.data_sets, *(known[name].data for name in at_home)]
+    at_home.sort(key=lambda name: order.index(known[name].data))
+    unpublished = [name for name in tests if name not in known]
+    return next(iter([*at_home, *unpublished]), None)
 
 
 def unseen_laboratories() -> list[str]:
@@ -129,31 +133,39 @@ def table(entries: Sequence[Entry]) -> pd.DataFrame:
 
 
 def best(entries: Sequence[Entry], column: str) -> str | None:
-    """Id of the entry that leads in a column; None where the lead is not significant or the questions were not one.
+    """The entry that is significantly best in a column.
 
-    Only models scored on the same pictures, and on no leaky split, are ranked.
+    Only models without a leaky split are ranked, and only where all were scored on the same pictures.
+
+    Args:
+        entries: The models.
+        column: A key of COLUMNS.
+
+    Returns:
+        Id of the entry whose lead over every other one is significant: p-values of paired bootstraps, adjusted after
+        Holm, below 0.05. None where there is no such entry.
     """
     if not COLUMNS[column].ranked:
         return None
-    found = {entry.id: (entry, cell) for entry in entries if (cell := cells(entry).get(column))}
-    honest = {k: v for k, v in found.items() if not v[0].evaluation.benchmarks[v[1].benchmark].leaky}
+    scored = {entry.id: (entry, cell) for entry in entries if (cell := cells(entry).get(column))}
+    honest = {k: v for k, v in scored.items() if not v[0].evaluation.benchmarks[v[1].benchmark].leaky}
     if len(honest) < 2 or len({cell.benchmark for _, cell in honest.values()}) > 1:
         return None
     sign = -1 if COLUMNS[column].lower_is_better else 1
     ranked = sorted(honest.values(), key=lambda item: -sign * item[1].value)
     try:
         lead = _estimate(*ranked[0])
-        chances = []
+        p_values = []
         for entry, cell in ranked[1:]:
             other = _estimate(entry, cell)
             if other[1] != lead[1]:
                 return None
-            chances.append(_chance(lead[0], other[0]))
-            if chances[-1] >= significance.SIGNIFICANCE_LEVEL:
-                return None  # whatever the others say; most columns end here
+            p_values.append(_p_value(lead[0], other[0]))
+            if p_values[-1] >= significance.SIGNIFICANCE_LEVEL:
+                return None  # no need to compare the others; most columns end here
     except (EntryError, ValueError):
         return None
-    return ranked[0][0].id if (significance.holm(chances) < significance.SIGNIFICANCE_LEVEL).all() else None
+    return ranked[0][0].id if (significance.holm(p_values) < significance.SIGNIFICANCE_LEVEL).all() else None
 
 
 def _estimate(entry: Entry, cell: Cell) -> tuple[BootstrapEstimate, str]:
@@ -163,7 +175,7 @@ def _estimate(entry: Entry, cell: Cell) -> tuple[BootstrapEstimate, str]:
     return metrics.estimate(predictions, labels, cell.metric, scaling_of(entry)), rows_hash(predictions)
 
 
-def _chance(first: BootstrapEstimate, second: BootstrapEstimate) -> float:
+def _p_value(first: BootstrapEstimate, second: BootstrapEstimate) -> float:
     """Two-sided bootstrap p-value of a paired difference (Efron & Tibshirani 1993, chapter 16)."""
     gap = first.draws - second.draws
     return float(min(1.0, 2 * max(min((gap <= 0).mean(), (gap >= 0).mean()), 1 / len(gap))))
@@ -176,7 +188,7 @@ def _put(found: dict[str, Cell], column: str, entry: Entry, benchmark: str, metr
         return
     low = value.low if value.low is not None else value.value
     high = value.high if value.high is not None else value.value
-    if column == "corrupted":  # an error is kept, what is right is shown
+    if column == "corrupted":  # an error is stored, an accuracy shown
         found[column] = Cell(1 - value.value, 1 - high, 1 - low, benchmark, metric)
     else:
         found[column] = Cell(value.value, low, high, benchmark, metric)
@@ -191,15 +203,15 @@ def markdown(rows: pd.DataFrame) -> str:
 
 def in_words(rows: pd.DataFrame, leaders: Mapping[str, str | None]) -> pd.DataFrame:
     """The leaderboard in words: percent with intervals, the leaders in bold."""
-    made = pd.DataFrame({"model": rows["model"]})
+    table = pd.DataFrame({"model": rows["model"]})
     for name, column in COLUMNS.items():
         texts = [
             column.missing if np.isnan(v) else f"{100 * v:.1f} % ({100 * low:.1f} to {100 * high:.1f})"
             for v, low, high in zip(rows[name], rows[f"{name}_low"], rows[f"{name}_high"], strict=True)
         ]
-        made[column.title] = [
+        table[column.title] = [
             f"**{t}**" if i == leaders.get(name) else t for t, i in zip(texts, rows["id"], strict=True)
         ]
-    made["MB"] = [f"{v:.1f}" if np.isfinite(v) else "–" for v in rows["megabytes"]]
-    made["images a second"] = [f"{v:,.0f}" if np.isfinite(v) else "–" for v in rows["images_per_second"]]
-    return made
+    table["MB"] = [f"{v:.1f}" if np.isfinite(v) else "–" for v in rows["megabytes"]]
+    table["images a second"] = [f"{v:,.0f}" if np.isfinite(v) else "–" for v in rows["images_per_second"]]
+    return table

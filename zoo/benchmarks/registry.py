@@ -130,16 +130,23 @@ class BenchmarkSet:
         """Whether the entry can name every class that occurs here."""
         return set(self.mapping(entry.labels).values()) == set(self.labels)
 
-    def answers(self, table: pd.DataFrame, labels: Sequence[str]) -> pd.DataFrame:
-        """Probabilities of a model's `labels`, summed by label here and scaled to 1: which of *these* is it?
+    def map_predictions(self, table: pd.DataFrame, labels: Sequence[str]) -> pd.DataFrame:
+        """Predictions among a model's labels as predictions among the benchmark's.
 
-        What a model gives to classes that do not occur here is left out, so that a model of eight classes answers the
-        same question as one of four. Where it leaves nothing, all classes are alike.
+        Probabilities are summed by label here and scaled to 1. What a model gives to classes that do not occur here is
+        left out, so that a model of eight classes is compared with one of four on the same classes.
+
+        Args:
+            table: Columns file, cell, label, and one column of probabilities a label of the model.
+            labels: The model's labels.
+
+        Returns:
+            The same table with the benchmark's labels; where no probability is left, all classes are alike.
         """
         given = table[list(labels)].to_numpy()
-        found = label_mapping.map_probabilities(given, labels, self.labels, self.definition.same)
-        shares = pd.DataFrame(found, index=table.index, columns=self.labels)
-        return pd.concat([table[[column for column in COLUMNS if column in table]], shares], axis=1)
+        mapped = label_mapping.map_probabilities(given, labels, self.labels, self.definition.same)
+        probabilities = pd.DataFrame(mapped, index=table.index, columns=self.labels)
+        return pd.concat([table[[column for column in COLUMNS if column in table]], probabilities], axis=1)
 
     def pictures(self, root: Path) -> list[tuple[str, str, str, Source]]:
         """(name, cell, label, source) of every picture to classify, corrupted copies included.

@@ -95,19 +95,19 @@ def made(same: dict[str, str]) -> BenchmarkSet:
 def test_predictions_of_eight_classes_are_mapped_to_four_by_name():
     shares = np.random.default_rng(0).dirichlet(np.ones(8), 20)
     table = pd.DataFrame(shares, columns=EIGHT).assign(file=[f"{n}.png" for n in range(20)], cell="c", label=LABELS[0])
-    found = made({"ig": "neutrophil"}).answers(table, EIGHT)
+    found = made({"ig": "neutrophil"}).map_predictions(table, EIGHT)
     assert list(found.columns) == ["file", "cell", "label", *LABELS]
     expected = table[LABELS].assign(neutrophil=table["neutrophil"] + table["ig"])
     expected = expected.div(expected.sum(axis=1), axis=0)
     assert np.allclose(found[LABELS], expected)
     # the order of the model's outputs is nobody's business
-    turned = made({"ig": "neutrophil"}).answers(table[[*EIGHT[::-1], "file", "cell", "label"]], EIGHT[::-1])
+    turned = made({"ig": "neutrophil"}).map_predictions(table[[*EIGHT[::-1], "file", "cell", "label"]], EIGHT[::-1])
     assert np.allclose(turned[LABELS], expected)
 
 
 def test_without_probability_on_its_classes_all_are_alike():
     table = pd.DataFrame({"file": ["a"], "cell": ["a"], "label": [LABELS[0]], **dict.fromkeys(EIGHT, 0.0)})
-    found = made({}).answers(table.assign(platelet=1.0), EIGHT)
+    found = made({}).map_predictions(table.assign(platelet=1.0), EIGHT)
     assert found[LABELS].to_numpy().tolist() == [[0.25] * 4]
 
 
