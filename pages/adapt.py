@@ -74,7 +74,7 @@ def upload(entry: Entry) -> Given:
 
 
 def missing(labels: list[str | None]) -> str | None:
-    """What is needed before the adaptation can begin; None if nothing is."""
+    """Sentence saying what is still needed before adapting; None if nothing is."""
     counts = pd.Series([label for label in labels if label is not None], dtype=object).value_counts()
     few = counts[counts < MIN_CELLS]
     if len(few):

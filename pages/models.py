@@ -49,7 +49,7 @@ def overview(entries: list[Entry]) -> pd.DataFrame:
 
 
 def source_of(entry: Entry) -> str:
-    """Where an entry is from, in words."""
+    """Origin of an entry, in words."""
     if isinstance(entry.origin, hub.Remote):
         return f"Hub: {entry.origin.repo}"
     return "built in" if entry.folder.parent == BUILTIN else str(entry.folder.parent)
@@ -138,7 +138,7 @@ def _hub_lines(places: list[str], waiting: bool) -> None:
 
 
 def age(moment: float) -> str:
-    """How long ago a time (seconds since 1970) was, in words."""
+    """Age of a time (seconds since 1970), in words."""
     minutes = (time.time() - moment) / 60
     if minutes < 1:
         return "just now"

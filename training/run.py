@@ -149,7 +149,7 @@ def _fit_classical(job: TrainingJob, head: Head, data: TrainingData, device: tor
 
 
 def _config_of(entry: Entry) -> dict[str, Any]:
-    """How an entry's network is built and fed, as an entry's config holds it."""
+    """Part of an entry's config that says how its network is built and what input it expects."""
     config = entry.config
     return {
         "architecture": config.architecture,

@@ -27,7 +27,7 @@ FAILURES = (EntryError, ExplanationError, BusyError)
 
 @dataclass(frozen=True)
 class MapOptions:
-    """How maps are computed and drawn.
+    """Options for computing and drawing maps.
 
     Attributes:
         label: Class that the evidence is for; None for the predicted one.

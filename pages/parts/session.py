@@ -1,4 +1,4 @@
-"""What one visitor's session keeps from page to page: the chosen model, pictures, own entries, pinned revisions."""
+"""State that a session keeps from page to page: the chosen model, pictures, own entries, pinned revisions."""
 
 from __future__ import annotations
 

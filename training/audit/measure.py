@@ -53,7 +53,7 @@ class Measured:
 
     @property
     def readable(self) -> np.ndarray:
-        """Which items could be decoded, bool (n,)."""
+        """Mask of the items that could be decoded, bool (n,)."""
         return np.array([not problem for problem in self.problems])
 
     def features(self, row: int) -> Features:

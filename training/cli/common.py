@@ -1,4 +1,4 @@
-"""What several training commands share: options, entries by name, printed summaries."""
+"""Shared parts of the training commands: options, entries by name, printed summaries."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ def _rescore(entries: Sequence[Entry], as_json: bool) -> int:
 
 
 def _problem(options: argparse.Namespace) -> str | None:
-    """What is wrong with the options, as a sentence."""
+    """Sentence saying what is wrong with the options."""
     if options.own is None and options.data is None:
         return "Name the data sets' folder with --data, or a labelled folder of your own with --own."
     if options.own and not ID.match(options.name):

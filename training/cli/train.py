@@ -94,7 +94,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _name_problem(recipe: Recipe, out: Path) -> str | None:
-    """Why the entry cannot have the name of the folder `out`, as a sentence."""
+    """Sentence saying why the entry cannot have the name of the folder `out`."""
     endings = [ending for ending in (SCRATCH + PUBLISHED, SCRATCH, PUBLISHED) if recipe.id.endswith(ending)]
     if endings and not out.name.endswith(endings[0]):
         return f"End the entry's name in {endings[0]}, so that it is not mistaken for another: --out {out}{endings[0]}"
@@ -104,7 +104,7 @@ def _name_problem(recipe: Recipe, out: Path) -> str | None:
 
 
 def _run_problem(options: argparse.Namespace, out: Path, work: Path, unfinished: bool) -> str | None:
-    """Why no run can be started, resumed or finished, as a sentence."""
+    """Sentence saying why no run can be started, resumed or finished."""
     continued = options.resume or options.finish
     if unfinished and not (continued or options.restart):
         return f"There is an unfinished run in {work}. Add --resume to continue it, or --restart to start again."

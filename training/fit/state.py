@@ -70,7 +70,7 @@ class Scores:
 
 @dataclass
 class Position:
-    """Where a training is. A checkpoint keeps all of it, under these names."""
+    """Progress of a training. A checkpoint keeps all of it, under these names."""
 
     part: int  # pictures run at a time
     stage: int = 0  # from 0
@@ -192,7 +192,7 @@ class TrainingState:
         return stage.input_size or self.recipe.network.input_size
 
     def _runner(self) -> Callable[[torch.Tensor], torch.Tensor]:
-        """What a step calls: the network, or what follows kept features; compiled, and shared among processes."""
+        """Module that a step calls: the network, or its part after kept features; compiled and shared if needed."""
         network = self.forward_of(self.model)
         if self.world > 1:
             network = self.accelerator.prepare_model(network)

@@ -27,7 +27,7 @@ STEP_SEED_STEP = 1_000_003  # prime, so that seeds of different recipes do not s
 
 
 class Objective:
-    """What training minimises: the weighted class loss, that of attributes, and L2; and the mixing of pictures."""
+    """Training objective: the weighted class loss, that of attributes, L2, and the mixing of pictures."""
 
     def __init__(self, recipe: Recipe, data: Arrays) -> None:
         self.classes = len(recipe.labels)

@@ -57,7 +57,7 @@ def clean(
 
 
 def _repeated(rows: np.ndarray, keys: Sequence[str]) -> np.ndarray:
-    """Which of `rows` repeat the key of an earlier one, bool (n,)."""
+    """Mask of the `rows` that repeat the key of an earlier one, bool (n,)."""
     _, first = np.unique([keys[row] for row in rows], return_index=True)
     again = np.ones(len(rows), bool)
     again[first] = False

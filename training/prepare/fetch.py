@@ -49,7 +49,7 @@ def names_help() -> str:
 
 
 def parse(text: str) -> Remote:
-    """What a name on the command line stands for. Raises FetchError if nothing."""
+    """Find the download that a name on the command line stands for. Raises FetchError if there is none."""
     source = next((one.fetch.source for one in datasets().values() if one.fetch and one.fetch.alias == text), text)
     library, _, handle = source.partition(":")
     if library in ("kaggle", "hf") and HANDLE.match(handle):
@@ -186,7 +186,7 @@ def _hub(remote: Remote, folder: Path) -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """What libraries print goes to stderr: stdout is for machines."""
+    """Send what libraries print to stderr: stdout is for machines."""
     held = io.StringIO()
     try:
         with contextlib.redirect_stdout(held):

@@ -125,7 +125,7 @@ def _sides(info: DataSetInfo, items: Iterable[Item]) -> dict[str, str | None]:
 
 
 def _grouping(info: DataSetInfo, root: Path) -> tuple[GroupOf, frozenset[str]]:
-    """What names an item's group (None: unknown), and the groups that carry two labels."""
+    """Function from an item to its group (None: unknown), and the groups that carry two labels."""
     cells = info.cells
     if cells.by == "audit":
         audit = _audited(cells.audit)
@@ -189,7 +189,7 @@ def _named(item: Item, info: DataSetInfo, kind: str, group: str, part: str) -> I
 
 @dataclass(frozen=True)
 class Audited:
-    """What an audit found of source cells: the cell `of` each file, and subjects that carry two labels (`unfit`).
+    """Source cells as an audit found them: the cell `of` each file, and subjects that carry two labels (`unfit`).
 
     Cells that show one subject go by the name of the first.
     """

@@ -25,7 +25,7 @@ Scheme = Literal["official", "stratified", "grouped", "kfold", "random"]
 
 @dataclass(frozen=True)
 class Table:
-    """What a split is made from: file, label, source cell, pixel hash and official side of each row, None if unknown.
+    """Input of a split: file, label, source cell, pixel hash and official side of each row, None if unknown.
 
     `cells` names what a row shows; rows with one name stay on one side. `known` is False where a picture of an
     augmented set could not be matched with any other, so that it is unknown whose copy it is.

@@ -27,7 +27,7 @@ from zoo.sources.catalogue import get_entry
 
 @dataclass(frozen=True)
 class DataOptions:
-    """Where the data of a training come from.
+    """Sources of a training's data.
 
     Attributes:
         data: The data set's folder or file, or for a mix of laboratories the folder that holds theirs.

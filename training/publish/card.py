@@ -169,7 +169,7 @@ def _published_system(recipe: Recipe, leaky: bool) -> str:
 
 
 def _use(entry: Entry, repo: str) -> str:
-    """How to load the model: with timm where that is enough, else with HemaZoo."""
+    """Section on loading the model: with timm where that is enough, else with HemaZoo."""
     config = entry.config
     if config.zoo.members or config.zoo.head or config.zoo.crop != "none":
         crop = ""
@@ -238,7 +238,7 @@ def _changes(recipe: Recipe, name: str) -> list[str]:
 
 
 def _fitting(entry: Entry, recipe: Recipe) -> str:
-    """How the model was made."""
+    """Section on how the model was made."""
     if recipe.ensemble:
         return _ensemble(entry, recipe.ensemble)
     if recipe.head:
@@ -265,7 +265,7 @@ def _fitting(entry: Entry, recipe: Recipe) -> str:
 
 
 def _ensemble(entry: Entry, ensemble: Ensemble) -> str:
-    """How an ensemble combines its members."""
+    """Sentence on how an ensemble combines its members."""
     if ensemble.same is not None:
         merged = "".join(f"; {label} counts as {name}" for label, name in ensemble.same.items())
         return (
@@ -279,7 +279,7 @@ def _ensemble(entry: Entry, ensemble: Ensemble) -> str:
 
 
 def _trained_layers(stage: Stage) -> str:
-    """Which layers a stage of the training changes."""
+    """Phrase naming the layers that a stage of the training changes."""
     if isinstance(stage.train, str):
         return {"all": "all layers", "head": "the head"}[stage.train]
     return f"the head and {', '.join(stage.train)}"
@@ -310,7 +310,7 @@ def _explanations(qualities: Mapping[str, ExplanationQuality]) -> str:
 
 
 def _ood(quality: OodQuality) -> str:
-    """How many pictures are flagged and rejected, at home, without a blood cell, and from other laboratories."""
+    """Table of the pictures flagged and rejected, at home, without a blood cell, and from other laboratories."""
     home = quality.false_alarms
     flagged = f"{100 * home.flagged:.1f} % of {home.images:,} test cells of its own laboratory (false alarms)"
     rejected = f"{100 * home.rejected:.1f} % of the test cells of its own laboratory"
@@ -333,7 +333,7 @@ def _shares_by_kind(quality: OodQuality, which: Literal["flagged", "rejected"]) 
 
 
 def _limits(entry: Entry, task: str) -> str:
-    """What the model is for, and what it cannot do."""
+    """Section on intended use and limits."""
     flagged = " A `distance` above 1 flags most such pictures." if entry.evaluation.ood else ""
     data = " and ".join(entry.data_sets)
     return f"""## Intended use and limits

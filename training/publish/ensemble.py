@@ -127,7 +127,7 @@ def _fit_scaling(table: pd.DataFrame, labels: list[str]) -> Scaling:
 
 
 def _split_facts(member: Entry, name: str) -> dict[str, Any]:
-    """What a member's record of a benchmark says of the split."""
+    """Facts about the split in a member's record of a benchmark."""
     record = _benchmark(member, name)
     return {"split_hash": record.split_hash, "leaky": record.leaky, "leak_share": record.leak_share}
 

@@ -29,7 +29,7 @@ MAX_FOLDER_LETTERS = 80
 
 @dataclass(frozen=True)
 class ExampleOptions:
-    """How to publish example pictures.
+    """Options for publishing example pictures.
 
     Attributes:
         per_class: Number of pictures per class.

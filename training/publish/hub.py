@@ -42,7 +42,7 @@ TOLERANCE = 1e-3  # largest difference of a probability before and after publica
 
 @dataclass(frozen=True)
 class PublishOptions:
-    """How to publish an entry.
+    """Options for publishing an entry.
 
     Attributes:
         private: Whether a new repository is private.

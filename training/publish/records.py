@@ -29,7 +29,7 @@ def benchmark_name(recipe: Recipe, role: str, leaky: bool) -> str:
 
 
 def split_facts(split: Split) -> dict[str, Any]:
-    """What a benchmark's record says of the split."""
+    """Facts about the split for a benchmark's record."""
     return {"split_hash": split.hash, "leaky": split.leaky, "leak_share": split.leak_share}
 
 

@@ -32,7 +32,7 @@ CPU_HARDWARE = ("cpu-basic", "cpu-upgrade")
 
 @dataclass(frozen=True)
 class SpaceOptions:
-    """How to deploy the app.
+    """Options for deploying the app.
 
     Attributes:
         hardware: Hardware by the Hub's name; None leaves it as it is.

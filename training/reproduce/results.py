@@ -45,7 +45,7 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Folders:
-    """Where reproduction reads and writes.
+    """Folders that reproduction reads from and writes to.
 
     Attributes:
         data: Folder that holds the data sets' folders.

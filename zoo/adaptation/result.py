@@ -60,14 +60,14 @@ class Adapted:
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where an adapted entry comes from: laboratory, number of pictures, and labels given (None where unknown)."""
+    """Provenance of an adapted entry: laboratory, number of pictures, and labels given (None where unknown)."""
 
     laboratory: str
     pictures: int
     labels: Sequence[str | None]
 
     def record(self, entry: Entry, choice: Choice) -> dict[str, Any]:
-        """What the new entry's config says of its provenance."""
+        """Provenance as the new entry's config stores it."""
         return {
             "from": entry.id,
             "laboratory": self.laboratory,

@@ -29,7 +29,7 @@ Progress = Callable[[float, str], None]  # share done (0..1), current step
 
 @dataclass(frozen=True)
 class Choice:
-    """What is changed in a model.
+    """Changes made to a model.
 
     Attributes:
         statistics: Whether batch norm gets statistics of the new pictures.
@@ -100,7 +100,7 @@ class Selection:
         return np.flatnonzero(self.numbers != UNLABELLED)
 
     def default_choice(self, only_statistics: bool) -> Choice:
-        """What is changed where no picture has a label."""
+        """Changes made where no picture has a label."""
         return Choice(self.source.has_statistics, None if only_statistics else PSEUDO_LABEL_STRENGTH)
 
     def cross_validate(self) -> CrossValidation:

@@ -1,4 +1,4 @@
-"""What our own networks share: features, hidden layers and classifier, with the methods of timm's networks."""
+"""Shared parts of our own networks: features, hidden layers and classifier, with the methods of timm's networks."""
 
 from __future__ import annotations
 

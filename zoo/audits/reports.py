@@ -49,7 +49,7 @@ class Duplicates(_Part):
 
 
 class SourceCells(_Part):
-    """How many pictures were assigned to how many source cells; how many of those carry two labels or cross the split.
+    """Counts of pictures assigned to source cells, and of cells that carry two labels or cross the split.
 
     `of` names each file's cell. `subjects` counts what is on the pictures: two photographs of one field are two cells
     and one subject. `related` lists cells of one subject, and the two counts after it those with two labels or sides.

@@ -196,7 +196,7 @@ class CorruptedSource:
     severity: int
 
     def content(self) -> bytes:
-        """What is stored of the picture itself."""
+        """Stored content of the picture itself."""
         return self.source.content()
 
     def image(self) -> Image.Image:

@@ -1,4 +1,4 @@
-"""Which models a benchmark may score, and on which benchmarks a model is still to be scored."""
+"""Rules for which models a benchmark may score, and benchmarks on which a model is not scored yet."""
 
 from __future__ import annotations
 

@@ -169,7 +169,7 @@ def best(entries: Sequence[Entry], column: str) -> str | None:
 
 
 def _estimate(entry: Entry, cell: Cell) -> tuple[BootstrapEstimate, str]:
-    """What the bootstrap draws of a stored value, and which pictures it is about."""
+    """Bootstrap draws of a stored value, and the pictures that it is about."""
     predictions = read_predictions(entry, cell.benchmark).sort_values("file", ignore_index=True)
     labels = sorted(entry.evaluation.benchmarks[cell.benchmark].labels)
     return metrics.estimate(predictions, labels, cell.metric, scaling_of(entry)), rows_hash(predictions)

@@ -175,12 +175,12 @@ class BenchmarkSet:
 
 
 def laboratories_of(entry: Entry) -> set[str]:
-    """Where the pictures were taken that the entry was trained on; its data sets' names where these are not known."""
+    """Laboratories of the pictures that the entry was trained on; names of its data sets where these are not known."""
     return {laboratory_of(name) for name in entry.data_sets}
 
 
 def find_source(benchmark: str, name: str, data: str, folders: Sequence[Path]) -> Source | None:
-    """Where the picture called `name` in a prediction table lies, if one of the data `folders` holds it; else None.
+    """Source of the picture called `name` in a prediction table; None if none of the data `folders` holds it.
 
     `data` is the data set's name where the benchmark is none of the published ones. A name that leads out of its folder
     (an entry from elsewhere may say anything) is never followed.

@@ -38,7 +38,7 @@ def corruption_error_alexnet(predictions: Predictions) -> BootstrapEstimate | No
 
 @register_metric("loss by corruption against AlexNet's", percent=False)
 def relative_corruption_error_alexnet(predictions: Predictions) -> BootstrapEstimate | None:
-    """What each kind of corruption adds to the balanced error, divided by what it adds to AlexNet's."""
+    """Increase of the balanced error by each kind of corruption, divided by AlexNet's increase."""
     kinds = predictions.once(_kind_errors)
     alexnet = _alexnet(kinds)
     clean = predictions.once(_errors).get((CLEAN, 0)) if alexnet else None

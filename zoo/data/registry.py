@@ -32,7 +32,7 @@ class _Part(BaseModel):
 
 
 class Grouping(_Part):
-    """How pictures are grouped that must stay on one side of a split: by source cell, smear, slide or patient."""
+    """Grouping of pictures that must stay on one side of a split: by source cell, smear, slide or patient."""
 
     by: Literal["picture", "audit", "column", "folder", "file"] = "picture"
     audit: str = Field("", description="Name of the stored audit that tells the source cell of each picture")
@@ -54,7 +54,7 @@ class Grouping(_Part):
 
 
 class Download(_Part):
-    """Where the data set is fetched from, and how it is found in what arrives."""
+    """Source of a data set's download, and its place in what arrives."""
 
     source: str = Field(alias="from", description="As in `training fetch`: kaggle:OWNER/NAME or hf:OWNER/NAME")
     alias: str = Field("", description="Short name of this download for `training fetch`")
@@ -62,7 +62,7 @@ class Download(_Part):
 
 
 class DataSetInfo(_Part):
-    """What is known of a data set: where it comes from, what it may be used for, how it is read and grouped.
+    """Description of a data set: origin, licence, role, reader, labels and grouping.
 
     A data set that was made from another one's pictures names it in `augmented_from`; both are then one laboratory.
     """

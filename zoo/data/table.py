@@ -36,10 +36,10 @@ class DataError(ValueError):
 
 
 class Source(Protocol):
-    """Where one picture is. Small and picklable, so that worker processes can decode it."""
+    """Place of one picture. Small and picklable, so that worker processes can decode it."""
 
     def content(self) -> bytes:
-        """What is stored: the file's bytes, or an array's. Raises ImageError if it cannot be read."""
+        """Stored bytes of the file or array. Raises ImageError if it cannot be read."""
         ...
 
     def image(self) -> Image.Image:

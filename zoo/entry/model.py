@@ -15,7 +15,7 @@ from zoo.scores import label_mapping
 
 
 class Origin(Protocol):
-    """Where the files of an entry come from that are not on this computer yet."""
+    """Source of an entry's files that are not on this computer yet."""
 
     def fetch(self, name: str) -> None:
         """Fetch a file if the entry has it and it is not here. Raises EntryError if that fails."""

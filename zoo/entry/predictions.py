@@ -74,7 +74,7 @@ def _read_table(path: Path, name: str) -> pd.DataFrame:
 
 
 def _problem(table: pd.DataFrame, labels: Sequence[str]) -> str | None:
-    """What is wrong with a prediction table, as the end of a sentence; None if nothing is."""
+    """Problem of a prediction table, as the end of a sentence; None if there is none."""
     probabilities = table[list(labels)].to_numpy()
     if table.empty:
         return "has no rows"

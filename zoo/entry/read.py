@@ -139,7 +139,7 @@ def read_card(entry: Entry) -> str:
 
 
 def summary(entry: AnyEntry) -> Mapping[str, Any]:
-    """What `python -m zoo list --json` prints of an entry; a broken one has the same fields, empty."""
+    """Record of an entry for `python -m zoo list --json`; a broken one has the same fields, empty."""
     if isinstance(entry, BrokenEntry):
         return _summary_of_broken(entry)
     config = entry.config

@@ -210,7 +210,7 @@ class Benchmark(BaseModel):
 
 
 class LocalisationScores(BaseModel):
-    """How well maps point at the cell, on pictures whose cell's box is known.
+    """Scores of how well maps point at the cell, on pictures whose cell's box is known.
 
     `pointing` is the share of maps whose maximum lies in the box, `energy` the mean share of a map's sum inside it,
     and `chance` the mean share of the picture that the box covers.
@@ -269,7 +269,7 @@ class OodRates(BaseModel):
 
 
 class OodQuality(BaseModel):
-    """How well an entry detects out-of-distribution pictures (`training gate`)."""
+    """Quality of an entry's out-of-distribution check (`training gate`)."""
 
     model_config = ConfigDict(extra="allow", frozen=True, populate_by_name=True)
     false_alarms: OodRates

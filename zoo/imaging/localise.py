@@ -261,7 +261,7 @@ def _level(samples: np.ndarray, share: float) -> int:
 
 
 def _lit(pixels: np.ndarray) -> np.ndarray:
-    """Where light reached a picture of RGB pixels (H, W, 3): not black, and no dark grey that fills a corner."""
+    """Mask of the RGB pixels (H, W, 3) that light reached: not black, and no dark grey that fills a corner."""
     red, green, blue = cv2.split(pixels)
     brightest = cv2.max(cv2.max(red, green), blue)
     lit = brightest > MAX_BLACK

@@ -31,7 +31,7 @@ class BulkError(ValueError):
 
 @dataclass(frozen=True)
 class ResumeState:
-    """What an interrupted run left: the names that are done, and how many of them failed."""
+    """State of an interrupted run: the names that are done, and how many of them failed."""
 
     done: frozenset[str]
     failed: int

@@ -62,7 +62,7 @@ class ExplanationRequest:
 
 @dataclass(frozen=True)
 class Answer:
-    """What was computed for one picture.
+    """Result computed for one picture.
 
     Attributes:
         probabilities: float64 (classes,).

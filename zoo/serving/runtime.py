@@ -388,7 +388,7 @@ def methods_for(entry: Entry) -> list[str]:
 
 
 def _member_requests(entry: Entry, explanation: ExplanationRequest, answer: Answer) -> list[ExplanationRequest]:
-    """What an ensemble's members are asked to explain: the same class, by their own label numbers."""
+    """Explanation requests for an ensemble's members: the same class, by their own label numbers."""
     target = int(answer.probabilities.argmax()) if explanation.target == PREDICTED else explanation.target
     label = entry.labels[target]
     against = None if explanation.against is None else entry.labels[explanation.against]

@@ -22,7 +22,7 @@ class Phase(IntEnum):
 
 @dataclass(frozen=True)
 class Context:
-    """What an augmentation may use beside the picture.
+    """Inputs that an augmentation may use beside the picture.
 
     `fill` is the colour (RGB) of pixels that are uncovered, `other` draws another training picture, uint8 (h, w, 3).
     """

@@ -99,7 +99,7 @@ def _text(value: Any) -> str | None:
 
 
 def hub_features(schema: pa.Schema) -> dict[str, Any]:
-    """What the Hub's `datasets` library wrote of a table's columns; empty if it did not write it."""
+    """Description of a table's columns by the Hub's `datasets` library; empty if it did not write the table."""
     try:
         info = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
         return dict(info.get("info", {}).get("features", {}))

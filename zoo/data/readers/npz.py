@@ -171,7 +171,7 @@ def _labels(file: Path, headers: dict, key: str) -> list[str | None]:
 
 
 def _names(file: Path, headers: dict) -> dict[int, str]:
-    """What the numbers stand for: an array label_names in the archive, or MedMNIST's own list."""
+    """Names of the label numbers: an array label_names in the archive, or MedMNIST's own list."""
     for key in NAMES:
         if key in headers and headers[key][1].kind == "U":
             return dict(enumerate(_array(file, key).reshape(-1).tolist()))
