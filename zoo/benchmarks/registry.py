@@ -259,6 +259,10 @@ def _benchmark(path: Path, changed: int, rows_path: Path, rows_changed: int) -> 
     missing = [column for column in COLUMNS if column not in rows]
     if missing:
         raise DataError(f"{rows_path.name} has no column {', '.join(missing)}.")
+    scored = definition.data_set.scored
+    if scored and not set(definition.labels) <= set(scored):
+        doubtful = ", ".join(sorted(set(definition.labels) - set(scored)))
+        raise DataError(f"{path.name} scores {doubtful}, whose labels in {definition.data} are not good enough.")
     unknown = set(rows["label"]) - set(definition.labels)
     if unknown:
         raise DataError(f"{rows_path.name} has labels that {path.name} lacks: {', '.join(sorted(unknown))}.")

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from sklearn.metrics import balanced_accuracy_score
 
-from tests.making import LABELS, draw_cell, draw_smear
+from tests.making import LABELS, draw_cell, draw_smear, register_benchmark
 from zoo import benchmarks
 from zoo.benchmarks import BenchmarkSet, Definition, corruptions, get_benchmark, robustness, scoring
 from zoo.data import DataError
@@ -85,6 +85,30 @@ def test_unknown_benchmark_and_missing_pictures_are_named(tmp_path):
         get_benchmark("lisk")
     with pytest.raises(DataError, match=r"189 of 189 pictures of lisc are not in .*--data"):
         get_benchmark("lisc").pictures(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("more", "rows", "sentence"),
+    [
+        ("colour = 1\n", "file,cell,label\n", "drawn.toml is not a benchmark: there is no key colour."),
+        ('corruptions = "dirt"\n', "file,cell,label\n", "there is no set dirt; there are shifted, blood"),
+        ('part = "sample"\n', "file,cell,label\n", "needs rows and per_class"),
+        ('part = "test"\n', "file,cell,label\n", "needs recipe"),
+        ('data = "jhu"\n', "file,cell,label\n", "scores eosinophil, whose labels in jhu are not good enough"),
+        ('data = "nowhere"\n', "file,cell,label\n", "no data set called nowhere"),
+        ("", "file,label\n", "drawn.csv has no column cell."),
+        ("", "file,cell,label\na.png,a,blast\n", "drawn.csv has labels that drawn.toml lacks: blast."),
+    ],
+)
+def test_a_wrong_benchmark_is_refused_with_a_sentence(tmp_path, monkeypatch, more, rows, sentence):
+    monkeypatch.setenv("HEMAZOO_REGISTRY", str(tmp_path))
+    register_benchmark(tmp_path, "drawn", "lisc", rows)
+    path = tmp_path / "benchmarks" / "drawn.toml"
+    text = path.read_text()
+    path.write_text(text.replace('data = "lisc"\n', more) if more.startswith("data") else text + more)
+    with pytest.raises(DataError) as refusal:
+        get_benchmark("drawn")
+    assert sentence in str(refusal.value)
 
 
 def made(same: dict[str, str]) -> BenchmarkSet:
