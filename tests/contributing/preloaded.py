@@ -22,7 +22,9 @@ def run_python(folder: Path, arguments: list[str]) -> tuple[int | None, str, str
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(LIBRARIES)
     texts = [folder.parent / f"{folder.name}.{end}" for end in ("out", "err")]
-    process = context.Process(target=_main, args=(str(folder), arguments, [str(path) for path in texts]))
+    process = context.Process(
+        target=_main, args=(str(folder), arguments, [str(path) for path in texts], dict(os.environ))
+    )
     process.start()
     process.join(TIMEOUT)
     if process.is_alive():
@@ -32,11 +34,12 @@ def run_python(folder: Path, arguments: list[str]) -> tuple[int | None, str, str
     return process.exitcode, *(path.read_text(encoding="utf-8") for path in texts)
 
 
-def _main(folder: str, arguments: list[str], outputs: list[str]) -> None:
+def _main(folder: str, arguments: list[str], outputs: list[str], environment: dict[str, str]) -> None:
     root = str(Path(__file__).parents[2])
     multiprocessing.set_start_method(None, force=True)  # the default one, as in a new interpreter
     os.chdir(folder)
-    os.environ |= {"PYTHONPATH": folder, "PYTHONDONTWRITEBYTECODE": "1"}
+    os.environ.clear()  # the server has the environment of the first test that used it
+    os.environ |= environment | {"PYTHONPATH": folder, "PYTHONDONTWRITEBYTECODE": "1"}
     sys.path[:] = [folder, *(path for path in sys.path if path not in ("", root))]
     for name in [name for name in sys.modules if name.split(".")[0] in OURS]:
         del sys.modules[name]
