@@ -21,7 +21,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         "slightly better (default: the model's own number)",
     )
     parser.add_argument("--device", default="auto", metavar="D", help=DEVICE_HELP)
-    parser.add_argument("--precision", choices=PRECISIONS, default="auto", help="(default: bf16 where it is faster)")
+    parser.add_argument("--precision", choices=PRECISIONS, help="(default: bf16 where it is faster)")
 
 
 def selected_model(options: argparse.Namespace) -> Entry:

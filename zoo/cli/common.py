@@ -29,7 +29,7 @@ from types import ModuleType
 from zoo.version import __version__
 
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
-DEVICE_HELP = "auto, cpu or cuda (default: %(default)s)"
+DEVICE_HELP = "auto, cpu, cuda or mps (default: %(default)s)"
 ENTRY_HELP = "id of an entry in the zoo, or its folder"
 
 

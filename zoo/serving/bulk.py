@@ -170,7 +170,7 @@ def _stamp(entry: Entry) -> dict[str, Any]:
 
 
 def classify_on_cluster(
-    entry: Entry, names: Sequence[str], workers: int, address: str | None, precision: str
+    entry: Entry, names: Sequence[str], workers: int, address: str | None, precision: str | None
 ) -> Iterator[dict[str, Any]]:
     """Classify files on a Ray cluster.
 
@@ -217,7 +217,7 @@ def classify_on_cluster(
 class _Classifier:
     """One process of the cluster, with its own model."""
 
-    def __init__(self, entry: Entry, precision: str) -> None:
+    def __init__(self, entry: Entry, precision: str | None) -> None:
         self.entry, self.runtime = entry, Runtime("auto", precision)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[str]]:

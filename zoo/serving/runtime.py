@@ -21,7 +21,7 @@ from zoo.imaging.localise import LocatedCell, locate_cell
 from zoo.imaging.preprocess import NetworkInput, augmented_views
 from zoo.scores.calibration import unseen_laboratory_confidence
 from zoo.serving.client_queues import QueueLimits
-from zoo.serving.devices import PRECISIONS, resolve_device
+from zoo.serving.devices import PRECISIONS, default_precision, resolve_device
 from zoo.serving.engine import BATCH_SIZE, BATCH_WAIT, Engine, EngineStatus
 from zoo.serving.heads import Neighbour
 from zoo.serving.loaded import LoadedModel
@@ -64,7 +64,7 @@ class Runtime:
     def __init__(
         self,
         device: str = "auto",
-        precision: str = "auto",
+        precision: str | None = None,
         batch_size: int = BATCH_SIZE,
         max_bytes: int = MAX_MODEL_BYTES,
         batch_wait: float = BATCH_WAIT,
@@ -78,7 +78,7 @@ class Runtime:
 
         Args:
             device: auto, cpu, cuda or cuda:N.
-            precision: one of PRECISIONS; auto measures each network.
+            precision: one of PRECISIONS; auto measures each network. None: as HEMAZOO_PRECISION says, else auto.
             batch_size: pictures that are run at once.
             max_bytes: bytes of loaded models; beyond, the one that was not used for longest is unloaded.
             batch_wait: seconds that a batch which is not full waits for more requests.
@@ -91,6 +91,7 @@ class Runtime:
             ValueError: there is no such precision.
             EntryError: there is no such device.
         """
+        precision = precision or default_precision()
         if precision not in PRECISIONS:
             raise ValueError(f"precision is one of {', '.join(PRECISIONS)}, not {precision!r}")
         self.device = resolve_device(device)

@@ -103,7 +103,7 @@ def test_the_page_fetches_and_classifies_examples(published):
     st.cache_data.clear()
     app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60).run()
     go(app, "examples")
-    next(button for button in app.button if button.label.startswith("Fetch 12 pictures")).click().run()
+    next(button for button in app.button if button.label.startswith("Download 12 pictures")).click().run()
     assert not app.exception
     assert "labelled monocyte" in said(app)
     assert [button.label for button in app.button].count("Use") == 12

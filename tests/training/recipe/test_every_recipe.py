@@ -49,7 +49,7 @@ def place(tmp_path, monkeypatch):
     monkeypatch.setenv("HEMAZOO_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("HEMAZOO_ZOO", str(tmp_path / "zoo"))
     # random weights of a deep network are so badly conditioned that rounding decides
-    monkeypatch.setattr("zoo.serving.loaded.bf16_is_faster", lambda *_: False)
+    monkeypatch.setenv("HEMAZOO_PRECISION", "fp32")
     return tmp_path
 
 
