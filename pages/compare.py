@@ -59,7 +59,7 @@ def pick_benchmark(entries: Sequence[Entry]) -> tuple[str, list[Entry]]:
     )
     st.query_params["benchmark"] = name
     if unused := [key for key in published() if key not in benchmarks]:
-        st.caption(f"{NOT_SCORED.capitalize()} for any of these models: {', '.join(unused)}.")
+        st.caption(f"These models are {NOT_SCORED} on {len(unused)} more benchmarks.", help=f"{', '.join(unused)}.")
     right.segmented_control("Download figures as", ["PNG", "SVG"], default="PNG", required=True, key=plots.FORMAT)
     return name, benchmarks[name]
 

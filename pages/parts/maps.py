@@ -65,9 +65,7 @@ def show_map(entry: Entry, picture: Picture, image: Image.Image, options: MapOpt
     drawn = options.draw(image, explanation)
     st.image(drawn, width="stretch")
     st.markdown(f"{plain(entry.title)} {wording.verdict(entry, explanation)}")
-    quality = wording.map_quality(entry, explanation.method)
-    if quality:
-        st.caption(quality)
+    wording.show_map_quality(entry, explanation.method)
     wording.warn_if_unfamiliar(entry, explanation.prediction)
     _show_neighbours(entry, picture, image, explanation)
     if not explanation.values.any():

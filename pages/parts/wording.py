@@ -146,6 +146,19 @@ def verdict(entry: Entry, explanation: Explanation) -> str:
     return text + (f" rather than **{plain(names[explanation.against])}**" if explanation.against else "")
 
 
+def show_map_quality(entry: Entry, method: str) -> None:
+    """Show how often the entry's maps by a method lie on the cell, if it was measured; details in the help."""
+    quality, details = entry.evaluation.explanations.get(method), map_quality(entry, method)
+    if quality is None or not details:
+        return
+    scores = list(quality.localisation.values())
+    on_cell = min(scores, key=lambda score: score.pointing.value).pointing if scores else None
+    if on_cell is not None:
+        st.caption(f"Such maps lie on the cell in {100 * on_cell.value:.0f} % of test pictures.", help=details)
+    else:
+        st.caption("The quality of such maps was measured.", help=details)
+
+
 def map_quality(entry: Entry, method: str) -> str:
     """Measured quality of the entry's maps by a method; empty if it was not measured."""
     quality = entry.evaluation.explanations.get(method)

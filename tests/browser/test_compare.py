@@ -70,8 +70,10 @@ def test_a_square_leads_to_its_images_and_they_to_their_maps(page: Page, address
     open_page(page, f"{address}/compare?models=one&models=two&benchmark=drawn-test")
     area = page.locator(".js-plotly-plot .nsewdrag").first
     area.wait_for()
+    settle(page)
+    area.scroll_into_view_if_needed()
     box = area.bounding_box()
-    page.mouse.click(box["x"] + box["width"] / 8, box["y"] + box["height"] / 8)  # true and called: the first class
+    page.mouse.click(box["x"] + box["width"] / 8, box["y"] + box["height"] / 8)  # true and predicted: the first class
     expect(page.get_by_text(f"of {LABELS[0]} classified as")).to_be_visible(timeout=PATIENCE)
     settle(page)
     page.get_by_role("button", name="Why?").first.click()

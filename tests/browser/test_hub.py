@@ -81,12 +81,12 @@ def test_from_publication_to_a_visitor_without_network(page: Page, tmp_path: Pat
         with app as address:
             # nothing is there yet
             open_page(page, f"{address}/models")
-            expect(page.get_by_text("Broken entries")).to_be_visible()
+            expect(page.get_by_text("Broken entries")).to_be_visible(timeout=PATIENCE)
             # published and listed
             assert main(["publish", str(first), "--repo", "alice", "--tag", "v1"]) == 0
             proved = hub.count("GET /cdn")
             renew(page)
-            expect(page.get_by_text("listed just now")).to_be_visible()
+            expect(page.get_by_text("listed just now")).to_be_visible(timeout=PATIENCE)
             assert hub.count("GET /cdn") == proved, "nothing but JSON came for the list"
             # chosen and used
             choose(page, "Model", TITLE)

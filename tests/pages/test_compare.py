@@ -231,3 +231,17 @@ def test_scores_are_computed_once(opened, monkeypatch):
     assert asked == before
     app.multiselect[0].set_value(["tiny-cnn60", "tiny-test-vit", "tiny-test-resnet"]).run()
     assert asked.count("score") == 3  # only the new one
+
+
+def test_a_model_without_a_score_is_shown_as_not_scored(zoo_environment, tmp_path, monkeypatch, opened):
+    zoo = tmp_path / "zoo"
+    for seed, name in enumerate(("old", "new")):
+        add_evaluation(make_entry(zoo / name, "test_resnet", seed, title=name), seed)
+    add_evaluation(zoo / "old", 0, "other-test")  # replaces its evaluation
+    monkeypatch.setenv("HEMAZOO_ZOO", str(zoo))
+    app = opened(models=["old", "new"], benchmark="other-test", tab="All scores")
+    assert not app.exception and not app.error
+    assert "Not scored: new." in said(app)
+    app = opened(models=["old", "new"], benchmark="drawn-test", tab="All scores")
+    assert "Not scored: old." in said(app)
+    assert any("pbc-test" in (caption.help or "") and "not scored" in caption.value for caption in app.caption)
