@@ -90,7 +90,7 @@ def test_from_publication_to_a_visitor_without_network(page: Page, tmp_path: Pat
             assert hub.count("GET /cdn") == proved, "nothing but JSON came for the list"
             # chosen and used
             choose(page, "Model", TITLE)
-            expect(page.get_by_text("From the Hub")).to_be_visible()
+            expect(page.get_by_text("From the Hub:")).to_be_visible()
             follow(page, "Classify with this model", "Classify")
             upload(page, [str(cell)])
             says(page, answer(first))
