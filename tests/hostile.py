@@ -323,8 +323,14 @@ def png_header(width: int, height: int, bits: int = 8, colour: int = 2) -> bytes
 
 
 def pictures() -> Iterator[tuple[str, bytes]]:
-    """More than 150 files that are called pictures: damaged, of other kinds, too large, or made to be."""
+    """More than 150 files with names of pictures: damaged, of other kinds, too large, or malicious."""
     random = np.random.default_rng(0)
+    yield from _damaged(random)
+    yield from _odd_headers()
+    yield from _other_files(random)
+
+
+def _damaged(random: np.random.Generator) -> Iterator[tuple[str, bytes]]:
     for name, (kind, options) in KINDS.items():
         data = saved(CELL, kind, **options)
         for share in (0.02, 0.3, 0.6, 0.9, 0.99):
@@ -334,7 +340,10 @@ def pictures() -> Iterator[tuple[str, bytes]]:
         yield f"{name} without its head", data[16:]
         yield f"{name} twice", data + data
         yield f"{name} with a page behind it", data + b"<script>alert(1)</script>"
-        yield f"{name} of noughts from the middle", data[: len(data) // 2] + bytes(len(data) // 2)
+        yield f"{name} with zeros from the middle", data[: len(data) // 2] + bytes(len(data) // 2)
+
+
+def _odd_headers() -> Iterator[tuple[str, bytes]]:
     for width, height in ((30_000, 30_000), (9_000, 9_000), (2**31 - 1, 2**31 - 1), (1, 1), (0, 5), (10**6, 100)):
         yield f"png that claims {width}×{height}", png_header(width, height)
     for bits, colour in ((16, 2), (16, 0), (1, 0), (3, 2), (8, 7), (8, 3)):
@@ -355,6 +364,9 @@ def pictures() -> Iterator[tuple[str, bytes]]:
         buffer = io.BytesIO()
         tifffile.imwrite(buffer, values)
         yield f"tiff of {name}", buffer.getvalue()
+
+
+def _other_files(random: np.random.Generator) -> Iterator[tuple[str, bytes]]:
     others = {
         "nothing": b"",
         "one byte": b"\xff",
@@ -373,7 +385,7 @@ def pictures() -> Iterator[tuple[str, bytes]]:
         "ppm of a terapixel": b"P6 1000000 1000000 255 ",
         "xbm": b"#define a_width 9\n#define a_height 9\nstatic char a_bits[] = {",
         "noise": random.bytes(5000),
-        "noughts": bytes(5000),
+        "zeros": bytes(5000),
         "21 MB": bytes(21_000_000),
         "tiff of nothing": b"II*\0" + bytes(40),
         "tiff in a circle": b"II*\0\x08\0\0\0\0\0\x08\0\0\0",

@@ -232,9 +232,16 @@ def make_report(folder: Path, images: int, seed: int = 0) -> Path:
             "thumbnail": [buffers[n].getvalue() for n in number],
         }
     )
-    near = [files[start : start + 3] for start in range(0, images, 3)]
     counts = {label: int((number == n).sum()) for n, label in enumerate(LABELS)}
-    report = Report(
+    write_json(folder / "report.json", _report_of(table, counts).model_dump(mode="json"))
+    write_pictures(folder / "pictures.parquet", table)
+    return folder
+
+
+def _report_of(table: pd.DataFrame, counts: dict[str, int]) -> Report:
+    files, images = table["file"].tolist(), len(table)
+    near = [files[start : start + 3] for start in range(0, images, 3)]
+    return Report(
         schema_version=1,
         name="drawn",
         layout="class folders",
@@ -267,6 +274,3 @@ def make_report(folder: Path, images: int, seed: int = 0) -> Path:
         alarms=["mean_colour"],
         embedder="drawn",
     )
-    write_json(folder / "report.json", report.model_dump(mode="json"))
-    write_pictures(folder / "pictures.parquet", table)
-    return folder

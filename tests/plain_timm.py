@@ -1,4 +1,4 @@
-"""What somebody sees who has timm and huggingface_hub, and nothing else: run by a test in a process of its own.
+"""View of a user who has only timm and huggingface_hub: run by a test in a new process.
 
     python -I tests/plain_timm.py PICTURE NAMESPACE/NAME@REVISION…
 

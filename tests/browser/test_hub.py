@@ -31,7 +31,7 @@ def caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def train(folder: Path, seed: int) -> Path:
-    """What stands for a training: an entry with other weights for each seed."""
+    """Stand-in for a training: an entry with other weights for each seed."""
     made = make_entry(folder / "tiny", "test_resnet", seed, title=TITLE)
     add_evaluation(made, seed)
     return made

@@ -106,7 +106,7 @@ class BenchmarkSet:
 
     @property
     def credit(self) -> str:
-        """Whom to cite for its pictures, and for what was done to them."""
+        """Citation of its pictures and of their processing."""
         more = corruptions.CREDITS.get(self.definition.corruptions)
         return f"{self.data_set.credit}; {more}" if more else self.data_set.credit
 

@@ -125,7 +125,7 @@ class DataSetInfo(_Part):
 
     @property
     def credit(self) -> str:
-        """Whom to cite, with the licence."""
+        """Citation, with the licence."""
         return ", ".join(filter(None, (self.citation, self.licence)))
 
     def kind(self, label: str) -> str:

@@ -1,4 +1,4 @@
-"""What a training's process keeps: memory that is freed and taken again at every step."""
+"""Memory that a training process keeps between steps."""
 
 from __future__ import annotations
 

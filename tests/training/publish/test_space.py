@@ -91,7 +91,7 @@ def test_refusals_of_the_hub_are_reported(server, capsys, monkeypatch):
 
 
 def test_the_dockerfiles_steps_start_the_app(server, tmp_path):
-    """What the Hub would build, without a container: files, environment, health check and command of the Space."""
+    """The Space as the Hub would build it, without a container: files, environment, health check and command."""
     assert deploy() == 0
     sent = Path(
         HfApi(endpoint=server.url).snapshot_download("alice/demo", repo_type="space", local_dir=tmp_path / "sent")

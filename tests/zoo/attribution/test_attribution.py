@@ -136,7 +136,7 @@ def test_maps_differ_between_classes_and_pictures_in_every_family(family):
 
 
 def test_maps_have_the_pictures_orientation_in_every_family(family):
-    """What changes in one corner of the picture changes the features most in that corner of the map."""
+    """A change in one corner of the picture changes the features most in that corner of the map."""
     name, model = family
     whole = pictures(model, 1)
     height, width = whole.shape[2:]
@@ -179,7 +179,7 @@ def assert_agrees(model: nn.Module, batch: torch.Tensor, method: str, layer: str
 
 
 def agreeing(model: nn.Module, batch: torch.Tensor, label: int, method: str, layer: str) -> int:
-    """How many pictures have a map; all are compared."""
+    """Number of pictures with a map; all are compared."""
     ours = maps(model, batch, [label] * len(batch), method)
     library = network_like(model)
     tokens = hasattr(model, "patch_embed") and capture(model, batch[:1], None).native.ndim == 3

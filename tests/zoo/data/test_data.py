@@ -380,7 +380,7 @@ def test_a_damaged_cache_is_made_again(tmp_path):
 
 
 def test_two_processes_that_pack_the_same_data_share_one_cache(tmp_path):
-    """What the first one reads stays where it is: with another put in its place it was missing for a moment."""
+    """A cache that one process reads is not replaced by another process, because it would be missing for a moment."""
     data = read_dataset(draw_folder(tmp_path / "cells", 2))
     cache = tmp_path / "cache"
     quicker, inode = [], []

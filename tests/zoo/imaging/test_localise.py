@@ -79,7 +79,7 @@ def test_black_corners_are_no_cell():
 
 @pytest.mark.parametrize("rim", [(30, 30, 30), (62, 55, 50)])
 def test_an_eyepieces_rim_is_no_cell(rim):
-    """What a camera held to an eyepiece has in its corners is dark, but not black."""
+    """The corners of a picture through an eyepiece are dark, but not black."""
     field = smear((160, 120), (320, 320))
     lit = Image.new("L", field.size)
     ImageDraw.Draw(lit).ellipse([4, 4, 316, 316], fill=255)

@@ -216,7 +216,7 @@ always_bf16 = partial(LoadedModel, is_faster=lambda *_: True)
 
 
 def test_the_map_is_that_of_the_label_shown(tiny_zoo, cells, monkeypatch):
-    """Where full precision changes the answer that bf16 gave, the map follows."""
+    """If full precision changes the answer of bf16, the map follows."""
     entry = read_entry(tiny_zoo / "tiny-test-resnet")
     with Runtime("cpu", "auto", loader=always_bf16) as fast, Runtime("cpu", "fp32") as exact:
         model = fast.model(entry)
