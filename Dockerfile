@@ -1,7 +1,8 @@
 # The app in a container, and as a Hugging Face Space (`hemazoo-train deploy-space`).
 # DEVICE=cpu (default) installs torch without CUDA, like `make demo DEVICE=cpu`.
 # For a GPU: docker build --build-arg DEVICE=cuda -t hemazoo . && docker run --gpus all -p 8501:8501 hemazoo
-FROM python:3.11-slim
+# The full version is pinned; `docker buildx imagetools inspect python:3.11.14-slim-bookworm` prints a digest to pin, too.
+FROM python:3.11.14-slim-bookworm
 
 ARG DEVICE=cpu
 ENV PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1 \
@@ -17,12 +18,16 @@ RUN useradd --create-home --uid 1000 user
 WORKDIR /home/user/app
 
 COPY requirements.txt .
+COPY requirements.lock .
 # The CPU builds of torch leave several GB of CUDA libraries out of the image.
 RUN if [ "$DEVICE" = cpu ]; then \
         grep -E '^(torch|torchvision)==' requirements.txt > torch.txt \
-        && pip install --no-cache-dir --index-url https://download.pytorch.org/whl/cpu -r torch.txt; \
-    fi \
-    && pip install --no-cache-dir -r requirements.txt
+        && pip install --no-cache-dir --index-url https://download.pytorch.org/whl/cpu -r torch.txt \
+        && awk '/^[a-z]/ {kept = !/^(torch|torchvision|triton|nvidia-[a-z0-9-]+|cuda-[a-z0-9-]+)==/} kept' requirements.lock > others.lock \
+        && pip install --no-cache-dir --no-deps --require-hashes -r others.lock; \
+    else \
+        pip install --no-cache-dir --require-hashes -r requirements.lock; \
+    fi
 
 COPY --chown=1000:1000 . .
 USER 1000

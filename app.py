@@ -5,7 +5,9 @@ from pathlib import Path
 import streamlit as st
 
 from pages.parts import layout
+from zoo.threads import set_up_threads
 
+set_up_threads()
 HERE = Path(__file__).parent
 PAGES = [
     st.Page("pages/classify.py", title="Classify", icon=":material/biotech:", default=True),
@@ -27,4 +29,8 @@ content = st.container()
 # before the page runs, so that it also stands below a page that stops early
 layout.footer()
 with content:
-    page.run()
+    layout.require_login()
+    try:
+        page.run()
+    finally:
+        layout.warm_up()

@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.classify import draw
 from benchmarks.load import MODELS
 from zoo.entry import Entry
-from zoo.imaging.decode import ImageError, decode
+from zoo.imaging.decode import PictureError, decode
 from zoo.serving.requests import Client, StoppedError
 from zoo.serving.runtime import BusyError, Runtime
 from zoo.sources.catalogue import get_entry
@@ -51,7 +51,7 @@ def visit(runtime: Runtime, entries: Sequence[Entry], seed: int, until: float) -
                     runtime.submit(entry, image, client=client).result()
                 else:
                     runtime.explain(entry, image, method=chance.choice(METHODS), client=client)
-            except (ImageError, BusyError, StoppedError):
+            except (PictureError, BusyError, StoppedError):
                 continue
         runtime.submit(entries[0], decode(draw(1)), client=client)
         here[0] = False  # leaves without waiting for the last answer

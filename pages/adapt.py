@@ -7,18 +7,27 @@ import re
 import tempfile
 import threading
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pandas as pd
 import streamlit as st
 from PIL import Image
 
 from pages.parts import entries as zoo_entries
-from pages.parts import gallery, layout, pickers, session, tables
+from pages.parts import gallery, layout, pickers, samples, session, tables
+from pages.parts.folder_upload import pick_folder
 from pages.parts.wording import class_description, plain, points
 from zoo.adaptation import MAX_PICTURES, MIN_CELLS, MIN_UNLABELLED, Adapted, adapt, can_adapt
 from zoo.entry import Entry, EntryError, read_predictions
+from zoo.lazy import lazy_module
 from zoo.scores.bootstrap import Interval
+from zoo.scores.samples import Sample, SampleError
+
+if TYPE_CHECKING:
+    import pandas as pd
+else:
+    pd = lazy_module("pandas")
 
 UNLABELLED = "without a label"
 COLUMNS = 3
@@ -26,7 +35,15 @@ RESULT = "adapted"  # session key: the last adapted model and its folder
 DEFAULT_NAME, MAX_NAME_LETTERS = "my-lab", 40
 NOT_IN_NAME = re.compile(r"[^A-Za-z0-9._-]+")
 
-Given = tuple[list[Image.Image], list[str | None], list[str]]  # pictures, labels, file names
+
+@dataclass
+class Given:
+    """Pictures with their labels (None: without), file names, and patients or slides (None: unknown)."""
+
+    images: list[Image.Image]
+    labels: list[str | None]
+    names: list[str]
+    groups: list[str | None]
 
 
 @st.cache_resource
@@ -49,10 +66,11 @@ def pick_entry() -> Entry:
 
 
 def upload(entry: Entry) -> Given:
-    """One uploader for each class; unreadable files are named beside it."""
-    images: list[Image.Image] = []
-    labels: list[str | None] = []
-    names: list[str] = []
+    """A folder, and one uploader for each class; unreadable files are named beside it."""
+    folder = pick_folder(entry)
+    given = Given([], [], [], [])
+    if folder:
+        given = Given(list(folder.images), list(folder.labels), list(folder.names), list(folder.groups))
     for row in gallery.chunks([*entry.labels, UNLABELLED], COLUMNS):
         for column, label in zip(st.columns(COLUMNS), row, strict=False):
             title = class_description(entry, label) if label in entry.labels else label
@@ -63,14 +81,15 @@ def upload(entry: Entry) -> Given:
                 key=f"adapt {label}",
             )
             for file in files[:MAX_PICTURES]:
-                image = gallery.decoded(file.file_id, file.getvalue())
+                image = gallery.decoded(file.file_id, file.getvalue(), file.name)
                 if isinstance(image, str):
                     column.warning(f"{plain(file.name)} was left out: {image}")
                     continue
-                images.append(image)
-                labels.append(None if label == UNLABELLED else label)
-                names.append(f"{label}/{len(names)}-{file.name}")
-    return images, labels, names
+                given.images.append(image)
+                given.labels.append(None if label == UNLABELLED else label)
+                given.names.append(f"{label}/{len(given.names)}-{file.name}")
+                given.groups.append(None)
+    return given
 
 
 def missing(labels: list[str | None]) -> str | None:
@@ -86,10 +105,9 @@ def missing(labels: list[str | None]) -> str | None:
     return None
 
 
-def run(entry: Entry, name: str, given: Given) -> None:
+def run(entry: Entry, sample: Sample, name: str, given: Given) -> None:
     """Adapt with a progress bar, and keep the result for the session."""
     bar = st.progress(0.0, "Waiting for another visitor's model …")
-    images, labels, names = given
 
     def progress(share: float, what: str) -> None:
         bar.progress(min(share, 1.0), f"{what.capitalize()} …")
@@ -97,8 +115,13 @@ def run(entry: Entry, name: str, given: Given) -> None:
     folder = tempfile.TemporaryDirectory(prefix="hemazoo-")
     try:
         with adaptation_lock():
-            adapted = adapt(entry, images, labels, Path(folder.name) / f"{entry.id}-{name}", name, names, progress)
-    except EntryError as error:
+            out = Path(folder.name) / f"{entry.id}-{name}"
+            # the usual sample stays the one that the model's config or its classes say
+            own = None if sample == entry.default_sample else sample
+            adapted = adapt(
+                entry, given.images, given.labels, out, name, given.names, progress, sample=own, groups=given.groups
+            )
+    except (EntryError, SampleError) as error:
         st.error(plain(error))
         return
     finally:
@@ -118,10 +141,11 @@ def show_gain(adapted: Adapted, before: Interval, after: Interval, gain: Interva
     verdict = "The gain is significant." if gain.low > 0 else "**The gain may be chance**: add more cells to find out."
     st.markdown(
         f"{verdict} Balanced accuracy on {adapted.labelled} of your cells, cross-validated.",
-        help="Each cell was classified by a model that was made without it. "
+        help=f"Each cell was classified by a model that was made without it; {adapted.folds_told}. "
         f"The gain is between {100 * gain.low:.1f} and {100 * gain.high:.1f} points (95 %).",
     )
-    name = next(iter(adapted.entry.evaluation.benchmarks))
+    name, benchmark = next(iter(adapted.entry.evaluation.benchmarks.items()))
+    st.caption(samples.about(benchmark.sample, adapted.entry))
     tables.csv_button("Answers as CSV", read_predictions(adapted.entry, name), f"{name}.csv")
 
 
@@ -176,6 +200,7 @@ result = st.container(border=RESULT in st.session_state)
 left, right = st.columns([2, 1])
 with left:
     entry = pick_entry()
+    sample = samples.pick_sample(entry)
 with right:
     given_name = st.text_input("Name of your laboratory", DEFAULT_NAME, max_chars=MAX_NAME_LETTERS)
 name = NOT_IN_NAME.sub("-", given_name).strip("-._") or DEFAULT_NAME
@@ -183,8 +208,8 @@ given = upload(entry)
 if RESULT in st.session_state:
     with result:
         show_result(st.session_state[RESULT][0])
-needed = missing(given[1])
+needed = missing(given.labels)
 if needed:
     st.info(f"Still needed: {plain(needed)}", icon=":material/upload:")
 if st.button("Adapt", type="primary", icon=":material/tune:", disabled=needed is not None):
-    run(entry, name, given)
+    run(entry, sample, name, given)

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING
 
-import pandas as pd
 import streamlit as st
-from PIL import Image
 from streamlit.elements.lib.column_types import ColumnConfig
 
-from pages.parts import gallery, layout, pickers, plots, session, tables, wording
+from pages.parts import gallery, layout, pickers, plots, samples, session, tables, wording
 from pages.parts.session import Picture
 from zoo.api import default_runtime
 from zoo.entry import Entry, EntryError
 from zoo.figures import prediction as figures
+from zoo.lazy import lazy_module
 from zoo.scores.predictions import differential_count
+from zoo.scores.samples import Sample
 from zoo.serving.batch import FileResult, classify_files
-from zoo.serving.runtime import BusyError, Prediction
+from zoo.serving.requests import BusyError
+from zoo.serving.results import Prediction, with_sample
+
+if TYPE_CHECKING:
+    import pandas as pd
+else:
+    pd = lazy_module("pandas")
 
 RESULTS = "results"  # session key: results by model, then by picture id
 REDRAW_SECONDS = 0.4  # between two updates of the table while pictures are classified
@@ -26,8 +33,10 @@ ROW_PIXELS, MAX_TABLE_PIXELS, LIVE_TABLE_PIXELS = 44, 420, 280
 Answers = list[tuple[Picture, Prediction]]
 
 
-def classify(entry: Entry, pictures: list[Picture]) -> dict[str, FileResult]:
+def classify(entry: Entry, sample: Sample, pictures: list[Picture]) -> dict[str, FileResult]:
     """Classify the pictures that have no result yet, with a progress bar and a table that grows.
+
+    Results are kept for all samples: `answers_of` applies another one without running the network.
 
     Returns:
         Results of this session by picture id.
@@ -48,19 +57,18 @@ def classify(entry: Entry, pictures: list[Picture]) -> dict[str, FileResult]:
         if time.monotonic() - drawn > REDRAW_SECONDS:
             left = (time.monotonic() - started) / done * (len(new) - done)
             bar.progress(done / len(new), f"{done} of {len(new)} pictures classified, about {left:.0f} s left")
-            live.dataframe(
-                result_table(entry, answers_of(new[:done], results)), hide_index=True, height=LIVE_TABLE_PIXELS
-            )
+            answers = answers_of(entry, sample, new[:done], results)
+            live.dataframe(result_table(entry, answers), hide_index=True, height=LIVE_TABLE_PIXELS)
             drawn = time.monotonic()
     bar.empty()
     live.empty()
     return results
 
 
-def answers_of(pictures: list[Picture], results: dict[str, FileResult]) -> Answers:
-    """The pictures that were classified, with their predictions."""
+def answers_of(entry: Entry, sample: Sample, pictures: list[Picture], results: dict[str, FileResult]) -> Answers:
+    """The pictures that were classified, with their predictions as pictures of a sample."""
     found = ((picture, results[picture.id].prediction) for picture in pictures)
-    return [(picture, prediction) for picture, prediction in found if prediction is not None]
+    return [(picture, with_sample(entry, prediction, sample)) for picture, prediction in found if prediction]
 
 
 def result_table(entry: Entry, answers: Answers) -> pd.DataFrame:
@@ -69,9 +77,9 @@ def result_table(entry: Entry, answers: Answers) -> pd.DataFrame:
     for picture, prediction in answers:
         row: dict[str, object] = {
             "file": picture.name,
-            "label": prediction.label,
-            "confidence": prediction.confidence,
-            "elsewhere": prediction.unseen_confidence,
+            "label": None if prediction.warning else prediction.label,
+            "confidence": None if prediction.warning else prediction.confidence,
+            "elsewhere": None if prediction.warning else prediction.unseen_confidence,
             "familiarity": prediction.familiarity,
         }
         rows.append(row | prediction.probabilities)
@@ -81,6 +89,15 @@ def result_table(entry: Entry, answers: Answers) -> pd.DataFrame:
     if any(prediction.familiarity for _, prediction in answers):
         columns.append("familiarity")
     return pd.DataFrame(rows, columns=[*columns, *entry.labels])
+
+
+def full_table(entry: Entry, answers: Answers) -> pd.DataFrame:
+    """The table to download: also with the sample, and the network's own probabilities before it."""
+    more = [
+        {"sample": one.sample, **{f"network: {label}": one.network[label] for label in entry.labels}}
+        for _, one in answers
+    ]
+    return pd.concat([result_table(entry, answers), pd.DataFrame(more)], axis="columns")
 
 
 def show_failures(pictures: list[Picture], results: dict[str, FileResult]) -> None:
@@ -94,19 +111,29 @@ def show_failures(pictures: list[Picture], results: dict[str, FileResult]) -> No
 
 def show_one(entry: Entry, picture: Picture, prediction: Prediction) -> None:
     """Show one picture large, with a bar for each class."""
-    image = gallery.decoded(picture.id, picture.data)
-    if not isinstance(image, Image.Image):
+    found = gallery.read(picture.id, picture.data, picture.name)
+    if isinstance(found, str):
         return
+    image = found.image
     wording.warn_if_unfamiliar(entry, prediction)
-    description = wording.class_description(entry, prediction.label)
-    st.markdown(f"#### {wording.plain(description)} · {100 * prediction.confidence:.1f} %")
-    wording.show_unseen_confidence(entry, prediction)
+    if not prediction.warning:
+        description = wording.class_description(entry, prediction.label)
+        st.markdown(f"#### {wording.plain(description)} · {100 * prediction.confidence:.1f} %")
+        if text := samples.difference(entry, prediction):
+            st.markdown(wording.plain(text))
+        wording.show_unseen_confidence(entry, prediction)
     left, right = st.columns([2, 3])
+    answered = f"answered in {1000 * prediction.seconds:.0f} ms"
+    if prediction.backend:
+        answered += f" by {prediction.backend}"
     left.image(
         image,
-        caption=f"{picture.name}, {image.width}×{image.height}, answered in {1000 * prediction.seconds:.0f} ms",
+        caption=f"{picture.name}, {image.width}×{image.height}, {answered}",
         width="stretch",
     )
+    if found.notes:
+        notes = "; ".join(found.notes)
+        left.caption(wording.plain(f"{notes[0].upper()}{notes[1:]}."))
     with right:
         names = wording.class_names(entry)
         plots.chart(figures.probability_bars(prediction.probabilities, prediction.label, names))
@@ -126,7 +153,7 @@ def show_table(entry: Entry, answers: Answers) -> tuple[Picture, Prediction]:
     """Show all results; returns the selected picture with its prediction, else the first."""
     results = result_table(entry, answers)
     shown = results.copy()
-    shown.insert(0, "picture", [gallery.thumbnail(picture.id, picture.data) for picture, _ in answers])
+    shown.insert(0, "picture", [gallery.thumbnail(picture.id, picture.data, picture.name) for picture, _ in answers])
     event = st.dataframe(
         shown,
         hide_index=True,
@@ -145,7 +172,9 @@ def show_table(entry: Entry, answers: Answers) -> tuple[Picture, Prediction]:
             **{label: share_column(name) for label, name in wording.class_names(entry).items()},
         },
     )
-    tables.csv_button("Results as CSV", results, f"{entry.id}.csv")
+    predictions = [prediction for _, prediction in answers]
+    st.caption(samples.about(predictions[0].sample, entry, predictions))
+    tables.csv_button("Results as CSV", full_table(entry, answers), f"{entry.id}.csv")
     rows = event["selection"]["rows"]
     return answers[rows[0] if rows and rows[0] < len(answers) else 0]
 
@@ -176,11 +205,11 @@ def show_count(entry: Entry, predictions: list[Prediction]) -> None:
     )[["label", "count", "share", "interval"]]
     numbers.dataframe(shown, hide_index=True, column_config={"interval": "95 % interval"})
     st.caption(
-        f"{len(labels)} cells. Count at least 100 for a differential.",
+        f"{len(labels)} cells. Count at least 100 for a differential. {samples.about(predictions[0].sample, entry)}",
         help="Intervals (Wilson) show variation by chance; errors of the model come on top.",
     )
     with numbers:
-        tables.csv_button("Count as CSV", count, "differential-count.csv")
+        tables.csv_button("Count as CSV", count.assign(sample=predictions[0].sample), "differential-count.csv")
 
 
 def show_many(entry: Entry, answers: Answers) -> None:
@@ -203,20 +232,22 @@ layout.page("Classify blood cells")
 model, upload = st.columns([2, 3], gap="medium")
 with model:
     entry = pickers.pick_model()
+    sample = samples.pick_sample(entry)
 with upload:
     pickers.picture_input("classify")
 pickers.stop_without_pictures()
 pictures = session.pictures()
 try:
-    results = classify(entry, pictures)
+    results = classify(entry, sample, pictures)
 except (EntryError, BusyError) as error:
     st.error(wording.plain(error))
     st.stop()
 show_failures(pictures, results)
-answers = answers_of(pictures, results)
+answers = answers_of(entry, sample, pictures, results)
 if len(answers) == 1:
     show_one(entry, *answers[0])
-    tables.csv_button("Result as CSV", result_table(entry, answers), f"{entry.id}.csv")
+    st.caption(samples.about(sample.name, entry))
+    tables.csv_button("Result as CSV", full_table(entry, answers), f"{entry.id}.csv")
 elif answers:
     show_many(entry, answers)
 if answers:

@@ -12,7 +12,7 @@ from pages.parts import layout, plots, scored, session
 from pages.parts.matrices import show_matrices
 from pages.parts.wording import plain
 from zoo.benchmarks import published
-from zoo.benchmarks.comparison import benchmarks_of, ranked_ids, tested
+from zoo.benchmarks.comparison import benchmarks_of, ranked_ids, sample_names, tested
 from zoo.benchmarks.eligibility import NOT_SCORED
 from zoo.entry import Entry, readable_entries
 from zoo.sources.catalogue import distinct_titles
@@ -64,12 +64,37 @@ def pick_benchmark(entries: Sequence[Entry]) -> tuple[str, list[Entry]]:
     return name, benchmarks[name]
 
 
-def describe_benchmark(name: str, first: scored.ScoredModel, not_scored: Sequence[str]) -> None:
+def pick_sample(entries: Sequence[Entry], name: str) -> str:
+    """Choose the sample to ask with, kept in the page's address; empty for the one that is reported."""
+    choices = scored.sample_choices(entries, name)
+    if not choices:
+        return ""
+    reported = {entry.evaluation.benchmarks[name].sample or "not stated" for entry in entries}
+    from_address = st.query_params.get("sample")
+    options = ["", *choices]
+    chosen = st.selectbox(
+        "Sample",
+        options,
+        index=options.index(from_address) if from_address in options else 0,
+        format_func=lambda option: option[:1].upper() + option[1:] or f"As reported: {', '.join(sorted(reported))}",
+        key=f"sample {name}",
+        help="Which kinds of cells to expect. Answers are made again from the networks' stored probabilities.",
+    )
+    if chosen:
+        st.query_params["sample"] = chosen
+    elif "sample" in st.query_params:
+        del st.query_params["sample"]
+    return chosen
+
+
+def describe_benchmark(name: str, models: Sequence[scored.ScoredModel], not_scored: Sequence[str]) -> None:
     """Show the size of a benchmark, notes about it, and the chosen models that were not scored on it."""
-    benchmark, definition = first.benchmark, published().get(name)
+    benchmark, definition = models[0].benchmark, published().get(name)
+    sample = models[0].sample or sample_names([model.entry for model in models], name)
     notes = " ".join(benchmark.notes) or (definition.note if definition else "")
     st.caption(
-        f"{benchmark.n_images:,} images of {benchmark.n_cells:,} independent cells."
+        f"{benchmark.n_images:,} images of {benchmark.n_cells:,} independent cells. "
+        f"Sample: {plain(sample)}."
         + (f" Not scored: {', '.join(plain(title) for title in not_scored)}." if not_scored else ""),
         help=f"{plain(notes)} All figures are computed from stored predictions.".strip(),
     )
@@ -93,11 +118,11 @@ titles = distinct_titles(list(everything.values()))
 entries = pick_models(everything, titles)
 tabs.show_leaderboard(entries)
 name, scored_entries = pick_benchmark(entries)
-models = scored.load_models(scored_entries, name, titles)
+models = scored.load_models(scored_entries, name, titles, pick_sample(scored_entries, name))
 if not models:
     st.stop()
 labels = models[0].benchmark.labels
-describe_benchmark(name, models[0], [titles[e.id] for e in entries if name not in e.evaluation.benchmarks])
+describe_benchmark(name, models, [titles[e.id] for e in entries if name not in e.evaluation.benchmarks])
 show_matrices(models, labels)
 show_tabs(
     {
@@ -106,7 +131,7 @@ show_tabs(
         "Calibration": lambda: tabs.show_calibration(models),
         "Corruption": lambda: tabs.show_corruption(entries, name, titles),
         "Agreement": lambda: tabs.show_agreement(models, labels),
-        "Unseen laboratory": lambda: tabs.show_unseen_laboratory(list(everything.values())),
+        "Other laboratories": lambda: tabs.show_other_laboratories(list(everything.values())),
         "Training curves": lambda: tabs.show_training_curves(entries, titles),
         "All scores": lambda: tabs.show_scores(models),
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import streamlit as st
@@ -19,7 +20,7 @@ def show(column: DeltaGenerator, example: Example, path: Path, key: str) -> None
     """Show one example with a button that adds it to the session's pictures."""
     data, name = path.read_bytes(), Path(example.name).name
     with column.container(border=True):
-        image = gallery.decoded(example.name, data)
+        image = gallery.decoded(hashlib.sha256(data).hexdigest(), data, name)
         if isinstance(image, str):
             st.warning(f"{plain(example.name)}: {image}")
             return

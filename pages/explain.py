@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 from PIL import Image
 
-from pages.parts import explanations, gallery, layout, maps, pickers, session
+from pages.parts import explanations, gallery, layout, maps, pickers, samples, session
 from pages.parts.session import Picture
 from pages.parts.wording import plain
 from zoo.attribution import METHODS
@@ -23,7 +23,7 @@ def readable_pictures() -> Readable:
     """The session's pictures that can be read, by id; a warning for each of the others. Stops the page without any."""
     readable: Readable = {}
     for picture in session.pictures():
-        image = gallery.decoded(picture.id, picture.data)
+        image = gallery.decoded(picture.id, picture.data, picture.name)
         if isinstance(image, str):
             st.warning(f"{plain(picture.name)}: {image}", icon=":material/error:")
         else:
@@ -78,6 +78,7 @@ layout.page("Explain a classification")
 model, upload = st.columns([2, 3], gap="medium")
 with model:
     entry = pickers.pick_model()
+    samples.pick_sample(entry)
     second = pickers.pick_second(entry)
 with upload:
     pickers.picture_input("explain")

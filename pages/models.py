@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-import re
 import time
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import pandas as pd
 import streamlit as st
 
 from pages.parts import entries as zoo_entries
 from pages.parts import layout, pickers, plots, session, tables, wording
 from pages.parts.wording import plain
-from zoo.benchmarks.comparison import leaderboard_value
+from zoo.benchmarks.comparison import leaderboard_value, ranked_ids
 from zoo.benchmarks.eligibility import NOT_SCORED, unscored
-from zoo.entry import AnyEntry, BrokenEntry, Entry, EntryError, read_card, read_history, readable_entries
+from zoo.entry import AnyEntry, Benchmark, BrokenEntry, Entry, EntryError, read_card, read_history, readable_entries
 from zoo.figures.history import training_and_validation
+from zoo.lazy import lazy_module
 from zoo.sources import hub
 from zoo.sources.catalogue import BUILTIN, distinct_titles, sources
 from zoo.sources.runs import list_runs
 
-CARD_PICTURE = re.compile(r"!\[[^\]]*\](?:\([^)]*\)|\[[^\]]*\])?")  # Markdown of a picture
+if TYPE_CHECKING:
+    import pandas as pd
+else:
+    pd = lazy_module("pandas")
+
 RUNS_REFRESH_SECONDS = 3
 HUB_REFRESH_SECONDS = 1
 MAX_AGE_IN_MINUTES = 120  # older listings are shown with their date
@@ -28,13 +31,14 @@ QUANTITIES: tuple[Literal["loss", "accuracy"], ...] = ("loss", "accuracy")
 
 
 def overview(entries: list[Entry]) -> pd.DataFrame:
-    """One row a model."""
-    rows = []
-    for entry in entries:
+    """One row a model: ours, then published systems, the best in other laboratories first."""
+    rows, order = [], ranked_ids(entries)
+    for entry in sorted(entries, key=lambda entry: (not entry.usable, entry.system, order.index(entry.id))):
         tests = [b for b in entry.evaluation.benchmarks.values() if b.role == "test" and "accuracy" in b.metrics]
         rows.append(
             {
                 "model": entry.title,
+                "other labs": wording.other_laboratories(entry),
                 "test accuracy": wording.percent(tests[0].metrics["accuracy"]) if tests else NOT_SCORED,
                 "task": entry.config.zoo.task,
                 "classes": len(entry.labels),
@@ -66,7 +70,7 @@ def show_entry(entry: Entry) -> None:
     """Show one model: scores, curves and card."""
     scores, curves, card = st.tabs(["Scores", "Curves", "Card"])
     with scores:
-        table = wording.scores_table({b.title: b.metrics for b in entry.evaluation.benchmarks.values()})
+        table = wording.scores_table({_asked_title(b): b.metrics for b in entry.evaluation.benchmarks.values()})
         if table.empty:
             st.info("This model is not scored.")
         else:
@@ -74,6 +78,8 @@ def show_entry(entry: Entry) -> None:
             tables.csv_button("Scores as CSV", table, f"{entry.id}-scores.csv")
         if missing := unscored(entry):
             st.caption(f"{NOT_SCORED.capitalize()} on {', '.join(missing)}.")
+        with st.expander("Sample", icon=":material/bloodtype:"):
+            show_sample(entry)
     with curves:
         history = read_history(entry)
         if "epoch" in history:
@@ -82,8 +88,24 @@ def show_entry(entry: Entry) -> None:
         else:
             st.info("This model has no training history.")
     with card:
-        # its pictures are in its repository; the other tabs show the same
-        st.markdown(CARD_PICTURE.sub("", read_card(entry)) or "This model has no card.")
+        st.markdown(wording.card(read_card(entry)) or "This model has no card.")
+
+
+def show_sample(entry: Entry) -> None:
+    """Show the sample that a model is asked with by default, and the shares of classes it was trained with."""
+    trained, names = entry.trained_prior, wording.class_names(entry)
+    st.markdown(f"Asked by default with: **{plain(entry.default_sample.name)}**.")
+    st.caption(f"Shares in training: {plain(trained.source)}.")
+    shares = {names[label]: share for label, share in zip(entry.labels, trained.shares, strict=True)}
+    asked = entry.prior_of(entry.default_sample)
+    rows = pd.DataFrame({"class": list(shares), "in training": list(shares.values()), "expected in the sample": asked})
+    share = st.column_config.NumberColumn(format="percent")
+    st.dataframe(rows, hide_index=True, column_config={"in training": share, "expected in the sample": share})
+
+
+def _asked_title(benchmark: Benchmark) -> str:
+    """A benchmark's title with the sample that it was asked with, where that is stated."""
+    return f"{benchmark.title} ({benchmark.sample})" if benchmark.sample else benchmark.title
 
 
 @st.fragment(run_every=RUNS_REFRESH_SECONDS)

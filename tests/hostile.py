@@ -134,6 +134,7 @@ BROKEN: dict[str, tuple[Damage, str]] = {
     "title without end": (_set("zoo", "title", value="a" * 10_000), "title"),
     "std zero": (_set("pretrained_cfg", "std", value=[0, 1, 1]), "std"),
     "huge input": (_set("pretrained_cfg", "input_size", value=[3, 9e9, 9e9]), "input_size"),
+    "input of 1,025 pixels": (_set("pretrained_cfg", "input_size", value=[3, 1025, 64]), "input_size"),
     "input of 60,000 pixels": (_set("pretrained_cfg", "input_size", value=[3, 60_000, 60_000]), "input_size"),
     "negative input": (_set("pretrained_cfg", "input_size", value=[3, -64, 64]), "input_size"),
     "crop of nothing": (_set("pretrained_cfg", "crop_pct", value=0), "crop_pct"),
@@ -241,6 +242,35 @@ UNUSABLE: dict[str, tuple[Damage, str]] = {
         lambda f: (_set("architecture", value="test_vit")(f), _set("model_args", value={"depth": 65_536})(f)),
         "far larger",
     ),
+    "more tokens than memory": (
+        lambda f: (
+            _set("architecture", value="test_vit")(f),
+            _set("model_args", value={"img_size": 1024, "patch_size": 1, "pos_embed": "none"})(f),
+            _set("pretrained_cfg", "input_size", value=[3, 1024, 1024])(f),
+        ),
+        "MB for one picture",
+    ),
+    "built for a huge picture": (
+        lambda f: (
+            _set("architecture", value="transfer")(f),
+            _set("model_args", value={"backbone": "test_resnet", "input_size": [65_536, 65_536]})(f),
+        ),
+        "at most 1,024 pixels",
+    ),
+    "window of a million positions": (
+        lambda f: (
+            _set("architecture", value="swin_tiny_patch4_window7_224")(f),
+            _set("model_args", value={"window_size": [1000, 1000]})(f),
+        ),
+        "at most 64 positions",
+    ),
+    "built of many small layers": (
+        lambda f: (
+            _set("architecture", value="test_vit")(f),
+            _set("model_args", value={"embed_dim": 2, "depth": 65_536, "num_heads": 1})(f),
+        ),
+        "layers|far larger",
+    ),
     "head missing its zip": (_with_head(b"no zip"), "cannot be loaded"),
     "head empty": (_with_head(_zip({})), "cannot be loaded"),
     "head runs a command": (_with_head(_skops(SYSTEM)), "not loaded|cannot be loaded"),
@@ -271,6 +301,10 @@ HARMLESS: dict[str, Damage] = {
     "card of 30 MB": _write("README.md", b"x" * 30_000_000),
     "card missing": lambda f: (f / "README.md").unlink(),
     "history too deep": _write("history.json", "[" * 100_000),
+    "history of numbers": _write("history.json", "[1, 2, 3]"),
+    "history of a million columns": _write(
+        "history.json", json.dumps([{f"c{n}-{m}": 1 for m in range(10)} for n in range(50_000)])
+    ),
     "history of nothing known": _write("history.json", '{"a": {"b": [1, {"c": null}]}}'),
     "history with paths": _write("history.json", '[{"epoch": "../../x", "train_loss": "<script>"}]'),
     "predictions no parquet": _write("predictions/drawn-test.parquet", "no parquet"),

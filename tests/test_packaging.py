@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -44,8 +45,9 @@ def read_ranges(extra: str | None = None) -> dict[str, Requirement]:
 @pytest.mark.parametrize(
     ("file", "ranges"),
     [
-        ("requirements.txt", read_ranges() | read_ranges("app")),
+        ("requirements.txt", read_ranges() | read_ranges("app") | read_ranges("dicom")),
         ("requirements-ray.txt", read_ranges("ray")),
+        ("requirements-serve.txt", read_ranges("serve")),
         ("requirements-dev.txt", {k: v for k, v in read_ranges("dev").items() if k != PROJECT["name"]}),
     ],
 )
@@ -83,7 +85,7 @@ def test_pre_commit_runs_the_checks_of_make_lint():
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     """A checkout whose virtual environment has a Python that only writes down how it is called."""
-    for name in ("Makefile", "requirements.txt", "requirements-dev.txt", "requirements-ray.txt"):
+    for name in ("Makefile", "requirements.lock", *(path.name for path in ROOT.glob("requirements*.txt"))):
         shutil.copy(ROOT / name, tmp_path)
     python = tmp_path / ".venv" / "bin" / "python"
     python.parent.mkdir(parents=True)
@@ -106,7 +108,10 @@ def test_device_cpu_installs_torch_from_the_index_without_cuda(checkout):
     assert make(checkout, "DEVICE=cpu").returncode == 0
     torch, others = calls(checkout)
     assert f"--index-url {CPU_INDEX} -r .venv/torch.txt" in torch
-    assert others.endswith("-r requirements.txt")
+    assert others.endswith("--no-deps --require-hashes -r .venv/others.lock")
+    left_out = set(locked(ROOT / "requirements.lock")) - set(locked(checkout / ".venv/others.lock"))
+    assert {"torch", "torchvision", "triton"} <= left_out
+    assert all(re.match("torch|triton|nvidia-|cuda-", name) for name in left_out)
     pins = read_pins("requirements.txt")
     assert (checkout / ".venv/torch.txt").read_text().split() == [
         f"torch=={pins['torch']}",
@@ -114,10 +119,42 @@ def test_device_cpu_installs_torch_from_the_index_without_cuda(checkout):
     ]
 
 
-def test_the_default_device_installs_requirements_alone(checkout):
+def test_the_default_device_installs_the_lock_file_alone(checkout):
     assert make(checkout).returncode == 0
     assert len(calls(checkout)) == 1
-    assert calls(checkout)[0].endswith("-r requirements.txt")
+    assert calls(checkout)[0].endswith("--require-hashes -r requirements.lock")
+
+
+def test_the_lock_file_can_be_left_out(checkout):
+    assert make(checkout, "LOCK=no").returncode == 0
+    assert calls(checkout)[0].endswith("-q -r requirements.txt")
+
+
+def locked(path: Path) -> dict[str, tuple[str, int]]:
+    """Version and number of hashes by package, as a lock file has them."""
+    blocks = re.findall(
+        r"^([a-z0-9][\w.-]*)(?:\[\w,]+\])?==([\w.]+)(.*?)(?=^[a-z0-9]|\Z)", path.read_text(), re.M | re.S
+    )
+    return {canonicalize_name(name): (version, rest.count("--hash=sha256:")) for name, version, rest in blocks}
+
+
+def test_the_lock_file_pins_what_requirements_name_and_more_with_hashes():
+    """Renewed by `make lock`."""
+    lock = locked(ROOT / "requirements.lock")
+    pins = read_pins("requirements.txt")
+    assert {name: lock[name][0] for name in pins} == pins
+    assert len(lock) > len(pins)
+    assert all(hashes for _, hashes in lock.values())
+
+
+def test_the_bill_of_materials_lists_the_installed_packages(tmp_path):
+    command = re.search(r"\$\(BIN\)/cyclonedx-py (.*) --output-file", (ROOT / "Makefile").read_text()).group(1)
+    arguments = command.replace("$(BIN)/python", sys.executable).split()
+    out = tmp_path / "sbom.json"
+    subprocess.run([sys.executable, "-m", "cyclonedx_py", *arguments, "--output-file", out], check=True)
+    listed = {part["name"].lower(): part["version"] for part in json.loads(out.read_text())["components"]}
+    assert listed["streamlit"] == read_pins("requirements.txt")["streamlit"]
+    assert len(listed) > 100
 
 
 def test_a_renewed_installation_keeps_its_device(checkout):
@@ -139,7 +176,8 @@ def test_refuses_an_unknown_device(checkout):
 def test_the_container_installs_torch_as_make_does():
     makefile, dockerfile = (ROOT / "Makefile").read_text(), (ROOT / "Dockerfile").read_text()
     selection = "grep -E '^(torch|torchvision)==' requirements.txt"
-    for text in (selection, CPU_INDEX):
+    without_cuda = re.search("^WITHOUT_CUDA := (.*)$", makefile, re.M).group(1)
+    for text in (selection, CPU_INDEX, without_cuda):
         assert text in makefile
         assert text in dockerfile
 

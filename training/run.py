@@ -12,8 +12,9 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from training.fit.averaging import train_runs
+from training.fit.averaging import train_runs, unfinished_runs
 from training.fit.classical import fit_head, hidden_vectors
+from training.fit.precision import with_precision
 from training.fit.state import Fitted
 from training.prepare.dataset import TrainingDataError
 from training.prepare.splits import Split
@@ -22,6 +23,7 @@ from training.publish.ensemble import write_ensemble
 from training.publish.export import FittedHead, FittedModel, FittedNetwork, network_config, write_entry
 from training.recipe import PUBLISHED, Head, Recipe
 from zoo.cli.common import print_message
+from zoo.data import AS_FOUND, ReadOptions
 from zoo.entry import Entry, EntryError, read_entry
 from zoo.imaging.preprocess import preprocessor
 from zoo.serving.devices import device_name
@@ -42,6 +44,7 @@ class TrainingJob:
         originals: Folder of the frames that augmented pictures were made from.
         resume: Whether to continue the run in `work`.
         finish: Whether to make an entry of the best epoch so far of the run in `work`.
+        reading: How the data set is read.
     """
 
     recipe: Recipe
@@ -52,6 +55,7 @@ class TrainingJob:
     originals: Path | None = None
     resume: bool = False
     finish: bool = False
+    reading: ReadOptions = AS_FOUND
 
 
 def train(job: TrainingJob, accelerator: Accelerator) -> Entry | None:
@@ -74,7 +78,8 @@ def train(job: TrainingJob, accelerator: Accelerator) -> Entry | None:
         return write_ensemble(job.out, recipe, members) if is_main else None
     _check_base_entry(job)  # before the slow data load
     with accelerator.main_process_first():  # the other processes find everything in the cache
-        data = load_training_data(recipe, DataOptions(job.data, job.manifest, job.originals), quiet=not is_main)
+        options = DataOptions(job.data, job.manifest, job.originals, job.reading)
+        data = load_training_data(recipe, options, quiet=not is_main)
     maker: FittedModel
     facts: dict[str, Any] = {}
     if recipe.head:
@@ -115,8 +120,11 @@ def _fit_network(job: TrainingJob, data: TrainingData, accelerator: Accelerator)
     """Fit the recipe's network; also returns what the entry's config records of the training."""
     job.work.mkdir(parents=True, exist_ok=True)
     start = starting_network(job.recipe, data.split, job.out)
-    fitted = train_runs(job.recipe, data.arrays, data.split, job.work, accelerator, job.resume, job.finish, start)
-    return FittedNetwork(job.recipe, fitted), _training_facts(fitted, accelerator.device)
+    begun = next(iter(unfinished_runs(job.work)), None) if job.resume or job.finish else None
+    recipe = with_precision(job.recipe, accelerator, begun)
+    fitted = train_runs(recipe, data.arrays, data.split, job.work, accelerator, job.resume, job.finish, start)
+    facts = _training_facts(fitted, accelerator.device) | {"precision": recipe.schedule.precision}
+    return FittedNetwork(job.recipe, fitted), facts
 
 
 def _training_facts(fitted: Fitted, device: torch.device) -> dict[str, Any]:

@@ -26,12 +26,14 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
 from training.fit.batches import Arrays
 from training.fit.loop import Hooks, train
+from training.fit.precision import with_precision
 from training.fit.schedules import lower_is_better
 from training.fit.stopping import DivergedError
 from training.prepare.splits import Split
 from training.recipe import Metric, Recipe, RecipeError, as_set, load_recipe
 from training.run import starting_network
 from zoo.files import write_text
+from zoo.tables import to_csv
 
 FOLDER = Path(__file__).parent / "spaces"
 HEARTBEAT_SECONDS = 30  # between two signs of life of a worker
@@ -222,7 +224,8 @@ class _Objective:
         folder = Path(mkdtemp(prefix=f"trial-{trial.number}-", dir=self.work))
         try:
             start = starting_network(recipe, split, folder)
-            fitted = train(recipe, arrays, split, folder, self.accelerator, start=start, hooks=Hooks(after_epoch))
+            settled = with_precision(recipe, self.accelerator)
+            fitted = train(settled, arrays, split, folder, self.accelerator, start=start, hooks=Hooks(after_epoch))
         except DivergedError as error:
             trial.set_user_attr("reason", str(error))
             raise optuna.TrialPruned from error
@@ -294,7 +297,7 @@ def table(study: optuna.Study) -> pd.DataFrame:
 
 def write_report(study: optuna.Study, space: Space, out: Path) -> None:
     """Write `trials.csv` and `trials.html`, a parallel-coordinates plot, into `out`."""
-    write_text(out / "trials.csv", table(study).to_csv(index=False))
+    write_text(out / "trials.csv", to_csv(table(study)))
     figure = optuna.visualization.plot_parallel_coordinate(study, params=list(space.keys), target_name=space.metric)
     figure.update_layout(title=f"{study.study_name}: {space.metric}")
     write_text(out / "trials.html", figure.to_html(include_plotlyjs=True))

@@ -6,9 +6,9 @@ pages nor training.
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
+from zoo.lazy import lazy_exports
 from zoo.version import __version__
 
 if TYPE_CHECKING:
@@ -16,40 +16,43 @@ if TYPE_CHECKING:
     from zoo.attribution import ExplanationError
     from zoo.attribution.overlay import overlay
     from zoo.entry import EntryError, read_predictions
-    from zoo.imaging.decode import ImageError, decode
+    from zoo.imaging.decode import ImageError, Picture, PictureError, decode, read_picture
     from zoo.serving.batch import classify_files
     from zoo.serving.runtime import BusyError, Runtime
     from zoo.sources.catalogue import get_entry, list_entries
+    from zoo.tables import read_csv
 else:
-    _MODULES = {
-        "BusyError": "zoo.serving.runtime",
-        "EntryError": "zoo.entry",
-        "ExplanationError": "zoo.attribution",
-        "ImageError": "zoo.imaging.decode",
-        "Runtime": "zoo.serving.runtime",
-        "classify": "zoo.api",
-        "classify_files": "zoo.serving.batch",
-        "decode": "zoo.imaging.decode",
-        "default_runtime": "zoo.api",
-        "explain": "zoo.api",
-        "get_entry": "zoo.sources.catalogue",
-        "list_entries": "zoo.sources.catalogue",
-        "overlay": "zoo.attribution.overlay",
-        "read_predictions": "zoo.entry",
-    }
-
-    def __getattr__(name: str) -> object:
-        """Import a public name from its module. Raises AttributeError if there is none of that name."""
-        if name not in _MODULES:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        return getattr(import_module(_MODULES[name]), name)
-
+    __getattr__ = lazy_exports(
+        __name__,
+        {
+            "BusyError": "zoo.serving.runtime",
+            "EntryError": "zoo.entry",
+            "ExplanationError": "zoo.attribution",
+            "ImageError": "zoo.imaging.decode",
+            "Picture": "zoo.imaging.decode",
+            "PictureError": "zoo.imaging.decode",
+            "Runtime": "zoo.serving.runtime",
+            "classify": "zoo.api",
+            "classify_files": "zoo.serving.batch",
+            "decode": "zoo.imaging.decode",
+            "default_runtime": "zoo.api",
+            "explain": "zoo.api",
+            "get_entry": "zoo.sources.catalogue",
+            "list_entries": "zoo.sources.catalogue",
+            "overlay": "zoo.attribution.overlay",
+            "read_csv": "zoo.tables",
+            "read_picture": "zoo.imaging.decode",
+            "read_predictions": "zoo.entry",
+        },
+    )
 
 __all__ = [
     "BusyError",
     "EntryError",
     "ExplanationError",
     "ImageError",
+    "Picture",
+    "PictureError",
     "Runtime",
     "__version__",
     "classify",
@@ -60,5 +63,7 @@ __all__ = [
     "get_entry",
     "list_entries",
     "overlay",
+    "read_csv",
+    "read_picture",
     "read_predictions",
 ]

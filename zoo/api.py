@@ -7,12 +7,20 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import numpy as np
 from PIL import Image
 
-from zoo.imaging.decode import decode
-from zoo.serving.runtime import Explanation, Prediction, Runtime
+from zoo.imaging.decode import decode, from_array, read_image
+from zoo.scores.samples import Sample, find_sample
+from zoo.serving.results import Explanation, Prediction
 from zoo.sources.catalogue import get_entry
+
+if TYPE_CHECKING:
+    from zoo.serving.runtime import Runtime
+
+Given = Image.Image | np.ndarray | bytes | Path | str
 
 _lock = threading.Lock()
 _shared: list[Runtime] = []
@@ -20,22 +28,32 @@ _shared: list[Runtime] = []
 
 def default_runtime() -> Runtime:
     """Return the runtime that all threads of this process share, made on the first call."""
+    from zoo.serving.runtime import Runtime  # noqa: PLC0415 (imports torch, which takes seconds)
+
     with _lock:
         if not _shared:
             _shared.append(Runtime())
         return _shared[0]
 
 
-def classify(picture: Image.Image | bytes | Path | str, model: str) -> Prediction:
+def running_runtime() -> Runtime | None:
+    """Return the runtime that all threads share, None as long as nobody has used it."""
+    return _shared[0] if _shared else None
+
+
+def classify(picture: Given, model: str, sample: Sample | str | None = None) -> Prediction:
     """Classify a picture.
 
     Args:
-        picture: a decoded picture, or a file's content or path.
+        picture: a Pillow picture, an array (see `zoo.imaging.decode.from_array`), or a file's content or path.
         model: an entry's id, see `list_entries`.
+        sample: what the picture is of: a sample, its name or the path of a TOML file (see `zoo.scores.samples`); None
+            for the model's usual one.
 
     Raises:
-        ImageError: the file is no usable picture.
+        PictureError: the file is no usable picture.
         EntryError: there is no such model, or it is unusable.
+        SampleError: there is no such sample, or it rules out every class of the model.
         BusyError: the queue stayed full.
 
     Example:
@@ -43,23 +61,29 @@ def classify(picture: Image.Image | bytes | Path | str, model: str) -> Predictio
         >>> prediction.label, round(prediction.confidence, 2)
         ('neutrophil', 0.99)
     """
-    return default_runtime().classify(get_entry(model), _picture(picture))
+    return default_runtime().classify(get_entry(model), _picture(picture), _sample(sample))
 
 
 def explain(
-    picture: Image.Image | bytes | Path | str, model: str, label: str | None = None, method: str | None = None
+    picture: Given,
+    model: str,
+    label: str | None = None,
+    method: str | None = None,
+    sample: Sample | str | None = None,
 ) -> Explanation:
     """Explain the classification of a picture.
 
     Args:
-        picture: a decoded picture, or a file's content or path.
+        picture: a Pillow picture, an array (see `zoo.imaging.decode.from_array`), or a file's content or path.
         model: an entry's id, see `list_entries`.
         label: class to explain; None for the predicted one.
         method: a key of `zoo.attribution.METHODS`; None for the model's default.
+        sample: as for `classify`; it decides which class is the predicted one.
 
     Raises:
-        ImageError: the file is no usable picture.
+        PictureError: the file is no usable picture.
         EntryError: there is no such model or label, or the model is unusable.
+        SampleError: there is no such sample, or it rules out every class of the model.
         ExplanationError: the method cannot explain this model.
         BusyError: the queue stayed full.
 
@@ -68,10 +92,17 @@ def explain(
         >>> explanation = zoo.explain(image, "pbc8-efficientnet-lite0", method="layer-cam")
         >>> zoo.overlay(image, explanation.values).save("map.png")
     """
-    return default_runtime().explain(get_entry(model), _picture(picture), label, method)
+    entry = get_entry(model)
+    return default_runtime().explain(entry, _picture(picture), label, method, sample=_sample(sample))
 
 
-def _picture(picture: Image.Image | bytes | Path | str) -> Image.Image:
+def _sample(sample: Sample | str | None) -> Sample | None:
+    return find_sample(sample) if isinstance(sample, str) else sample
+
+
+def _picture(picture: Given) -> Image.Image:
     if isinstance(picture, Image.Image):
-        return picture.convert("RGB")
+        return read_image(picture).image
+    if isinstance(picture, np.ndarray):
+        return from_array(picture)
     return decode(Path(picture) if isinstance(picture, str) else picture)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
-import plotly.graph_objects as go
 import streamlit as st
 
 from pages.parts import plots, tables
@@ -18,6 +17,14 @@ from zoo.audits import reports
 from zoo.audits.reports import PAGE, REPORT, Audit, Report, ReportError
 from zoo.data import DataSet
 from zoo.figures import audit as figures
+from zoo.lazy import lazy_module
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import plotly.graph_objects as go
+else:
+    pd = lazy_module("pandas")
+    go = lazy_module("plotly.graph_objects")
 
 GROUPS_PER_PAGE = 10
 MAX_GROUP_PICTURES = 11
@@ -40,7 +47,8 @@ def show_overview(audit: Audit, table: pd.DataFrame) -> None:
     """Findings in sentences and figures."""
     report = audit.report
     for is_alarm, text in reports.headlines(report):
-        st.markdown(f":material/{'warning' if is_alarm else 'check'}: {'**' + text + '**' if is_alarm else text}")
+        mark = "warning" if is_alarm else "check"
+        st.markdown(f":material/{mark}: **{plain(text)}**" if is_alarm else f":material/{mark}: {plain(text)}")
     left, right = st.columns(2)
     with left:
         st.subheader("Classes")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pandas as pd
 import streamlit as st
 
 from pages.parts.gallery import SHEET_PIXELS, jpeg_data_url, jpeg_url
@@ -14,7 +14,13 @@ from zoo.audits import reports
 from zoo.audits.reports import REPORT, Audit
 from zoo.data import DataSet
 from zoo.data.offered import list_offered
-from zoo.imaging.decode import ImageError
+from zoo.imaging.decode import PictureError
+from zoo.lazy import lazy_module
+
+if TYPE_CHECKING:
+    import pandas as pd
+else:
+    pd = lazy_module("pandas")
 
 REFRESH_SECONDS = 30
 
@@ -90,5 +96,5 @@ def _data_url(_data: DataSet, name: str, row: int) -> str:
     """A data set's picture as a data URL; empty if it cannot be decoded."""
     try:
         return jpeg_url(_data.items[row].source.image(), SHEET_PIXELS)
-    except ImageError:
+    except PictureError:
         return ""

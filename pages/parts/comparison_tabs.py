@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import pandas as pd
 import streamlit as st
 from streamlit.elements.lib.column_types import ColumnConfig
 
@@ -13,14 +12,20 @@ from pages.parts import plots, scored
 from pages.parts.matrices import MAX_PICTURES, pick_scored, show_pictures
 from pages.parts.scored import ScoredModel
 from pages.parts.tables import downloads
-from pages.parts.wording import plain, scores_table
+from pages.parts.wording import percent, plain, scores_table
 from zoo.benchmarks import leaderboard, robustness
 from zoo.benchmarks.comparison import Stage, calibration_data, corrupted_benchmark
 from zoo.benchmarks.eligibility import NOT_SCORED
 from zoo.entry import Entry, EntryError, read_history
 from zoo.figures import comparison as figures
 from zoo.figures.history import training_curves
+from zoo.lazy import lazy_module
 from zoo.scores import significance
+
+if TYPE_CHECKING:
+    import pandas as pd
+else:
+    pd = lazy_module("pandas")
 
 CLASS_SCORES = {
     "f1": "F1",
@@ -115,7 +120,9 @@ def show_calibration(models: Sequence[ScoredModel]) -> None:
     """Show reliability before or after temperature scaling, and accuracy on the most confident images."""
     stage = st.segmented_control("Confidence", list(STAGES), default=next(iter(STAGES)), required=True, key="scaling")
     answers = {
-        model.title: calibration_data(model.entry, model.table, model.benchmark.labels, STAGES[stage])
+        model.title: calibration_data(
+            model.entry, model.table, model.benchmark.labels, STAGES[stage], model.benchmark.sample
+        )
         for model in models
     }
     left, right = st.columns(2, gap="large")
@@ -193,14 +200,39 @@ def show_agreement(models: Sequence[ScoredModel], labels: list[str]) -> None:
         downloads(rows, f"{first.entry.id}-right-{second.entry.id}-wrong")
 
 
-def show_unseen_laboratory(entries: Sequence[Entry]) -> None:
-    """Show every model's accuracy in its home laboratory against that in an unseen one."""
+def show_other_laboratories(entries: Sequence[Entry]) -> None:
+    """Show every model's accuracy in its home laboratory against its mean in others, and each laboratory in a table."""
     table = leaderboard.table(entries)
     if table.dropna(subset=["home", "away"]).empty:
-        st.info("No model is scored both in its home laboratory and in an unseen one.")
+        st.info("No model is scored both in its home laboratory and in others.")
         return
-    plots.downloadable(figures.home_against_unseen(table), "unseen laboratory")
-    st.caption("All models. Below the dotted line, a model is worse in an unseen laboratory.")
+    plots.downloadable(figures.home_against_others(table), "other laboratories")
+    st.caption(
+        "All models: mean of the validation laboratories. Below the dotted line, a model is worse there than at home.",
+        help="No model is trained on a validation laboratory, but choices were made by it. Each is asked with the "
+        "sample that fits it.",
+    )
+    rows = laboratory_table(entries)
+    st.dataframe(rows, hide_index=True)
+    downloads(rows, "other-laboratories")
+
+
+def laboratory_table(entries: Sequence[Entry]) -> pd.DataFrame:
+    """One row a model and validation laboratory: balanced accuracy with the sample that fits, and all kinds alike."""
+    scores = [(entry, leaderboard.other_laboratories(entry)) for entry in entries]
+    rows = [
+        {
+            "model": entry.title,
+            "laboratory": one.laboratory,
+            "balanced accuracy": percent(one.score),
+            "sample": one.sample or "not stated",
+            "asked alike": percent(one.alike) if one.alike else NOT_SCORED,
+        }
+        for entry, found in scores
+        if found
+        for one in found.laboratories
+    ]
+    return pd.DataFrame(rows, columns=["model", "laboratory", "balanced accuracy", "sample", "asked alike"])
 
 
 def show_training_curves(entries: Sequence[Entry], titles: Mapping[str, str]) -> None:

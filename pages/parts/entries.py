@@ -19,7 +19,7 @@ REFRESH_SECONDS = 5  # how long a new entry may take to appear
 def _listed() -> list[AnyEntry]:
     """The zoo's entries, read again every few seconds: usable ones first, reproductions of others' systems later.
 
-    Among these the single model with the best figure in an unseen laboratory comes first, because it is what a visitor
+    Among these the single model with the best mean in other laboratories comes first, because it is what a visitor
     meets; ensembles follow, because they take as long as all their members.
     """
     return sorted(list_entries(), key=_rank)
@@ -29,8 +29,8 @@ def _rank(entry: AnyEntry) -> tuple[bool, str, bool, float, float]:
     """Sorting key of an entry; broken ones come last."""
     if isinstance(entry, BrokenEntry):
         return True, "", False, 0.0, 0.0
-    unseen, home = leaderboard_value(entry, "away"), leaderboard_value(entry, "home")
-    return not entry.usable, entry.system, bool(entry.members), -unseen, -home
+    away, home = leaderboard_value(entry, "away"), leaderboard_value(entry, "home")
+    return not entry.usable, entry.system, bool(entry.members), -away, -home
 
 
 def entries() -> list[AnyEntry]:

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import streamlit as st
 from PIL import Image
 
-from pages.parts import session
+from pages.parts import samples, session
 from pages.parts.session import Picture
 from zoo.api import default_runtime
 from zoo.attribution import METHODS, ExplanationError
 from zoo.attribution.faithfulness import Faithfulness
 from zoo.attribution.overlay import COLOURS, contours, overlay
+from zoo.bounded import ByteCache
 from zoo.entry import Entry, EntryError
+from zoo.limits import MAPS_MB
+from zoo.scores.samples import ALIKE, Sample
+from zoo.scores.samples import samples as known_samples
 from zoo.serving.requests import Ticket
-from zoo.serving.runtime import BusyError, Explanation, methods_for
+from zoo.serving.results import Explanation, Prediction, with_sample
+from zoo.serving.runtime import BusyError, methods_for
 
-EXPLANATIONS, FAITHFULNESS = "explanations", "faithfulness"  # session keys
-MAX_KEPT = 96  # maps of a session, and measurements of these
-PREDICTED, ALL_OTHERS, USUAL = "the predicted class", "all other classes", "the model's usual layer"  # choices
+EXPLANATIONS, FAITHFULNESS, ANSWERS = "explanations", "faithfulness", "explained answers"  # session keys
+MAX_KEPT = 96  # answers and measurements of a session
+# choices
+PREDICTED, NETWORK = "the predicted class", "the class that the network alone says"
+ALL_OTHERS, USUAL = "all other classes", "the model's usual layer"
 HEAT, LINES = "heat", "lines"
 FAILURES = (EntryError, ExplanationError, BusyError)
 
@@ -30,7 +37,7 @@ class MapOptions:
     """Options for computing and drawing maps.
 
     Attributes:
-        label: Class that the evidence is for; None for the predicted one.
+        label: Class that the evidence is for; PREDICTED for the answer with the sample, NETWORK for the network's own.
         against: Class that it is contrasted with; None for all others.
         method: Name in `METHODS`.
         layer: Layer of the network; None for the usual one.
@@ -39,7 +46,7 @@ class MapOptions:
         opacity: Opacity of the strongest evidence, 0..1.
     """
 
-    label: str | None
+    label: str
     against: str | None
     method: str
     layer: str | None
@@ -58,7 +65,12 @@ def pick_options(first: Entry, second: Entry | None) -> MapOptions:
     """Choose the class, the method and how maps are drawn."""
     left, middle, right = st.columns(3)
     classes = list(dict.fromkeys([*first.labels, *(second.labels if second else [])]))
-    label = left.selectbox("Evidence for", [PREDICTED, *classes])
+    label = left.selectbox(
+        "Evidence for",
+        [PREDICTED, NETWORK, *classes],
+        help="A map shows the evidence for the network's score of a class. The predicted class is the one with the "
+        "sample; the network alone may say another.",
+    )
     against = middle.selectbox("rather than", [ALL_OTHERS, *classes], help="Shows what distinguishes the two classes.")
     names = methods_for(first)
     method = right.selectbox(
@@ -77,7 +89,7 @@ def pick_options(first: Entry, second: Entry | None) -> MapOptions:
         colours = columns[2].selectbox("Colours", COLOURS, help="Viridis suits colour-blind readers.")
         opacity = columns[3].slider("Opacity", 0.0, 1.0, 0.5, 0.05)
     return MapOptions(
-        None if label == PREDICTED else label,
+        label,
         None if against == ALL_OTHERS else against,
         method,
         None if layer == USUAL else layer,
@@ -100,25 +112,43 @@ def explain(entry: Entry, picture: Picture, image: Image.Image, options: MapOpti
     Raises:
         EntryError, ExplanationError, BusyError: If there is no map.
     """
-    known = st.session_state.setdefault(EXPLANATIONS, {})
-    label = options.label if options.label in entry.labels else None
-    against = options.against if options.against in entry.labels and options.against != label else None
+    sample = samples.sample_for(entry)
+    if EXPLANATIONS not in st.session_state:
+        st.session_state[EXPLANATIONS] = ByteCache(lambda: MAPS_MB.bytes, lambda one: one.values.nbytes)
+    known: ByteCache[Explanation] = st.session_state[EXPLANATIONS]
+    against = options.against if options.against in entry.labels and options.against != options.label else None
     layer = options.layer if not entry.members else None
-    key = (entry.folder, entry.weights, picture.id, label, against, method, layer)
-    if key not in known:
+    # the sample moves the answer, and with it which class is explained, but no class's map
+    made = (entry.folder, entry.weights, picture.id)
+    label = _explained(entry, options.label, st.session_state.setdefault(ANSWERS, {}).get(made), sample)
+    key = (*made, label, against, method, layer)
+    explanation = known.get(key) if label is not None else None
+    if explanation is None:
         bar = st.empty()
 
         def show_progress(ticket: Ticket) -> None:
             bar.progress(ticket.progress, session.progress_text(ticket))
 
+        asked = known_samples()[ALIKE] if options.label == NETWORK else sample
         try:
             explanation = default_runtime().explain(
-                entry, image, label, method, against, layer, session.client(), show_progress
+                entry, image, label, method, against, layer, session.client(), show_progress, asked
             )
         finally:
             bar.empty()
-        _keep(known, key, explanation)
-    return known[key]
+        _keep(st.session_state[ANSWERS], made, explanation.prediction)
+        key = (*made, explanation.label, against, method, layer)
+        known.put(key, explanation)
+    return replace(explanation, prediction=with_sample(entry, explanation.prediction, sample))
+
+
+def _explained(entry: Entry, choice: str, answer: Prediction | None, sample: Sample) -> str | None:
+    """Class that a choice of "Evidence for" means; None where the picture must be classified to know."""
+    if choice in entry.labels:
+        return choice
+    if answer is None:
+        return None
+    return answer.network_label if choice == NETWORK else with_sample(entry, answer, sample).label
 
 
 def faithfulness(entry: Entry, picture: Picture, explanation: Explanation, layer: str | None) -> Faithfulness | None:

@@ -11,7 +11,9 @@ from typing import TypeVar
 import streamlit as st
 from PIL import Image
 
-from zoo.imaging.decode import ImageError, decode
+from zoo.bounded import ByteCache
+from zoo.imaging.decode import Picture, PictureError, read_picture
+from zoo.limits import DECODED_MB
 
 THUMBNAIL_PIXELS = 64
 SHEET_PIXELS = 88  # of a picture in a sheet
@@ -24,19 +26,41 @@ line-height:1.3;overflow-wrap:anywhere}}.sheet img{{width:{SHEET_PIXELS}px;borde
 Item = TypeVar("Item")
 
 
-@st.cache_data(max_entries=256, show_spinner=False)
-def decoded(identity: str, _data: bytes) -> Image.Image | str:
+def _size(found: Picture | str) -> int:
+    return len(found) if isinstance(found, str) else 3 * found.image.width * found.image.height
+
+
+_pictures: ByteCache[Picture | str] = ByteCache(lambda: DECODED_MB.bytes, _size)
+
+
+def read(identity: str, data: bytes, name: str = "") -> Picture | str:
+    """The picture with its notes, or a message that says why it cannot be read; kept for all sessions.
+
+    Args:
+        identity: Hash of the name and content.
+        data: The file's content.
+        name: Its name, which may ask for a page.
+    """
+    found = _pictures.get(identity)
+    if found is None:
+        try:
+            found = read_picture(data, name)
+        except PictureError as error:
+            found = str(error)
+        _pictures.put(identity, found)
+    return found
+
+
+def decoded(identity: str, data: bytes, name: str = "") -> Image.Image | str:
     """The picture as the model sees it, or a message that says why it cannot be read."""
-    try:
-        return decode(_data)
-    except ImageError as error:
-        return str(error)
+    found = read(identity, data, name)
+    return found if isinstance(found, str) else found.image
 
 
 @st.cache_data(max_entries=4096, show_spinner=False)
-def thumbnail(identity: str, _data: bytes) -> str:
+def thumbnail(identity: str, _data: bytes, _name: str = "") -> str:
     """A small JPEG of the picture as a data URL; empty if it cannot be read."""
-    image = decoded(identity, _data)
+    image = decoded(identity, _data, _name)
     return "" if isinstance(image, str) else jpeg_url(image, THUMBNAIL_PIXELS)
 
 

@@ -6,14 +6,13 @@ import textwrap
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import pandas as pd
 import streamlit as st
 from PIL import Image
 
-from pages.parts import explanations, gallery, session, tables, wording
-from pages.parts.explanations import FAILURES, MapOptions
+from pages.parts import explanations, gallery, samples, session, tables, wording
+from pages.parts.explanations import FAILURES, NETWORK, PREDICTED, MapOptions
 from pages.parts.session import Picture
 from pages.parts.wording import plain
 from zoo.api import default_runtime
@@ -24,8 +23,14 @@ from zoo.benchmarks import find_source
 from zoo.data.offered import offered_folders
 from zoo.entry import Entry
 from zoo.figures.sheet import Panel, sheet
-from zoo.imaging.decode import ImageError
+from zoo.imaging.decode import PictureError
+from zoo.lazy import lazy_module
 from zoo.serving.runtime import Explanation, methods_for
+
+if TYPE_CHECKING:
+    import pandas as pd
+else:
+    pd = lazy_module("pandas")
 
 NEIGHBOURS = 5  # training cells that are shown
 MAPS_PER_ROW = 4
@@ -56,7 +61,7 @@ def show_map(entry: Entry, picture: Picture, image: Image.Image, options: MapOpt
     except FAILURES as error:
         st.error(plain(error))
         return None
-    if options.label and options.label not in entry.labels:
+    if options.label not in (PREDICTED, NETWORK, *entry.labels):
         st.caption(f"{plain(entry.title)} has no class {plain(options.label)}; shown for its predicted class.")
     if method != options.method:
         st.caption(
@@ -65,6 +70,9 @@ def show_map(entry: Entry, picture: Picture, image: Image.Image, options: MapOpt
     drawn = options.draw(image, explanation)
     st.image(drawn, width="stretch")
     st.markdown(f"{plain(entry.title)} {wording.verdict(entry, explanation)}")
+    if text := samples.difference(entry, explanation.prediction):
+        st.markdown(plain(text))
+    st.caption(samples.about(explanation.prediction.sample, entry))
     wording.show_map_quality(entry, explanation.method)
     wording.warn_if_unfamiliar(entry, explanation.prediction)
     _show_neighbours(entry, picture, image, explanation)
@@ -98,7 +106,7 @@ def _show_neighbours(entry: Entry, picture: Picture, image: Image.Image, explana
     for column, one, source in zip(st.columns(len(neighbours)), neighbours, sources, strict=True):
         with column:
             if source is not None:
-                with suppress(ImageError):
+                with suppress(PictureError):
                     st.image(source.image(), width="stretch")
             st.caption(f"{plain(one.label)}, distance {one.distance:.2f}")
 
@@ -135,6 +143,9 @@ def _sheet_notes(drawn: DrawnMap) -> list[str]:
     prediction = drawn.explanation.prediction
     quality = wording.map_quality(drawn.entry, drawn.explanation.method)
     notes = [quality or "Not measured how well this model's maps lie on the cell."]
+    notes.append(f"Sample: {samples.described(prediction.sample, drawn.entry)}.")
+    if text := samples.difference(drawn.entry, prediction):
+        notes.append(text)
     if prediction.familiarity is not None:
         notes.append(f"Distance {prediction.distance:.2f}: {FAMILIARITY[prediction.familiarity]}.")
     return [line for note in notes for line in textwrap.wrap(note, NOTE_LETTERS)]

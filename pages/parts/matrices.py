@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 import streamlit as st
 
 from pages.parts import gallery, plots
@@ -22,9 +22,15 @@ from zoo.data import Source
 from zoo.data.offered import offered_folders
 from zoo.entry import EntryError
 from zoo.figures import confusion as figures
-from zoo.imaging.decode import ImageError
+from zoo.imaging.decode import PictureError
+from zoo.lazy import lazy_module
 from zoo.scores.predictions import table_confusion
-from zoo.serving.runtime import BusyError
+from zoo.serving.requests import BusyError
+
+if TYPE_CHECKING:
+    import pandas as pd
+else:
+    pd = lazy_module("pandas")
 
 MAX_PICTURES = 24  # shown of the images behind a cell
 PICTURES_PER_ROW = 6
@@ -91,7 +97,7 @@ def _show_picture(model: ScoredModel, row: Mapping[str, object], source: Source 
     if source is not None:
         try:
             st.image(source.image(), width="stretch")
-        except ImageError as error:
+        except PictureError as error:
             st.caption(str(error))
     probabilities = {label: float(str(row[label])) for label in model.benchmark.labels}
     predicted = max(probabilities, key=lambda label: probabilities[label])
@@ -107,7 +113,7 @@ def _explain(model: ScoredModel, file: str, source: Source) -> None:
     try:
         image = source.image()
         explanation = default_runtime().explain(model.entry, image)
-    except (ImageError, EntryError, ExplanationError, BusyError) as error:
+    except (PictureError, EntryError, ExplanationError, BusyError) as error:
         st.error(plain(error))
         return
     left, right = st.columns(2)

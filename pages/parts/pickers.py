@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 
 import streamlit as st
+from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from pages.parts import session
 from pages.parts.entries import usable_entries, with_weights
 from pages.parts.wording import description, plain, short_description
-from zoo.api import default_runtime
+from zoo.api import default_runtime, running_runtime
 from zoo.entry import Entry
-from zoo.imaging.decode import SUFFIXES
+from zoo.files import printable
+from zoo.imaging.decode import LISTED, SUFFIXES
+from zoo.limits import PICTURE_MB, PICTURE_MEGAPIXELS, SESSION_MB, SESSION_PICTURES
+from zoo.serving.batch import pages_of
 from zoo.serving.devices import device_name
 from zoo.sources.catalogue import distinct_titles
 
@@ -27,9 +32,10 @@ def pick_model() -> Entry:
     entry = select_entry("Model", usable, titles, help_text="All models that can run here. **Models** has their cards.")
     session.choose_model(entry.id)
     entry = with_weights(entry)
-    st.caption(
-        f"{short_description(entry)} Runs on **{device_name(default_runtime().device)}**.", help=description(entry)
-    )
+    # without pictures there is nothing to run: the first page of a new server does not wait for torch
+    runtime = default_runtime() if session.pictures() else running_runtime()
+    place = f" Runs on **{device_name(runtime.device)}**." if runtime else ""
+    st.caption(f"{short_description(entry)}{place}", help=description(entry))
     with st.popover("About the models", icon=":material/help:"):
         st.markdown("\n".join(f"- **{plain(titles[other.id])}**: {description(other)}" for other in usable))
     return entry
@@ -81,12 +87,18 @@ def picture_input(page: str) -> None:
         key=key,
         on_change=_take_uploads,
         args=(key,),
-        help="JPEG, PNG, BMP, WebP, TIFF (also 16-bit and float) or GIF; at most 20 MB and 50 megapixels each.",
+        help=f"{LISTED}; at most {PICTURE_MB.value} MB and {PICTURE_MEGAPIXELS.value} megapixels each. Each page of a "
+        "TIFF is a picture; of a stack, the sharpest slice is taken.",
     )
     if rejected := st.session_state.pop(session.REJECTED, 0):
         st.warning(
-            f"{rejected} pictures were left out: a session keeps {session.max_pictures():,} pictures and "
-            f"{session.max_megabytes()} MB. Clear some, or classify folders with `python -m zoo classify`."
+            f"{rejected} pictures were left out: a session keeps {SESSION_PICTURES.value:,} pictures and "
+            f"{SESSION_MB.value:,} MB. Clear some, or classify folders with `python -m zoo classify`."
+        )
+    if crowded := st.session_state.pop(session.CROWDED, 0):
+        st.warning(
+            f"{crowded} pictures were left out. {session.full()} Try again later, or classify folders with "
+            "`python -m zoo classify`."
         )
     left, right = st.columns([3, 1], vertical_alignment="center")
     with left:
@@ -94,6 +106,7 @@ def picture_input(page: str) -> None:
     with right:
         if session.pictures() and st.button("Clear all", icon=":material/delete:", width="stretch"):
             session.clear_pictures()
+            _release(st.session_state.pop(UPLOADED, {}))
             st.session_state[TURN] = turn + 1
             st.rerun()
 
@@ -116,12 +129,26 @@ def _camera(page: str, turn: int) -> None:
         session.add_picture(f"camera-{hashlib.sha256(data).hexdigest()[:CAMERA_ID_LETTERS]}.jpg", data)
 
 
+def _add_pages(name: str, data: bytes) -> list[str]:
+    """Keep each picture of a file; returns their ids."""
+    return [session.add_picture(page, data) for page in pages_of(name, data)]
+
+
+def _release(file_ids: Iterable[str]) -> None:
+    """Free uploads of a field that is drawn no more; Streamlit would keep them until the visitor leaves."""
+    context = get_script_run_ctx()
+    remove = getattr(context.uploaded_file_mgr, "remove_file", None) if context else None
+    if context and remove:
+        for file_id in file_ids:
+            remove(session_id=context.session_id, file_id=file_id)
+
+
 def _take_uploads(key: str) -> None:
     """Add new files of the uploader, and remove those that were taken out of it."""
     before = st.session_state.get(UPLOADED, {})
     now = {}
     for file in st.session_state[key]:
-        now[file.file_id] = before.get(file.file_id) or session.add_picture(file.name, file.getvalue())
-    for removed in set(before.values()) - set(now.values()):
+        now[file.file_id] = before.get(file.file_id) or _add_pages(printable(file.name), file.getvalue())
+    for removed in {one for ids in before.values() for one in ids} - {one for ids in now.values() for one in ids}:
         session.remove_picture(removed)
     st.session_state[UPLOADED] = now

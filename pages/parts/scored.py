@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-import pandas as pd
 import streamlit as st
 
 from pages.parts.wording import plain
-from zoo.benchmarks import leaderboard, robustness, scoring
-from zoo.entry import Benchmark, Entry, EntryError, read_predictions
+from zoo.benchmarks import get_benchmark, leaderboard, published, robustness, scoring
+from zoo.benchmarks.asking import ask
+from zoo.benchmarks.comparison import joint_labels, with_labels
+from zoo.entry import Benchmark, Entry, EntryError, keeps_network, read_network_predictions, read_predictions
+from zoo.lazy import lazy_module
 from zoo.scores import significance
 from zoo.scores.bootstrap import Interval
-from zoo.scores.calibration import scaling_of
+from zoo.scores.calibration import sample_called, scaling_of
+from zoo.scores.samples import ONLY, samples
+
+if TYPE_CHECKING:
+    import pandas as pd
+else:
+    pd = lazy_module("pandas")
 
 Stamp = tuple[str, str, float]  # id, folder, and time of the last change of an entry: part of every cache key
 
@@ -27,7 +36,8 @@ class ScoredModel:
         title: Its title, unique on the page.
         name: Name of the benchmark.
         benchmark: The entry's record of it.
-        table: Prediction table.
+        table: Prediction table, with a column for each label that any of the compared models has.
+        sample: Sample that it was asked with in place of the reported one; empty for that.
     """
 
     entry: Entry
@@ -35,16 +45,17 @@ class ScoredModel:
     name: str
     benchmark: Benchmark
     table: pd.DataFrame
+    sample: str = ""
 
     @property
     def scores(self) -> Mapping[str, Interval]:
         """Every score, computed at the first use and then kept for all sessions."""
-        return _scores(self.entry, self.name, stamp(self.entry))[0]
+        return _scores(self.entry, self.name, self.sample, stamp(self.entry))[0]
 
     @property
     def classes(self) -> pd.DataFrame:
         """Scores by class, one row a label."""
-        return _scores(self.entry, self.name, stamp(self.entry))[1]
+        return _scores(self.entry, self.name, self.sample, stamp(self.entry))[1]
 
 
 def stamp(entry: Entry) -> Stamp:
@@ -63,16 +74,29 @@ def _load(_entry: Entry, benchmark: str, key: Stamp) -> tuple[pd.DataFrame, str]
     return table, scoring.rows_hash(table)
 
 
+@st.cache_data(max_entries=256, show_spinner=False)
+def _answers(_entry: Entry, benchmark: str, sample: str, key: Stamp) -> tuple[pd.DataFrame, list[str], str]:
+    """Prediction table, its labels and a hash of its pictures: as reported, or asked with a sample."""
+    record = _entry.evaluation.benchmarks[benchmark]
+    if not sample:
+        table, rows = _load(_entry, benchmark, key)
+        return table, record.labels, rows
+    network = read_network_predictions(_entry, benchmark)
+    found = ask(_entry, get_benchmark(benchmark), network, None if sample == ONLY else samples()[sample])
+    return found.table, found.labels, scoring.rows_hash(found.table)
+
+
 @st.cache_data(max_entries=256, show_spinner="Computing intervals …")
-def _scores(_entry: Entry, benchmark: str, key: Stamp) -> tuple[dict[str, Interval], pd.DataFrame]:
-    table, _ = _load(_entry, benchmark, key)
-    report = scoring.score(table, _entry.evaluation.benchmarks[benchmark].labels, scaling_of(_entry))
+def _scores(_entry: Entry, benchmark: str, sample: str, key: Stamp) -> tuple[dict[str, Interval], pd.DataFrame]:
+    table, labels, _ = _answers(_entry, benchmark, sample, key)
+    asked = sample or _entry.evaluation.benchmarks[benchmark].sample
+    report = scoring.score(table, labels, scaling_of(_entry, sample_called(_entry, asked)))
     return scoring.intervals(report), report.classes
 
 
 def pairs(models: Sequence[ScoredModel], labels: Sequence[str]) -> pd.DataFrame:
     """Every two models compared, one row a pair. Raises ValueError if two share no picture."""
-    key = tuple((stamp(model.entry), model.name) for model in models)
+    key = tuple((stamp(model.entry), model.name, model.sample) for model in models)
     return _pairs({model.title: model.table for model in models}, labels, key)
 
 
@@ -109,28 +133,56 @@ def _leaders(_entries: Sequence[Entry], key: tuple[Stamp, ...]) -> dict[str, str
     return {name: leaderboard.best(_entries, name) for name in leaderboard.COLUMNS}
 
 
-def load_models(entries: Sequence[Entry], name: str, titles: Mapping[str, str]) -> list[ScoredModel]:
-    """The models that can be compared on a benchmark, with messages about the others and about leaks."""
+def sample_choices(entries: Sequence[Entry], name: str) -> list[str]:
+    """Samples that models can be asked with on a benchmark; none where no network's own probabilities are stored."""
+    return list(samples()) if name in published() and any(keeps_network(entry, name) for entry in entries) else []
+
+
+def load_models(entries: Sequence[Entry], name: str, titles: Mapping[str, str], sample: str = "") -> list[ScoredModel]:
+    """The models that can be compared on a benchmark, with messages about the others and about leaks.
+
+    Their tables get the same labels: a label that a model does not know has probability 0.
+
+    Args:
+        entries: The models.
+        name: Name of the benchmark.
+        titles: The models' titles by id.
+        sample: Sample to ask with; empty: as reported.
+    """
     models: list[ScoredModel] = []
     by_hash: dict[str, list[str]] = {}
     for entry in entries:
         benchmark, title = entry.evaluation.benchmarks[name], titles[entry.id]
         try:
-            table, rows = load(entry, name)
+            table, known, rows = _answers(entry, name, sample, stamp(entry))
         except (EntryError, OSError) as error:
             st.error(f"{title} is left out on {name}: {error}")
             continue
-        if models and set(benchmark.labels) != set(models[0].benchmark.labels):
+        if models and set(table["label"]) != set(models[0].table["label"]):
             st.error(f"{plain(title)} is left out: it names other classes on {name} than {plain(models[0].title)}.")
             continue
         by_hash.setdefault(rows, []).append(title)
-        models.append(ScoredModel(entry, title, name, benchmark, table))
+        asked = benchmark.model_copy(update={"labels": known, "sample": sample or benchmark.sample})
+        models.append(ScoredModel(entry, title, name, asked, table, sample))
     if len(by_hash) > 1:
         groups = "; ".join(", ".join(group) for group in by_hash.values())
         st.warning(f"These models were scored on different versions of {name}, so compare with care: {groups}.")
     for model in models:
         _show_leak(model)
-    return models
+    return _with_same_labels(models)
+
+
+def _with_same_labels(models: Sequence[ScoredModel]) -> list[ScoredModel]:
+    """The models with the labels of all of them, in one order."""
+    labels = joint_labels([model.benchmark.labels for model in models])
+    return [
+        replace(
+            model,
+            table=with_labels(model.table, labels),
+            benchmark=model.benchmark.model_copy(update={"labels": labels}),
+        )
+        for model in models
+    ]
 
 
 def _show_leak(model: ScoredModel) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from dataclasses import dataclass
 
 import streamlit as st
@@ -11,39 +10,45 @@ from streamlit import runtime
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from zoo.api import default_runtime
+from zoo.bounded import LivingBytes
 from zoo.entry import Entry
+from zoo.limits import ALL_SESSIONS_MB, SESSION_MB, SESSION_PICTURES
 from zoo.serving.requests import Client, Ticket
 
 MODEL, PICTURES, OWN, PINS = "model", "pictures", "own", "revisions"  # session keys
-REJECTED = "rejected pictures"  # session key: number of pictures that did not fit
-MAX_PICTURES_VARIABLE, MAX_PICTURES = "HEMAZOO_SESSION_PICTURES", 1000
-MAX_MB_VARIABLE, MAX_MB = "HEMAZOO_SESSION_MB", 500
+REJECTED = "rejected pictures"  # session key: number of pictures that did not fit into the session
+CROWDED = "crowded out pictures"  # session key: number of pictures that did not fit into the memory for all sessions
+FULL = "The server keeps at most {:,} MB of pictures for all its visitors, and has no room now."
 ID_LETTERS = 24  # of a picture's hash
 
+uploads = LivingBytes()  # of all sessions
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False)
+class Upload:
+    """The content of a file; its pages are several pictures."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, eq=False)
 class Picture:
     """A picture of this session; `id` is a hash of its name and content."""
 
     id: str
     name: str
-    data: bytes
+    upload: Upload
     credit: str = ""
+
+    @property
+    def data(self) -> bytes:
+        """Content of its file."""
+        return self.upload.data
 
     @property
     def stem(self) -> str:
         """The name without its suffix."""
         return self.name.rsplit(".", 1)[0]
-
-
-def max_pictures() -> int:
-    """Number of pictures that a session keeps: HEMAZOO_SESSION_PICTURES, or 1,000."""
-    return int(os.environ.get(MAX_PICTURES_VARIABLE) or MAX_PICTURES)
-
-
-def max_megabytes() -> int:
-    """Size of all pictures that a session keeps, in MB: HEMAZOO_SESSION_MB, or 500."""
-    return int(os.environ.get(MAX_MB_VARIABLE) or MAX_MB)
 
 
 def pictures() -> list[Picture]:
@@ -54,19 +59,33 @@ def pictures() -> list[Picture]:
 def add_picture(name: str, data: bytes, credit: str = "") -> str:
     """Keep a picture for all pages; the same content under the same name is kept once.
 
-    A full session rejects it and counts it in `REJECTED`.
+    A full session rejects it and counts it in `REJECTED`; where all sessions together are full, in `CROWDED`.
 
     Returns:
         The picture's id.
     """
     identity = hashlib.sha256(name.encode() + b"\0" + data).hexdigest()[:ID_LETTERS]
-    kept = st.session_state.setdefault(PICTURES, {})
-    size = sum(len(picture.data) for picture in kept.values()) + len(data)
-    if identity not in kept and (len(kept) >= max_pictures() or size > 1_000_000 * max_megabytes()):
+    kept: dict[str, Picture] = st.session_state.setdefault(PICTURES, {})
+    if identity in kept:
+        return identity
+    files = {id(picture.data): picture.upload for picture in kept.values()}  # pages share their file's bytes
+    upload = files.get(id(data))
+    size = sum(len(one.data) for one in files.values()) + (0 if upload else len(data))
+    if len(kept) >= SESSION_PICTURES.value or size > SESSION_MB.bytes:
         st.session_state[REJECTED] = st.session_state.get(REJECTED, 0) + 1
         return identity
-    kept[identity] = Picture(identity, name, data, credit)
+    if upload is None:
+        upload = Upload(data)
+        if not uploads.keep(upload, len(data), ALL_SESSIONS_MB.bytes):
+            st.session_state[CROWDED] = st.session_state.get(CROWDED, 0) + 1
+            return identity
+    kept[identity] = Picture(identity, name, upload, credit)
     return identity
+
+
+def full() -> str:
+    """Sentence saying that the memory for the pictures of all sessions is used up."""
+    return FULL.format(ALL_SESSIONS_MB.value)
 
 
 def remove_picture(identity: str) -> None:

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-import pandas as pd
+from typing import TYPE_CHECKING
+
 import streamlit as st
 
 from zoo.benchmarks import leaderboard
+from zoo.lazy import lazy_module
+from zoo.tables import to_csv
+
+if TYPE_CHECKING:
+    import pandas as pd
+else:
+    pd = lazy_module("pandas")
 
 DECIMALS = 4  # of numbers in Markdown
 
 
 def csv(table: pd.DataFrame) -> bytes:
     """The table as UTF-8 CSV."""
-    return table.to_csv(index=False).encode("utf-8")
+    return to_csv(table).encode("utf-8")
 
 
 def csv_button(label: str, table: pd.DataFrame, file: str, key: str | None = None) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
-import pandas as pd
 import streamlit as st
 
 from zoo.attribution import METHODS
@@ -14,10 +14,18 @@ from zoo.benchmarks import leaderboard
 from zoo.benchmarks.eligibility import NOT_SCORED
 from zoo.benchmarks.scoring import METRICS
 from zoo.entry import Entry, Metric, is_on_frames
+from zoo.lazy import lazy_module
 from zoo.scores.bootstrap import Interval
-from zoo.serving.runtime import Explanation, Prediction
+from zoo.serving.results import Explanation, Prediction
+
+if TYPE_CHECKING:
+    import pandas as pd
+else:
+    pd = lazy_module("pandas")
 
 MARKDOWN = "\\`*_{}[]()#+-.!|~<>$:"  # characters that Markdown acts on
+PICTURE = re.compile(r"!\[[^\]]*\](?:\([^)]*\)|\[[^\]]*\])?")  # Markdown of a picture
+LINK = re.compile(r"\[([^\[\]\n]*)\]\((https?://[^\s()<>]+)\)")  # Markdown of a link
 FAMILIARITY_HELP = (
     "Familiar: like the training cells. Shifted: a cell of another laboratory, stain or camera, or no cell. "
     "Unknown: like no cell of any known laboratory."
@@ -27,6 +35,16 @@ FAMILIARITY_HELP = (
 def plain(text: object) -> str:
     """Text from outside for use inside Markdown: characters that Markdown acts on are escaped."""
     return "".join(f"\\{letter}" if letter in MARKDOWN else letter for letter in str(text))
+
+
+def card(text: str) -> str:
+    """A stranger's Markdown for a page: nothing of it is fetched, and a link is its address.
+
+    Pictures are left out: they are in the card's repository. What else could be a picture, a link with another text
+    than its address, or the definition of one, is shown as it is written.
+    """
+    text = LINK.sub(r"\1 (<\2>)", PICTURE.sub("", text))
+    return text.replace("![", "!\\[").replace("](", "]\\(").replace("][", "]\\[").replace("]:", "]\\:")
 
 
 def class_names(entry: Entry) -> dict[str, str]:
@@ -84,23 +102,36 @@ def scores_table(scores: Mapping[str, Mapping[str, Metric | Interval]], names: I
 def short_description(entry: Entry) -> str:
     """One line about a model: its number of classes and its accuracy at home and elsewhere."""
     home = entry.evaluation.benchmarks.get(leaderboard.home_benchmark(entry) or "")
-    away = leaderboard.cells(entry).get("away")
     at_home = f"{100 * home.metrics['accuracy'].value:.1f} %" if home and "accuracy" in home.metrics else NOT_SCORED
-    elsewhere = f"{100 * away.value:.1f} %" if away else NOT_SCORED
-    return f"{len(entry.labels)} classes. Accuracy {at_home}; in an unseen laboratory {elsewhere}."
+    return f"{len(entry.labels)} classes. Accuracy {at_home}; other laboratories: {other_laboratories(entry)}."
+
+
+def other_laboratories(entry: Entry) -> str:
+    """Balanced accuracy in the validation laboratories: the mean, and the worst with its name."""
+    scores = leaderboard.other_laboratories(entry)
+    if scores is None:
+        return NOT_SCORED
+    worst = scores.worst
+    text = f"mean {100 * scores.mean.value:.1f} % (worst {100 * worst.score.value:.1f} %, {plain(worst.laboratory)})"
+    return f"{text}, not scored in {plain(', '.join(scores.missing))}" if scores.missing else text
 
 
 def description(entry: Entry) -> str:
     """A paragraph about a model: its summary, and its accuracy with intervals."""
     benchmarks, text = entry.evaluation.benchmarks, plain(entry.config.zoo.summary)
     home = benchmarks.get(leaderboard.home_benchmark(entry) or "")
-    away = leaderboard.cells(entry).get("away")
     if home and "accuracy" in home.metrics:
         accuracy = percent(home.metrics["accuracy"])
         text += f" Accuracy {accuracy} on {plain(home.title)} ({home.n_images:,} images, {home.n_cells:,} cells)."
-    if away:
-        accuracy = percent(Interval(away.value, away.low, away.high))
-        text += f" Unseen laboratory: balanced accuracy {accuracy} on {plain(benchmarks[away.benchmark].title)}."
+    away = leaderboard.other_laboratories(entry)
+    if away is not None:
+        names = plain(", ".join(one.laboratory for one in away.laboratories))
+        text += (
+            f" Other laboratories ({names}; validation, not trained on): balanced accuracy "
+            f"{other_laboratories(entry)}, asked with the sample that fits each."
+        )
+        if away.mean_alike is not None:
+            text += f" Asked with all kinds alike: {percent(away.mean_alike)}."
     return text
 
 
@@ -116,12 +147,12 @@ def warn_if_unfamiliar(entry: Entry, prediction: Prediction) -> None:
 
 
 def check_answers(entry: Entry) -> str:
-    """Advice for pictures from another laboratory, with the accuracy that was measured in one."""
-    away = leaderboard.cells(entry).get("away")
+    """Advice for pictures from another laboratory, with the accuracy that was measured in some."""
+    away = leaderboard.other_laboratories(entry)
     if away is None:
         return "Check the answer: this model was not scored on another laboratory."
-    title = entry.evaluation.benchmarks[away.benchmark].title
-    return f"Check the answer: in another laboratory {100 * away.value:.0f} % were right ({plain(title)})."
+    mean, worst = 100 * away.mean.value, 100 * away.worst.score.value
+    return f"Check the answer: in other laboratories {mean:.0f} % were right on average, {worst:.0f} % in the worst."
 
 
 def show_unseen_confidence(entry: Entry, prediction: Prediction) -> None:

@@ -50,7 +50,7 @@ from zoo.entry import read_entry
 entry = read_entry(Path(sys.argv[1]))
 print(json.dumps({
     "unscored": unscored(entry),
-    "board": leaderboard.in_words(leaderboard.table([entry]), {})["unseen laboratory"].tolist(),
+    "board": leaderboard.in_words(leaderboard.table([entry]), {})["other labs, mean"].tolist(),
     "report": "north-test" in render([entry], {entry.id: entry.title}),
 }))
 """
@@ -78,6 +78,29 @@ print(json.dumps({
     "statistic": get_benchmark("north-scratched").definition.main_statistic,
     "published": len(corruptions.SETS["blood"]),
 }))
+"""
+
+
+LAYOUT = '''"""A list of pictures and labels in a text file."""
+
+from zoo.data.layouts.registry import Reading, layout
+from zoo.data.table import Item
+
+
+@layout("list", "a list.lst of pictures and labels")
+def read_list(tree, options):
+    """Pictures that list.lst names."""
+    if "list.lst" not in tree.files:
+        return None
+    rows = [line.split() for line in tree.read("list.lst").decode().splitlines()]
+    items = tuple(Item(name, tree.source(name), label) for name, label in rows)
+    return Reading(tree.name, "list", "list.lst names pictures", items)
+'''
+
+READ_LIST = """
+import json, sys
+from zoo.data import read_dataset
+print(json.dumps([read_dataset(sys.argv[1]).layout, read_dataset(sys.argv[1]).labels]))
 """
 
 
@@ -112,6 +135,15 @@ def test_a_data_set_file_is_listed_read_and_grouped(with_data_set, data):
         "cells": [f"north/{n}" for n in range(4)],
         "most": 4,
     }
+
+
+def test_a_layout_is_one_registered_function(project_copy, data):
+    project_copy.write("zoo/data/layouts/lists.py", LAYOUT)
+    (data / "north" / "list.lst").write_text("EOS/000.png one\nNEU/001.png two\n")
+    assert last_line(project_copy.python("-c", READ_LIST, str(data / "north"))) == ["list", ["one", "two"]]
+    assert "a list.lst of pictures and labels" in " ".join(
+        project_copy.python("-m", "training", "audit", "--help").split()
+    )
 
 
 def test_a_benchmark_is_listed_shown_as_not_scored_and_scored(with_data_set, data, tmp_path):

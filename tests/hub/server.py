@@ -43,6 +43,8 @@ class _Faults:
             fault.times -= 1
             if fault.do:
                 fault.do()
+            if fault.answer:
+                return await fault.answer(scope, receive, send)
             await asyncio.sleep(fault.delay)
             if fault.status:
                 answer = JSONResponse({"error": "a planned fault"}, fault.status, headers=dict(fault.headers))

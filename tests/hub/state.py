@@ -91,6 +91,7 @@ class Fault:
     cut_after: int | None = None  # bytes of the body
     delay: float = 0.0  # seconds before the answer, and again before each of its chunks
     do: Callable[[], None] | None = None  # called just before the answer
+    answer: Callable | None = None  # ASGI application that answers instead
 
 
 class Hub:

@@ -24,7 +24,7 @@ TABS = [
     "Calibration",
     "Corruption",
     "Agreement",
-    "Unseen laboratory",
+    "Other laboratories",
     "Training curves",
     "All scores",
 ]
@@ -94,6 +94,49 @@ def test_page_evaluation_and_card_show_the_same_scores(opened):
             value, low, high = found[key].value, found[key].low, found[key].high
             assert scores.loc[title, entry.title] == f"{100 * value:.1f} % ({100 * low:.1f} to {100 * high:.1f})"
             assert f"| {value:.4f} ({low:.4f} to {high:.4f}) |" in card
+
+
+def scores_of(app: AppTest) -> pd.DataFrame:
+    return next(table for table in tables(app) if "score" in table).set_index("score")
+
+
+def test_models_with_other_classes_are_compared_in_the_labels_of_both(opened):
+    """Eight classes and four, in a laboratory whose sample is known."""
+    app = opened(models=["champion8", "champion4"], benchmark="lisc", tab="All scores")
+    assert not app.exception and not app.error
+    for name in ("champion8", "champion4"):
+        entry = get_entry(name)
+        accuracy = entry.evaluation.benchmarks["lisc"].metrics["accuracy"]
+        shown = scores_of(app).loc["accuracy", entry.title]
+        assert shown == f"{100 * accuracy.value:.1f} % ({100 * accuracy.low:.1f} to {100 * accuracy.high:.1f})"
+    assert any("Sample: peripheral blood" in caption.value for caption in app.caption)
+
+
+@pytest.mark.parametrize("tab", ["All scores", "Agreement", "Calibration"])
+def test_another_sample_asks_the_stored_networks_again(opened, tab):
+    app = opened(models=["champion8", "champion4"], benchmark="tecom", tab=tab)
+    before = [table.to_csv() for table in tables(app)[1:]]
+    next(box for box in app.selectbox if box.label == "Sample").set_value("alike").run()
+    assert not app.exception and not app.error
+    assert [table.to_csv() for table in tables(app)[1:]] != before
+    assert app.query_params["sample"] in ("alike", ["alike"])
+    assert any("Sample: alike" in caption.value for caption in app.caption)
+    if tab == "All scores":
+        entry = get_entry("champion8")
+        expected = entry.evaluation.benchmarks["tecom"].samples["alike"]["accuracy"].value
+        assert scores_of(app).loc["accuracy", entry.title].startswith(f"{100 * expected:.1f} %")
+
+
+def test_a_model_without_network_predictions_is_left_out_by_name(zoo_environment, opened, tmp_path, monkeypatch):
+    folder = tmp_path / "old" / "old8"
+    shutil.copytree(get_entry("champion8").folder, folder)
+    written = json.loads((folder / "evaluation.json").read_text())
+    del written["benchmarks"]["tecom"]["network_labels"]
+    write_json(folder / "evaluation.json", written)
+    monkeypatch.setenv("HEMAZOO_ZOO", str(tmp_path / "old"))
+    app = opened(models=["old8", "champion8"], benchmark="tecom", sample="alike", tab="All scores")
+    assert not app.exception
+    assert any("keeps only its answers on tecom" in error.value for error in app.error)
 
 
 def test_models_with_one_title_are_distinguished(zoo_environment, tmp_path, monkeypatch, opened):

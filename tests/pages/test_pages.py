@@ -14,7 +14,10 @@ import tifffile
 from streamlit.testing.v1 import AppTest
 
 from pages.parts import entries as zoo_entries
+from pages.parts.session import Upload, uploads
 from tests.making import LABELS, draw_cell, draw_folder, make_config, make_entry
+from tests.zoo.imaging.encodings import ARRAY, TWELVE, png16, tiff
+from zoo.benchmarks.comparison import leaderboard_value
 from zoo.entry import read_entry
 from zoo.files import write_json
 from zoo.scores.predictions import differential_count
@@ -181,6 +184,14 @@ def test_models_shows_every_entry_and_the_broken_ones_with_their_reason(zoo_envi
     assert "Tiny test_vit" not in picker(app).options
 
 
+def test_models_says_the_sample_and_the_shares_in_training(app):
+    go(app, "models")
+    picker(app, "Model").set_value("champion8").run()
+    shown = " ".join(text.value for text in [*app.markdown, *app.caption])
+    assert "Asked by default with: **peripheral blood**" in shown
+    assert "Shares in training: its recipe balances the classes" in shown
+
+
 def test_a_model_that_cannot_be_loaded_gives_an_error(zoo_environment, tmp_path, monkeypatch):
     mixed = Path(shutil.copytree(zoo_environment, tmp_path / "mixed"))
     shutil.copy(mixed / "tiny-test-resnet" / "model.safetensors", mixed / "tiny-cnn60" / "model.safetensors")
@@ -222,6 +233,7 @@ def test_an_empty_examples_folder_gives_an_error(app, tmp_path, monkeypatch):
 
 
 def test_the_device_in_use_is_shown(app):
+    upload(app, ("cell.png", png("monocyte")))
     assert "Runs on **CPU" in said(app) or "Runs on **GPU" in said(app)
 
 
@@ -286,7 +298,8 @@ def test_own_models_are_listed_before_reproductions(app):
     found = {entry.id: entry for entry in list_entries()}
     ranks = [(not found[name].usable, found[name].system) for name in ids]
     assert ranks == sorted(ranks)
-    assert ids[0] == "champion8"  # not what does worst
+    away = [leaderboard_value(found[name], "away") for name in ids if not found[name].system and found[name].usable]
+    assert away == sorted(away, reverse=True), "the best in other laboratories first"
     go(app, "compare")
     benchmarks = picker(app, "Benchmark").options
     leaky = ["LEAKY" in name for name in benchmarks]
@@ -300,6 +313,19 @@ def test_a_session_keeps_a_limited_number_of_pictures(app, monkeypatch):
     assert "3 pictures were left out" in said(app)
     app.run()
     assert "left out" not in said(app)
+
+
+def test_all_sessions_together_keep_a_limited_number_of_bytes(app, monkeypatch):
+    first = png("monocyte", 1)
+    monkeypatch.setenv("HEMAZOO_ALL_SESSIONS_MB", "1")
+    held = Upload(b"of another session")
+    assert uploads.keep(held, 1_000_000 - uploads.bytes - len(first), 1_000_000)
+    upload(app, ("a.png", first), ("b.png", png("monocyte", 2)))
+    assert len(app.session_state["pictures"]) == 1
+    assert "1 pictures were left out" in said(app) and "for all its visitors" in said(app)
+    del held
+    upload(app, ("a.png", first), ("c.png", png("monocyte", 2)))
+    assert len(app.session_state["pictures"]) == 2
 
 
 def test_confidence_in_an_unseen_laboratory_is_shown(app, tmp_path, monkeypatch):
@@ -321,3 +347,12 @@ def test_confidence_in_an_unseen_laboratory_is_shown(app, tmp_path, monkeypatch)
     expected = f"Expect about {100 * shown['elsewhere'][0]:.0f} % if this slide comes from a new laboratory."
     caption = next(caption for caption in app.caption if caption.value == expected)
     assert "71 % in north and 64 % in south" in caption.help
+
+
+def test_notes_are_under_the_picture_and_pages_are_pictures(app):
+    upload(app, ("deep.png", png16(TWELVE)))
+    assert not app.exception
+    assert "Read as 12 bit." in said(app)
+    upload(app, ("pages.tif", tiff(np.stack([ARRAY, ARRAY // 2]))))
+    shown = app.dataframe[0].value
+    assert [name for name in shown["file"] if "pages" in name] == ["pages.tif#page=1", "pages.tif#page=2"]

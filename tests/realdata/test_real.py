@@ -23,11 +23,12 @@ from training.cli import main as training
 from training.prepare.laboratories import read_mixed
 from training.reproduce.rows import rows_of
 from zoo.benchmarks import get_benchmark, names
+from zoo.benchmarks.asking import ask
 from zoo.benchmarks.corruptions import split_name
 from zoo.benchmarks.leaderboard import home_benchmark
 from zoo.cli import main
 from zoo.data import DataError, DataSet, read_dataset
-from zoo.data.readers import voc
+from zoo.data.layouts import voc
 from zoo.entry import read_predictions
 from zoo.entry.model import usable_entries
 from zoo.imaging.localise import find_cell
@@ -65,7 +66,9 @@ def test_accuracy_on_the_71_cells_of_dataset2_test_is_as_stated(real_data, capsy
 )
 def test_stored_predictions_are_reproduced_by_the_command(real_data, capsys, model, benchmark, folder):
     table = read_predictions(get_entry(model), benchmark).sample(20, random_state=0).set_index("file")
-    status, found = classify(capsys, *[real_data / folder / name for name in table.index], "--model", model)
+    sample = get_entry(model).evaluation.benchmarks[benchmark].sample
+    pictures = [real_data / folder / name for name in table.index]
+    status, found = classify(capsys, *pictures, "--model", model, "--sample", sample)
     assert status == 0
     for line, (_, row) in zip(found, table.iterrows(), strict=True):
         for label, share in line["probabilities"].items():
@@ -83,10 +86,9 @@ def test_stored_predictions_are_reproduced_by_every_entry(real_data, name):
     with Runtime("cpu") as runtime:
         for row in np.linspace(0, len(pictures) - 1, 20).astype(int):
             file, _, _, source = pictures[row]
-            answer = runtime.classify(entry, source.image()).probabilities
-            mapped = benchmark.map_predictions(
-                pd.DataFrame([{"file": file, "cell": "", "label": "", **answer}]), entry.labels
-            )
+            answer = runtime.classify(entry, source.image()).network
+            network = pd.DataFrame([{"file": file, "cell": "", "label": "", **answer}])
+            mapped = ask(entry, benchmark, network, benchmark.sample).table
             expected = table.loc[file, benchmark.labels].to_numpy(float)
             assert mapped[benchmark.labels].to_numpy(float)[0] == pytest.approx(expected, abs=1e-2)
 
@@ -114,7 +116,7 @@ def test_plain_timm_agrees_on_real_cells(real_data):
         for path in sorted((real_data / "pbc").rglob("*.jpg"))[::400]:
             cell = Image.open(path).convert("RGB")
             theirs = model(transform(cell)[None]).softmax(1)[0].tolist()
-            assert list(runtime.classify(entry, cell).probabilities.values()) == pytest.approx(theirs, abs=1e-2)
+            assert list(runtime.classify(entry, cell).network.values()) == pytest.approx(theirs, abs=1e-2)
 
 
 def test_maps_lie_on_the_cell(real_data):

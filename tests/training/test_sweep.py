@@ -27,6 +27,7 @@ pruning = "{pruning}"
 metric = "val_loss"
 [set]
 "schedule.batch_size" = 16
+"schedule.precision" = "fp32"
 "model.architecture" = "test_resnet"
 "model.weights" = "none"
 "model.input_size" = [48, 48]

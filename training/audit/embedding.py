@@ -6,10 +6,8 @@ A pass of its own: copies and splits are found without it, so that a split never
 from __future__ import annotations
 
 import hashlib
-import tomllib
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,18 +25,11 @@ from zoo.imaging.preprocess import preprocessor
 from zoo.serving.devices import autocast, bf16_is_faster
 from zoo.serving.loading import load_model
 
-DEFAULTS = Path(__file__).with_name("defaults.toml")
 VERSION = 1  # part of the cache's key: raise when what is embedded changes
 CHUNK = 128  # pictures in a file of the cache
 MIN_PARALLEL = 300  # pictures below which no process is started
 MIN_FIELD = 240  # pixels of the longer side from which a picture may be a field with a cell somewhere in it
 FIELD_CROP = 2.4  # longer sides of the cell's box that the embedding model sees of a field
-
-
-@cache
-def default_embedder() -> str:
-    """Id of the zoo's model whose features an audit compares, from `defaults.toml` beside this file."""
-    return str(tomllib.loads(DEFAULTS.read_text(encoding="utf-8"))["embedder"])
 
 
 def with_embedding(measured: Measured, items: Sequence[Item], embedder: Entry) -> Measured:

@@ -20,9 +20,11 @@ from training.audit.parallel import spread
 from zoo.data import DataSet, Item
 from zoo.data.packed import pixel_hash
 from zoo.files import atomic_folder, atomic_path
-from zoo.imaging.decode import FORMATS, ImageError
+from zoo.imaging.decode import PictureError
+from zoo.imaging.decode.raster import PILLOW_NAMES
 from zoo.imaging.localise import Cell, find_cell
 
+HEADERS = (*PILLOW_NAMES.values(), "TIFF")  # formats of Pillow that state a size and mode
 VERSION = 4  # part of the cache's key: raise when a measurement changes
 CHUNK = 128  # pictures in a file of the cache
 MIN_PARALLEL = 300  # pictures below which no process is started
@@ -190,7 +192,7 @@ def measure_picture(item: Item) -> Row:
     try:
         content = item.source.content()
         image = item.source.image()
-    except ImageError as error:
+    except PictureError as error:
         row["problem"] = str(error)
         return row
     pixels = np.asarray(image)
@@ -208,7 +210,7 @@ def _facts(content: bytes, image: Image.Image) -> Row:
     """Size, format, mode and JPEG quantisation that the stored file's header states."""
     kind, mode, quantisation = "array", "RGB", 0.0
     try:
-        with Image.open(io.BytesIO(content), formats=FORMATS) as header:
+        with Image.open(io.BytesIO(content), formats=HEADERS) as header:
             kind, mode = header.format or "", header.mode
             tables = getattr(header, "quantization", None) or {}
             quantisation = float(np.mean(tables[0])) if 0 in tables else 0.0

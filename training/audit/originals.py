@@ -19,7 +19,7 @@ from training.audit.parallel import spread
 from zoo.data import DataError
 from zoo.data.table import natural
 from zoo.files import write_json
-from zoo.imaging.decode import SUFFIXES, ImageError, decode
+from zoo.imaging.decode import SUFFIXES, PictureError, decode
 
 VERSION = 4  # of the answers that are kept: raise when how a frame is chosen changes
 VOTERS = 6  # best pictures of a group, and as many of its others, that are compared with all frames
@@ -83,7 +83,7 @@ def read_frames(originals: Path) -> tuple[list[str], list[Features]]:
     for path in tqdm(paths, "reading originals", unit="frame", disable=not paths):
         try:
             pixels = np.asarray(decode(path))
-        except ImageError as error:
+        except PictureError as error:
             raise DataError(f"{path}: {error} Remove it, or copy the originals again.") from error
         names.append(path.stem)
         frames.append(detect(scaled_grey(pixels)))

@@ -14,6 +14,8 @@ import torch
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
+from zoo.threads import usable_processors
+
 In = TypeVar("In")
 Out = TypeVar("Out")
 
@@ -44,7 +46,7 @@ def spread(
         The results, in the order of the items.
     """
     total = sum(map(weight, items))
-    workers = min(os.cpu_count() or 1, len(items))
+    workers = min(usable_processors(), len(items))
     with tqdm(total=total, desc=title, unit=unit, disable=not items) as bar:
         if total < least or workers < 2:
             start(*arguments)

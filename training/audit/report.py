@@ -149,8 +149,21 @@ def assemble(found: Findings, embedder: Entry) -> Report:
         alarms=alarms(found.shortcuts, len(ordered)),
         embedder=embedder.id,
         versions={name: version(name) for name in STAMPED},
-        notes=[] if len(ordered) > 1 else [single],
+        notes=[*([] if len(ordered) > 1 else [single]), *data.notes],
+        layout_reason=data.reason,
+        groups=data.groups,
+        crossing_groups=crossing_groups(data),
     )
+
+
+def crossing_groups(data: DataSet) -> list[str]:
+    """Patients or slides with pictures on two sides of the data set's own split."""
+    sides: dict[str, set[str]] = defaultdict(set)
+    for item in data.items:
+        where = side(item.split)
+        if item.group is not None and where is not None:
+            sides[item.group].add(where)
+    return sorted(group for group, where in sides.items() if len(where) > 1)
 
 
 def leak(found: Findings) -> dict[str, float]:

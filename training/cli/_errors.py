@@ -1,31 +1,28 @@
-"""Exit statuses of the errors that the training commands report in one sentence."""
+"""Exit statuses of the errors that the training commands report in one sentence, by the full names of their classes.
+
+Names instead of classes, because a refusal should not wait until torch is imported.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from training.fit.checkpoint import CheckpointError
-from training.fit.network import WeightsError
-from training.fit.stopping import FitError, TrainingStopped
-from training.prepare.fetch import FetchError
-from training.recipe import RecipeError
-from training.sweep import SweepError
-from zoo.attribution import ExplanationError
 from zoo.cli.common import FAILED, INTERRUPTED, USAGE
-from zoo.data import DataError
-from zoo.entry import EntryError
-from zoo.serving.runtime import BusyError
 
-EXIT_STATUS: Mapping[type[Exception], int] = {
-    RecipeError: USAGE,
-    SweepError: USAGE,
-    TrainingStopped: INTERRUPTED,
-    DataError: FAILED,
-    CheckpointError: FAILED,
-    FitError: FAILED,
-    WeightsError: FAILED,
-    EntryError: FAILED,
-    ExplanationError: FAILED,
-    BusyError: FAILED,
-    FetchError: FAILED,
+EXIT_STATUS: Mapping[str, int] = {
+    "training.recipe.errors.RecipeError": USAGE,
+    "training.sweep.SweepError": USAGE,
+    "zoo.scores.samples.SampleError": USAGE,
+    "zoo.files.LockedError": USAGE,
+    "zoo.files.ExistsError": USAGE,
+    "zoo.limits.LimitError": USAGE,
+    "training.fit.stopping.TrainingStopped": INTERRUPTED,
+    "zoo.data.table.DataError": FAILED,
+    "training.fit.checkpoint.CheckpointError": FAILED,
+    "training.fit.stopping.FitError": FAILED,
+    "training.fit.network.WeightsError": FAILED,
+    "zoo.entry.files.EntryError": FAILED,
+    "zoo.attribution.features.ExplanationError": FAILED,
+    "zoo.serving.requests.BusyError": FAILED,
+    "training.prepare.fetch.FetchError": FAILED,
 }

@@ -9,14 +9,20 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from training.audit.embedding import default_embedder
-from training.audit.report import run as run_audit
-from training.audit.report import write
-from training.cli.common import INTERRUPTED_RESUME, add_json, add_originals, layouts_text
-from zoo.audits.reports import headlines
+from training.audit.defaults import default_embedder
+from training.cli.common import (
+    INTERRUPTED_RESUME,
+    add_json,
+    add_originals,
+    add_reading,
+    layouts_text,
+    read_named,
+    reading_of,
+)
+from zoo.audits.reports import REPORT, headlines
 from zoo.cache import cache_folder
-from zoo.cli.common import FAILED, OK, USAGE, fail, print_message
-from zoo.data import read_dataset
+from zoo.cli.common import FAILED, OK, print_message
+from zoo.files import new_target
 from zoo.sources.catalogue import get_entry
 
 INTERRUPTED_MESSAGE = INTERRUPTED_RESUME
@@ -27,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = layouts_text()
     parser.add_argument("data", type=Path, metavar="DATA", help="the data set's folder or file")
     add_originals(parser)
+    add_reading(parser)
     parser.add_argument(
         "--embedder",
         default=default_embedder(),
@@ -42,15 +49,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Write the report; the status is 1 if a picture could not be read."""
     out = options.out.resolve()
-    if out.exists() and not options.restart:
-        return fail(f"{out} already exists. Choose another --out, or --restart to replace it.", USAGE)
+    with new_target(out, options.restart, (REPORT,), (options.data,)):
+        return _audit_into(out, options)
+
+
+def _audit_into(out: Path, options: argparse.Namespace) -> int:
+    """Audit the data and write the report into `out`."""
+    from training.audit.report import run as run_audit
+    from training.audit.report import write
+
     embedder = get_entry(options.embedder)
-    data = read_dataset(options.data)
-    print_message(f"{len(data):,} pictures, {len(data.labels)} classes, read as {data.layout}.")
+    data = read_named(options.data, reading_of(options))
+    print_message(f"{len(data):,} pictures, {len(data.labels)} classes.")
     findings = run_audit(data, embedder, cache_folder(), options.originals)
     audit = write(out, findings, embedder, thumbnails=not options.no_thumbnails)
+    told = data.about()  # printed when it was read
     for alarming, line in headlines(audit.report):
-        print_message(f"{'!' if alarming else '·'} {line}")
+        if line not in told:
+            print_message(f"{'!' if alarming else '·'} {line}")
     for name, reason in audit.report.unreadable_reasons.items():
         print_message(f"cannot be read: {name}: {reason}")
     print_message(f"Report: {out / 'index.html'}")

@@ -5,16 +5,25 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from training.publish.repository import Publication
 from zoo.cli.common import DEVICE_HELP, ENTRY_HELP, OK, print_message
-from zoo.data import layouts
+from zoo.data import DataSet, ReadOptions, layouts, read_dataset
+from zoo.data.kinds import name_labels, read_label_table, rename
 from zoo.entry import CONFIG, Entry, read_entry, readable_entries, summary
+from zoo.files import only_writer
 from zoo.sources import runs
 from zoo.sources.catalogue import FolderSource, get_entry, list_entries
+
+if TYPE_CHECKING:
+    from training.publish.repository import Publication
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator  # importing it takes seconds
 
 RUNS = Path(os.environ.get(runs.VARIABLE) or runs.DEFAULT)  # where running states are kept; the app looks there
 INTERRUPTED_RESUME = "Stopped. Finished work is kept; run the same command again to continue."
@@ -43,6 +52,16 @@ def add_recipe_changes(parser: argparse.ArgumentParser) -> None:
     )
 
 
+@contextmanager
+def lock_outputs(accelerator: Accelerator, *targets: Path) -> Iterator[None]:
+    """Lock what the processes of a training write, so that no other run writes it. Raises LockedError."""
+    with ExitStack() as locks:
+        if accelerator.is_main_process:
+            for target in targets:
+                locks.enter_context(only_writer(target))
+        yield
+
+
 def add_originals(parser: argparse.ArgumentParser) -> None:
     """Add `--originals`."""
     parser.add_argument(
@@ -63,9 +82,56 @@ def add_dry_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="print what would change, and change nothing")
 
 
+def add_reading(parser: argparse.ArgumentParser, labels: bool = True) -> None:
+    """Add the options that say how a data set is read: `--layout`, `--group`, `--group-pattern` and `--labels`."""
+    names = ", ".join(one.name for one in layouts())
+    group = parser.add_argument_group("reading data sets", "Needed only where a data set does not say it itself.")
+    group.add_argument(
+        "--layout",
+        default="",
+        metavar="NAME",
+        help=f"{names}, table:COLUMN (the column of labels), or the roles of folder levels, as in split/group/class",
+    )
+    group.add_argument(
+        "--group",
+        default="",
+        metavar="NAME",
+        help="what must stay on one side of a split: a column, or the first word of folders' names, such as patient",
+    )
+    group.add_argument(
+        "--group-pattern",
+        default="",
+        metavar="REGEX",
+        help="the same, as a regular expression on pictures' names; its first bracket names the group",
+    )
+    if labels:
+        group.add_argument(
+            "--labels",
+            type=Path,
+            metavar="FILE",
+            help='TOML file of lines such as "my label" = "monocyte"; "" leaves a label out, "*" is all unknown',
+        )
+
+
+def reading_of(options: argparse.Namespace) -> ReadOptions:
+    """The values of the options of `add_reading`. Raises DataError if the table of labels cannot be read."""
+    labels = getattr(options, "labels", None)
+    table = read_label_table(labels) if labels else {}
+    return ReadOptions(options.layout, options.group, options.group_pattern, table)
+
+
+def read_named(place: Path, reading: ReadOptions) -> DataSet:
+    """Read a data set, name its labels by the kinds of cells, and print what was found and passed over."""
+    data = read_dataset(place, reading)
+    data = rename(data, name_labels(data.labels, reading.labels))
+    for line in data.about():
+        print_message(line)
+    return data
+
+
 def layouts_text() -> str:
     """The layouts a data set may have, as a sentence."""
-    return f"DATA may be: {'; '.join(layout.NAME for layout in layouts())}."
+    return f"DATA may be: {'; '.join(one.text for one in layouts())}."
 
 
 def find_entry(name: str, usable: bool = True) -> Entry:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from training.cli.common import (
     INTERRUPTED_RESUME,
@@ -17,18 +18,24 @@ from training.cli.common import (
     add_device,
     add_json,
     add_originals,
+    add_reading,
     add_recipe_changes,
     find_entry,
+    lock_outputs,
+    reading_of,
 )
-from training.evaluation import crossval
-from training.fit.devices import make_accelerator
-from training.prepare.training_data import DataOptions, find_originals, with_labels
 from training.recipe import load_recipe
 from zoo.benchmarks import scoring
 from zoo.cli.common import OK, USAGE, fail, print_message
+from zoo.lazy import lazy_module
 from zoo.scores.metrics import as_dict
 from zoo.scores.temperature import AS_STORED
 from zoo.serving.devices import device_name, resolve_device
+
+if TYPE_CHECKING:
+    from training.evaluation import crossval
+else:
+    crossval = lazy_module("training.evaluation.crossval")
 
 INTERRUPTED_MESSAGE = INTERRUPTED_RESUME
 
@@ -41,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--folds", type=int, default=5, help="(default: %(default)s)")
     add_recipe_changes(parser)
     add_originals(parser)
+    add_reading(parser)
     parser.add_argument("--place", type=Path, metavar="DIR", help="folder of the folds (default: runs/crossval/ID)")
     add_device(parser)
     add_json(parser, "the scores")
@@ -48,7 +56,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Train the folds and print the scores over all of them."""
-    recipe = with_labels(load_recipe(options.recipe, options.set), options.data)
+    recipe = load_recipe(options.recipe, options.set)  # refuses a wrong key before torch is imported
+    from training.fit.devices import make_accelerator
+    from training.prepare.training_data import DataOptions, find_originals, with_labels
+
+    reading = reading_of(options)
+    recipe = with_labels(recipe, options.data, reading)
     if recipe.ensemble:
         return fail(f"{recipe.id} is an ensemble: cross-validate its members.", USAGE)
     if options.folds < 2:
@@ -56,8 +69,9 @@ def run(options: argparse.Namespace) -> int:
     place = options.place or RUNS / "crossval" / recipe.id
     accelerator = make_accelerator(resolve_device(options.device))
     originals = find_originals(recipe, DataOptions(options.data, originals=options.originals))
-    plan = crossval.Plan(recipe, options.data, place.resolve(), options.folds, originals)
-    predictions = crossval.crossval(plan, accelerator, print_message)
+    plan = crossval.Plan(recipe, options.data, place.resolve(), options.folds, originals, reading)
+    with lock_outputs(accelerator, plan.place):
+        predictions = crossval.crossval(plan, accelerator, print_message)
     scores = scoring.intervals(scoring.score(predictions, list(predictions.columns[3:]), AS_STORED))
     for name in ("accuracy", "balanced_accuracy", "accuracy_by_cell"):
         score = scores[name]

@@ -7,10 +7,16 @@ Needs a checkout of the project. Log in first with `hf auth login`.
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
 from training.cli.common import add_dry_run, add_json, print_publication
-from training.publish import space
 from zoo.cli.common import print_message
+from zoo.lazy import lazy_module
+
+if TYPE_CHECKING:
+    from training.publish import space
+else:
+    space = lazy_module("training.publish.space")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -8,12 +8,17 @@ from __future__ import annotations
 
 import argparse
 import json
+from typing import TYPE_CHECKING
 
 from training.cli.common import add_measurement, find_entry
-from training.evaluation import explanations
 from zoo.attribution import METHODS
 from zoo.cli.common import OK, print_message
-from zoo.serving.runtime import Runtime, methods_for
+from zoo.lazy import lazy_module
+
+if TYPE_CHECKING:
+    from training.evaluation import explanations
+else:
+    explanations = lazy_module("training.evaluation.explanations")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,6 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Measure the maps of each entry and method."""
+    from zoo.serving.runtime import Runtime, methods_for
+
     entries = [find_entry(name) for name in options.entries]
     with Runtime(options.device) as runtime:
         measured = {

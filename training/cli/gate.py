@@ -9,11 +9,16 @@ from __future__ import annotations
 
 import argparse
 import json
+from typing import TYPE_CHECKING
 
 from training.cli.common import add_measurement, find_entry
-from training.evaluation import ood
 from zoo.cli.common import OK, print_message
-from zoo.serving.runtime import Runtime
+from zoo.lazy import lazy_module
+
+if TYPE_CHECKING:
+    from training.evaluation import ood
+else:
+    ood = lazy_module("training.evaluation.ood")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,6 +29,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Fit and measure the gates."""
+    from zoo.serving.runtime import Runtime
+
     entries = [find_entry(name) for name in options.entries]
     measured = {}
     for entry in entries:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from training.cli.common import (
     INTERRUPTED_RESUME,
@@ -20,12 +21,17 @@ from training.cli.common import (
     add_json,
     add_recipe_changes,
     find_entry,
+    lock_outputs,
 )
-from training.evaluation import leave_one_lab_out
-from training.fit.devices import make_accelerator
 from training.recipe import load_recipe
 from zoo.cli.common import OK, USAGE, fail, print_message
+from zoo.lazy import lazy_module
 from zoo.serving.devices import device_name, resolve_device
+
+if TYPE_CHECKING:
+    from training.evaluation import leave_one_lab_out
+else:
+    leave_one_lab_out = lazy_module("training.evaluation.leave_one_lab_out")
 
 INTERRUPTED_MESSAGE = INTERRUPTED_RESUME
 
@@ -43,14 +49,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Train without each laboratory and print the scores there."""
-    recipe = load_recipe(options.recipe, options.set)
+    recipe = load_recipe(options.recipe, options.set)  # refuses a wrong key before torch is imported
+    from training.fit.devices import make_accelerator
+
     if recipe.ensemble:
         return fail(f"{recipe.id} is an ensemble: leave laboratories out for its members.", USAGE)
     place = options.place or RUNS / "loso" / recipe.id
     accelerator = make_accelerator(resolve_device(options.device))
-    result = leave_one_lab_out.leave_one_laboratory_out(
-        recipe, options.data, place.resolve(), accelerator, print_message
-    )
+    with lock_outputs(accelerator, place.resolve()):
+        result = leave_one_lab_out.leave_one_laboratory_out(
+            recipe, options.data, place.resolve(), accelerator, print_message
+        )
     for laboratory, scores in result.scores.items():
         score = scores["balanced_accuracy"]
         interval = f"{100 * score['low']:.1f} to {100 * score['high']:.1f}"

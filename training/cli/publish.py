@@ -9,12 +9,18 @@ from __future__ import annotations
 import argparse
 import json
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 from training.cli.common import add_dry_run, add_json, find_entry
-from training.publish import hub
-from training.publish.repository import Publication
 from zoo.cli.common import ENTRY_HELP, FAILED, OK, USAGE, fail, print_message
 from zoo.entry import EntryError
+from zoo.lazy import lazy_module
+
+if TYPE_CHECKING:
+    from training.publish import hub
+    from training.publish.repository import Publication
+else:
+    hub = lazy_module("training.publish.hub")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

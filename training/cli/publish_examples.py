@@ -9,10 +9,16 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from training.cli.common import add_dry_run, add_json, print_publication
-from training.publish import examples
 from zoo.cli.common import print_message
+from zoo.lazy import lazy_module
+
+if TYPE_CHECKING:
+    from training.publish import examples
+else:
+    examples = lazy_module("training.publish.examples")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -7,7 +7,6 @@ import json
 
 from training.cli.common import add_json
 from training.recipe import load_recipe, recipe_ids
-from training.recipe.overview import recipe_overview
 from zoo.cli.common import OK
 
 
@@ -18,6 +17,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print one line per recipe, or a JSON list."""
+    from training.recipe.overview import recipe_overview
+
     rows = [recipe_overview(load_recipe(name)) for name in recipe_ids()]
     if options.json:
         print(json.dumps(rows))

@@ -8,13 +8,19 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from training.cli.common import find_entry
-from training.evaluation import html_report
 from zoo.cli.common import ENTRY_HELP, OK, fail, print_message
 from zoo.data.offered import offered_folders
 from zoo.files import write_text
+from zoo.lazy import lazy_module
 from zoo.sources.catalogue import distinct_titles
+
+if TYPE_CHECKING:
+    from training.evaluation import html_report
+else:
+    html_report = lazy_module("training.evaluation.html_report")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

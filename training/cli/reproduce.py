@@ -11,14 +11,21 @@ import argparse
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from training.cli.common import INTERRUPTED_RESUME, RUNS, add_device, add_json, print_summaries
-from training.fit.devices import make_accelerator
-from training.publish.card import renew_cards
-from training.reproduce import champions, documents, results
+from training.reproduce.formats import TABLE
 from zoo.cli.common import FAILED, OK, USAGE, fail, print_message
+from zoo.lazy import lazy_module
 from zoo.serving.devices import resolve_device
 from zoo.sources.catalogue import BUILTIN, FolderSource, list_entries
+
+if TYPE_CHECKING:
+    from training.reproduce import champions, documents, results
+else:
+    champions = lazy_module("training.reproduce.champions")
+    documents = lazy_module("training.reproduce.documents")
+    results = lazy_module("training.reproduce.results")
 
 INTERRUPTED_MESSAGE = INTERRUPTED_RESUME
 
@@ -34,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--only", action="append", metavar="RECIPE", help="one recipe only; can be repeated")
     parser.add_argument("--data", type=Path, metavar="ROOT", help="folder that holds the data sets")
     parser.add_argument("--zoo", type=Path, default=BUILTIN, metavar="DIR", help="folder of the entries")
-    parser.add_argument("--table", type=Path, default=results.TABLE, metavar="FILE", help="(default: docs/results.md)")
+    parser.add_argument("--table", type=Path, default=TABLE, metavar="FILE", help="(default: docs/results.md)")
     parser.add_argument(
         "--budget", type=float, default=float("inf"), metavar="MINUTES", help="start no training after this time"
     )
@@ -44,7 +51,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Train what is missing and write the tables; the status is 1 if a recipe failed."""
-    if options.table == results.TABLE and not results.TABLE.parent.is_dir():
+    from training.fit.devices import make_accelerator
+
+    if options.table == TABLE and not TABLE.parent.is_dir():
         return fail("reproduce writes the docs of a checkout. Elsewhere, give --table FILE and --zoo DIR.", USAGE)
     if options.champions:
         return _champions(options)
@@ -65,6 +74,8 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _champions(options: argparse.Namespace) -> int:
+    from training.fit.devices import make_accelerator
+
     failed = []
     if options.data is not None:
         accelerator = make_accelerator(resolve_device(options.device))
@@ -72,13 +83,15 @@ def _champions(options: argparse.Namespace) -> int:
         failed = champions.reproduce(folders, options.budget * 60, accelerator, print_message)
     for reason in failed:
         print_message(reason)
-    champions.write_page(champions.TABLE if options.table == results.TABLE else options.table, options.zoo)
+    champions.write_page(champions.TABLE if options.table == TABLE else options.table, options.zoo)
     _renew_documents(options)
     return print_summaries(champions.champions(options.zoo), options.json) or (FAILED if failed else OK)
 
 
 def _renew_documents(options: argparse.Namespace) -> None:
     """Renew the tables of README.md and docs/models.md, and the cards, which describe the built-in zoo only."""
-    if options.table == results.TABLE and options.zoo == BUILTIN:
+    from training.publish.card import renew_cards
+
+    if options.table == TABLE and options.zoo == BUILTIN:
         documents.renew()
         renew_cards(options.zoo)

@@ -6,7 +6,6 @@ import argparse
 from pathlib import Path
 
 from training.cli.common import ROOT_HELP
-from training.reproduce.rows import rows_of
 from zoo import benchmarks
 from zoo.cli.common import FAILED, OK, print_message
 
@@ -20,6 +19,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print the rows; the status is 1 if they differ from the published ones."""
+    from training.reproduce.rows import rows_of
+
     rows = rows_of(options.benchmark, options.data)
     print(rows.to_csv(index=False, lineterminator="\n"), end="")
     as_published = rows.equals(benchmarks.get_benchmark(options.benchmark).rows)

@@ -9,16 +9,16 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from training.audit.report import look_for_copies
-from training.cli.common import INTERRUPTED_RESUME, add_json, add_originals, layouts_text
-from training.prepare.manifest import Manifest, make_manifest, write_manifest
+from training.cli.common import INTERRUPTED_RESUME, add_json, add_originals, add_reading, layouts_text, reading_of
 from training.prepare.splits import SCHEMES, Split, split_by, table_of
-from training.prepare.training_data import print_excluded, print_split
 from zoo.cache import cache_folder
 from zoo.cli.common import OK, USAGE, fail, print_message
 from zoo.data import read_dataset
+
+if TYPE_CHECKING:
+    from training.prepare.manifest import Manifest
 
 INTERRUPTED_MESSAGE = INTERRUPTED_RESUME
 
@@ -28,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = layouts_text()
     parser.add_argument("data", type=Path, metavar="DATA", help="the data set's folder or file")
     add_originals(parser)
+    add_reading(parser, labels=False)
     parser.add_argument("--scheme", choices=SCHEMES, required=True, help="choose grouped if in doubt")
     parser.add_argument(
         "--fractions",
@@ -45,6 +46,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Write the manifest, or one per fold."""
+    from training.audit.report import look_for_copies
+    from training.prepare.manifest import make_manifest, write_manifest
+    from training.prepare.training_data import print_excluded, print_split
+
     is_kfold = options.scheme == "kfold"
     paths = [_numbered(options.out, n) for n in range(1, options.folds + 1)] if is_kfold else [options.out]
     existing = next((path for path in paths if path.exists()), None)
@@ -52,7 +57,9 @@ def run(options: argparse.Namespace) -> int:
         return fail(f"{existing} already exists. Choose another --out, or --restart to replace it.", USAGE)
     if is_kfold and options.folds < 2:
         return fail("kfold needs at least 2 folds.", USAGE)
-    everything = read_dataset(options.data)
+    everything = read_dataset(options.data, reading_of(options))
+    for line in everything.about():
+        print_message(line)
     data = everything.where(lambda item: item.label is not None)
     if len(data.labels) < 2:
         return fail(f"{options.data} has pictures of fewer than two classes; there is nothing to split.")

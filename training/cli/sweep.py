@@ -9,16 +9,30 @@ from __future__ import annotations
 import argparse
 import shlex
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from training import sweep
-from training.cli.common import INTERRUPTED_RESUME, RECIPE_HELP, RUNS, add_device, add_json, add_originals
-from training.fit.batches import Arrays
-from training.fit.devices import make_accelerator
+from training.cli.common import (
+    INTERRUPTED_RESUME,
+    RECIPE_HELP,
+    RUNS,
+    add_device,
+    add_json,
+    add_originals,
+    add_reading,
+    reading_of,
+)
 from training.prepare.splits import Split
-from training.prepare.training_data import DataOptions, TrainingData, load_training_data, with_labels
 from training.recipe import Recipe, load_recipe
 from zoo.cli.common import OK, fail, print_message
+from zoo.lazy import lazy_module
 from zoo.serving.devices import resolve_device
+
+if TYPE_CHECKING:
+    from training import sweep
+    from training.fit.batches import Arrays
+    from training.prepare.training_data import TrainingData
+else:
+    sweep = lazy_module("training.sweep")
 
 INTERRUPTED_MESSAGE = INTERRUPTED_RESUME
 
@@ -34,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--data", type=Path, required=True, metavar="DATA", help="the data set's folder or file")
     add_originals(parser)
+    add_reading(parser)
     parser.add_argument(
         "--split", type=Path, metavar="MANIFEST", help="a split made by `split`, instead of the recipe's"
     )
@@ -45,6 +60,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run trials until the number of the space is reached, then write table and plot."""
+    from training.fit.devices import make_accelerator
+
     space = sweep.read_space(options.space)
     sweep.check_keys(space, options.recipe)
     name = options.name or load_recipe(options.recipe).id
@@ -70,11 +87,15 @@ class _DataCache:
     """Data and split of each trial's recipe, read once for all trials that share them."""
 
     def __init__(self, options: argparse.Namespace) -> None:
-        self._options = DataOptions(options.data, options.split, options.originals)
+        from training.prepare.training_data import DataOptions
+
+        self._options = DataOptions(options.data, options.split, options.originals, reading_of(options))
         self._kept: dict[str, TrainingData] = {}
 
     def __call__(self, recipe: Recipe) -> tuple[Recipe, Arrays, Split]:
-        recipe = with_labels(recipe, self._options.data)
+        from training.prepare.training_data import load_training_data, with_labels
+
+        recipe = with_labels(recipe, self._options.data, self._options.reading)
         # everything that decides what is read and how it is divided
         extras = f"{recipe.attributes} {recipe.augment.surroundings > 0}"
         key = f"{recipe.data} {recipe.clean} {recipe.balance} {recipe.seed} {extras}"

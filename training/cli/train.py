@@ -20,27 +20,43 @@ import json
 import shutil
 from pathlib import Path
 
-from training.cli.common import RECIPE_HELP, RUNS, add_device, add_json, add_recipe_changes
-from training.fit.averaging import has_unfinished_run
-from training.fit.devices import LOGS, make_accelerator
-from training.prepare.training_data import with_labels
+from training.cli.common import (
+    RECIPE_HELP,
+    RUNS,
+    add_device,
+    add_json,
+    add_reading,
+    add_recipe_changes,
+    lock_outputs,
+    reading_of,
+)
+from training.detection.recipe import detector_recipes, load_detector_recipe
 from training.recipe import PUBLISHED, SCRATCH, Recipe, load_recipe, recipe_ids
-from training.run import TrainingJob, train
 from zoo.cli.common import OK, USAGE, fail, print_message
-from zoo.entry import ID, Entry, summary
+from zoo.entry import CONFIG, ID, Entry, summary
+from zoo.files import ExistsError, check_target, only_writer
 from zoo.serving.devices import resolve_device
 
-INTERRUPTED_MESSAGE = "Stopped. Finished work is kept; run the same command with --resume to continue."
+LOGS = ("tensorboard", "trackio", "wandb", "mlflow", "comet_ml", "aim", "clearml")  # trackers of accelerate
+LOADERS = 1  # processes that make a detector's crops
+NO_NAME = "{!r} is not an entry name: use letters, digits, dots, dashes and underscores."
+INTERRUPTED_MESSAGE = (
+    "Stopped. Finished work is kept; run the same command again, with --resume if an epoch had begun, to continue."
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
-    parser.epilog = f"Recipes: {', '.join(recipe_ids())}, or the path of a .toml file."
+    parser.epilog = (
+        f"Recipes: {', '.join(recipe_ids())}, or the path of a .toml file. Of detectors, which need pictures "
+        f"with boxes: {', '.join(detector_recipes())}."
+    )
     parser.add_argument("recipe", help=RECIPE_HELP)
     parser.add_argument(
         "--data", type=Path, metavar="DATA", help="the data set's folder or file (an ensemble needs none)"
     )
     parser.add_argument("--out", type=Path, required=True, metavar="ENTRY", help="folder of the entry to write")
+    add_reading(parser)
     add_recipe_changes(parser)
     parser.add_argument(
         "--split", type=Path, metavar="MANIFEST", help="a split made by `split`, instead of the recipe's"
@@ -70,26 +86,62 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Train and write the entry, or print why it cannot be done."""
+    if options.recipe in detector_recipes():
+        return _train_detector(options)
+    # refuses a wrong key before torch is imported
     recipe = load_recipe(options.recipe, options.set, options.published, options.scratch)
-    recipe, out = with_labels(recipe, options.data), options.out.resolve()
+    from training.fit.devices import make_accelerator
+    from training.prepare.training_data import with_labels
+    from training.run import TrainingJob, train
+
+    reading, out = reading_of(options), options.out.resolve()
+    recipe = with_labels(recipe, options.data, reading)
     work = options.work or RUNS / out.name
-    unfinished = has_unfinished_run(work)
-    problem = _name_problem(recipe, out) or _run_problem(options, out, work, unfinished)
+    problem = _name_problem(recipe, out) or _run_problem(options, out, work)
     if problem:
         return fail(problem, USAGE)
     accelerator = make_accelerator(resolve_device(options.device), options.log, RUNS / "logs" / out.name)
-    if options.restart and accelerator.is_main_process:
-        shutil.rmtree(work, ignore_errors=True)
-    if options.log:
-        accelerator.init_trackers(recipe.id)
-    resume = options.resume and unfinished
-    job = TrainingJob(recipe, options.data, out, work, options.split, options.originals, resume, options.finish)
-    try:
-        entry = train(job, accelerator)
-    finally:
-        accelerator.end_training()
+    with lock_outputs(accelerator, out, work):
+        # the run that held the lock may have written them meanwhile
+        if accelerator.is_main_process and (problem := _run_problem(options, out, work)):
+            return fail(problem, USAGE)
+        if options.restart and accelerator.is_main_process:
+            shutil.rmtree(work, ignore_errors=True)
+        if options.log:
+            accelerator.init_trackers(recipe.id)
+        job = TrainingJob(
+            recipe, options.data, out, work, options.split, options.originals, options.resume, options.finish, reading
+        )
+        try:
+            entry = train(job, accelerator)
+        finally:
+            accelerator.end_training()
     if entry is not None:  # None where another process writes and reports
         _print_result(entry, out, options.json)
+    return OK
+
+
+def _train_detector(options: argparse.Namespace) -> int:
+    """Train a detector of cells; what is unfinished goes on."""
+    recipe = load_detector_recipe(options.recipe, tuple(options.set))
+    out = options.out.resolve()
+    work = options.work or RUNS / out.name
+    if options.data is None:
+        return fail(
+            f"Name the folder of fields with boxes: --data FOLDER. {recipe.id} was trained on {recipe.data.set}.", USAGE
+        )
+    if not ID.match(out.name):
+        return fail(NO_NAME.format(out.name), USAGE)
+    check_target(out, options.restart or options.resume, (CONFIG,), [options.data])
+    from training.detection.train import train_detector
+
+    with only_writer(out), only_writer(work):
+        if options.restart:
+            shutil.rmtree(work, ignore_errors=True)
+        train_detector(recipe, options.data, out, work, LOADERS, print_message)
+    print_message(f"{out}: to use it, HEMAZOO_ZOO={out.parent} python -m zoo cells PATH… --detector {out.name}")
+    if options.json:
+        print(json.dumps({"id": out.name, "folder": str(out)}))
     return OK
 
 
@@ -99,19 +151,26 @@ def _name_problem(recipe: Recipe, out: Path) -> str | None:
     if endings and not out.name.endswith(endings[0]):
         return f"End the entry's name in {endings[0]}, so that it is not mistaken for another: --out {out}{endings[0]}"
     if not ID.match(out.name):
-        return f"{out.name!r} is not an entry name: use letters, digits, dots, dashes and underscores."
+        return NO_NAME.format(out.name)
     return None
 
 
-def _run_problem(options: argparse.Namespace, out: Path, work: Path, unfinished: bool) -> str | None:
+def _run_problem(options: argparse.Namespace, out: Path, work: Path) -> str | None:
     """Sentence saying why no run can be started, resumed or finished."""
+    from training.fit.averaging import has_unfinished_run
+
+    unfinished = has_unfinished_run(work)
     continued = options.resume or options.finish
     if unfinished and not (continued or options.restart):
         return f"There is an unfinished run in {work}. Add --resume to continue it, or --restart to start again."
     if options.finish and not unfinished:
         return f"There is no unfinished run in {work}."
-    if out.exists() and not (options.restart or continued):
-        return f"{out} already exists. Choose another --out, or --restart to replace it."
+    if options.resume and not unfinished:
+        return f"There is nothing to resume: no unfinished run is in {work}. Leave --resume out to train."
+    try:
+        check_target(out, options.restart or continued, (CONFIG,), [options.data] if options.data else [])
+    except ExistsError as error:
+        return str(error)
     return None
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -25,10 +26,12 @@ from training.prepare.dataset import TrainingDataError
 from training.publish.card import renew_card
 from training.publish.ensemble import average_tables
 from training.publish.records import benchmark_record
-from zoo.benchmarks import BenchmarkSet, Definition, published, scoring
+from zoo.benchmarks import BenchmarkSet, Definition, get_benchmark, published, scoring
+from zoo.benchmarks.asking import Answers, ask, scores_by_sample
 from zoo.benchmarks.eligibility import refusal
 from zoo.cache import cache_folder
-from zoo.data import DataError, Source, read_dataset
+from zoo.data import AS_FOUND, DataError, ReadOptions, Source, read_dataset
+from zoo.data.kinds import kind_of, name_labels, rename
 from zoo.data.registry import DataSetInfo, laboratory_of
 from zoo.entry import (
     CONFIG,
@@ -38,14 +41,16 @@ from zoo.entry import (
     EntryError,
     as_stored,
     load_entry,
+    read_network_predictions,
     read_predictions,
 )
 from zoo.entry.write import ScoredBenchmark, update_benchmark, update_metrics, update_section
 from zoo.files import atomic_path
-from zoo.imaging.decode import ImageError
+from zoo.imaging.decode import PictureError
 from zoo.imaging.localise import CROP_VERSION
 from zoo.scores import metrics
-from zoo.scores.calibration import scaling_of
+from zoo.scores.calibration import scaling_of, scaling_on
+from zoo.scores.samples import Sample
 from zoo.serving.batch import READER_THREADS, classify_files
 from zoo.serving.devices import device_name
 from zoo.serving.runtime import Runtime
@@ -74,13 +79,21 @@ class DecodedPicture:
         return self.picture
 
 
-def own_benchmark(folder: Path, name: str, entries: Sequence[Entry]) -> tuple[BenchmarkSet, list[Picture]]:
+def own_benchmark(
+    folder: Path,
+    name: str,
+    entries: Sequence[Entry],
+    sample: Sample | None = None,
+    reading: ReadOptions = AS_FOUND,
+) -> tuple[BenchmarkSet, list[Picture]]:
     """Read a folder of labelled pictures as a benchmark.
 
     Args:
         folder: One folder a class, or any other layout that we can read.
         name: Name of the benchmark.
-        entries: The models to score. They must know the folder's labels; upper and lower case are not distinguished.
+        entries: The models to score. They must know the folder's labels, or other names of the same kinds.
+        sample: What the pictures are a sample of; None asks among the folder's classes only.
+        reading: How the folder is read.
 
     Returns:
         The benchmark and its pictures.
@@ -88,19 +101,21 @@ def own_benchmark(folder: Path, name: str, entries: Sequence[Entry]) -> tuple[Be
     Raises:
         DataError: There are no labelled pictures, unknown labels, or fewer than two labels.
     """
-    data = read_dataset(folder)
-    known = {label.lower(): label for entry in entries for label in entry.labels}
+    given = read_dataset(folder, reading)
+    data = rename(given, name_labels(given.labels, reading.labels))
+    names = [name for entry in entries for name in entry.labels]
+    known = {label: name for name in names for label in (name.lower(), kind_of(name)) if label}
     labelled = [(item, item.label) for item in data.items if item.label is not None]
-    unknown = sorted({label for _, label in labelled if label.lower() not in known})
+    unknown = Counter(label for _, label in labelled if label.lower() not in known)
     if not labelled:
         raise TrainingDataError(f"{folder} has no labelled pictures: make one folder a class.")
     if unknown:
         raise TrainingDataError(
-            f"{folder} has classes that the models do not know: {', '.join(unknown)}. "
-            f"They know {', '.join(known.values())}."
+            f"{folder} has classes that the models do not know: {_counted(unknown)}. They know "
+            f"{', '.join(dict.fromkeys(known.values()))}. Rename classes, or leave them out, with --labels."
         )
     rows = pd.DataFrame(
-        [(item.file, item.cell or item.file, known[label.lower()]) for item, label in labelled],
+        [(item.file, item.group or item.cell or item.file, known[label.lower()]) for item, label in labelled],
         columns=["file", "cell", "label"],
     )
     labels = sorted(set(rows["label"]))
@@ -118,7 +133,11 @@ def own_benchmark(folder: Path, name: str, entries: Sequence[Entry]) -> tuple[Be
     definition = Definition(version=1, title=data.name[:MAX_BENCHMARK_TITLE], data=data_set.name, labels=labels)
     columns = zip(rows["file"], rows["cell"], rows["label"], labelled, strict=True)
     pictures = [(file, cell, label, item.source) for file, cell, label, (item, _) in columns]
-    return BenchmarkSet(name, definition, rows, data_set), pictures
+    return BenchmarkSet(name, definition, rows, data_set, sample), pictures
+
+
+def _counted(labels: Counter[str]) -> str:
+    return ", ".join(f"{label} ({count:,})" for label, count in sorted(labels.items()))
 
 
 def evaluate(
@@ -158,9 +177,7 @@ def evaluate(
         parts = [tables[member.id] for member in entry.networks]
         table = _ensemble_table(entry, parts) if entry.members else parts[0]
         try:
-            card_renewed = add_to_entry(
-                entry, benchmark, benchmark.map_predictions(table, entry.labels), device_name(runtime.device)
-            )
+            card_renewed = add_to_entry(entry, benchmark, table, device_name(runtime.device))
         except OSError as error:
             failed[entry.id] = f"{entry.folder} cannot be written to: {error.strerror}."
             continue
@@ -234,7 +251,7 @@ def add_to_entry(entry: Entry, benchmark: BenchmarkSet, table: pd.DataFrame, dev
     Args:
         entry: The entry.
         benchmark: The benchmark.
-        table: The entry's predictions in the benchmark's labels.
+        table: Prediction table with the network's own probabilities, one column a label of the entry.
         device: Name of the device that computed them.
 
     Returns:
@@ -243,15 +260,10 @@ def add_to_entry(entry: Entry, benchmark: BenchmarkSet, table: pd.DataFrame, dev
     Raises:
         OSError: The entry's folder cannot be written.
     """
-    definition = benchmark.definition
-    mapping = benchmark.mapping(entry.labels)
-    merged = {label: name for label, name in mapping.items() if label != name}
-    dropped = sorted(set(entry.labels) - set(mapping))
-    notes = [definition.note] if definition.note else []
-    if merged:
-        notes.append("; ".join(f"{label} counts as {name}" for label, name in merged.items()) + ".")
-    if dropped:
-        notes.append(f"Probabilities are over this benchmark's classes only, without {', '.join(dropped)}.")
+    definition, network = benchmark.definition, as_stored(table, entry.labels)
+    answers = ask(entry, benchmark, network, benchmark.sample)
+    stored = as_stored(answers.table, answers.labels)
+    differs = answers.labels != entry.labels or not np.array_equal(stored[answers.labels], network[entry.labels])
     description = {
         "title": definition.title,
         "role": "test",
@@ -260,18 +272,39 @@ def add_to_entry(entry: Entry, benchmark: BenchmarkSet, table: pd.DataFrame, dev
         "version": definition.version,
         "leaky": False,
         "leak_share": 0.0,
-        "notes": notes,
+        "notes": _notes(entry, benchmark, answers),
         "seed": 0,
         "device": device,
+        "sample": answers.sample,
+        "samples": scores_by_sample(entry, benchmark, network),
+        "network_labels": entry.labels if differs else None,
     }
-    stored = as_stored(table, benchmark.labels)
-    scored = ScoredBenchmark(benchmark_record(stored, scaling_of(entry), description), table)
+    record = benchmark_record(stored, scaling_of(entry, benchmark.sample), description)
+    scored = ScoredBenchmark(record, stored, network[entry.labels] if differs else None)
     update_benchmark(entry.folder, benchmark.name, scored)
     return renew_card(entry.folder)
 
 
+def _notes(entry: Entry, benchmark: BenchmarkSet, answers: Answers) -> list[str]:
+    """Notes on a benchmark's record: the benchmark's own, the sample, and which kinds are joined or left out."""
+    mapping = benchmark.mapping(entry.labels)
+    joined = [f"{label} counts as {name}" for label, name in mapping.items() if label != name]
+    notes = [benchmark.definition.note] if benchmark.definition.note else []
+    if joined:
+        notes.append("; ".join(joined) + ".")
+    dropped = sorted(set(entry.labels) - set(mapping))
+    if benchmark.sample is not None:
+        notes.append(f"Asked among all {len(answers.labels)} classes with the sample “{answers.sample}”.")
+    elif dropped:
+        notes.append(f"Probabilities are over this benchmark's classes only, without {', '.join(dropped)}.")
+    return notes
+
+
 def rescore(entry: Entry) -> bool:
     """Recompute all of an entry's scores from its stored predictions.
+
+    Where the network's own probabilities are stored, a published benchmark's answers are made from them again, so that
+    changed prior shares take effect.
 
     Args:
         entry: The entry; its weights are not needed.
@@ -282,10 +315,14 @@ def rescore(entry: Entry) -> bool:
     Raises:
         EntryError: Predictions are damaged.
     """
-    scaling = scaling_of(entry)
+    known = published()
     scores: dict[str, Mapping[str, Mapping[str, float]]] = {}
     for name, benchmark in entry.evaluation.benchmarks.items():
-        report = scoring.score(read_predictions(entry, name), benchmark.labels, scaling)
+        if benchmark.network_labels is not None and name in known and get_benchmark(name).hash == benchmark.split_hash:
+            device = str((benchmark.model_extra or {}).get("device", ""))
+            add_to_entry(entry, get_benchmark(name), read_network_predictions(entry, name), device)
+            continue
+        report = scoring.score(read_predictions(entry, name), benchmark.labels, scaling_on(entry, name))
         scores[name] = metrics.as_dict(scoring.intervals(report))
     update_metrics(entry.folder, scores)
     return renew_card(entry.folder)
@@ -306,7 +343,7 @@ def _extend(
 ) -> pd.DataFrame:
     """Append an entry's predictions of further pictures, in half precision as they are stored."""
     results = classify_files(runtime, entry, ((picture[0], DecodedPicture(image)) for picture, image in new))
-    added = pd.DataFrame([result.prediction.probabilities for result in results if result.prediction])
+    added = pd.DataFrame([result.prediction.network for result in results if result.prediction])
     added = added.astype(np.float16).astype(np.float32)
     for place, column in enumerate(("file", "cell", "label")):
         added.insert(place, column, [picture[place] for picture, _ in new])
@@ -316,7 +353,7 @@ def _extend(
 def _decode(picture: Picture) -> Image.Image:
     try:
         return picture[3].image()
-    except ImageError as error:
+    except PictureError as error:
         raise DataError(f"{picture[0]} cannot be read: {error} The benchmark needs all of its pictures.") from error
 
 

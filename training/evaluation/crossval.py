@@ -16,7 +16,7 @@ from accelerate import Accelerator
 
 from training.audit.report import look_for_copies
 from training.fit.averaging import has_unfinished_run
-from training.prepare.dataset import TrainingDataError
+from training.prepare.dataset import TrainingDataError, map_labels
 from training.prepare.manifest import make_manifest, write_manifest
 from training.prepare.splits import Table, kfold_split, parts_of, table_of
 from training.publish.card import renew_card
@@ -25,7 +25,7 @@ from training.recipe import Recipe, load_recipe
 from training.run import TrainingJob, train
 from zoo.benchmarks import CROSS_VALIDATION
 from zoo.cache import cache_folder
-from zoo.data import DataSet, read_dataset
+from zoo.data import AS_FOUND, DataSet, ReadOptions, read_dataset
 from zoo.entry import EVALUATION, Entry, load_entry, read_predictions
 from zoo.entry.write import ScoredBenchmark, update_benchmark
 from zoo.scores.calibration import scaling_of
@@ -43,6 +43,7 @@ class Plan:
         place: Folder that holds one folder a fold.
         folds: Number of folds.
         originals: Folder of the frames that augmented pictures were made from, to find copies of one cell.
+        reading: How the data set is read.
     """
 
     recipe: Recipe
@@ -50,6 +51,7 @@ class Plan:
     place: Path
     folds: int
     originals: Path | None = None
+    reading: ReadOptions = AS_FOUND
 
 
 def crossval(plan: Plan, accelerator: Accelerator, log: Log) -> pd.DataFrame:
@@ -76,7 +78,10 @@ def crossval(plan: Plan, accelerator: Accelerator, log: Log) -> pd.DataFrame:
                 continue
             log(f"== fold {number + 1} of {plan.folds}: {recipe.id}")
             resume = has_unfinished_run(work)
-            train(TrainingJob(recipe, plan.data, out, work, manifest, plan.originals, resume), accelerator)
+            train(
+                TrainingJob(recipe, plan.data, out, work, manifest, plan.originals, resume, reading=plan.reading),
+                accelerator,
+            )
         tables.append(predictions_on_test(load_entry(folder / plan.recipe.id)))
     return pd.concat(tables, ignore_index=True).sort_values("file", ignore_index=True)
 
@@ -96,8 +101,9 @@ def write_folds(plan: Plan) -> list[Path]:
     paths = [plan.place / f"fold-{number}" / "split.json" for number in range(plan.folds)]
     if all(path.exists() for path in paths):
         return paths
-    labels = set(plan.recipe.labels) | set(plan.recipe.data.labels)
-    data = _official(read_dataset(plan.data).where(lambda item: item.label in labels))
+    everything = read_dataset(plan.data, plan.reading)
+    labels = map_labels(everything, plan.recipe.data.labels or None, plan.reading)
+    data = _official(everything.where(lambda item: item.label in labels))
     measured, _, cells = look_for_copies(data, cache_folder(), plan.originals)
     table: Table = table_of(data, measured, cells)
     val, seed = plan.recipe.data.val_fraction, plan.recipe.seed

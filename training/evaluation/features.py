@@ -17,6 +17,7 @@ from zoo.files import atomic_path
 from zoo.imaging.preprocess import preprocessor
 from zoo.serving.heads import ClassicalHeadModel
 from zoo.serving.loading import load_model
+from zoo.tables import to_csv
 
 SUFFIXES = (".csv", ".parquet")
 
@@ -48,7 +49,7 @@ def feature_table(entry: Entry, data: DataSet, device: torch.device) -> tuple[pd
     prepare_one = preprocessor(config.pretrained_cfg.model_dump())
     vectors = hidden_vectors(model, prepare_one, np.asarray(prepared.pictures), device)
     if isinstance(model, ClassicalHeadModel):
-        vectors = features_of(model.classifier, vectors)
+        vectors = features_of(model.head.classifier, vectors)
     columns = [f"f{number}" for number in range(1, vectors.shape[1] + 1)]
     table = pd.DataFrame(vectors.astype(np.float32), columns=columns)
     table.insert(0, "file", [item.file for item in prepared.data.items])
@@ -70,6 +71,6 @@ def write_features(path: Path, table: pd.DataFrame) -> None:
         raise TrainingDataError(f"{path.name} must end in {' or '.join(SUFFIXES)}.")
     with atomic_path(path) as temporary:
         if path.suffix == ".csv":
-            table.to_csv(temporary, index=False, float_format="%.6g")
+            temporary.write_text(to_csv(table, float_format="%.6g"), encoding="utf-8")
         else:
             table.to_parquet(temporary, index=False, compression="zstd")

@@ -37,6 +37,7 @@ PHOTOGRAPHS = (
 )
 OTHER_MEDICINE = ("retina", "microaneurysms", "cell")
 N_EMPTY_REGIONS = 120
+NOISE_OF_A_CAMERA = 1.0  # standard deviation, of 255
 TRIES = 8  # to find a region of a field without a white cell
 
 
@@ -61,9 +62,7 @@ def foreign_pictures(root: Path | None, size: int = 256) -> dict[str, list[Image
         "text": [_text(random, size) for _ in range(40)],
         "noise": [from_array(random.integers(0, 256, (size, size, 3), np.uint8)) for _ in range(20)],
         "smooth noise": [_smooth_noise(random, size) for _ in range(20)],
-        "plain colours": [
-            Image.new("RGB", (size, size), tuple(random.integers(0, 256, 3).tolist())) for _ in range(40)
-        ],
+        "plain colours": [_plain_colour(random.integers(0, 256, 3), size, seed) for seed in range(40)],
     }
     fields = fields_with_boxes(root) if root is not None else None
     if fields is not None:
@@ -98,10 +97,16 @@ def _text(random: np.random.Generator, size: int) -> Image.Image:
     return page
 
 
+def _plain_colour(colour: np.ndarray, size: int, seed: int) -> Image.Image:
+    """One colour with a camera's faint noise: a picture of exactly one colour is refused before a model sees it."""
+    noise = np.random.default_rng(seed).normal(0, NOISE_OF_A_CAMERA, (size, size, 3))
+    return from_array(np.clip(np.round(colour + noise), 0, 255).astype(np.uint8))
+
+
 def _smooth_noise(random: np.random.Generator, size: int) -> Image.Image:
     """Smooth noise in the colours of a smear."""
     coarse = random.uniform(120, 255, (int(random.integers(4, 24)),) * 2 + (3,)).astype(np.uint8)
-    return from_array(coarse).resize((size, size), Image.Resampling.BICUBIC)
+    return Image.fromarray(coarse).resize((size, size), Image.Resampling.BICUBIC)
 
 
 def fields_with_boxes(root: Path) -> Path | None:

@@ -22,18 +22,19 @@ from plotly.offline import get_plotlyjs
 
 from training.audit.page import STYLE
 from zoo.benchmarks import find_source, leaderboard, published, robustness
+from zoo.benchmarks.comparison import Stage, calibration_data, joint_labels, sample_names, with_labels
 from zoo.benchmarks.eligibility import NOT_SCORED
 from zoo.benchmarks.scoring import METRICS, intervals, is_corrupted, rows_hash, score
-from zoo.entry import Entry, EntryError, read_history, read_predictions
+from zoo.entry import Entry, read_history, read_predictions
 from zoo.figures import comparison as figures
 from zoo.figures import confusion as confusion_figures
 from zoo.figures.history import training_curves
-from zoo.imaging.decode import ImageError
+from zoo.imaging.decode import PictureError
 from zoo.scores import significance
-from zoo.scores.calibration import scaling_of
+from zoo.scores.calibration import scaling_on
 from zoo.scores.metrics import Report
 from zoo.scores.predictions import label_arrays, table_confusion
-from zoo.scores.temperature import Scaling, scale_probabilities
+from zoo.tables import to_csv
 
 CONFIG = {
     "displaylogo": False,
@@ -54,6 +55,8 @@ MORE_STYLE = """
 nav a { margin-right: 1em; } .csv { font-size: 13px; }
 """
 
+STAGES: tuple[Stage, ...] = ("before", "after")  # of temperature scaling
+
 
 @dataclass(frozen=True)
 class _Model:
@@ -63,10 +66,7 @@ class _Model:
     title: str
     table: pd.DataFrame
     report: Report
-
-    @property
-    def scaling(self) -> Scaling:
-        return scaling_of(self.entry)
+    sample: str
 
 
 def render(entries: Sequence[Entry], titles: Mapping[str, str], folders: Sequence[Path] = ()) -> str:
@@ -81,7 +81,7 @@ def render(entries: Sequence[Entry], titles: Mapping[str, str], folders: Sequenc
         HTML that needs no other file.
 
     Raises:
-        EntryError: Predictions are damaged, or two models were scored on other labels.
+        EntryError: Predictions are damaged.
     """
     table = leaderboard.table(entries)
     leaders = {name: leaderboard.best(entries, name) for name in leaderboard.COLUMNS}
@@ -96,7 +96,7 @@ def render(entries: Sequence[Entry], titles: Mapping[str, str], folders: Sequenc
         f"device.</p><nav>{links}</nav>",
         "<h2>Leaderboard</h2>",
         _table(_bold(leaderboard.in_words(table, leaders)), "leaderboard", table),
-        _figure(figures.home_against_unseen(table)) if not table.dropna(subset=["home", "away"]).empty else "",
+        _figure(figures.home_against_others(table)) if not table.dropna(subset=["home", "away"]).empty else "",
     ]
     for name in names:
         parts += _benchmark(name, [e for e in entries if name in e.evaluation.benchmarks], titles, folders)
@@ -116,14 +116,19 @@ def render(entries: Sequence[Entry], titles: Mapping[str, str], folders: Sequenc
 def _benchmark(name: str, entries: Sequence[Entry], titles: Mapping[str, str], folders: Sequence[Path]) -> list[str]:
     """Sections of one benchmark: scores, confusion, classes, curves, calibration, corruption, tests and pictures."""
     about = entries[0].evaluation.benchmarks[name]
-    labels = about.labels
+    labels = joint_labels([entry.evaluation.benchmarks[name].labels for entry in entries])
     found = [_load(entry, titles[entry.id], name, labels) for entry in entries]
+    apart = [one.title for one in found if set(one.table["label"]) != set(found[0].table["label"])]
+    found = [one for one in found if one.title not in apart]
     tables = {one.title: one.table for one in found}
     parts = [
         f'<h2 id="{escape(name)}">{escape(name)}: {escape(about.title)}</h2>',
         f'<p class="muted">{about.n_images:,} images of {about.n_cells:,} independent cells. '
-        f"{escape(' '.join(about.notes))}</p>",
+        f"{escape(' '.join(about.notes))} Sample: {escape(sample_names(entries, name))}.</p>",
     ]
+    if apart:
+        names = escape(", ".join(apart))
+        parts.append(f'<p class="alarm">Left out, because scored on pictures of other classes: {names}.</p>')
     for one in found:
         scored = one.entry.evaluation.benchmarks[name]
         if scored.leaky:
@@ -147,11 +152,9 @@ def _benchmark(name: str, entries: Sequence[Entry], titles: Mapping[str, str], f
 
 
 def _load(entry: Entry, title: str, name: str, labels: Sequence[str]) -> _Model:
-    own = entry.evaluation.benchmarks[name].labels
-    if set(own) != set(labels):
-        raise EntryError(f"{entry.id} has other classes on {name} than the other models: {', '.join(own)}.")
-    table = read_predictions(entry, name)
-    return _Model(entry, title, table, score(table, labels, scaling_of(entry)))
+    record, table = entry.evaluation.benchmarks[name], read_predictions(entry, name)
+    report = score(table, record.labels, scaling_on(entry, name))
+    return _Model(entry, title, with_labels(table, labels), report, record.sample)
 
 
 def _matrices(found: Sequence[_Model], labels: Sequence[str], name: str) -> list[str]:
@@ -206,13 +209,9 @@ def _curves(found: Sequence[_Model], labels: Sequence[str]) -> list[str]:
 
 def _calibration(found: Sequence[_Model], labels: Sequence[str]) -> list[str]:
     drawn = []
-    for way, side in (("before", "before temperature scaling"), ("after", "after temperature scaling")):
-        answers = {}
-        for one in found:
-            truth, probabilities = label_arrays(one.table, labels)
-            exponent = getattr(one.scaling, way) or 1.0
-            answers[one.title] = (truth, scale_probabilities(probabilities, exponent))
-        drawn.append(_titled(f"Reliability, {side}", figures.reliability(answers)))
+    for stage in STAGES:
+        answers = {one.title: calibration_data(one.entry, one.table, labels, stage, one.sample) for one in found}
+        drawn.append(_titled(f"Reliability, {stage} temperature scaling", figures.reliability(answers)))
     answers = {one.title: label_arrays(one.table, labels) for one in found}
     drawn.append(_titled("Accuracy of the most confident answers, by coverage", figures.risk_coverage(answers)))
     return ["<h3>Calibration</h3>", f'<div class="row">{"".join(drawn)}</div>']
@@ -292,7 +291,7 @@ def _thumbnail(benchmark: str, file: str, data: str, folders: Sequence[Path]) ->
     source = find_source(benchmark, file, data, folders)
     try:
         image = source.image() if source else None
-    except ImageError:
+    except PictureError:
         return ""
     if image is None:
         return ""
@@ -336,7 +335,7 @@ def _table(table: pd.DataFrame, stem: str, whole: pd.DataFrame | None = None) ->
 
 
 def _csv(table: pd.DataFrame, stem: str, title: str) -> str:
-    data = quote(table.to_csv(index=False, lineterminator="\n"))
+    data = quote(to_csv(table, lineterminator="\n"))
     return (
         f'<p class="csv"><a download="{escape(stem)}.csv" href="data:text/csv;charset=utf-8,{data}">'
         f"{escape(title)}</a></p>"

@@ -73,7 +73,12 @@ def train_runs(
 
 def has_unfinished_run(work: Path) -> bool:
     """Whether the folder `work` holds a training that can be continued."""
-    return any(place.exists() for place in (work / CHECKPOINT, *work.glob(f"run-*/{CHECKPOINT}")))
+    return bool(unfinished_runs(work))
+
+
+def unfinished_runs(work: Path) -> list[Path]:
+    """Checkpoints of the trainings in the folder `work` that can be continued."""
+    return [place for place in (work / CHECKPOINT, *sorted(work.glob(f"run-*/{CHECKPOINT}"))) if place.exists()]
 
 
 def average(recipe: Recipe, data: Arrays, split: Split, runs: Sequence[Fitted], device: torch.device) -> Fitted:

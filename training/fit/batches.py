@@ -6,6 +6,7 @@ Both give the same batches for the same seed and epoch, from whichever step they
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import signal
 from collections.abc import Iterator, Mapping
@@ -22,11 +23,13 @@ from tqdm import tqdm
 
 from training.fit.augment import training_transform
 from training.fit.devices import autocast
+from training.fit.stopping import FitError
 from training.recipe import Recipe, pretrained_cfg
 from zoo.architectures.transfer import Transfer
-from zoo.cache import cache_folder
-from zoo.files import atomic_folder, write_json
+from zoo.cache import cache_folder, keep_within, mark_used
+from zoo.files import atomic_folder, only_writer
 from zoo.imaging.preprocess import preprocessor
+from zoo.limits import FEATURES_MB
 
 VALIDATION_BATCH = 128
 PASS_BATCH = 64  # pictures of a pass without gradients in training mode
@@ -59,6 +62,33 @@ class Arrays:
     def weight(self, rows: np.ndarray) -> np.ndarray:
         """Weights of `rows`, float32."""
         return np.ones(len(rows), np.float32) if self.weights is None else self.weights[rows].astype(np.float32)
+
+
+def divide(count: int, batch_size: int, processes: int = 1) -> list[int]:
+    """Sizes of an epoch's batches, alike, so that every picture counts; of several processes, each with as many.
+
+    Args:
+        count: Number of pictures.
+        batch_size: Most pictures of a batch, of all processes together.
+        processes: Number of processes; a remainder of less than one picture for each is left out.
+
+    Raises:
+        FitError: A batch cannot be divided evenly among the processes.
+
+    Example:
+        >>> divide(57, 32)
+        [29, 28]
+    """
+    if min(batch_size, count) % processes:
+        raise FitError(
+            f"A batch of {min(batch_size, count)} pictures cannot be divided evenly among {processes} processes. "
+            "Choose a multiple with --set schedule.batch_size=…"
+        )
+    shares = count // processes
+    steps = math.ceil(shares * processes / batch_size)
+    if batch_size > 1:  # batch norm needs two pictures
+        steps = max(1, min(steps, shares // 2))
+    return [processes * (shares // steps + (number < shares % steps)) for number in range(steps)]
 
 
 class BatchSource(Protocol):
@@ -168,20 +198,30 @@ def cached_features(
     folder = cache_folder() / "features" / digest.hexdigest()[:24]
     if is_main and not folder.is_dir():
         pictures = PictureBatches(recipe, data, input_size, train)
-        with atomic_folder(folder, Path.is_dir) as place, torch.inference_mode():
-            writer = _FeatureWriter(model, device, recipe.schedule.precision)
-            order = [train[start : start + PASS_BATCH] for start in range(0, len(train), PASS_BATCH)]
-            with tqdm(total=views * len(train) + len(val), desc="features", unit="image") as progress:
-                for view in range(views):
-                    batches = (batch[0] for batch in pictures.training(view, order))
-                    writer.write(place / f"view{view}.npy", len(train), batches, progress)
-                writer.write(place / "plain.npy", len(val), pictures.plain(val), progress)
-            write_json(place / "made.json", {"views": views, "recipe": recipe.id})
+        writer = _FeatureWriter(model, device, recipe.schedule.precision)
+        with only_writer(folder, wait=math.inf):
+            if not folder.is_dir():  # by the process that was waited for
+                _write_features(folder, pictures, writer, views, train, val)
+                keep_within(folder.parent, FEATURES_MB.bytes, folder)
+    mark_used(folder)
     # copied to memory: reading single rows from a disk is slow
     stacked = np.stack(
         [np.load(folder / f"view{view}.npy", mmap_mode="r", allow_pickle=False) for view in range(views)]
     )
     return FeatureBatches(data, train, stacked, val, np.load(folder / "plain.npy", allow_pickle=False))
+
+
+def _write_features(
+    folder: Path, pictures: PictureBatches, writer: _FeatureWriter, views: int, train: np.ndarray, val: np.ndarray
+) -> None:
+    """Write features of `views` augmented views of the rows `train`, and of the plain rows `val`, into a folder."""
+    with atomic_folder(folder, Path.is_dir) as place, torch.inference_mode():
+        order = [train[start : start + PASS_BATCH] for start in range(0, len(train), PASS_BATCH)]
+        with tqdm(total=views * len(train) + len(val), desc="features", unit="image") as progress:
+            for view in range(views):
+                batches = (batch[0] for batch in pictures.training(view, order))
+                writer.write(place / f"view{view}.npy", len(train), batches, progress)
+            writer.write(place / "plain.npy", len(val), pictures.plain(val), progress)
 
 
 class _FeatureWriter:
@@ -250,7 +290,7 @@ class AugmentedLoader:
             _AugmentedPictures(recipe, data, input_size, rows),
             batch_sampler=self.items,
             # one core of two for pictures, of more all but one
-            num_workers=max(1, min(MAX_WORKERS, (os.cpu_count() or 2) - 1)),
+            num_workers=max(1, min(MAX_WORKERS, _cores() - 1)),
             prefetch_factor=4,
             worker_init_fn=_prepare_worker,
             persistent_workers=True,
@@ -262,6 +302,11 @@ class AugmentedLoader:
         for pixels, labels, weights in self.loader:
             # workers send bytes, because shared memory is slow to fill; they become floats here
             yield pixels.permute(0, 3, 1, 2).float().mul_(self.factor).sub_(self.shift), labels, weights
+
+
+def _cores() -> int:
+    """Cores that this process may use, which may be fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 2
 
 
 def _prepare_worker(worker: int) -> None:

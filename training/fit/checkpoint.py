@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +19,9 @@ from zoo.files import atomic_path
 
 VERSION = 2  # of the facts; 1: a "key" instead of recipe, split and processes, from before recipes had versions
 VERSION_KEY = "schema_version"
+DIGEST = "sha256"  # key of the header
+# how steps are computed: facts of a checkpoint, with their values in checkpoints that do not tell them
+ARITHMETIC: dict[str, Any] = {"precision": "bf16", "channels_last": True, "fast_depthwise": True}
 
 
 class CheckpointError(ValueError):
@@ -47,11 +51,33 @@ def check_origin(facts: Mapping[str, Any], expected: Mapping[str, Any], path: Pa
         found = _origin_of_version_1(facts) if version == 1 else facts
     except RecipeError as error:
         raise CheckpointError(f"{path} was written in checkpoint version 1 and cannot be continued: {error}") from error
-    if any(found[key] != expected[key] for key in ("recipe", "split", "processes")):
+    # checkpoints of before wrote these keys into the recipe, of which they no longer count as a part
+    recipes = [_without_arithmetic(facts["recipe"]) for facts in (found, expected)]
+    if recipes[0] != recipes[1] or any(found[key] != expected[key] for key in ("split", "processes")):
         raise CheckpointError(
             f"{path} was made with another recipe, other data or another number of processes. Start again with "
             "--restart."
         )
+
+
+def arithmetic_of(path: Path) -> dict[str, Any]:
+    """Keys of [schedule] that say how the steps of a checkpoint's training are computed.
+
+    Raises:
+        CheckpointError: It is damaged or missing.
+    """
+    facts = read_facts(path)
+    # older checkpoints have them in the recipe, where they are left at their defaults of then
+    try:
+        recipe = facts["recipe"] if "recipe" in facts else _origin_of_version_1(facts)["recipe"]
+    except RecipeError:
+        recipe = {}
+    return {key: facts.get(key, recipe.get("schedule", {}).get(key, old)) for key, old in ARITHMETIC.items()}
+
+
+def _without_arithmetic(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    schedule = {key: value for key, value in recipe.get("schedule", {}).items() if key not in ARITHMETIC}
+    return {**recipe, "schedule": schedule}
 
 
 def _origin_of_version_1(facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -62,7 +88,10 @@ def _origin_of_version_1(facts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def save(path: Path, modules: dict[str, nn.Module], optimizer: torch.optim.Optimizer, facts: dict[str, Any]) -> None:
-    """Write the tensors of `modules` and of the optimizer, and JSON-able `facts`, in one atomic file."""
+    """Write the tensors of `modules` and of the optimizer, and JSON-able `facts`, in one atomic file with a digest.
+
+    The checkpoint before is kept at `previous_path`.
+    """
     tensors: dict[str, torch.Tensor] = {}
     numbers: dict[str, Any] = {}
     for name, module in modules.items():
@@ -73,8 +102,16 @@ def save(path: Path, modules: dict[str, nn.Module], optimizer: torch.optim.Optim
                 tensors[f"optimizer/{row}/{key}"] = value.detach().clone().contiguous()
             else:
                 numbers[f"{row}/{key}"] = value
+    header = {"facts": json.dumps(facts), "numbers": json.dumps(numbers)}
     with atomic_path(path) as temporary:
-        save_file(tensors, str(temporary), {"facts": json.dumps(facts), "numbers": json.dumps(numbers)})
+        save_file(tensors, str(temporary), {**header, DIGEST: _digest(tensors, header)})
+        if path.exists():
+            path.replace(previous_path(path))
+
+
+def previous_path(path: Path) -> Path:
+    """Path of the checkpoint that was saved before the one at `path`."""
+    return path.with_stem(f"{path.stem}-previous")
 
 
 def read_facts(path: Path) -> dict[str, Any]:
@@ -96,6 +133,9 @@ def load(path: Path, modules: dict[str, nn.Module], optimizer: torch.optim.Optim
         with safe_open(str(path), "pt") as file:
             header = file.metadata()
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
+        # checkpoints of before digests have none
+        if DIGEST in header and header[DIGEST] != _digest(tensors, header):
+            raise _unusable(path, ValueError("its content does not match its digest"))
         for name, module in modules.items():
             part = {key.split("/", 1)[1]: value for key, value in tensors.items() if key.startswith(f"{name}/")}
             module.load_state_dict(part)
@@ -113,4 +153,19 @@ def load(path: Path, modules: dict[str, nn.Module], optimizer: torch.optim.Optim
 
 
 def _unusable(path: Path, error: Exception) -> CheckpointError:
-    return CheckpointError(f"{path} cannot be continued ({error}). Start again with --restart.")
+    previous = previous_path(path)
+    if previous.exists() and path != previous:
+        advice = f"Rename {previous} to {path.name} to continue from the checkpoint before it, or use --restart."
+    else:
+        advice = "Start again with --restart."
+    return CheckpointError(f"{path} cannot be continued ({error}). {advice}")
+
+
+def _digest(tensors: Mapping[str, torch.Tensor], header: Mapping[str, str]) -> str:
+    """SHA-256 of the names, types, shapes and bytes of all tensors, and of the facts."""
+    made = hashlib.sha256(json.dumps([header["facts"], header["numbers"]]).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name].cpu().contiguous()
+        made.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        made.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return made.hexdigest()

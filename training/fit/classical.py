@@ -20,7 +20,9 @@ from tqdm import tqdm
 
 from training.prepare.dataset import TrainingDataError
 from training.recipe import Head
+from zoo.entry import EntryError
 from zoo.imaging.preprocess import Preprocessor
+from zoo.serving.heads import check_storable
 
 BATCH = 128
 MAX_FOLDS = 5  # of the cross-validation of an SVM's probabilities
@@ -68,7 +70,8 @@ def fit_head(head: Head, vectors: np.ndarray, labels: np.ndarray, seed: int) -> 
         Platt's (1999), cross-validated.
 
     Raises:
-        TrainingDataError: A class has too few pictures for the SVM's cross-validation.
+        TrainingDataError: A class has too few pictures for the SVM's cross-validation, or the options give a head that
+            the zoo does not load.
     """
     steps: list[tuple[str, Any]] = []
     if head.features:
@@ -85,9 +88,12 @@ def fit_head(head: Head, vectors: np.ndarray, labels: np.ndarray, seed: int) -> 
         steps.append(("head", RandomForestClassifier(**{"random_state": seed, "n_jobs": -1, **head.options})))
     pipeline = Pipeline(steps).fit(vectors, labels)
     if head.kind == "forest":
-        pipeline[
-            "head"
-        ].n_jobs = 1  # the number of cores belongs to the machine that fitted it, not to those that load it
+        # the number of cores belongs to the machine that fitted it, not to those that load it
+        pipeline["head"].n_jobs = 1
+    try:
+        check_storable(pipeline, int(np.max(labels)) + 1)
+    except EntryError as error:
+        raise TrainingDataError(f"The zoo would not load a head of the recipe's [head].options: {error}") from error
     return pipeline
 
 

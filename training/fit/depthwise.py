@@ -37,20 +37,32 @@ class FastConv2dSame(Conv2dSame):
         return depthwise(padded, self.weight, self.bias, _pair(self.stride), (0, 0))
 
 
-FAST = {nn.Conv2d: FastConv2d, Conv2dSame: FastConv2dSame}
+FAST: dict[type, type] = {nn.Conv2d: FastConv2d, Conv2dSame: FastConv2dSame}
+PLAIN = {fast: plain for plain, fast in FAST.items()}
 
 
-def use_fast_gradients(network: nn.Module) -> None:
+def use_fast_gradients(network: nn.Module) -> bool:
     """Let the depthwise convolutions of `network` compute their gradients this way; results stay the same.
 
     Nothing changes where torch computes without oneDNN.
+
+    Returns:
+        Whether there were any to change.
     """
     if not torch.backends.mkldnn.is_available():
-        return
+        return False
+    found = False
     for module in network.modules():
         fast = FAST.get(type(module))  # subclasses are left alone
         if fast is not None and isinstance(module, nn.Conv2d) and _is_depthwise(module):
-            module.__class__ = fast
+            module.__class__, found = fast, True
+    return found
+
+
+def use_plain_gradients(network: nn.Module) -> None:
+    """Let the depthwise convolutions of `network` compute their gradients as torch does."""
+    for module in network.modules():
+        module.__class__ = PLAIN.get(type(module), type(module))
 
 
 def _is_depthwise(module: nn.Conv2d) -> bool:

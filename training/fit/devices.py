@@ -21,7 +21,7 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 NEVER_TRIM = 2**31 - 1  # bytes of free memory at the heap's end before it is given back
 NO_MMAPPED_BLOCKS = 0  # blocks that may lie outside of the heap
 
-LOGS = ("tensorboard", "trackio", "wandb", "mlflow", "comet_ml", "aim", "clearml")
+REDUCED = {"bf16": torch.bfloat16, "fp16": torch.float16}  # precisions that autocast enters
 
 
 def make_accelerator(device: torch.device, log: str | None = None, log_folder: Path | None = None) -> Accelerator:
@@ -29,7 +29,7 @@ def make_accelerator(device: torch.device, log: str | None = None, log_folder: P
 
     Args:
         device: Device of the network.
-        log: Tracker that epochs are reported to, one of `LOGS`.
+        log: Tracker that epochs are reported to, as accelerate names it.
         log_folder: Folder of the tracker.
 
     Raises:
@@ -48,8 +48,8 @@ def make_accelerator(device: torch.device, log: str | None = None, log_folder: P
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """Enter a recipe's precision, "bf16" or "fp32", for the operations in its context."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+    """Enter a recipe's precision, "bf16", "fp16" or "fp32", for the operations in its context."""
+    return torch.autocast(device.type, REDUCED.get(precision, torch.bfloat16), enabled=precision in REDUCED)
 
 
 def keep_memory(load_library: Callable[[None], Any] = ctypes.CDLL) -> bool:

@@ -59,7 +59,8 @@ def train(
         The network with its history.
 
     Raises:
-        TrainingStopped: Ctrl-C was pressed; the running step is finished and the state saved.
+        TrainingStopped: Ctrl-C was pressed, or the process was told to end. The running step is finished and the state
+            saved; where that takes too long, the state that was saved before is kept.
         DivergedError: The loss is no longer a number.
         FitError: The disk is full, or memory is too small for two pictures.
         CheckpointError: The checkpoint is damaged, or was made for another training.
@@ -71,11 +72,11 @@ def train(
         state.resume()
     if finish:
         return state.result()
-    with hooks.interrupts() as interrupted:
+    with hooks.interrupts() as interrupted, state.saved_at_the_end():
         while not state.done:
             train_one_epoch(state, interrupted)
             figures = state.finish_epoch(hooks.evaluate(state))
-            state.save()
+            state.save_epoch()
             state.report_epoch(figures)
             hooks.after_epoch(figures)
     return state.result()
@@ -93,6 +94,7 @@ def train_one_epoch(state: TrainingState, interrupted: Callable[[], bool]) -> No
         DivergedError, FitError: See `train_step`.
     """
     set_training_mode(state.model)
+    state.unsaved = False  # within a step the weights are not those of an epoch's end
     epoch, position = state.epoch_number, state.position
     history_factor = history_scale(state.recipe.schedule, state.stage_history)
     rows_of_batches = state.rows_to_come()
@@ -149,8 +151,8 @@ class Hooks:
 
 def _progress_bar(state: TrainingState) -> tqdm:
     return tqdm(
-        total=state.steps * state.batch_size,
-        initial=state.position.step * state.batch_size,
+        total=sum(state.sizes),
+        initial=sum(state.sizes[: state.position.step]),
         desc=f"epoch {state.epoch_number + 1}/{state.recipe.epochs}",
         unit="image",
         smoothing=0.05,

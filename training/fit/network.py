@@ -121,6 +121,18 @@ def set_training_mode(network: nn.Module) -> None:
             module.eval()
 
 
+class AfterFeatures(nn.Module):
+    """The part of a network that follows kept features."""
+
+    def __init__(self, model: Transfer) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Features (B, …) → logits (B, classes)."""
+        return self.model.forward_rest(features)
+
+
 def load_imagenet(model: nn.Module, architecture: str) -> None:
     """Load the ImageNet weights of timm's `architecture` into `model`, all but its classifier.
 

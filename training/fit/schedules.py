@@ -11,11 +11,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import torch
-from torch.optim import SGD, lr_scheduler
+
+from zoo.lazy import lazy_module
 
 if TYPE_CHECKING:
+    import torch
+    from torch.optim import lr_scheduler
+
     from training.recipe import Schedule
+else:
+    torch = lazy_module("torch")
+    lr_scheduler = lazy_module("torch.optim.lr_scheduler")
 
 MIN_IMPROVEMENT = 1e-4  # of a metric, for an epoch to count as better than the plateau; ours
 
@@ -154,4 +160,4 @@ def _followed(lr: float, steps: int, make: Callable[[torch.optim.Optimizer], lr_
 
 
 def _dummy(lr: float) -> torch.optim.Optimizer:
-    return SGD([torch.nn.Parameter(torch.zeros(1))], lr)
+    return torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr)

@@ -8,7 +8,8 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,12 +25,12 @@ from torch import nn
 from tqdm import tqdm
 
 from training.fit import auxiliary, checkpoint
-from training.fit.batches import Arrays, BatchSource, PictureBatches, cached_features
+from training.fit.batches import Arrays, BatchSource, PictureBatches, cached_features, divide
 from training.fit.depthwise import use_fast_gradients
-from training.fit.network import build_model, unfreeze
+from training.fit.network import AfterFeatures, build_model, unfreeze
 from training.fit.schedules import history_scale, learning_rates, lower_is_better, should_stop
 from training.fit.step import Objective, check_finite
-from training.fit.stopping import FitError
+from training.fit.stopping import FitError, without_interruption
 from training.prepare.splits import Split
 from training.recipe import Model, Recipe, Stage
 from zoo.architectures.transfer import Transfer
@@ -38,6 +39,7 @@ from zoo.sources.runs import HISTORY, STATE
 
 CHECKPOINT = "checkpoint.safetensors"
 REPORT_SECONDS = 2.0  # between two lines for the app
+SAVE_SECONDS_ON_FEATURES = 2.0  # between two checkpoints where an epoch takes less
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 Build = Callable[[Model, int, nn.Module | None], nn.Module]
@@ -107,17 +109,20 @@ class TrainingState:
         model = build(recipe.network, len(recipe.labels), start)
         auxiliary.widen(model, sum(auxiliary.choices(data.attributes)))
         self.model: nn.Module = model.to(self.device).to(memory_format=self.memory_format)
-        if self.device.type == "cpu":
+        if self.device.type == "cpu" and recipe.schedule.fast_depthwise:
             use_fast_gradients(self.model)
+        # gradients in fp16 would become zero; without fp16 it does nothing
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=recipe.schedule.precision == "fp16")
         self.objective = Objective(recipe, data)
         decay = recipe.optimizer.ema_decay
         self.ema = ModelEmaV3(self.model, decay=decay, use_warmup=True) if decay else None
         self.best = copy.deepcopy(self.model)
-        self.batch_size = _batch_size(recipe, split, self.world)
-        self.steps = max(1, len(split.rows["train"]) // self.batch_size)
+        self.sizes = divide(len(split.rows["train"]), recipe.schedule.batch_size, self.world)
+        self.batch_size, self.steps = max(self.sizes), len(self.sizes)
         self.position = Position(math.ceil(self.batch_size / self.world / recipe.schedule.accumulate))
         self.began = time.monotonic()
         self.last_report = 0.0
+        self.saved, self.unsaved = -math.inf, False  # when the checkpoint was written, and whether it lacks an epoch
         self.begin_stage()
 
     # --- stages
@@ -219,9 +224,8 @@ class TrainingState:
         """Return this process's rows of each batch that is still to come in this epoch."""
         seed = [self.recipe.training_seed, self.epoch_number]
         order = np.random.default_rng(seed).permutation(self.split.rows["train"])
-        size = self.batch_size
-        batches = [order[i * size : (i + 1) * size] for i in range(self.position.step, self.steps)]
-        return [rows[self.process :: self.world] for rows in batches]
+        batches = np.split(order[: sum(self.sizes)], np.cumsum(self.sizes)[:-1])
+        return [rows[self.process :: self.world] for rows in batches[self.position.step :]]
 
     def set_learning_rate(self, step: int, history_factor: float) -> None:
         """Set the learning rate of a step of the running epoch."""
@@ -336,8 +340,33 @@ class TrainingState:
             **asdict(self.position),
             "sums": sums,
             "seconds": self._seconds(),
+            **{key: getattr(self.recipe.schedule, key) for key in checkpoint.ARITHMETIC},
+            "scaler": self.scaler.state_dict(),
         }
-        self._write(lambda: checkpoint.save(self.path, self._modules(), self.optimizer, facts))
+        with without_interruption():
+            self._write(lambda: checkpoint.save(self.path, self._modules(), self.optimizer, facts))
+        self.saved, self.unsaved = time.monotonic(), False
+
+    def save_epoch(self) -> None:
+        """Write the checkpoint at the end of an epoch.
+
+        An epoch on kept features may be shorter than the writing: then one is written every few seconds, and at the
+        end of the stage.
+        """
+        recent = time.monotonic() - self.saved < SAVE_SECONDS_ON_FEATURES
+        if self.on_features and self.world == 1 and self.position.epoch and recent:
+            self.unsaved = True
+        else:
+            self.save()
+
+    @contextmanager
+    def saved_at_the_end(self) -> Iterator[None]:
+        """Write, when the block ends at the end of an epoch, what was not yet written."""
+        try:
+            yield
+        finally:
+            if self.unsaved:
+                self.save()
 
     def resume(self) -> None:
         """Continue from the checkpoint. Raises CheckpointError if it is damaged or was made for another training."""
@@ -348,6 +377,8 @@ class TrainingState:
             self.begin_stage()
         checkpoint.load(self.path, self._modules(), self.optimizer)
         self.position = Position(**{name: facts[name] for name in asdict(self.position)})
+        if facts.get("scaler") and self.scaler.is_enabled():
+            self.scaler.load_state_dict(facts["scaler"])
         if not self.is_main:
             self.position.sums = [0.0, 0.0, 0.0]
         self.began = time.monotonic() - facts["seconds"]
@@ -401,29 +432,7 @@ class TrainingState:
             full = number in DISK_FULL or any(os.strerror(code) in str(error) for code in DISK_FULL)
             what = "the disk is full" if full else str(error)
             kept = f"What was saved before is kept in {self.work}" if self.path.exists() else "Nothing was saved so far"
+            again = "with --resume" if self.path.exists() else "again"
             raise FitError(
-                f"The state cannot be written: {what}. {kept}. Make room, then give the same command with --resume."
+                f"The state cannot be written: {what}. {kept}. Make room, then give the same command {again}."
             ) from error
-
-
-class AfterFeatures(nn.Module):
-    """The part of a network that follows kept features."""
-
-    def __init__(self, model: Transfer) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """Features (B, …) → logits (B, classes)."""
-        return self.model.forward_rest(features)
-
-
-def _batch_size(recipe: Recipe, split: Split, processes: int) -> int:
-    """Pictures of a batch, of all processes together. Raises FitError if they cannot be divided evenly."""
-    size = min(recipe.schedule.batch_size, len(split.rows["train"]))
-    if size % processes:
-        raise FitError(
-            f"A batch of {size} pictures cannot be divided evenly among {processes} processes. Choose a multiple with "
-            "--set schedule.batch_size=…"
-        )
-    return size

@@ -77,8 +77,10 @@ def train_step(state: TrainingState, batch: Batch, rows: np.ndarray, history_fac
     loss, correct = _gradients_within_memory(state, prepared)
     check_finite(state, loss)
     if state.recipe.optimizer.clip_norm:
+        state.scaler.unscale_(state.optimizer)
         nn.utils.clip_grad_norm_(state.trained, state.recipe.optimizer.clip_norm)
-    state.optimizer.step()
+    state.scaler.step(state.optimizer)
+    state.scaler.update()
     state.update_average()
     state.advance(loss, correct, len(prepared.labels))
 
@@ -155,7 +157,7 @@ def _gradients(state: TrainingState, batch: StepInputs) -> tuple[float, float]:
             loss = loss + objective.attribute_loss(outputs, batch.attributes[part]) * len(outputs) / count
         if objective.l2:
             loss = loss + objective.l2 * _sum_of_squares(state.decayed, state.device) / len(starts)
-        state.accelerator.backward(loss)
+        state.accelerator.backward(state.scaler.scale(loss))
         total += loss.item()
         correct += (logits.argmax(1) == batch.labels[part]).sum().item()
     return total, correct

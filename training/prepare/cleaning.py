@@ -13,6 +13,8 @@ import numpy as np
 from training.prepare.splits import Split
 from training.recipe import Balance, Clean
 
+LEAST_SHARE = 1e-4  # of a label in training: a prior is divided by it
+
 
 @dataclass(frozen=True)
 class Suspects:
@@ -82,6 +84,25 @@ def resample(split: Split, how: str, labels: np.ndarray, seed: int) -> Split:
     if how == "downsample":
         told["training: downsampled to the rarest class"] = len(rows) - len(chosen)
     return replace(split, rows={**split.rows, "train": chosen}, left_out=told)
+
+
+def trained_shares(rules: Balance, split: Split, labels: Sequence[str], names: Sequence[str]) -> dict[str, float]:
+    """Share of each label in the loss of training: what a network's probabilities take for granted.
+
+    Args:
+        rules: How the recipe balances.
+        split: The split that is trained on, resampled where the recipe says so.
+        labels: The label of each row.
+        names: The labels to answer for.
+
+    Returns:
+        Shares that sum to 1; a label without a training picture has the least that is allowed, not 0.
+    """
+    known = np.array(labels)
+    weights, rows = row_weights(rules, split, known, split.cells), split.rows["train"]
+    sums = np.array([weights[rows[known[rows] == name]].sum() for name in names])
+    sums = sums.clip(LEAST_SHARE * sums.sum())
+    return dict(zip(names, (sums / sums.sum()).round(6).tolist(), strict=True))
 
 
 def row_weights(rules: Balance, split: Split, labels: np.ndarray, subjects: Sequence[str]) -> np.ndarray:

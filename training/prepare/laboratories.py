@@ -99,7 +99,7 @@ def read_pictures(info: DataSetInfo, root: Path) -> Iterator[Item]:
         yield from _frames(info, copied, root)
         return
     items = list(read_dataset(root / info.place).items)
-    group_of, unfit = _grouping(info, root)
+    group_of, unfit = grouping_of(info, root)
     groups = {item.file: group_of(item) for item in items}
     sides = _sides(info, items)
     tested = {groups[file] for file, part in sides.items() if part == "test"}
@@ -124,8 +124,8 @@ def _sides(info: DataSetInfo, items: Iterable[Item]) -> dict[str, str | None]:
     return {file: part if part in ("train", "test") else None for file, part in parts.items()}
 
 
-def _grouping(info: DataSetInfo, root: Path) -> tuple[GroupOf, frozenset[str]]:
-    """Function from an item to its group (None: unknown), and the groups that carry two labels."""
+def grouping_of(info: DataSetInfo, root: Path) -> tuple[GroupOf, frozenset[str]]:
+    """Function from an item to its group (None: unknown), and the groups that carry two labels. Raises DataError."""
     cells = info.cells
     if cells.by == "audit":
         audit = _audited(cells.audit)

@@ -7,16 +7,26 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from sklearn.model_selection import StratifiedGroupKFold, train_test_split
 
-from training.audit.measure import Measured
-from training.audit.originals import Cells
 from training.prepare.dataset import TrainingDataError
-from zoo.data import DataSet
+from zoo.data import DataSet, Item
 from zoo.data.table import side
+from zoo.lazy import lazy_module
+
+if TYPE_CHECKING:
+    from scipy import sparse
+    from scipy.sparse import csgraph
+    from sklearn import model_selection
+
+    from training.audit.measure import Measured
+    from training.audit.originals import Cells
+else:
+    sparse = lazy_module("scipy.sparse")
+    csgraph = lazy_module("scipy.sparse.csgraph")
+    model_selection = lazy_module("sklearn.model_selection")
 
 SIDES = ("train", "val", "test")
 SCHEMES = ("official", "stratified", "grouped", "kfold", "random")
@@ -28,7 +38,8 @@ class Table:
     """Input of a split: file, label, source cell, pixel hash and official side of each row, None if unknown.
 
     `cells` names what a row shows; rows with one name stay on one side. `known` is False where a picture of an
-    augmented set could not be matched with any other, so that it is unknown whose copy it is.
+    augmented set could not be matched with any other, so that it is unknown whose copy it is. `groups` joins cells of
+    one patient, slide or frame, which schemes other than official and random keep together; empty: each cell alone.
     """
 
     files: tuple[str, ...]
@@ -37,6 +48,7 @@ class Table:
     pixels: tuple[str, ...]
     parts: tuple[str | None, ...]
     known: tuple[bool, ...]
+    groups: tuple[str, ...] = ()
 
     @classmethod
     def plain(
@@ -53,8 +65,8 @@ class Table:
 
     def only(self, rows: np.ndarray) -> Table:
         """The table of some of its rows."""
-        columns = (self.files, self.labels, self.cells, self.pixels, self.parts, self.known)
-        return Table(*(tuple(column[row] for row in rows) for column in columns))
+        columns = (self.files, self.labels, self.cells, self.pixels, self.parts, self.known, self.groups)
+        return Table(*(tuple(column[row] for row in rows) if column else () for column in columns))
 
 
 @dataclass(frozen=True)
@@ -135,13 +147,13 @@ def kfold_split(table: Table, folds: int, fold: int, val: float, seed: int) -> S
     bad = conflicting(table.labels, table.cells)
     rows = np.array([i for i, c in enumerate(table.cells) if c not in bad and table.known[i]], np.int64)
     labels, groups = _columns(table, rows)
-    fewest = _fewest(labels, groups)
+    smallest, fewest = _fewest(labels, groups)
     if fewest < folds:
         raise TrainingDataError(
-            f"The smallest class has {fewest} independent cells, too few for {folds} folds. Choose fewer, or add "
-            "pictures."
+            f"The smallest class, {smallest}, has {fewest} independent {_units(table)}, too few for {folds} folds. "
+            "Choose fewer, or add pictures."
         )
-    cutter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    cutter = model_selection.StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     rest, tested = list(cutter.split(rows, labels, groups))[fold]
     trained, validated = cut(table, rows[rest], val, seed + 1)
     left = {"one cell under different labels": sum(c in bad for c in table.cells)}
@@ -152,10 +164,15 @@ def random_split(table: Table, val: float, test: float, seed: int) -> Split:
     """The naive split by image that published systems use; copies of one cell end on several sides, so it is leaky."""
     rows = np.arange(len(table.files))
     labels = np.array(table.labels)
-    if min(Counter(table.labels).values()) < 3:
-        raise TrainingDataError("A class has fewer than three pictures; it cannot be split. Add more pictures.")
-    rest, tested = train_test_split(rows, test_size=test, random_state=seed, stratify=labels)
-    trained, validated = train_test_split(rest, test_size=val / (1 - test), random_state=seed, stratify=labels[rest])
+    rarest, count = Counter(table.labels).most_common()[-1]
+    if count < 3:
+        raise TrainingDataError(
+            f"The class {rarest} has {count} pictures, fewer than three; it cannot be split. Add more."
+        )
+    rest, tested = model_selection.train_test_split(rows, test_size=test, random_state=seed, stratify=labels)
+    trained, validated = model_selection.train_test_split(
+        rest, test_size=val / (1 - test), random_state=seed, stratify=labels[rest]
+    )
     sides = {"train": np.sort(trained), "val": np.sort(validated), "test": np.sort(tested)}
     return finish(table, sides, {}, leaky=True)
 
@@ -163,12 +180,19 @@ def random_split(table: Table, val: float, test: float, seed: int) -> Split:
 def cut(table: Table, rows: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Rows in two parts, the second about `share` of them, whole cells, stratified by label."""
     labels, groups = _columns(table, rows)
-    fewest = _fewest(labels, groups)
+    smallest, fewest = _fewest(labels, groups)
     if fewest < 2:
-        raise TrainingDataError("A class has fewer than two independent cells; it cannot be split. Add more pictures.")
+        raise TrainingDataError(
+            f"The class {smallest} has fewer than two independent {_units(table)}; it cannot be split. Add more "
+            "pictures."
+        )
     folds = max(2, round(1 / share))
-    cutter = StratifiedGroupKFold(min(folds, fewest), shuffle=True, random_state=seed)
-    first, second = next(cutter.split(rows, labels, groups))
+    cutter = model_selection.StratifiedGroupKFold(min(folds, fewest), shuffle=True, random_state=seed)
+    cuts = list(cutter.split(rows, labels, groups))
+    kinds = len(set(labels))
+    # large groups can leave a class out of a fold
+    whole = [cut for cut in cuts if all(len(set(labels[part])) == kinds for part in cut)]
+    first, second = (whole or cuts)[0]
     return rows[first], rows[second]
 
 
@@ -198,11 +222,35 @@ def parts_of(data: DataSet) -> list[str | None]:
 
 
 def _columns(table: Table, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    return np.array([table.labels[i] for i in rows]), np.array([table.cells[i] for i in rows])
+    groups = table.groups or table.cells
+    return np.array([table.labels[i] for i in rows]), np.array([groups[i] for i in rows])
 
 
-def _fewest(labels: np.ndarray, groups: np.ndarray) -> int:
-    return min(Counter(dict(zip(groups, labels, strict=True)).values()).values(), default=0)
+def _fewest(labels: np.ndarray, groups: np.ndarray) -> tuple[str, int]:
+    """The class with the fewest groups, and their number."""
+    counts = Counter(label for label, _ in set(zip(labels.tolist(), groups.tolist(), strict=True)))
+    return counts.most_common()[-1] if counts else ("", 0)
+
+
+def _units(table: Table) -> str:
+    return "patients, slides or frames" if table.groups else "cells"
+
+
+def joined_groups(cells: Sequence[str], items: Sequence[Item]) -> tuple[str, ...]:
+    """Group of each row: rows that share a cell, or of whose items the cell or the group are one, are together.
+
+    Empty if no item has either: then each cell is a group.
+    """
+    if not any(item.group or item.cell for item in items):
+        return ()
+    edges: list[tuple[int, int]] = []
+    for names in (cells, [item.cell for item in items], [item.group for item in items]):
+        first: dict[str, int] = {}
+        edges += [(row, first.setdefault(name, row)) for row, name in enumerate(names) if name]
+    ends = np.array(edges).T
+    graph = sparse.coo_array((np.ones(len(edges), bool), (ends[0], ends[1])), (len(items), len(items)))
+    numbers = csgraph.connected_components(graph, directed=False)[1]
+    return tuple(f"group-{number}" for number in numbers)
 
 
 def split_parts(scheme: Scheme, table: Table, fractions: Sequence[float], seed: int, parts: Collection[str]) -> Split:
@@ -238,13 +286,15 @@ def table_of(data: DataSet, measured: Measured, cells: Cells) -> Table:
     rows = np.flatnonzero(measured.readable).tolist()
     parts = parts_of(data)
     hashes = [str(value) for value in np.asarray(measured["pixels"])]
+    names = _subject_names(cells, rows)
     return Table(
         tuple(data.items[row].file for row in rows),
         tuple(str(data.items[row].label) for row in rows),
-        tuple(_subject_names(cells, rows)),
+        tuple(names),
         tuple(hashes[row] for row in rows),
         tuple(parts[row] for row in rows),
         tuple(cells.cell[row] is not None for row in rows),
+        joined_groups(names, [data.items[row] for row in rows]),
     )
 
 

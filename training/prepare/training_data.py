@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from training.audit.embedding import default_embedder
+from training.audit.defaults import default_embedder
 from training.audit.report import Findings, look_for_copies
 from training.audit.report import run as run_audit
 from training.fit.auxiliary import read_known
 from training.fit.batches import Arrays
 from training.prepare.cleaning import Suspects, clean, resample, row_weights
-from training.prepare.dataset import Prepared, TrainingDataError, item_names, prepare, read_labelled
+from training.prepare.dataset import Prepared, TrainingDataError, item_names, map_labels, prepare, read_labelled
 from training.prepare.laboratories import parts_without, read_mixed
 from training.prepare.manifest import read_manifest, split_of_manifest
-from training.prepare.splits import Split, Table, conflicting, parts_of, split_parts, table_of
+from training.prepare.splits import Split, Table, conflicting, joined_groups, parts_of, split_parts, table_of
 from training.recipe import Recipe
 from zoo.cache import cache_folder
 from zoo.cli.common import print_message
-from zoo.data import DataSet, read_dataset
+from zoo.data import AS_FOUND, DataSet, ReadOptions, read_dataset
 from zoo.data.registry import augmented_sets
 from zoo.sources.catalogue import get_entry
 
@@ -33,11 +33,13 @@ class DataOptions:
         data: The data set's folder or file, or for a mix of laboratories the folder that holds theirs.
         manifest: A split manifest that replaces the recipe's split.
         originals: Folder of the frames that augmented pictures were made from.
+        reading: How the data set is read.
     """
 
     data: Path | None
     manifest: Path | None = None
     originals: Path | None = None
+    reading: ReadOptions = AS_FOUND
 
 
 @dataclass(frozen=True)
@@ -62,10 +64,12 @@ def load_training_data(recipe: Recipe, options: DataOptions, quiet: bool = False
     """
     if options.data is None:
         raise TrainingDataError("Name the data set's folder or file with --data.")
-    prepared = prepare(read_recipe_data(recipe, options.data), recipe.data.packed, recipe.data.crop)
+    prepared = prepare(read_recipe_data(recipe, options.data, options.reading), recipe.data.packed, recipe.data.crop)
     labels = np.array([recipe.labels.index(str(item.label)) for item in prepared.data.items])
     split = resample(split_pictures(recipe, options, prepared), recipe.balance.resample, labels, recipe.seed)
     if not quiet:
+        for line in prepared.data.about():
+            print_message(line)
         for name, reason in prepared.unreadable.items():
             print_message(f"excluded {name}: {reason}")
         print_split(split)
@@ -81,24 +85,25 @@ def load_training_data(recipe: Recipe, options: DataOptions, quiet: bool = False
     return TrainingData(prepared, Arrays(prepared.pictures, labels, weights, known, surroundings), split)
 
 
-def read_recipe_data(recipe: Recipe, place: Path) -> DataSet:
+def read_recipe_data(recipe: Recipe, place: Path, reading: ReadOptions = AS_FOUND) -> DataSet:
     """The recipe's labelled pictures at `place`, or those of the laboratories below it that it mixes.
 
     Raises:
         DataError: The data cannot be read, or a label of the recipe does not occur.
     """
     if not recipe.data.mix:
-        return read_labelled(place, recipe.data.labels or None)
+        return read_labelled(place, recipe.data.labels or None, reading)
     data = read_mixed(place, recipe.data.mix, recipe.seed)
     return data.where(lambda item: item.label in recipe.data.labels)
 
 
-def with_labels(recipe: Recipe, data: Path | None) -> Recipe:
-    """The recipe; if it names no labels, with the classes of the data in alphabetical order."""
+def with_labels(recipe: Recipe, data: Path | None, reading: ReadOptions = AS_FOUND) -> Recipe:
+    """The recipe; if it names no labels, with the classes of the data in alphabetical order, by the kinds they name."""
     if recipe.data.labels or recipe.ensemble or data is None:
         return recipe
-    labels = sorted({str(item.label) for item in read_labelled(data, None).items})
-    settings = recipe.data.model_copy(update={"labels": {label: label for label in labels}})
+    mapped = map_labels(read_dataset(data, reading), None, reading)
+    labels = dict(sorted(mapped.items(), key=lambda pair: pair[::-1]))
+    settings = recipe.data.model_copy(update={"labels": labels})
     return recipe.model_copy(update={"data": settings})
 
 
@@ -111,8 +116,10 @@ def split_pictures(recipe: Recipe, options: DataOptions, prepared: Prepared) -> 
     settings = recipe.data
     table, findings = _describe_pictures(recipe, options, prepared)
     if options.manifest is not None and options.data is not None:
-        manifest = read_manifest(options.manifest, read_dataset(options.data))
-        split = split_of_manifest(manifest, table.files, set(recipe.labels) | set(settings.labels))
+        data = read_dataset(options.data, options.reading)
+        mapped = {} if settings.mix else map_labels(data, settings.labels or None, options.reading)
+        wanted = set(recipe.labels) | set(settings.labels) | set(mapped)
+        split = split_of_manifest(read_manifest(options.manifest, data), table.files, wanted)
     else:
         train_fraction = 1 - settings.val_fraction - settings.test_fraction
         fractions = (train_fraction, settings.val_fraction, settings.test_fraction)
@@ -130,7 +137,8 @@ def _describe_pictures(recipe: Recipe, options: DataOptions, prepared: Prepared)
     cells_known = options.manifest is not None or (recipe.data.split == "stratified" and not recipe.needs_cells)
     if cells_known and not recipe.clean.needs_audit:
         labels = [str(item.label) for item in data.items]
-        return Table.plain(item_names(data.items), labels, prepared.pixels, parts_of(data)), None
+        table = Table.plain(item_names(data.items), labels, prepared.pixels, parts_of(data))
+        return replace(table, groups=joined_groups(table.cells, data.items)), None
     originals = find_originals(recipe, options)
     measured, _, cells = look_for_copies(data, cache_folder(), originals)
     table = table_of(data, measured, cells)

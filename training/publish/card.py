@@ -22,9 +22,11 @@ from training.recipe import (
     recipe_ids,
 )
 from training.recipe.schema import Ensemble
+from training.reproduce.formats import percent
 from zoo.architectures import is_own
 from zoo.attribution import METHODS
 from zoo.benchmarks.eligibility import NOT_SCORED, unscored
+from zoo.benchmarks.leaderboard import other_laboratories
 from zoo.benchmarks.scoring import METRICS
 from zoo.entry import Benchmark, Entry, is_on_frames, load_entry, readable_entries
 from zoo.entry.schema import ExplanationQuality, OodQuality
@@ -84,7 +86,7 @@ def render_card(entry: Entry, recipe: Recipe, repo: str = "", pictures: Mapping[
     """Render the card as Markdown with its model-index metadata; the arguments are those of `renew_card`."""
     tests = {name: b for name, b in entry.evaluation.benchmarks.items() if b.role == "test"}
     parts = [f"---\n{_metadata(entry, tests)}\n---", f"# {recipe.title}", recipe.summary, DISCLAIMER]
-    parts.append(_scores(tests, unscored(entry)))
+    parts += [_scores(tests, unscored(entry)), *_other_laboratories(entry), _sample(entry)]
     parts += [f"![{caption}]({path})" for path, caption in (pictures or {}).items()]
     if recipe.reported:
         parts.append(_published_system(recipe, leaky=any(b.leaky for b in tests.values())))
@@ -129,11 +131,12 @@ def _metadata(entry: Entry, tests: Mapping[str, Benchmark]) -> str:
 
 def _scores(tests: Mapping[str, Benchmark], missing: Sequence[str]) -> str:
     """The table of scores, one row per benchmark, and the names of those `missing` yet."""
-    rows = [f"| benchmark | images | cells | {' | '.join(METRICS[name].title for name in TABLE_METRICS)} |"]
-    rows.append("|---" * (3 + len(TABLE_METRICS)) + "|")
+    rows = [f"| benchmark | sample | images | cells | {' | '.join(METRICS[name].title for name in TABLE_METRICS)} |"]
+    rows.append("|---" * (4 + len(TABLE_METRICS)) + "|")
     for name, benchmark in tests.items():
         cells = [_value(benchmark, metric) for metric in TABLE_METRICS]
-        rows.append(f"| `{name}` | {benchmark.n_images:,} | {benchmark.n_cells:,} | {' | '.join(cells)} |")
+        sample = benchmark.sample or "alike"  # older records were asked as the network was trained
+        rows.append(f"| `{name}` | {sample} | {benchmark.n_images:,} | {benchmark.n_cells:,} | {' | '.join(cells)} |")
     notes = [f"- `{name}`: {b.title}. {' '.join(b.notes)}" for name, b in tests.items()]
     notes += [f"- `{name}`: {NOT_SCORED}." for name in missing]
     lines = [
@@ -144,6 +147,34 @@ def _scores(tests: Mapping[str, Benchmark], missing: Sequence[str]) -> str:
         "\n".join(notes),
     ]
     return "\n\n".join(lines)
+
+
+def _other_laboratories(entry: Entry) -> list[str]:
+    """Paragraph on validation laboratories: mean and worst; none where the model was not scored there."""
+    found = other_laboratories(entry)
+    if found is None:
+        return []
+    names = ", ".join(one.laboratory for one in found.laboratories)
+    missing = f" Not scored: {', '.join(found.missing)}." if found.missing else ""
+    alike = found.mean_alike
+    beside = f" Asked with all kinds alike: {percent(alike)} on average." if alike else ""
+    return [
+        f"Other laboratories ({names}), balanced accuracy: {percent(found.mean)} on average, "
+        f"{percent(found.worst.score)} in the worst ({found.worst.laboratory}), each asked with the sample that fits "
+        f"it.{beside} They are validation laboratories: not trained on, but looked at when choices were made.{missing}"
+    ]
+
+
+def _sample(entry: Entry) -> str:
+    """Paragraph on the sample that the entry is asked with, and on the shares it was trained with."""
+    trained = entry.trained_prior
+    shares = ", ".join(
+        f"{label} {100 * share:.1f} %" for label, share in zip(entry.labels, trained.shares, strict=True)
+    )
+    return (
+        f"Asked with the sample “{entry.default_sample.name}” unless its user says otherwise. Shares in training "
+        f"({trained.source}): {shares}."
+    )
 
 
 def _value(benchmark: Benchmark, metric: str) -> str:

@@ -11,15 +11,22 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-from huggingface_hub import DatasetCardData
+from typing import TYPE_CHECKING
 
 from training.publish.repository import Log, Publication, check_name, publish_folder
 from zoo.entry import EntryError
 from zoo.files import write_text
-from zoo.imaging.decode import SUFFIXES, ImageError, decode
-from zoo.sources import hub
+from zoo.imaging.decode import SUFFIXES, PictureError, decode
+from zoo.lazy import lazy_module
 from zoo.sources.examples import MAX_EXAMPLES
+
+if TYPE_CHECKING:
+    import huggingface_hub
+
+    from zoo.sources import hub
+else:
+    huggingface_hub = lazy_module("huggingface_hub")
+    hub = lazy_module("zoo.sources.hub")
 
 CARD = "README.md"  # of the data set's repository
 PICTURES_PER_CLASS = 3
@@ -103,7 +110,7 @@ def stage(chosen: Mapping[str, Sequence[Path]], folder: Path, options: ExampleOp
         for number, path in enumerate(files, 1):
             try:
                 image = decode(path)
-            except ImageError as error:
+            except PictureError as error:
                 raise EntryError(f"{path}: {error} Nothing was published.") from error
             image.info.clear()  # a colour profile may name the device
             image.save(folder / name / f"{name}-{number:02}.png")
@@ -113,7 +120,7 @@ def stage(chosen: Mapping[str, Sequence[Path]], folder: Path, options: ExampleOp
 
 def render_card(chosen: Mapping[str, Sequence[Path]], options: ExampleOptions) -> str:
     """The data set's card as Markdown."""
-    metadata = DatasetCardData(
+    metadata = huggingface_hub.DatasetCardData(
         pretty_name=options.title,
         license=options.licence,
         task_categories=["image-classification"],

@@ -17,6 +17,7 @@ import torch
 from tqdm import tqdm
 
 from training.fit.state import Fitted
+from training.prepare.cleaning import trained_shares
 from training.prepare.dataset import TrainingDataError
 from training.prepare.splits import Split
 from training.publish.card import how_split, renew_card
@@ -141,6 +142,8 @@ def write_entry(
             trained = [items[row] for row in split.rows["train"]]
             write_neighbours(folder, [item.file for item in trained], [str(item.label) for item in trained])
         content = entry_config(recipe, recipe.labels, network, training, how_split(recipe, split))
+        labels = [str(item.label) for item in items]
+        content["zoo"]["prior_trained"] = trained_shares(recipe.balance, split, labels, recipe.labels)
         write_config(folder, content)
         temperature = _fit_temperature(folder, recipe, items, split, device)
         content["zoo"] |= model.calibrate(folder, temperature)
@@ -249,7 +252,7 @@ def predict(runtime: Runtime, entry: Entry, items: Sequence[Item], split: Split,
     failed = [f"{result.file}: {result.error}" for result in results if result.prediction is None]
     if failed:
         raise TrainingDataError(f"{len(failed)} pictures could not be read again. {failed[0]}")
-    table = pd.DataFrame([result.prediction.probabilities for result in results if result.prediction])
+    table = pd.DataFrame([result.prediction.network for result in results if result.prediction])
     table = as_stored(table, list(table.columns))
     table.insert(0, "file", [items[i].file for i in rows])
     table.insert(1, "cell", [split.cells[i] for i in rows])

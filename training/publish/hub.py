@@ -156,8 +156,8 @@ def verify(entry: Entry, repo: str, sha: str) -> None:
             return  # no weights of its own to compare
         picture = from_array(np.random.default_rng(0).integers(0, 256, (160, 160, 3), np.uint8))
         with Runtime("cpu", "fp32") as runtime:
-            remote = runtime.classify(hub.fetch(published), picture).probabilities
-            local = runtime.classify(entry, picture).probabilities
+            remote = runtime.classify(hub.fetch(published), picture).network
+            local = runtime.classify(entry, picture).network
     if any(abs(remote[label] - local[label]) > TOLERANCE for label in local):
         raise EntryError(f"{repo} was published, but its answers differ from those of {entry.id}. Please report it.")
 

@@ -5,13 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
-
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete
-from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
+from typing import TYPE_CHECKING, Any, Literal
 
 from zoo.entry import EntryError
-from zoo.sources import hub
+from zoo.lazy import lazy_module
+
+if TYPE_CHECKING:
+    import huggingface_hub
+    from huggingface_hub import errors
+
+    from zoo.sources import hub
+else:
+    huggingface_hub = lazy_module("huggingface_hub")
+    errors = lazy_module("huggingface_hub.errors")
+    hub = lazy_module("zoo.sources.hub")
 
 Kind = Literal["model", "dataset", "space"]
 Log = Callable[[object], None]
@@ -80,7 +87,7 @@ def repository_state(repo: str, kind: Kind) -> tuple[str | None, dict[str, hub.F
     """Last commit and files of the main branch; None and no files if the repository does not exist."""
     try:
         info: Any = hub.api().repo_info(repo, repo_type=kind, files_metadata=True, timeout=hub.request_timeout())
-    except RepositoryNotFoundError:
+    except errors.RepositoryNotFoundError:
         return None, {}
     return info.sha, {sibling.rfilename: hub.file_of(sibling) for sibling in info.siblings or []}
 
@@ -123,10 +130,10 @@ def commit_change(
         EntryError: Another commit was made meanwhile, or the card is not valid. Nothing was changed.
     """
     operations: list[Any] = [
-        CommitOperationAdd(path_in_repo=name, path_or_fileobj=staged / name)
+        huggingface_hub.CommitOperationAdd(path_in_repo=name, path_or_fileobj=staged / name)
         for name in (*change.added, *change.changed)
     ]
-    operations += [CommitOperationDelete(path_in_repo=name) for name in change.deleted]
+    operations += [huggingface_hub.CommitOperationDelete(path_in_repo=name) for name in change.deleted]
     try:
         # the client uploads large files first and has the Hub check the card, so that an interruption changes nothing
         commit = hub.api().create_commit(
@@ -137,7 +144,7 @@ def commit_change(
             parent_commit=parent,
             create_pr=parent is None,
         )
-    except HfHubHTTPError as error:
+    except errors.HfHubHTTPError as error:
         if error.response.status_code == PRECONDITION_FAILED:
             raise EntryError(
                 f"{repo}: somebody else published meanwhile, nothing was changed. Run the command again."

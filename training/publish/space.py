@@ -20,6 +20,7 @@ PARTS = (
     "zoo",
     ".streamlit/config.toml",
     "requirements.txt",
+    "requirements.lock",
     "Dockerfile",
     ".dockerignore",
     "LICENSE",

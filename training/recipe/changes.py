@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from training.recipe.errors import RecipeError
-from training.recipe.schema import TEXTS, Recipe
+from training.recipe.schema import UNDECISIVE, Recipe
 
 
 def apply_change(content: dict[str, Any], change: str) -> None:
@@ -41,7 +41,8 @@ def differences(made: Recipe, named: Recipe) -> list[str]:
     A value that was set in `named` and is none in `made` cannot be expressed so, and is left out.
     """
     before, after = (
-        _leaves(recipe.model_dump(mode="json", exclude={**TEXTS, "id": True, "step": True})) for recipe in (named, made)
+        _leaves(recipe.model_dump(mode="json", exclude={**UNDECISIVE, "id": True, "step": True}))
+        for recipe in (named, made)
     )
     return as_set({key: value for key, value in after.items() if value is not None and before.get(key) != value})
 

@@ -3,12 +3,30 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
-from typing import Any, get_args
+from collections.abc import Iterator, Sequence
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
 VALUE_ERROR = "Value error, "  # put by pydantic before a validator's own message
+
+
+# other words for keys, as other programs call them
+SYNONYMS = {
+    **dict.fromkeys(("learning_rate", "base_lr", "rate"), "optimizer.lr"),
+    **dict.fromkeys(("batch", "bs", "batchsize"), "schedule.batch_size"),
+    **dict.fromkeys(("num_epochs", "max_epochs"), "schedule.epochs"),
+    **dict.fromkeys(("img_size", "image_size", "imgsz", "resolution", "size"), "model.input_size"),
+    **dict.fromkeys(("arch", "backbone", "network"), "model.architecture"),
+    **dict.fromkeys(("dropout", "drop_rate"), "model.args"),
+    **dict.fromkeys(("pretrained", "init"), "model.weights"),
+    **dict.fromkeys(("wd", "decay"), "optimizer.weight_decay"),
+    **dict.fromkeys(("opt", "optim"), "optimizer.name"),
+    **dict.fromkeys(("scheduler", "lr_schedule", "lr_scheduler", "sched"), "schedule.rate"),
+    **dict.fromkeys(("patience", "early_stopping"), "schedule.stop_patience"),
+    **dict.fromkeys(("amp", "dtype", "fp16", "bf16"), "schedule.precision"),
+    **dict.fromkeys(("random_seed", "random_state"), "seed"),
+}
 
 
 class RecipeError(ValueError):
@@ -34,11 +52,25 @@ def _explain(item: dict[str, Any], recipe: type[BaseModel]) -> str:
     part: Any = recipe
     for step in item["loc"][:-1]:
         part = part if isinstance(step, int) else _model_in(part.model_fields[step].annotation)
-    return f"unknown key {where}. {nearest(str(item['loc'][-1]), list(part.model_fields))}"
+    word = str(item["loc"][-1]).lower().replace("-", "_")
+    keys = dict.fromkeys(_keys(recipe))
+    elsewhere = SYNONYMS.get(word) or next((key for key in keys if key.rpartition(".")[2] == word), None)
+    if elsewhere not in keys:
+        return f"unknown key {where}. {nearest(word, list(part.model_fields))}"
+    before, dot, _ = where.rpartition(".")
+    name = str(elsewhere).rpartition(".")[2]
+    return f"unknown key {where}. Did you mean {before + dot + name if name in part.model_fields else elsewhere!r}?"
+
+
+def _keys(recipe: type[BaseModel]) -> Iterator[str]:
+    """Dotted keys of a recipe, those of its tables included."""
+    for name, field in recipe.model_fields.items():
+        part = None if get_origin(field.annotation) in (list, dict) else _model_in(field.annotation)
+        yield from (f"{name}.{key}" for key in part.model_fields) if part else (name,)
 
 
 def _model_in(annotation: Any) -> Any:
     """The pydantic model that an annotation (Part, Part | None, list[Part]) holds."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
-    return next(found for found in map(_model_in, get_args(annotation)) if found is not None) if annotation else None
+    return next((found for found in map(_model_in, get_args(annotation)) if found is not None), None)

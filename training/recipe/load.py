@@ -56,7 +56,19 @@ def load_recipe(name: str, changes: Sequence[str] = (), published: bool = False,
         content["title"] = f"{content.get('title')} (published protocol)"
     for change in changes:
         apply_change(content, change)
+    _refuse_epochs_beside_stages(content, changes)
     return read_recipe(content, path.name)
+
+
+def _refuse_epochs_beside_stages(content: Mapping[str, Any], changes: Sequence[str]) -> None:
+    """Raise RecipeError if a change sets the epochs of a recipe whose stages have their own."""
+    stages = content.get("stages")
+    if stages and any(change.partition("=")[0].strip() == "schedule.epochs" for change in changes):
+        keys = " and ".join(f"stages.{number}.epochs" for number in range(len(stages)))
+        raise RecipeError(
+            f"schedule.epochs changes nothing here, because {content.get('id')} trains in stages: set {keys}, or "
+            "stages=[] to train all at once."
+        )
 
 
 def read_recipe(content: Mapping[str, Any], origin: str) -> Recipe:

@@ -8,6 +8,7 @@ import timm
 import torch
 from torch import nn
 
+import zoo.architectures  # noqa: F401 (registers our own networks with timm)
 from training.recipe import Recipe
 
 

@@ -7,21 +7,26 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import timm
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model, model_validator
 
-import zoo.architectures  # noqa: F401 (registers our own networks with timm)
 from training.fit.augment import AUGMENTATIONS
 from training.fit.schedules import SCHEDULES
 from training.recipe.errors import RecipeError
 from training.recipe.versions import SCHEMA_VERSION, upgrade
+from zoo.lazy import lazy_module
+
+if TYPE_CHECKING:
+    import timm
+else:
+    timm = lazy_module("timm")
 
 # optimisers that add weight decay to the gradient, where it is L2 by another name and scaled by the optimiser
 COUPLED_DECAY = ("sgd", "momentum", "adam", "nadam", "radam", "rmsprop", "rmsproptf", "adamax", "adagrad")
-# keys that only describe a recipe and decide nothing about its weights
-TEXTS: dict[str, Any] = {
+# keys that decide nothing about the weights: texts, and how steps are computed, a matter of rounding as the device is
+UNDECISIVE: dict[str, Any] = {
     **dict.fromkeys(("title", "summary", "task", "system", "reported", "notes", "published"), True),
     "data": {"credit", "descriptions"},
+    "schedule": {"precision", "channels_last", "fast_depthwise"},
 }
 RUN_SEED_STEP = 1009  # prime, so that the seeds of a recipe's runs do not meet those of its neighbours
 
@@ -153,8 +158,14 @@ class Schedule(_Part):
     stop_patience: int | None = Field(
         None, gt=0, description="Epochs without a better stop_metric before it stops early"
     )
-    precision: Literal["bf16", "fp32"] = "bf16"
-    channels_last: bool = True
+    precision: Literal["auto", "bf16", "fp16", "fp32"] = Field(
+        "auto",
+        description="Number format of a step; auto takes the fastest, measured before the training with the next two",
+    )
+    channels_last: bool | Literal["auto"] = Field("auto", description="Memory format; auto without a trial: true")
+    fast_depthwise: bool | Literal["auto"] = Field(
+        "auto", description="Our own gradients of depthwise convolutions on CPUs; auto without a trial: true"
+    )
     run: int = Field(
         0,
         ge=0,
@@ -370,8 +381,9 @@ class Recipe(_Part):
         return self.clean.duplicates == "near" or self.balance.sample_weights
 
     def fingerprint(self) -> str:
-        """Return what decides the weights as JSON with sorted keys: neither texts nor what is left at its default."""
-        return json.dumps(self.model_dump(mode="json", exclude=TEXTS, exclude_defaults=True), sort_keys=True)
+        """Return what decides the weights as JSON with sorted keys, without what is left at its default."""
+        content = self.model_dump(mode="json", exclude=UNDECISIVE, exclude_defaults=True)
+        return json.dumps({key: value for key, value in content.items() if value != {}}, sort_keys=True)
 
 
 def pretrained_cfg(model: Model) -> dict[str, Any]:
@@ -379,6 +391,8 @@ def pretrained_cfg(model: Model) -> dict[str, Any]:
 
     The whole picture is squashed into the input, or its middle where the model sees a part.
     """
+    import zoo.architectures  # noqa: F401, PLC0415 (registers our own networks with timm, which takes seconds)
+
     own = timm.get_pretrained_cfg(model.architecture, allow_unregistered=True)
     return {
         "input_size": [3, *model.input_size],

@@ -15,6 +15,7 @@ from training.evaluation import leave_one_lab_out, ood
 from training.recipe import load_recipe, recipe_ids
 from training.reproduce import results
 from training.reproduce.formats import MISSING, markdown_table, metric_of, percent
+from training.reproduce.formats import TABLE as RESULTS
 from training.reproduce.texts import Target, texts
 from zoo.benchmarks import LEFT_OUT, get_benchmark, names
 from zoo.benchmarks.eligibility import NOT_SCORED, is_scored, refusal
@@ -27,7 +28,7 @@ from zoo.sources.catalogue import FolderSource, list_entries
 
 Log = Callable[[object], None]
 
-TABLE = results.TABLE.with_name("champions.md")
+TABLE = RESULTS.with_name("champions.md")
 PREFIX = "champion"  # of the champions' recipes
 LEAVE_OUT_CHANGES = ("model.weights=imagenet", "model.views=1", "stages=[{epochs=4, lr=1e-3}]")  # shorter training
 FAST_RATE = 100  # images per second on two cores, the target of the small models

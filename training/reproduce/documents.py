@@ -9,22 +9,35 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+
+from training.evaluation.samples import scores_by_sample
 from training.reproduce import champions
 from training.reproduce.formats import MISSING, markdown_table, metric_of, percent
 from zoo.benchmarks import CORRUPTED, get_definition
 from zoo.benchmarks.eligibility import NOT_SCORED
-from zoo.benchmarks.leaderboard import home_benchmark, images_per_second, unseen_laboratories
+from zoo.benchmarks.leaderboard import (
+    OtherLaboratoryScores,
+    home_benchmark,
+    images_per_second,
+    other_laboratories,
+    unseen_laboratories,
+)
 from zoo.data.registry import augmented_sets
 from zoo.entry import Entry, LocalisationScores, Metric, is_on_frames, usable_entries
 from zoo.entry.schema import ExplanationQuality, OodQuality
 from zoo.files import write_text
+from zoo.limits import every_limit
 from zoo.scores.calibration import is_scaled
+from zoo.scores.samples import known_kinds, samples
 from zoo.sources.catalogue import BUILTIN, FolderSource, list_entries
 
 Table = Callable[[Sequence[Entry]], str]
 
 ROOT = Path(__file__).parents[2]
-README, MODELS = ROOT / "README.md", ROOT / "docs" / "models.md"
+README, MODELS, SAMPLES = ROOT / "README.md", ROOT / "docs" / "models.md", ROOT / "docs" / "samples.md"
+OPERATIONS = ROOT / "docs" / "operations.md"
+AWAY_TITLES = ["other laboratories, mean", "other laboratories, worst", "the same asked with all kinds alike, mean"]
 TABLE_BLOCK = re.compile(r"(<!-- (?P<name>\w+) -->\n).*?(?=<!-- /(?P=name) -->)", re.DOTALL)
 MAX_SHORT_ROWS = 8  # models in the README
 
@@ -45,30 +58,31 @@ def renewed(path: Path) -> str:
 
 def short_table(entries: Sequence[Entry]) -> str:
     """The models that do best in laboratories no model was trained on, but for reproduced published systems."""
-    own = [(entry, scores) for entry in entries if not entry.recipe.get("system") and (scores := _unseen(entry))]
-    own.sort(key=lambda item: (-round(_mean(item[1]), 3), -_home_accuracy(item[0])))
+    own = [
+        (entry, scores)
+        for entry in entries
+        if not entry.recipe.get("system") and (scores := other_laboratories(entry)) is not None
+    ]
+    own.sort(key=lambda item: (bool(item[1].missing), -round(item[1].mean.value, 3), -_home_accuracy(item[0])))
     rows = []
     for entry, scores in own[:MAX_SHORT_ROWS]:
-        worst = min(scores, key=lambda score: score.value)
         rate = images_per_second(entry)
         rows.append(
             [
                 f"`{entry.id}`",
                 entry.config.zoo.task,
                 _percent(metric_of(entry, home_benchmark(entry) or "", "balanced_accuracy")),
-                f"{100 * _mean(scores):.1f} %",
-                percent(worst),
+                *_away_cells(scores),
                 _size(entry),
                 f"{rate:.0f}" if rate else MISSING,
             ]
         )
-    titles = ["model", "task", "home", "other laboratories, mean", "other laboratories, worst", "size", "images/s"]
+    titles = ["model", "task", "home", *AWAY_TITLES, "size", "images/s"]
     return markdown_table(titles, rows)
 
 
 def scores_table(entries: Sequence[Entry]) -> str:
-    """One row per model: home, unseen laboratory, corrupted pictures, calibration, size and speed."""
-    unseen = unseen_laboratories()[0]
+    """One row per model: home, other laboratories, corrupted pictures, calibration, size and speed."""
     rows = []
     for entry in entries:
         home = home_benchmark(entry) or ""
@@ -82,7 +96,7 @@ def scores_table(entries: Sequence[Entry]) -> str:
                 f"{home}: {tested.n_images:,} images of {tested.n_cells:,} cells" if tested else NOT_SCORED,
                 _percent(metric_of(entry, home, "accuracy")),
                 _percent(metric_of(entry, home, "accuracy_by_cell")),
-                _percent(metric_of(entry, unseen, "balanced_accuracy")),
+                *_away_cells(other_laboratories(entry)),
                 _percent(_complement(metric_of(entry, f"{home}{CORRUPTED}", "corruption_error"))),
                 _percent(calibration, interval=False),
                 _size(entry),
@@ -95,7 +109,7 @@ def scores_table(entries: Sequence[Entry]) -> str:
         "home test set",
         "accuracy by image",
         "accuracy by source cell",
-        f"balanced accuracy in another laboratory ({get_definition(unseen).data_set.title})",
+        *AWAY_TITLES,
         "balanced accuracy on corrupted pictures",
         "calibration error",
         "size",
@@ -107,12 +121,11 @@ def scores_table(entries: Sequence[Entry]) -> str:
 def trust_table(entries: Sequence[Entry]) -> str:
     """One row per model whose explanation maps or out-of-distribution limits were measured."""
     copies = ", ".join(copied.title for copied, _ in augmented_sets())
-    unseen = unseen_laboratories()[0]
     rows = []
     for entry in entries:
         maps, ood = next(iter(entry.evaluation.explanations.values()), None), entry.evaluation.ood
         if maps or ood:
-            rows.append([f"`{entry.id}`", *_map_cells(maps), *_ood_cells(ood, unseen)])
+            rows.append([f"`{entry.id}`", *_map_cells(maps), *_ood_cells(ood)])
     titles = [
         "model",
         "maps that point at the cell, whole frames (by chance)",
@@ -121,9 +134,31 @@ def trust_table(entries: Sequence[Entry]) -> str:
         "correlation with maps of random weights",
         "false alarms at home",
         "pictures without a blood cell: AUROC, flagged, rejected",
-        f"cells of {get_definition(unseen).data_set.title}: flagged, rejected",
+        "cells of validation laboratories: flagged, rejected",
     ]
     return markdown_table(titles, rows)
+
+
+def samples_table(entries: Sequence[Entry]) -> str:
+    """One row per champion and validation laboratory, one column per sample; bold for the sample that fits."""
+    ids, names = champions.champion_recipes(), list(samples())
+    rows = []
+    for found in scores_by_sample([entry for entry in entries if entry.id in ids]):
+        cells = [percent(found.scores[name], unit="") if name in found.scores else MISSING for name in names]
+        marked = [f"**{cell}**" if name == found.usual else cell for name, cell in zip(names, cells, strict=True)]
+        rows.append([f"`{found.entry}`", found.title, *marked])
+    return markdown_table(["model", "validation laboratory", *names], rows)
+
+
+def shares_table(entries: Sequence[Entry]) -> str:
+    """One row per kind of cell: its prior share in each sample, in percent, for a model of all kinds."""
+    known = [name for name, sample in samples().items() if not sample.as_trained]
+    blood = samples()[known[0]].weights
+    kinds = sorted(known_kinds(), key=lambda kind: (-blood.get(kind, 1.0), kind))
+    uniform = np.full(len(kinds), 1 / len(kinds))
+    priors = {name: samples()[name].prior(kinds, uniform) for name in known}
+    rows = [[kind, *(f"{100 * priors[name][number]:.1f} %" for name in known)] for number, kind in enumerate(kinds)]
+    return markdown_table(["kind", *known], rows)
 
 
 def champions_table(entries: Sequence[Entry]) -> str:
@@ -132,29 +167,34 @@ def champions_table(entries: Sequence[Entry]) -> str:
     return champions.render_table([entry for entry in entries if entry.id in ids])
 
 
+def limits_table(_: Sequence[Entry]) -> str:
+    """Every limit with its default and the environment variable that changes it."""
+    rows = [[limit.bounds, f"{limit.default:,} {limit.unit}", f"`{limit.variable}`"] for limit in every_limit()]
+    return markdown_table(["limit", "default", "environment variable"], rows)
+
+
 DOCUMENTS: Mapping[Path, Mapping[str, Table]] = {
     README: {"models": short_table},
     MODELS: {"models": scores_table, "champions": champions_table, "trust": trust_table},
+    SAMPLES: {"samples": samples_table, "shares": shares_table},
+    OPERATIONS: {"limits": limits_table},
 }
 
 
-def _unseen(entry: Entry) -> list[Metric]:
-    """Balanced accuracy in each laboratory that no model was trained on, as far as the entry was scored there."""
-    by_laboratory: dict[str, Metric] = {}
-    for name in unseen_laboratories():
-        metric = metric_of(entry, name, "balanced_accuracy")
-        if metric:
-            by_laboratory.setdefault(get_definition(name).data_set.laboratory, metric)
-    return list(by_laboratory.values())
+def _away_cells(scores: OtherLaboratoryScores | None) -> list[str]:
+    """Cells under AWAY_TITLES."""
+    if scores is None:
+        return [NOT_SCORED] * len(AWAY_TITLES)
+    worst = f"{percent(scores.worst.score)}, {scores.worst.laboratory}"
+    alike = scores.mean_alike
+    count = len(scores.laboratories)
+    part = f", {count} of {count + len(scores.missing)} laboratories" if scores.missing else ""
+    return [percent(scores.mean) + part, worst, percent(alike, interval=False) if alike else MISSING]
 
 
 def _home_accuracy(entry: Entry) -> float:
     metric = metric_of(entry, home_benchmark(entry) or "", "balanced_accuracy")
     return metric.value if metric else 0.0
-
-
-def _mean(scores: Sequence[Metric]) -> float:
-    return sum(score.value for score in scores) / len(scores)
 
 
 def _size(entry: Entry) -> str:
@@ -191,18 +231,24 @@ def _pointing(maps: ExplanationQuality | None, on_frames: bool) -> str:
     return f"{100 * hit.value:.0f} % ({interval}) ({100 * scores.chance:.0f} %)"
 
 
-def _ood_cells(ood: OodQuality | None, unseen: str) -> list[str]:
+def _ood_cells(ood: OodQuality | None) -> list[str]:
     """Cells of the trust table about out-of-distribution limits."""
     if ood is None:
         return [MISSING] * 3
-    alarms, foreign, cells = ood.false_alarms, ood.foreign_pictures["all"], ood.other_laboratories.get(unseen)
+    alarms, foreign = ood.false_alarms, ood.foreign_pictures["all"]
+    elsewhere = [(name, ood.other_laboratories.get(name)) for name in unseen_laboratories()]
+    cells = [
+        f"{get_definition(name).data_set.title} {_whole(rates.flagged)}, {_whole(rates.rejected)}"
+        for name, rates in elsewhere
+        if rates
+    ]
     no_cell = MISSING
     if foreign.auroc is not None:
         no_cell = f"{foreign.auroc:.4f}, {_whole(foreign.flagged)}, {_whole(foreign.rejected)}"
     return [
         f"{100 * alarms.flagged:.1f} % of {alarms.images:,}",
         no_cell,
-        f"{_whole(cells.flagged)}, {_whole(cells.rejected)}" if cells else MISSING,
+        "; ".join(cells) or MISSING,
     ]
 
 

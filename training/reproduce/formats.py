@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from zoo.entry import Entry, Metric
 
+TABLE = Path(__file__).parents[2] / "docs" / "results.md"  # of a checkout
 MISSING = "–"  # a value that does not exist or was not measured
 
 

@@ -25,7 +25,6 @@ from zoo.files import atomic_folder, write_text
 
 MAX_WEIGHTS_BYTES = 10_000_000  # of a file in the built-in zoo
 WEIGHT_SUFFIXES = (".safetensors", ".skops")
-TABLE = Path(__file__).parents[2] / "docs" / "results.md"
 ENTRIES = "entries"  # folder of whole entries, below that of the running states
 OURS = "Ours"  # title of the recipes that belong to no published system
 LAST = "Z"  # sorts recipes of no system behind the systems

@@ -13,15 +13,16 @@ import numpy as np
 import pandas as pd
 
 from training.prepare.dataset import Prepared, TrainingDataError, prepare, read_labelled
-from training.prepare.laboratories import subjects
+from training.prepare.laboratories import grouping_of, subjects
 from training.prepare.splits import Split
 from training.prepare.training_data import DataOptions, split_pictures
 from training.recipe import load_recipe
 from zoo.benchmarks import BOX, COLUMNS, Definition, get_benchmark, get_definition
-from zoo.data import FileSource, read_dataset
-from zoo.data.registry import get_dataset
+from zoo.data import FileSource, Item, read_dataset
+from zoo.data.registry import DataSetInfo, get_dataset
 
 SAMPLE_SEED = 5
+GROUPED = ("column", "folder", "file")  # groupings of independent patients or slides with cells of several kinds
 
 
 def rows_of(name: str, root: Path) -> pd.DataFrame:
@@ -35,7 +36,7 @@ def rows_of(name: str, root: Path) -> pd.DataFrame:
         return test_side(definition.recipe, root)
     if definition.part == "frames":
         return crops(definition, root)
-    return whole(root / definition.data_set.place, definition.labels)
+    return whole(definition.data_set, root, definition.labels)
 
 
 def test_side(recipe_id: str, root: Path) -> pd.DataFrame:
@@ -45,10 +46,15 @@ def test_side(recipe_id: str, root: Path) -> pd.DataFrame:
     return _table([(item.file, cell, item.label) for item, cell in items])
 
 
-def whole(folder: Path, labels: list[str]) -> pd.DataFrame:
-    """Every picture of some classes, each as a cell of its own."""
-    items = [item for item in read_dataset(folder).items if item.label in labels]
-    return _table([(item.file, str(Path(item.file).with_suffix("")), item.label) for item in items])
+def whole(info: DataSetInfo, root: Path, labels: list[str]) -> pd.DataFrame:
+    """Every picture of some classes: a cell of its own, or in the group (patient, slide) that the data set names."""
+    items = [item for item in read_dataset(root / info.place).items if item.label in labels]
+    group_of = grouping_of(info, root)[0] if info.cells.by in GROUPED else _own_cell
+    return _table([(item.file, group_of(item), item.label) for item in items])
+
+
+def _own_cell(item: Item) -> str:
+    return str(Path(item.file).with_suffix(""))
 
 
 def crops(definition: Definition, root: Path) -> pd.DataFrame:

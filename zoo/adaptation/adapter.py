@@ -15,16 +15,23 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from zoo.adaptation.result import Adapted, Provenance, balanced_accuracy_gain, prediction_table, write_adapted
+from zoo.adaptation.bounds import MAX_PICTURES, MIN_CELLS, MIN_UNLABELLED
+from zoo.adaptation.result import (
+    Adapted,
+    Provenance,
+    ScoredAnswers,
+    asked_with,
+    balanced_accuracy_gain,
+    prediction_table,
+    write_adapted,
+)
 from zoo.adaptation.selection import UNLABELLED, AdaptedNetwork, Progress, Selection
 from zoo.adaptation.source import SourceNetwork
 from zoo.entry import Entry, EntryError
 from zoo.scores import metrics
+from zoo.scores.samples import Sample
 from zoo.scores.temperature import fit_temperature
 
-MIN_CELLS = 5  # labelled cells of a class
-MIN_UNLABELLED = 2 * MIN_CELLS  # pictures, where none has a label
-MAX_PICTURES = 400  # also the number of pictures times views
 MAX_VIEWS = 4
 
 
@@ -37,6 +44,8 @@ def adapt(
     files: Sequence[str] | None = None,
     progress: Progress = lambda share, step: None,
     only_statistics: bool = False,
+    sample: Sample | None = None,
+    groups: Sequence[str | None] | None = None,
 ) -> Adapted:
     """Adapt an entry to a laboratory and write the result as a new entry.
 
@@ -50,12 +59,17 @@ def adapt(
         progress: Called with the share done (0..1) and the current step; whatever it raises stops the work, and
             nothing is written.
         only_statistics: Change batch-norm statistics only; labels are ignored.
+        sample: What the laboratory's pictures are of. The scores are asked with it, and so is the new entry unless its
+            user says otherwise. None: as the entry is asked.
+        groups: Patient, slide or frame of each picture, None where it is unknown. The cross-validation keeps pictures
+            of one group together, unless there is only one group.
 
     Returns:
         The new entry, and its cross-validated scores where there are labels.
 
     Raises:
         EntryError: The model cannot be adapted, or there are too few pictures.
+        SampleError: The sample rules out every class of the entry.
 
     Example:
         >>> adapted = adapt(get_entry("champion8"), images, labels, Path("zoo/our-lab"), "our lab")
@@ -67,21 +81,31 @@ def adapt(
         if not source.has_statistics:
             raise EntryError(f"{entry.id} has no batch norm, so there are no statistics to change.")
     _check_labels(entry, labels)
+    if sample is not None:
+        entry.prior_of(sample)  # raises before the work begins
     rows = _sample(labels)
     progress(0.0, "reading the pictures")
     inputs = [source.prepare.input(images[row]) for row in rows]
     numbers = np.array([_class_number(entry, labels[row]) for row in rows])
-    selection = Selection(source, inputs, numbers, max(1, min(MAX_VIEWS, MAX_PICTURES // len(rows))), progress)
-    provenance = Provenance(laboratory, len(rows), labels)
+    kept = _group_numbers([groups[row] for row in rows]) if groups else None
+    selection = Selection(source, inputs, numbers, max(1, min(MAX_VIEWS, MAX_PICTURES // len(rows))), progress, kept)
+    provenance = Provenance(laboratory, len(rows), labels, sample)
     if not len(selection.labelled):
-        choice = selection.default_choice(only_statistics)
-        network = selection.apply(choice)
-        progress(0.97, "writing the entry")
-        made = write_adapted(out, source, selection, choice, network, provenance, None)
-        progress(1.0, "done")
-        return Adapted(made, choice, len(rows), 0, None, None, None, network.agreement)
+        return _adapt_without_labels(out, source, selection, provenance, only_statistics)
     names = [files[row] if files else str(row) for row in rows]
     return _adapt_by_labels(out, source, selection, provenance, names)
+
+
+def _adapt_without_labels(
+    out: Path, source: SourceNetwork, selection: Selection, provenance: Provenance, only_statistics: bool
+) -> Adapted:
+    """Adapt with unlabelled pictures and write."""
+    choice = selection.default_choice(only_statistics)
+    network = selection.apply(choice)
+    selection.progress(0.97, "writing the entry")
+    made = write_adapted(out, source, selection, choice, network, provenance, None)
+    selection.progress(1.0, "done")
+    return Adapted(made, choice, provenance.pictures, 0, None, None, None, network.agreement)
 
 
 def _adapt_by_labels(
@@ -96,15 +120,18 @@ def _adapt_by_labels(
     temperature = fit_temperature(truth, result.after)
     network = AdaptedNetwork(network.model, network.weight / temperature, network.bias / temperature, network.agreement)
     files = [names[row] for row in rows]
-    before = prediction_table(entry, files, truth, result.before)
-    after = prediction_table(entry, files, truth, result.after / temperature)
+    sample = provenance.sample or entry.default_sample
+    before = asked_with(entry, prediction_table(entry, files, truth, result.before), sample)
+    own = prediction_table(entry, files, truth, result.after / temperature)
+    after = asked_with(entry, own, sample)
     selection.progress(0.97, "writing the entry")
-    made = write_adapted(out, source, selection, result.choice, network, provenance, after)
+    made = write_adapted(out, source, selection, result.choice, network, provenance, ScoredAnswers(after, own, sample))
     selection.progress(1.0, "done")
     old, new = (metrics.evaluate(table, entry.labels)["balanced_accuracy"] for table in (before, after))
     gain = balanced_accuracy_gain(before, after, entry.labels)
     labelled = sum(label is not None for label in provenance.labels)
-    return Adapted(made, result.choice, provenance.pictures, labelled, old, new, gain, network.agreement)
+    together = 0 if selection.groups is None else len(np.unique(selection.groups[rows]))
+    return Adapted(made, result.choice, provenance.pictures, labelled, old, new, gain, network.agreement, together)
 
 
 def can_adapt(entry: Entry) -> bool:
@@ -117,6 +144,14 @@ def can_adapt(entry: Entry) -> bool:
 
 def _class_number(entry: Entry, label: str | None) -> int:
     return UNLABELLED if label is None else entry.labels.index(label)
+
+
+def _group_numbers(groups: Sequence[str | None]) -> np.ndarray | None:
+    """Number of each picture's group, a group of its own where it is unknown; None if all are unknown."""
+    if not any(group is not None for group in groups):
+        return None
+    names = [f"group {group}" if group is not None else f"picture {row}" for row, group in enumerate(groups)]
+    return np.unique(names, return_inverse=True)[1]
 
 
 def _check_labels(entry: Entry, labels: Sequence[str | None]) -> None:

@@ -28,6 +28,7 @@ from zoo.entry.write import (
 from zoo.scores import metrics
 from zoo.scores.bootstrap import Interval
 from zoo.scores.predictions import table_confusion
+from zoo.scores.samples import Sample
 from zoo.serving.ood import read_ood_detector, widen, write_ood_detector
 
 MAX_TITLE, MAX_SUMMARY = 200, 1000  # characters, as the schema of config.json allows
@@ -46,6 +47,8 @@ class Adapted:
         after: The same of the adapted model: each cell is scored by a model that was made without it.
         gain: `after` less `before`, with its paired interval.
         agreement: Share of the pictures (0..1) whose answer stayed the same.
+        groups: Number of patients, slides or frames that the cross-validation kept together; 0 where none is known, 1
+            where all pictures are of one.
     """
 
     entry: Entry
@@ -56,15 +59,26 @@ class Adapted:
     after: Interval | None
     gain: Interval | None
     agreement: float
+    groups: int = 0
+
+    @property
+    def folds_told(self) -> str:
+        """Independence of the scores, in words."""
+        if self.groups == 1:
+            return "all pictures are of one patient or slide, so others may score lower"
+        if self.groups:
+            return f"no patient, slide or frame is in two folds ({self.groups} in all)"
+        return "nothing tells patients apart: if cells of one patient are in two folds, the score is too high"
 
 
 @dataclass(frozen=True)
 class Provenance:
-    """Provenance of an adapted entry: laboratory, number of pictures, and labels given (None where unknown)."""
+    """Provenance of an adapted entry: laboratory, number of pictures, labels given (None where unknown) and sample."""
 
     laboratory: str
     pictures: int
     labels: Sequence[str | None]
+    sample: Sample | None = None
 
     def record(self, entry: Entry, choice: Choice) -> dict[str, Any]:
         """Provenance as the new entry's config stores it."""
@@ -75,6 +89,21 @@ class Provenance:
             "labelled": dict(Counter(label for label in self.labels if label is not None)),
             "changed": str(choice),
         }
+
+
+@dataclass(frozen=True, eq=False)
+class ScoredAnswers:
+    """Cross-validated answers with a sample, and the adapted network's own probabilities of the same cells."""
+
+    answers: pd.DataFrame
+    network: pd.DataFrame
+    sample: Sample
+
+
+def asked_with(entry: Entry, table: pd.DataFrame, sample: Sample) -> pd.DataFrame:
+    """A prediction table with the network's probabilities as answers with a sample, rounded as they are stored."""
+    asked = entry.apply_sample(table[entry.labels].to_numpy(np.float64), sample)
+    return as_stored(table.assign(**dict(zip(entry.labels, asked.T, strict=True))), entry.labels)
 
 
 def prediction_table(entry: Entry, files: Sequence[str], truth: np.ndarray, logits: np.ndarray) -> pd.DataFrame:
@@ -107,7 +136,7 @@ def write_adapted(
     choice: Choice,
     network: AdaptedNetwork,
     provenance: Provenance,
-    table: pd.DataFrame | None,
+    scored: ScoredAnswers | None,
 ) -> Entry:
     """Write the new entry, whole or not at all.
 
@@ -118,7 +147,7 @@ def write_adapted(
         choice: What was changed.
         network: The adapted network.
         provenance: Where it comes from.
-        table: Cross-validated predictions; None without labels.
+        scored: Cross-validated answers; None without labels.
 
     Returns:
         The new entry.
@@ -128,12 +157,13 @@ def write_adapted(
     detector = read_ood_detector(entry.folder, len(entry.labels))
     with create_entry(out) as folder:
         write_weights(folder, _tensors(source, choice, network))
-        write_config(folder, _config(entry, record, calibrated=table is not None))
+        write_config(folder, _config(entry, record, provenance.sample, calibrated=scored is not None))
         # scores of the old model do not hold for the new one
         write_evaluation(folder, {"schema_version": SCHEMA_VERSION, "benchmarks": {}})
-        if table is not None:
-            scored = ScoredBenchmark(_benchmark(provenance.laboratory, table, entry.labels), table)
-            update_benchmark(folder, f"{provenance.laboratory}-crossval", scored)
+        if scored is not None:
+            about = _benchmark(provenance.laboratory, scored, entry.labels)
+            stored = ScoredBenchmark(about, scored.answers, scored.network[entry.labels])
+            update_benchmark(folder, f"{provenance.laboratory}-crossval", stored)
         # with other statistics the network's embeddings differ from those that the detector was fitted on
         if detector is not None and not choice.statistics:
             vectors = selection.old_vectors[:, 0].float()
@@ -152,7 +182,7 @@ def _tensors(source: SourceNetwork, choice: Choice, network: AdaptedNetwork) -> 
     return tensors | {name: value.to(tensors[name].dtype) for name, value in changed.items()}
 
 
-def _config(entry: Entry, record: dict[str, Any], calibrated: bool) -> dict[str, Any]:
+def _config(entry: Entry, record: dict[str, Any], sample: Sample | None, calibrated: bool) -> dict[str, Any]:
     """Content of `config.json`; the temperature is already divided into the last layer."""
     content = entry.config.as_written()
     title, summary = entry.config.zoo.title, entry.config.zoo.summary
@@ -164,11 +194,14 @@ def _config(entry: Entry, record: dict[str, Any], calibrated: bool) -> dict[str,
         "fitted_temperature": 1.0 if calibrated else None,
         "adapted": record,
     }
+    if sample is not None and not sample.as_trained:
+        content["zoo"]["sample"] = {"name": sample.name, "weights": dict(sample.weights), "other": sample.other}
     return content
 
 
-def _benchmark(laboratory: str, table: pd.DataFrame, labels: Sequence[str]) -> dict[str, Any]:
+def _benchmark(laboratory: str, scored: ScoredAnswers, labels: Sequence[str]) -> dict[str, Any]:
     """The record of the cross-validation for `evaluation.json`."""
+    table = scored.answers
     return {
         "title": f"{laboratory}, cross-validated",
         "role": "test",
@@ -178,6 +211,8 @@ def _benchmark(laboratory: str, table: pd.DataFrame, labels: Sequence[str]) -> d
         "n_images": len(table),
         "n_cells": int(table["cell"].nunique()),
         "notes": ["Each cell was classified by a model that was adapted without it."],
+        "sample": scored.sample.name,
+        "network_labels": list(labels),
     }
 
 

@@ -5,13 +5,14 @@ The inner folds select, the outer folds measure: each cell is scored by a model 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from sklearn.model_selection import StratifiedKFold
+from sklearn.model_selection import GroupKFold, StratifiedGroupKFold, StratifiedKFold
 
 from zoo.adaptation.last_layer import PSEUDO_LABEL_STRENGTH, LastLayer, fit_layer, fit_on_own_answers, log_probabilities
 from zoo.adaptation.source import SourceNetwork
@@ -79,6 +80,7 @@ class Selection:
         numbers: Class number (n,) of each; UNLABELLED without a label.
         views: Number of rotated and mirrored views of each.
         progress: Told how far the work is; whatever it raises stops the work.
+        groups: Patient, slide or frame (n,) of each, numbered; all of one group are in one fold. None: unknown.
     """
 
     def __init__(
@@ -88,7 +90,9 @@ class Selection:
         numbers: np.ndarray,
         views: int,
         progress: Progress,
+        groups: np.ndarray | None = None,
     ) -> None:
+        self.groups = groups
         self.source, self.numbers, self.views, self.progress = source, numbers, views, progress
         self.pixels, self.confidence = [one.pixels for one in inputs], [one.confidence for one in inputs]
         self.progress(0.02, "computing features")
@@ -106,8 +110,7 @@ class Selection:
     def cross_validate(self) -> CrossValidation:
         """Select what is changed, and score it on pictures that had no part in the change."""
         labelled, unlabelled = self.labelled, np.flatnonzero(self.numbers == UNLABELLED)
-        truth = self.numbers[labelled]
-        folds = list(_folds(truth, OUTER_FOLDS))
+        folds = list(self._folds(labelled, OUTER_FOLDS))
         after = np.zeros((len(labelled), self.source.classes))
         for number, (train, test) in enumerate(folds):
             self.progress(0.1 + 0.7 * number / len(folds), f"cross-validation {number + 1} of {len(folds)}")
@@ -154,13 +157,17 @@ class Selection:
             for strength in (None, *STRENGTHS):
                 choice = Choice(statistics, strength)
                 logits = np.zeros((len(rows), self.source.classes))
-                for train, test in _folds(truth, INNER_FOLDS):
+                for train, test in self._folds(rows, INNER_FOLDS):
                     weight, bias = self._last_layer(vectors, rows[train], choice)
                     logits[test] = log_probabilities(vectors[rows[test]], weight, bias)
                 loss = _balanced_loss(truth, logits)
                 if loss < least - MIN_IMPROVEMENT:
                     best, least = choice, loss
         return best
+
+    def _folds(self, rows: np.ndarray, count: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield (training rows, test rows) as places in `rows`."""
+        return _folds(self.numbers[rows], None if self.groups is None else self.groups[rows], count)
 
     def _last_layer(self, vectors: torch.Tensor, rows: np.ndarray, choice: Choice) -> LastLayer:
         """The last layer as chosen, fitted on the labels of `rows`."""
@@ -181,7 +188,22 @@ def _balanced_loss(truth: np.ndarray, logits: np.ndarray) -> float:
     return float(np.mean([losses[truth == number].mean() for number in np.unique(truth)]))
 
 
-def _folds(truth: np.ndarray, count: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield (training rows, test rows), stratified by class; fewer folds where a class has fewer cells."""
+def _folds(truth: np.ndarray, groups: np.ndarray | None, count: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield (training rows, test rows), stratified by class; fewer folds where a class has fewer cells.
+
+    Pictures of one group are in one fold, unless there is a single group.
+    """
     count = max(2, min(count, int(np.bincount(truth)[np.unique(truth)].min())))
-    yield from StratifiedKFold(count, shuffle=True, random_state=0).split(truth, truth)
+    if np.bincount(truth).max() < 2:
+        return
+    distinct = 0 if groups is None else len(np.unique(groups))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # a class with fewer cells or groups than folds
+        if distinct < 2:
+            yield from StratifiedKFold(count, shuffle=True, random_state=0).split(truth, truth)
+            return
+        count = min(count, distinct)
+        folds = list(StratifiedGroupKFold(count, shuffle=True, random_state=0).split(truth, truth, groups))
+        if any(not len(test) for _, test in folds):  # few groups hold most pictures
+            folds = list(GroupKFold(count).split(truth, truth, groups))
+    yield from folds

@@ -6,10 +6,16 @@ maps (B, h, w), ≥ 0 and not scaled.
 
 from __future__ import annotations
 
-import torch
+from typing import TYPE_CHECKING
 
 from zoo.attribution.features import FeatureMap
 from zoo.attribution.registry import DEFAULT, register_method
+from zoo.lazy import lazy_module
+
+if TYPE_CHECKING:
+    import torch
+else:
+    torch = lazy_module("torch")
 
 
 @register_method(DEFAULT, "Grad-CAM", "parts whose features raise the class's score")

@@ -7,12 +7,18 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import nn
 
-from zoo.attribution.features import forward_head
+from zoo.attribution.features import forward_from
+from zoo.attribution.network import Model
+from zoo.lazy import lazy_module
+
+if TYPE_CHECKING:
+    import torch
+else:
+    torch = lazy_module("torch")
 
 PARTS = 4
 
@@ -49,11 +55,11 @@ def factorise(features: torch.Tensor, parts: int = PARTS) -> tuple[np.ndarray, n
     return scaled.astype(np.float32), vectors.T.astype(np.float32)
 
 
-def classify_parts(model: nn.Module, native: torch.Tensor, vectors: np.ndarray, layer: str | None) -> np.ndarray:
+def classify_parts(model: Model, native: torch.Tensor, vectors: np.ndarray, layer: str | None) -> np.ndarray:
     """Classify feature maps that hold nothing but one vector.
 
     Args:
-        model: a timm model.
+        model: a timm model, or a network behind a backend.
         native: the picture's feature map in the layer's own layout.
         vectors: (k, C), as `factorise` gives them.
         layer: path of the layer; None for the last.
@@ -67,6 +73,5 @@ def classify_parts(model: nn.Module, native: torch.Tensor, vectors: np.ndarray, 
     values = torch.from_numpy(vectors).to(native.device, native.dtype)
     shape = [count, 1, 1, 1]
     shape[1 if native.shape[1] == channels else 3] = channels
-    with torch.no_grad():
-        spread = values.reshape(shape).expand(count, *native.shape[1:])
-        return forward_head(model, spread.contiguous()).float().softmax(1).cpu().numpy()
+    spread = values.reshape(shape).expand(count, *native.shape[1:]).contiguous()
+    return forward_from(model, spread, spread, layer).float().softmax(1).cpu().numpy()

@@ -9,10 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch.nn import functional
+
+from zoo.lazy import lazy_module
+
+if TYPE_CHECKING:
+    import torch
+    from torch.nn import functional
+else:
+    torch = lazy_module("torch")
+    functional = lazy_module("torch.nn.functional")
 
 Predict = Callable[[Sequence[torch.Tensor]], np.ndarray]  # uint8 pictures (3, H, W) → probabilities (n, classes)
 Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels

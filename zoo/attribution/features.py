@@ -1,8 +1,8 @@
 """Feature maps of a network and gradients of a class's score there, leaving no hook or gradient behind.
 
 The last feature map needs no hook and no backward pass through the backbone: timm's `forward_features` and
-`forward_head` are two halves of the model. Other layers need a hook, which is removed before anything is returned. Only
-the thread that owns the model may call these functions.
+`forward_head` are two halves of the model, and the gradient of a linear head is known. Other layers need a hook, which
+is removed before anything is returned. Only the thread that owns the model may call these functions.
 """
 
 from __future__ import annotations
@@ -10,15 +10,22 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import nn
+from zoo.lazy import lazy_module
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+else:
+    torch = lazy_module("torch")
+    nn = lazy_module("torch.nn")
+
+
+from zoo.attribution.network import Model, Objective, linear_head_of, module_of, run
 
 PREDICTED = -1  # in place of a label number: the predicted class
 TOKEN_LAYER = "blocks.-1.norm1"  # layer explained in token models: after the last block only the class token counts
-
-Objective = Callable[[torch.Tensor], torch.Tensor]  # logits (B, classes) → score to explain (B,)
 
 
 class ExplanationError(ValueError):
@@ -54,23 +61,16 @@ def forward_head(model: nn.Module, features: torch.Tensor, pre_logits: bool = Fa
     return network.forward_head(features, pre_logits=True) if pre_logits else network.forward_head(features)
 
 
-def split_forward(model: nn.Module, batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Run a batch (B, 3, H, W): features of the backbone and logits (B, classes), without a graph."""
-    with torch.no_grad():
-        features = forward_features(model, batch)
-        return features, forward_head(model, features)
-
-
 def pooled_features(model: nn.Module, batch: torch.Tensor) -> torch.Tensor:
     """Compute the vectors before the last layer, float32 (B, d), of a normalised batch (B, 3, H, W)."""
     return forward_head(model, forward_features(model, batch), pre_logits=True).float()
 
 
-def capture(model: nn.Module, batch: torch.Tensor, objective: Objective | None, layer: str | None = None) -> FeatureMap:
+def capture(model: Model, batch: torch.Tensor, objective: Objective | None, layer: str | None = None) -> FeatureMap:
     """Compute the feature map of a batch, and the gradient of an objective there.
 
     Args:
-        model: a timm model.
+        model: a timm model, or a network behind a backend.
         batch: normalised (B, 3, H, W).
         objective: score whose gradient is wanted, or None.
         layer: dotted path, whose numbers may be negative; None for the last feature map, or TOKEN_LAYER for token
@@ -80,31 +80,40 @@ def capture(model: nn.Module, batch: torch.Tensor, objective: Objective | None, 
         ExplanationError: there is no such layer, or its output is no feature map.
     """
     if layer is None:
-        native, logits = split_forward(model, batch)
+        outputs, head = run(model, batch), linear_head_of(model)
+        native, logits = outputs.features, outputs.logits
+        if head is not None:
+            known = torch.empty(0) if objective is None else head.gradient(native, logits, objective)
+            return FeatureMap(logits, native.float(), known, native)
         if native.ndim == 4:
-            gradient = None
+            module, gradient = module_of(model), None
             if objective is not None:
                 with torch.enable_grad():
                     native = native.detach().requires_grad_()
-                    (gradient,) = torch.autograd.grad(objective(forward_head(model, native)).sum(), native)
-            return _feature_map(model, logits, native.detach(), gradient)
-    return _capture_at_layer(model, batch, objective, find_layer(model, layer or TOKEN_LAYER))
+                    (gradient,) = torch.autograd.grad(objective(forward_head(module, native)).sum(), native)
+            return _feature_map(module, logits, native.detach(), gradient)
+    module = module_of(model)
+    return _capture_at_layer(module, batch, objective, find_layer(module, layer or TOKEN_LAYER))
 
 
-def forward_from(model: nn.Module, batch: torch.Tensor, native: torch.Tensor, layer: str | None) -> torch.Tensor:
+def forward_from(model: Model, batch: torch.Tensor, native: torch.Tensor, layer: str | None) -> torch.Tensor:
     """Compute logits (B, classes) with the feature map at `layer` replaced by `native`.
 
     Args:
-        model: a timm model.
+        model: a timm model, or a network behind a backend.
         batch: normalised (B, 3, H, W); not used where the replaced map is the last one.
         native: (B, …) in the layer's own layout.
         layer: as in `capture`.
     """
+    head = linear_head_of(model)
+    if layer is None and head is not None:
+        return head.logits(native)
+    module = module_of(model)
     with torch.no_grad():
         if layer is None and native.ndim == 4:
-            return forward_head(model, native)
-        with _hooked(find_layer(model, layer or TOKEN_LAYER), lambda *_: native):
-            return model(batch)
+            return forward_head(module, native)
+        with _hooked(find_layer(module, layer or TOKEN_LAYER), lambda *_: native):
+            return module(batch)
 
 
 def find_layer(model: nn.Module, path: str) -> nn.Module:

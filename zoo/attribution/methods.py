@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-import torch
-from torch import nn
+from typing import TYPE_CHECKING
 
 from zoo.attribution import cams, stepwise  # noqa: F401 (fills the table of methods, in this order)
-from zoo.attribution.features import ExplanationError, Objective, capture
+from zoo.attribution.features import ExplanationError, capture
+from zoo.attribution.network import Model, Objective
 from zoo.attribution.objectives import contrast, finer, score
 from zoo.attribution.registry import DEFAULT, Method, Steps, method_of
+from zoo.lazy import lazy_module
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+else:
+    torch = lazy_module("torch")
+    nn = lazy_module("torch.nn")
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +36,7 @@ class Cams:
 
 
 def explain_batch(
-    model: nn.Module,
+    model: Model,
     batch: torch.Tensor,
     targets: torch.Tensor,
     method: str = DEFAULT,
@@ -39,7 +46,7 @@ def explain_batch(
     """Compute the maps of a batch by a quick method.
 
     Args:
-        model: a timm model.
+        model: a timm model, or a network behind a backend.
         batch: normalised (B, 3, H, W).
         targets: label numbers (B,), or PREDICTED.
         method: a key of METHODS.
@@ -59,7 +66,7 @@ def explain_batch(
     return Cams(features.logits, maps, features.native if is_last else None)
 
 
-def steps(model: nn.Module, picture: torch.Tensor, target: int, method: str, layer: str | None = None) -> Steps:
+def steps(model: Model, picture: torch.Tensor, target: int, method: str, layer: str | None = None) -> Steps:
     """Start a slow method on one picture (1, 3, H, W), to be run step by step.
 
     Raises:

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-import torch
+from typing import TYPE_CHECKING
 
-from zoo.attribution.features import PREDICTED, Objective
+from zoo.attribution.features import PREDICTED
+from zoo.attribution.network import Objective
+from zoo.lazy import lazy_module
+
+if TYPE_CHECKING:
+    import torch
+else:
+    torch = lazy_module("torch")
 
 COMPARISON_STRENGTH = 1.0  # FinerCAM's alpha
 SIMILAR_CLASSES = 3  # compared with, as FinerCAM's authors do

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
-from matplotlib import colormaps
 from PIL import Image
+
+from zoo.lazy import lazy_module
+
+if TYPE_CHECKING:
+    import cv2
+    import matplotlib
+else:
+    cv2 = lazy_module("cv2")
+    matplotlib = lazy_module("matplotlib")
 
 COLOURS = {  # colour map → how to read it; the first looks the same to the colour-blind
     "viridis": "Yellow marks most evidence, violet little",
@@ -38,7 +46,7 @@ def overlay(image: Image.Image, values: np.ndarray, opacity: float = 0.5, colour
         RGB picture of the same size.
     """
     base = np.asarray(image, np.float32)
-    drawn = colormaps[colours](values)[..., :3].astype(np.float32) * 255
+    drawn = matplotlib.colormaps[colours](values)[..., :3].astype(np.float32) * 255
     # the square root keeps weak evidence visible without hiding the cell
     alpha = opacity * np.sqrt(values)[..., None]
     return Image.fromarray(np.rint(base * (1 - alpha) + drawn * alpha).astype(np.uint8))
@@ -50,7 +58,7 @@ def contours(image: Image.Image, values: np.ndarray, colours: str = FIRST) -> Im
     width = max(1, round(min(image.size) / 120))
     for level in LEVELS:
         lines, _ = cv2.findContours((values >= level).astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
-        colour = tuple(int(255 * v) for v in colormaps[colours](level)[:3])
+        colour = tuple(int(255 * v) for v in matplotlib.colormaps[colours](level)[:3])
         # a white rim keeps dark lines visible on a nucleus
         cv2.drawContours(drawn, lines, -1, (255, 255, 255), width + 2, cv2.LINE_AA)
         cv2.drawContours(drawn, lines, -1, colour, width, cv2.LINE_AA)
@@ -68,7 +76,7 @@ def parts(image: Image.Image, maps: np.ndarray, opacity: float = 0.6) -> Image.I
 
 def scale_bar(width: int = 256, height: int = 10, colours: str = FIRST) -> Image.Image:
     """Draw the colours of `overlay` from 0 to 1, left to right."""
-    row = colormaps[colours](np.linspace(0, 1, width))[..., :3]
+    row = matplotlib.colormaps[colours](np.linspace(0, 1, width))[..., :3]
     return Image.fromarray(np.rint(np.tile(row, (height, 1, 1)) * 255).astype(np.uint8))
 
 

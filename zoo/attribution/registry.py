@@ -5,18 +5,22 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from typing import Any, TypeVar
-
-import torch
-from torch import nn
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from zoo.attribution.features import ExplanationError, FeatureMap
+from zoo.attribution.network import Model
+from zoo.lazy import lazy_module
+
+if TYPE_CHECKING:
+    import torch
+else:
+    torch = lazy_module("torch")
 
 DEFAULT, MODEL_FREE = "grad-cam", "occlusion"
 
-Formula = Callable[[FeatureMap], torch.Tensor]  # maps (B, h, w) of a batch
-Steps = Generator[float, None, torch.Tensor]  # share that is done, …, then the map (h, w) float32, ≥ 0
-StepFunction = Callable[[nn.Module, torch.Tensor, int, str | None], Steps]
+Formula = Callable[[FeatureMap], "torch.Tensor"]  # maps (B, h, w) of a batch
+Steps = Generator[float, None, "torch.Tensor"]  # share that is done, …, then the map (h, w) float32, ≥ 0
+StepFunction = Callable[[Model, "torch.Tensor", int, str | None], Steps]
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 

@@ -10,13 +10,23 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from zoo.files import atomic_path
+from zoo.lazy import lazy_module
+from zoo.limits import REPORT_MB
+from zoo.tables import read_csv
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+else:
+    pd = lazy_module("pandas")
+    pa = lazy_module("pyarrow")
+    pq = lazy_module("pyarrow.parquet")
 
 REPORT, PICTURES, PAGE = "report.json", "pictures.parquet", "index.html"
 VARIABLE = "HEMAZOO_REPORTS"
@@ -25,7 +35,6 @@ DEFAULT = "reports"
 BUILTIN = Path(__file__).parent / "builtin"
 COLUMNS = ("file", "label", "split", "cell", "subject", "flag", "likelier", "score", "x", "y", "z")
 TRUSTED = 0.9  # share of labels that out-of-fold models must agree with for their doubts to count
-MAX_BYTES = 300_000_000  # of a report's files that are opened
 
 
 FEATURES = "features-"  # beginning of the files that `training features` writes beside a report
@@ -103,6 +112,9 @@ class Report(_Part):
     embedder: str
     versions: dict[str, str] = {}
     notes: list[str] = []
+    layout_reason: str = ""
+    groups: int | None = None
+    crossing_groups: list[str] = []
 
 
 @dataclass(frozen=True)
@@ -123,8 +135,8 @@ class Audit:
         """The table of pictures. Raises ReportError if it is damaged."""
         path = self.folder / PICTURES
         try:
-            if path.stat().st_size > MAX_BYTES:
-                raise ReportError(f"{path} is larger than {MAX_BYTES // 1_000_000} MB.")
+            if path.stat().st_size > REPORT_MB.bytes:
+                raise ReportError(f"{path} is larger than {REPORT_MB.value} MB.")
             table = pq.read_table(path).to_pandas()
         except (OSError, pa.ArrowException, ValueError) as error:
             raise ReportError(f"{path} is missing or damaged. Run the audit again.") from error
@@ -138,8 +150,8 @@ def read_report(folder: Path) -> Audit:
     """The audit in `folder`. Raises ReportError if there is none, it is damaged, or of another version."""
     path = folder / REPORT
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise ReportError(f"{path} is larger than {MAX_BYTES // 1_000_000} MB.")
+        if path.stat().st_size > REPORT_MB.bytes:
+            raise ReportError(f"{path} is larger than {REPORT_MB.value} MB.")
         return Audit(folder, Report.model_validate(json.loads(path.read_text(encoding="utf-8"))))
     except OSError as error:
         raise ReportError(f"There is no audit report in {folder}: {error.strerror}.") from error
@@ -187,6 +199,7 @@ def headlines(report: Report) -> list[tuple[bool, str]]:
     """The findings in sentences, each with whether it is an alarm, and what to do about it."""
     cells, copies = report.source_cells, report.duplicates
     lines = [
+        *_about_layout(report),
         (True, f"{len(report.unreadable):,} pictures cannot be read.")
         if report.unreadable
         else (False, "Every picture can be read."),
@@ -233,12 +246,32 @@ def headlines(report: Report) -> list[tuple[bool, str]]:
     return lines
 
 
+def _about_layout(report: Report) -> list[tuple[bool, str]]:
+    """The layout and how it was recognised, and whether patients are known; audits of before do not tell."""
+    if report.groups is None:
+        return []
+    lines = [(False, f"Layout: {report.layout}; {report.layout_reason}.")]
+    if not report.groups:
+        text = (
+            "Nothing identifies patients: no column, folder or pattern names the patient or slide of a picture. One "
+            "patient's cells may lie on both sides of a split. Name patients with --group or --group-pattern."
+        )
+        lines.append((True, text))
+    if report.crossing_groups:
+        shown = ", ".join(report.crossing_groups[:3])
+        text = (
+            f"{len(report.crossing_groups):,} patients or slides are on two sides of the data set's own split: {shown}."
+        )
+        lines.append((True, text))
+    return lines
+
+
 def read_features(path: Path) -> pd.DataFrame:
     """A table of features: file, label and f1, f2, … (at least two). Raises ReportError if it is something else."""
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise ReportError(f"{path.name} is larger than {MAX_BYTES // 1_000_000} MB.")
-        table = pd.read_csv(path) if path.suffix == ".csv" else pq.read_table(path).to_pandas()
+        if path.stat().st_size > REPORT_MB.bytes:
+            raise ReportError(f"{path.name} is larger than {REPORT_MB.value} MB.")
+        table = read_csv(path) if path.suffix == ".csv" else pq.read_table(path).to_pandas()
     except (OSError, pa.ArrowException, ValueError) as error:
         if isinstance(error, ReportError):
             raise

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import pandas as pd
 
 from zoo.benchmarks import CORRUPTED, leaderboard
 from zoo.entry import Entry
+from zoo.lazy import lazy_module
 from zoo.scores import significance
 from zoo.scores.bootstrap import Interval
-from zoo.scores.calibration import scaling_of
+from zoo.scores.calibration import sample_called, scaling_of
 from zoo.scores.predictions import label_arrays
-from zoo.scores.temperature import scale_probabilities
+
+if TYPE_CHECKING:
+    import pandas as pd
+else:
+    pd = lazy_module("pandas")
 
 Stage = Literal["stored", "before", "after"]
 
@@ -35,9 +39,11 @@ def tested(entries: Sequence[Entry]) -> dict[str, Entry]:
 
 
 def ranked_ids(entries: Sequence[Entry]) -> list[str]:
-    """Ids, the best in its home laboratory first; those scored on a leaky split last."""
+    """Ids, the best in other laboratories first, then by home score; those scored on a leaky split last."""
+    if not entries:
+        return []
     table = leaderboard.table(entries)
-    return table.sort_values(["leaky", "home"], ascending=[True, False])["id"].tolist()
+    return table.sort_values(["leaky", "away", "home"], ascending=[True, False, False])["id"].tolist()
 
 
 def benchmarks_of(entries: Sequence[Entry]) -> dict[str, list[Entry]]:
@@ -60,9 +66,29 @@ def benchmarks_of(entries: Sequence[Entry]) -> dict[str, list[Entry]]:
     return dict(sorted(scored.items(), key=rank))
 
 
+def sample_names(entries: Sequence[Entry], benchmark: str) -> str:
+    """Samples that the entries' records on a benchmark were asked with, for people; with models where they differ."""
+    asked = {entry.title: entry.evaluation.benchmarks[benchmark].sample or "not stated" for entry in entries}
+    if len(set(asked.values())) == 1:
+        return next(iter(asked.values()))
+    return "; ".join(f"{sample} ({title})" for title, sample in asked.items())
+
+
 def corrupted_benchmark(name: str) -> str:
     """Name of the benchmark with corrupted pictures of the benchmark `name`."""
     return name if name.endswith(CORRUPTED) else name + CORRUPTED
+
+
+def joint_labels(label_sets: Sequence[Sequence[str]]) -> list[str]:
+    """Labels of all models on one benchmark: as they are where all have the same, else sorted."""
+    labels = list(dict.fromkeys(label for known in label_sets for label in known))
+    return labels if all(set(known) == set(labels) for known in label_sets) else sorted(labels)
+
+
+def with_labels(table: pd.DataFrame, labels: Sequence[str]) -> pd.DataFrame:
+    """A prediction table with a column for each label; a label that the model does not know has probability 0."""
+    missing = [label for label in labels if label not in table]
+    return table.assign(**dict.fromkeys(missing, 0.0)) if missing else table
 
 
 def confused_images(table: pd.DataFrame, labels: Sequence[str], true: str, predicted: str) -> pd.DataFrame:
@@ -73,13 +99,16 @@ def confused_images(table: pd.DataFrame, labels: Sequence[str], true: str, predi
 
 
 def calibration_data(
-    entry: Entry, table: pd.DataFrame, labels: Sequence[str], stage: Stage
+    entry: Entry, table: pd.DataFrame, labels: Sequence[str], stage: Stage, sample: str = ""
 ) -> tuple[np.ndarray, np.ndarray]:
-    """True classes (n,) and probabilities (n, classes): as stored, or before or after temperature scaling."""
+    """True classes (n,) and probabilities (n, classes): as stored, or before or after temperature scaling.
+
+    `sample` is the name of the sample that they were asked with.
+    """
     truth, probabilities = label_arrays(table, labels)
-    scaling = scaling_of(entry)
+    scaling = scaling_of(entry, sample_called(entry, sample))
     exponent = {"stored": 1.0, "before": scaling.before, "after": scaling.after}[stage] or 1.0
-    return truth, scale_probabilities(probabilities, exponent)
+    return truth, scaling.apply(probabilities, labels, exponent)
 
 
 def paired_difference(

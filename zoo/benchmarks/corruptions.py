@@ -16,14 +16,19 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageEnhance
 
 from zoo.benchmarks.shift import shift
 from zoo.data import Source
+from zoo.lazy import lazy_module
+
+if TYPE_CHECKING:
+    import cv2
+else:
+    cv2 = lazy_module("cv2")
 
 SIDE = 224  # pixels of the shorter side that the severities are meant for
 SEVERITIES = (1, 2, 3, 4, 5)

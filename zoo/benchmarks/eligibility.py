@@ -31,7 +31,14 @@ def refusal(entry: Entry, benchmark: BenchmarkSet) -> str | None:
 
 
 def is_scored(entry: Entry, benchmark: BenchmarkSet) -> bool:
-    """Whether the entry keeps predictions for all of the benchmark's pictures."""
+    """Whether the entry keeps predictions for all of the benchmark's pictures, in its present version."""
+    record = entry.evaluation.benchmarks.get(benchmark.name)
+    if record is None:
+        return False
+    # a recipe's own test set has no version: it was scored on the split that the benchmark's rows were taken from
+    wanted = benchmark.definition.version
+    if (record.model_extra or {}).get("version", wanted) != wanted:
+        return False
     with contextlib.suppress(EntryError):
         files = set(read_predictions(entry, benchmark.name)["file"].map(lambda name: split_name(name)[0]))
         return files == set(benchmark.rows["file"])

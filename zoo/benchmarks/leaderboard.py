@@ -1,4 +1,4 @@
-"""Leaderboard: one row a model, at home, in an unseen laboratory, under corruption, calibration, size and speed.
+"""Leaderboard: one row a model, at home, in other laboratories, under corruption, calibration, size and speed.
 
 Values are those that evaluation.json keeps. What is best is marked only where its lead over every other model is
 significant: paired bootstrap over source cells, p-values adjusted after Holm.
@@ -8,18 +8,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from zoo.benchmarks import CORRUPTED, laboratories_of, published
 from zoo.benchmarks.eligibility import NOT_SCORED
 from zoo.benchmarks.scoring import rows_hash
 from zoo.data.registry import laboratory_of
 from zoo.entry import Entry, EntryError, Metric, is_on_frames, read_predictions
+from zoo.lazy import lazy_module
 from zoo.scores import metrics, significance
 from zoo.scores.bootstrap import BootstrapEstimate
-from zoo.scores.calibration import is_scaled, scaling_of
+from zoo.scores.calibration import is_scaled, scaling_on
+from zoo.scores.samples import ALIKE
+
+if TYPE_CHECKING:
+    import pandas as pd
+else:
+    pd = lazy_module("pandas")
 
 
 @dataclass(frozen=True)
@@ -35,7 +42,12 @@ class Column:
 
 COLUMNS = {
     "home": Column("at home", "Balanced accuracy on test pictures of the laboratory that the model was trained on."),
-    "away": Column("unseen laboratory", "Balanced accuracy in a laboratory that it was never trained on."),
+    "away": Column(
+        "other labs, mean",
+        "Mean balanced accuracy in validation laboratories: no model was trained on them, but choices were made by "
+        "them. Asked with the sample that fits each laboratory.",
+    ),
+    "worst": Column("other labs, worst", "Balanced accuracy in the worst of these laboratories.", ranked=False),
     "corrupted": Column("corrupted", "Balanced accuracy in the mean over 11 corruptions at 5 severities, at home."),
     "calibration": Column(
         "calibration error", "Expected calibration error at home: how far its confidence is off.", lower_is_better=True
@@ -51,13 +63,80 @@ COLUMNS = {
 
 @dataclass(frozen=True)
 class Cell:
-    """A value of the leaderboard, the benchmark it was measured on and the stored metric it comes from."""
+    """A value of the leaderboard, with the benchmarks and the stored metric that it comes from.
+
+    A value of several benchmarks is the mean of theirs.
+    """
 
     value: float
     low: float
     high: float
-    benchmark: str
+    benchmarks: tuple[str, ...]
     metric: str
+
+    @property
+    def benchmark(self) -> str:
+        """Names of the benchmarks, for people."""
+        return ", ".join(self.benchmarks)
+
+
+@dataclass(frozen=True)
+class LaboratoryScore:
+    """Balanced accuracy in one laboratory that a model was not trained on.
+
+    Attributes:
+        benchmark: Name of the benchmark.
+        laboratory: The laboratory's name for people.
+        sample: Sample that the figure was asked with; empty where it is not stated.
+        score: The balanced accuracy.
+        alike: The same asked with all kinds alike; None where it is not stored.
+    """
+
+    benchmark: str
+    laboratory: str
+    sample: str
+    score: Metric
+    alike: Metric | None
+
+
+@dataclass(frozen=True)
+class OtherLaboratoryScores:
+    """Balanced accuracy in the validation laboratories: mean and worst are given together, never the best alone.
+
+    Attributes:
+        laboratories: One score a laboratory.
+        missing: Names of the laboratories on which the model is not scored; its mean cannot be compared then.
+    """
+
+    laboratories: tuple[LaboratoryScore, ...]
+    missing: tuple[str, ...] = ()
+
+    @property
+    def mean(self) -> Metric:
+        """Mean over the laboratories."""
+        return _mean([one.score for one in self.laboratories])
+
+    @property
+    def mean_alike(self) -> Metric | None:
+        """The same asked with all kinds alike; None where it is not stored for each."""
+        scores = [one.alike for one in self.laboratories if one.alike is not None]
+        return _mean(scores) if len(scores) == len(self.laboratories) else None
+
+    @property
+    def worst(self) -> LaboratoryScore:
+        """The laboratory with the lowest score."""
+        return min(self.laboratories, key=lambda one: one.score.value)
+
+
+def _mean(scores: Sequence[Metric]) -> Metric:
+    """Mean of scores on independent pictures; its interval joins theirs as independent errors do."""
+    value = float(np.mean([score.value for score in scores]))
+    low, high = (
+        float(np.sqrt(sum((score.value - (score.value if end is None else end)) ** 2 for score, end in ends)))
+        / len(scores)
+        for ends in ([(s, s.low) for s in scores], [(s, s.high) for s in scores])
+    )
+    return Metric(value=value, low=value - low, high=min(1.0, value + high))
 
 
 def home_benchmark(entry: Entry) -> str | None:
@@ -78,8 +157,25 @@ def home_benchmark(entry: Entry) -> str | None:
 
 
 def unseen_laboratories() -> list[str]:
-    """Benchmarks of laboratories that no model is trained on, for the leaderboard; the first that was scored counts."""
+    """Benchmarks of validation laboratories, which no model is trained on, for the leaderboard."""
     return [name for name, definition in published().items() if definition.leaderboard]
+
+
+def other_laboratories(entry: Entry) -> OtherLaboratoryScores | None:
+    """The entry's scores in the validation laboratories that are not its own; None if it was scored in none."""
+    found, missing, own = [], [], laboratories_of(entry)
+    for name in unseen_laboratories():
+        data = published()[name].data_set
+        if data.laboratory in own:
+            continue
+        record = entry.evaluation.benchmarks.get(name)
+        if record is None or "balanced_accuracy" not in record.metrics:
+            missing.append(data.title)
+            continue
+        alike = record.samples.get(ALIKE, {}).get("balanced_accuracy")
+        score = record.metrics["balanced_accuracy"]
+        found.append(LaboratoryScore(name, data.title, record.sample, score, alike))
+    return OtherLaboratoryScores(tuple(found), tuple(missing)) if found else None
 
 
 def cells(entry: Entry) -> dict[str, Cell]:
@@ -90,14 +186,16 @@ def cells(entry: Entry) -> dict[str, Cell]:
         _put(found, "home", entry, home, "balanced_accuracy")
         _put(found, "calibration", entry, home, "ece_calibrated" if is_scaled(entry) else "ece")
         _put(found, "corrupted", entry, f"{home}{CORRUPTED}", "corruption_error")
-    for name in unseen_laboratories():
-        if name != home and "away" not in found:
-            _put(found, "away", entry, name, "balanced_accuracy")
+    away = other_laboratories(entry)
+    if away is not None:
+        mean, worst, names = away.mean, away.worst, tuple(one.benchmark for one in away.laboratories)
+        found["away"] = _cell(mean, names, "balanced_accuracy")
+        found["worst"] = _cell(worst.score, (worst.benchmark,), "balanced_accuracy")
     quality = next(iter(entry.evaluation.explanations.values()), None)
     for name, measured in quality.localisation.items() if quality else ():
         if is_on_frames(name):
             share = measured.pointing
-            found["maps"] = Cell(share.value, share.low or 0.0, share.high or 1.0, name, "pointing")
+            found["maps"] = Cell(share.value, share.low or 0.0, share.high or 1.0, (name,), "pointing")
     return found
 
 
@@ -148,8 +246,12 @@ def best(entries: Sequence[Entry], column: str) -> str | None:
     if not COLUMNS[column].ranked:
         return None
     scored = {entry.id: (entry, cell) for entry in entries if (cell := cells(entry).get(column))}
-    honest = {k: v for k, v in scored.items() if not v[0].evaluation.benchmarks[v[1].benchmark].leaky}
-    if len(honest) < 2 or len({cell.benchmark for _, cell in honest.values()}) > 1:
+    honest = {
+        k: (entry, cell)
+        for k, (entry, cell) in scored.items()
+        if not any(entry.evaluation.benchmarks[name].leaky for name in cell.benchmarks)
+    }
+    if len(honest) < 2 or len({cell.benchmarks for _, cell in honest.values()}) > 1:
         return None
     sign = -1 if COLUMNS[column].lower_is_better else 1
     ranked = sorted(honest.values(), key=lambda item: -sign * item[1].value)
@@ -170,9 +272,15 @@ def best(entries: Sequence[Entry], column: str) -> str | None:
 
 def _estimate(entry: Entry, cell: Cell) -> tuple[BootstrapEstimate, str]:
     """Bootstrap draws of a stored value, and the pictures that it is about."""
-    predictions = read_predictions(entry, cell.benchmark).sort_values("file", ignore_index=True)
-    labels = sorted(entry.evaluation.benchmarks[cell.benchmark].labels)
-    return metrics.estimate(predictions, labels, cell.metric, scaling_of(entry)), rows_hash(predictions)
+    estimates, hashes = [], []
+    for seed, name in enumerate(cell.benchmarks):
+        predictions = read_predictions(entry, name).sort_values("file", ignore_index=True)
+        labels, scaling = sorted(entry.evaluation.benchmarks[name].labels), scaling_on(entry, name)
+        # a seed each: laboratories are drawn independently of each other, and alike for every model
+        estimates.append(metrics.estimate(predictions, labels, cell.metric, scaling, seed))
+        hashes.append(rows_hash(predictions))
+    value = float(np.mean([one.value for one in estimates]))
+    return BootstrapEstimate(value, np.mean([one.draws for one in estimates], axis=0)), " ".join(hashes)
 
 
 def _p_value(first: BootstrapEstimate, second: BootstrapEstimate) -> float:
@@ -186,12 +294,16 @@ def _put(found: dict[str, Cell], column: str, entry: Entry, benchmark: str, metr
     value: Metric | None = record.metrics.get(metric) if record else None
     if value is None:
         return
+    cell = _cell(value, (benchmark,), metric)
+    if column == "corrupted":  # an error is stored, an accuracy shown
+        cell = Cell(1 - cell.value, 1 - cell.high, 1 - cell.low, cell.benchmarks, metric)
+    found[column] = cell
+
+
+def _cell(value: Metric, benchmarks: tuple[str, ...], metric: str) -> Cell:
     low = value.low if value.low is not None else value.value
     high = value.high if value.high is not None else value.value
-    if column == "corrupted":  # an error is stored, an accuracy shown
-        found[column] = Cell(1 - value.value, 1 - high, 1 - low, benchmark, metric)
-    else:
-        found[column] = Cell(value.value, low, high, benchmark, metric)
+    return Cell(value.value, low, high, benchmarks, metric)
 
 
 def markdown(rows: pd.DataFrame) -> str:

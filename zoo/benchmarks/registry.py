@@ -2,8 +2,8 @@
 
 A benchmark's rows (picture, source cell, label, sometimes a box) stand in a CSV file of the same name, so that two
 people who name a benchmark mean the same pictures. The pictures themselves are not here: the data set that the
-benchmark names says in which folder of a data root they lie. Labels are joined by name: a model's label counts as the
-benchmark's label of the same name, or as the one that `same` names for it.
+benchmark names says in which folder of a data root they lie, and what sample they show. Labels are joined by name: a
+model's label counts as the benchmark's label of the same name, or as the one that the data set joins it with.
 
 Adding a benchmark is adding its two files, here or in the folder `benchmarks` of what HEMAZOO_REGISTRY names.
 """
@@ -11,20 +11,27 @@ Adding a benchmark is adding its two files, here or in the folder `benchmarks` o
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from zoo.benchmarks import corruptions
 from zoo.data import DataError, FileSource, Source
 from zoo.data.registry import DataSetInfo, definition_files, get_dataset, laboratory_of, parse_toml
 from zoo.entry import Entry, Label
+from zoo.lazy import lazy_module
 from zoo.scores import label_mapping
+from zoo.scores.samples import Sample, samples
+
+if TYPE_CHECKING:
+    import pandas as pd
+else:
+    pd = lazy_module("pandas")
 
 BUILTIN = Path(__file__).parent / "sets"
 CROSS_VALIDATION = "-grouped-cv"
@@ -42,7 +49,6 @@ class Definition(BaseModel):
     title: str = Field(min_length=1, max_length=120)
     data: str = Field(description="Name of the data set whose pictures these are")
     labels: list[Label] = Field(min_length=2)
-    same: dict[str, str] = Field({}, description="Label of a model → the label of this benchmark that it counts as")
     corruptions: str = Field("", description="What becomes of each picture: a set of zoo.benchmarks.corruptions")
     statistic: str = Field("", description="Score that sums the benchmark up; empty: the corruptions' usual one")
     part: Literal["all", "test", "frames", "sample"] = Field(
@@ -91,13 +97,15 @@ class Definition(BaseModel):
 class BenchmarkSet:
     """A named evaluation set: `rows` has the columns file, cell, label and, for crops, left, top, right, bottom.
 
-    `described` tells where its pictures lie and were taken, where that is no data set of the registry.
+    `described` tells where its pictures lie and were taken, where that is no data set of the registry; `own_sample`
+    what they are a sample of, where that is no sample that a data set may name.
     """
 
     name: str
     definition: Definition
     rows: pd.DataFrame
     described: DataSetInfo | None = None
+    own_sample: Sample | None = None
 
     @property
     def data_set(self) -> DataSetInfo:
@@ -118,35 +126,25 @@ class BenchmarkSet:
     @cached_property
     def hash(self) -> str:
         """SHA-256 of version, labels, mapping, corruptions and rows: another hash is another benchmark."""
-        content = self.definition.model_dump_json(include={"version", "labels", "same", "corruptions"})
+        one = self.definition
+        joins = {kind: name for kind, name in self.data_set.joins.items() if name in one.labels}
+        hashed = {"version": one.version, "labels": one.labels, "same": joins, "corruptions": one.corruptions}
+        content = json.dumps(hashed, separators=(",", ":"), ensure_ascii=False)
         table = self.rows.sort_values(list(self.rows.columns)).to_csv(index=False, lineterminator="\n")
         return hashlib.sha256(f"{content}\n{table}".encode()).hexdigest()
 
     def mapping(self, labels: Sequence[str]) -> dict[str, str]:
         """Label of a model → label here, for those that count."""
-        return label_mapping.map_labels(labels, self.labels, self.definition.same)
+        return label_mapping.map_labels(labels, self.labels, self.data_set.joins)
 
     def fits(self, entry: Entry) -> bool:
         """Whether the entry can name every class that occurs here."""
         return set(self.mapping(entry.labels).values()) == set(self.labels)
 
-    def map_predictions(self, table: pd.DataFrame, labels: Sequence[str]) -> pd.DataFrame:
-        """Predictions among a model's labels as predictions among the benchmark's.
-
-        Probabilities are summed by label here and scaled to 1. What a model gives to classes that do not occur here is
-        left out, so that a model of eight classes is compared with one of four on the same classes.
-
-        Args:
-            table: Columns file, cell, label, and one column of probabilities a label of the model.
-            labels: The model's labels.
-
-        Returns:
-            The same table with the benchmark's labels; where no probability is left, all classes are alike.
-        """
-        given = table[list(labels)].to_numpy()
-        mapped = label_mapping.map_probabilities(given, labels, self.labels, self.definition.same)
-        probabilities = pd.DataFrame(mapped, index=table.index, columns=self.labels)
-        return pd.concat([table[[column for column in COLUMNS if column in table]], probabilities], axis=1)
+    @property
+    def sample(self) -> Sample | None:
+        """The sample that the pictures show; None where models are asked among the benchmark's kinds only."""
+        return self.own_sample or samples().get(self.data_set.sample)
 
     def pictures(self, root: Path) -> list[tuple[str, str, str, Source]]:
         """(name, cell, label, source) of every picture to classify, corrupted copies included.

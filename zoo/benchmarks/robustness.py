@@ -8,15 +8,20 @@ the mean of these over kinds. 1 is as bad as AlexNet, 0 is perfect.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
-import pandas as pd
 
 from zoo.benchmarks.corruptions import ALEXNET_CLEAN, CLEAN, KINDS, split_name
+from zoo.lazy import lazy_module
 from zoo.scores.bootstrap import BootstrapEstimate
 from zoo.scores.metrics import balanced_accuracy, register_metric
 from zoo.scores.predictions import Predictions, cell_confusions
+
+if TYPE_CHECKING:
+    import pandas as pd
+else:
+    pd = lazy_module("pandas")
 
 Errors = Mapping[tuple[str, int], BootstrapEstimate]  # (kind, severity) → balanced error
 

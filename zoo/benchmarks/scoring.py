@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from zoo.benchmarks.robustness import is_corrupted
+from zoo.lazy import lazy_module
 from zoo.scores.bootstrap import Interval
 from zoo.scores.metrics import METRICS, Report, report
 from zoo.scores.temperature import AS_STORED, Scaling
+
+if TYPE_CHECKING:
+    import pandas as pd
+else:
+    pd = lazy_module("pandas")
 
 __all__ = ["METRICS", "intervals", "is_corrupted", "rows_hash", "score"]
 

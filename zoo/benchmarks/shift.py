@@ -8,11 +8,18 @@ scored, and follow from the picture's name: every model sees the same.
 
 from __future__ import annotations
 
-import cv2
+from typing import TYPE_CHECKING
+
 import numpy as np
 from PIL import Image
 
 from zoo.imaging.localise import find_cell
+from zoo.lazy import lazy_module
+
+if TYPE_CHECKING:
+    import cv2
+else:
+    cv2 = lazy_module("cv2")
 
 MIN_SCALE, MAX_SCALE = 0.65, 1.15  # times its size
 MAX_MOVE = 0.08  # of the side

@@ -1,20 +1,22 @@
-"""Exit statuses of the errors that the zoo's commands report in one sentence."""
+"""Exit statuses of the errors that the zoo's commands report in one sentence, by the full names of their classes.
+
+Names instead of classes, because a refusal should not wait until torch is imported.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from zoo.attribution import ExplanationError
 from zoo.cli.common import FAILED, USAGE
-from zoo.entry import EntryError
-from zoo.imaging.decode import ImageError
-from zoo.serving.bulk import BulkError
-from zoo.serving.runtime import BusyError
 
-EXIT_STATUS: Mapping[type[Exception], int] = {
-    EntryError: USAGE,
-    BulkError: USAGE,
-    ImageError: FAILED,
-    ExplanationError: FAILED,
-    BusyError: FAILED,
+EXIT_STATUS: Mapping[str, int] = {
+    "zoo.entry.files.EntryError": USAGE,
+    "zoo.serving.bulk.BulkError": USAGE,
+    "zoo.scores.samples.SampleError": USAGE,
+    "zoo.files.LockedError": USAGE,
+    "zoo.files.ExistsError": USAGE,
+    "zoo.limits.LimitError": USAGE,
+    "zoo.imaging.decode.errors.PictureError": FAILED,
+    "zoo.attribution.features.ExplanationError": FAILED,
+    "zoo.serving.requests.BusyError": FAILED,
 }

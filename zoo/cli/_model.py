@@ -6,13 +6,16 @@ import argparse
 
 from zoo.cli.common import DEVICE_HELP
 from zoo.entry import Entry
+from zoo.scores.samples import ONLY, ONLY_PREFIX, Sample, SampleError, find_sample, samples
+from zoo.serving.backends import BACKENDS
 from zoo.serving.devices import PRECISIONS
 from zoo.sources.catalogue import get_entry
 
 
-def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options that choose a model and how it runs."""
-    parser.add_argument("--model", required=True, metavar="ID", help="id of the model, see `python -m zoo list`")
+def add_model_arguments(parser: argparse.ArgumentParser, default: str | None = None) -> None:
+    """Add the options that choose a model and how it runs; without a default, a model has to be named."""
+    help_text = "id of the model, see `python -m zoo list`" + (" (default: %(default)s)" if default else "")
+    parser.add_argument("--model", required=default is None, default=default, metavar="ID", help=help_text)
     parser.add_argument(
         "--views",
         type=int,
@@ -20,8 +23,38 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         help="average this many rotated and mirrored views of each picture (test-time augmentation): slower and "
         "slightly better (default: the model's own number)",
     )
+    add_sample_argument(parser)
+    add_running_arguments(parser)
+
+
+def add_running_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say where and how networks run."""
     parser.add_argument("--device", default="auto", metavar="D", help=DEVICE_HELP)
+    parser.add_argument(
+        "--backend",
+        choices=BACKENDS,
+        help="library that runs the network (default: auto, which takes OpenVINO where it is faster)",
+    )
     parser.add_argument("--precision", choices=PRECISIONS, help="(default: bf16 where it is faster)")
+
+
+def add_sample_argument(parser: argparse.ArgumentParser) -> None:
+    """Add the option that says what the pictures are a sample of."""
+    names = ", ".join(f"“{name}”" for name in samples() if name != ONLY)
+    parser.add_argument(
+        "--sample",
+        type=_sample,
+        metavar="S",
+        help=f"what the pictures are a sample of: {names}, {ONLY_PREFIX}KIND,KIND… or a TOML file of your own "
+        "(default: by the model's classes)",
+    )
+
+
+def _sample(text: str) -> Sample:
+    try:
+        return find_sample(text)
+    except SampleError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def selected_model(options: argparse.Namespace) -> Entry:

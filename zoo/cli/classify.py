@@ -1,6 +1,7 @@
 """Classify pictures and folders of pictures.
 
-Prints one line per picture: file, class and probability. With --out, writes a file of any size instead and can be
+Prints one line per picture: file, class and probability, and what was assumed to read it. A picture without a
+recognisable cell has a warning instead of a class. With --out, writes a file of any size instead and can be
 resumed after an interruption.
 """
 
@@ -9,8 +10,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import csv
-import json
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,16 +18,18 @@ from typing import Any
 
 from tqdm import tqdm
 
-from zoo.adaptation import MAX_PICTURES, adapt
+from zoo.adaptation import MAX_PICTURES
 from zoo.cli._model import add_model_arguments, selected_model
+from zoo.cli._records import print_record
 from zoo.cli.common import FAILED, OK, USAGE, fail, print_message
 from zoo.entry import Entry
-from zoo.files import atomic_path
-from zoo.imaging.decode import ImageError, decode
+from zoo.files import atomic_path, only_writer, printable
+from zoo.imaging.decode import PictureError, decode
 from zoo.serving import bulk
-from zoo.serving.batch import find_files
+from zoo.serving.batch import ALL_PAGES, find_files, find_pages
 from zoo.serving.devices import device_name
-from zoo.serving.runtime import BATCH_SIZE, Runtime
+from zoo.serving.requests import BATCH_SIZE
+from zoo.threads import usable_processors
 
 MAX_COUNT = 4096  # largest batch, and largest number of processes
 LOCAL = "here"  # --ray without an address
@@ -43,6 +44,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="first adapt the model's batch norm to these pictures, which should be from one laboratory and of all "
         "kinds of cells",
+    )
+    parser.add_argument(
+        "--page",
+        type=_page,
+        metavar="N",
+        help=f"of files with several pictures, read page or slice N, or {ALL_PAGES} (default: every page, but of a "
+        "stack its sharpest slice)",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object per line on stdout")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="also write a table")
@@ -66,7 +74,7 @@ def run(options: argparse.Namespace) -> int:
     entry = selected_model(options)
     if (options.resume or options.ray is not None) and options.out is None:
         return fail("--resume and --ray need --out: a file to write to.", USAGE)
-    files = [str(path) for path in find_files(options.paths)]
+    files = list(find_pages(map(str, find_files(options.paths)), options.page))
     if not files:
         return fail("There is no picture in these folders.")
     if options.out and options.statistics:
@@ -76,7 +84,8 @@ def run(options: argparse.Namespace) -> int:
             USAGE,
         )
     if options.out:
-        return _classify_into_file(options, entry, files)
+        with only_writer(options.out):
+            return _classify_into_file(options, entry, files)
     with contextlib.ExitStack() as stack:
         if options.statistics:
             entry = _adapt_statistics(entry, files, Path(stack.enter_context(TemporaryDirectory())))
@@ -89,11 +98,21 @@ def _count(text: str) -> int:
     return int(text)
 
 
+def _page(text: str) -> int | str:
+    if text == ALL_PAGES:
+        return text
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a page number from 1 nor {ALL_PAGES}")
+    return int(text)
+
+
 def _adapt_statistics(entry: Entry, files: Sequence[str], folder: Path) -> Entry:
     """The entry with batch-norm statistics of the readable ones of these pictures; it is written into `folder`."""
+    from zoo.adaptation import adapt
+
     images = []
     for name in files[:: max(1, len(files) // MAX_PICTURES)][:MAX_PICTURES]:
-        with contextlib.suppress(ImageError):
+        with contextlib.suppress(PictureError):
             images.append(decode(Path(name)))
     with tqdm(total=100, unit="%", desc="statistics", file=sys.stderr, leave=False) as bar:
 
@@ -106,17 +125,19 @@ def _adapt_statistics(entry: Entry, files: Sequence[str], folder: Path) -> Entry
 
 
 def _classify_to_stdout(options: argparse.Namespace, entry: Entry, files: Sequence[str]) -> int:
+    from zoo.serving.runtime import Runtime
+
     with (
-        Runtime(options.device, options.precision, options.batch_size) as runtime,
+        Runtime(options.device, options.precision, options.batch_size, backend=options.backend) as runtime,
         _csv_writer(options.csv, entry.labels) as table,
         tqdm(total=len(files), unit="image", file=sys.stderr) as progress,
     ):
         progress.set_description(f"{entry.id} on {device_name(runtime.device)}")
         failed = 0
-        for record in bulk.classify_paths(runtime, entry, files):
+        for record in bulk.classify_paths(runtime, entry, files, options.sample):
             failed += "error" in record
             progress.update()
-            _print_record(record, options.json)
+            print_record(record, options.json, _line)
             if table is not None:
                 table.writerow(bulk.csv_row(record, entry.labels))
     return _report_failures(failed, len(files))
@@ -124,8 +145,14 @@ def _classify_to_stdout(options: argparse.Namespace, entry: Entry, files: Sequen
 
 def _classify_into_file(options: argparse.Namespace, entry: Entry, files: list[str]) -> int:
     """Classify into a partial file beside `--out`, which is renamed when complete and can be resumed until then."""
-    kept = bulk.prepare_output(options.out, entry, options.resume)
-    remaining = [name for name in files if name not in kept.done]
+    from zoo.serving.runtime import Runtime
+
+    kept = bulk.prepare_output(options.out, entry, options.resume, options.sample)
+    if kept.damaged:
+        print_message(
+            f"{bulk.partial_path(options.out)} was damaged: going on after its {len(kept.done):,} sound records."
+        )
+    remaining = [name for name in files if printable(name) not in kept.done]
     failed, done = kept.failed, len(files) - len(remaining)
     with (
         contextlib.ExitStack() as stack,
@@ -133,16 +160,20 @@ def _classify_into_file(options: argparse.Namespace, entry: Entry, files: list[s
         tqdm(total=len(files), initial=done, unit="image", desc=entry.id, file=sys.stderr) as progress,
     ):
         if options.ray is not None:
-            workers = options.workers or os.cpu_count() or 1
+            workers = options.workers or usable_processors()
             address = None if options.ray == LOCAL else options.ray
             records = (
-                bulk.classify_on_cluster(entry, remaining, workers, address, options.precision)
+                bulk.classify_on_cluster(
+                    entry, remaining, workers, address, options.precision, options.sample, options.backend
+                )
                 if remaining
                 else iter(())
             )
         else:
-            runtime = stack.enter_context(Runtime(options.device, options.precision, options.batch_size))
-            records = bulk.classify_paths(runtime, entry, remaining)
+            runtime = stack.enter_context(
+                Runtime(options.device, options.precision, options.batch_size, backend=options.backend)
+            )
+            records = bulk.classify_paths(runtime, entry, remaining, options.sample)
         for record in records:
             add(record)
             failed += "error" in record
@@ -156,13 +187,11 @@ def _report_failures(failed: int, count: int) -> int:
     return fail(f"{failed} of {count} files could not be classified.", FAILED) if failed else OK
 
 
-def _print_record(record: dict[str, Any], as_json: bool) -> None:
-    if as_json:
-        tqdm.write(json.dumps(record, ensure_ascii=False), file=sys.stdout)
-    elif "error" in record:
-        tqdm.write(f"{record['file']}: {record['error']}", file=sys.stderr)
-    else:
-        tqdm.write(f"{record['file']}\t{record['label']}\t{record['confidence']:.4f}", file=sys.stdout)
+def _line(record: dict[str, Any]) -> str:
+    """An answer for people."""
+    notes = f"\t({'; '.join(record['notes'])})" if record["notes"] else ""
+    answer = record["warning"] or f"{record['label']}\t{record['confidence']:.4f}"
+    return f"{record['file']}\t{answer}{notes}"
 
 
 @contextlib.contextmanager

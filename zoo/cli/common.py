@@ -7,8 +7,8 @@ docstring the help text. It defines
 - `run(options)`, which runs it and returns an exit status;
 - `INTERRUPTED_MESSAGE`, where Ctrl-C deserves more than "Stopped.".
 
-The package's module `_errors` maps exceptions to exit statuses. Modules called `common`, or with a leading underscore,
-are not commands.
+The package's module `_errors` maps names of exceptions to exit statuses. Modules called `common`, or
+with a leading underscore, are not commands.
 
 The docstring is read from the source without importing the module: importing torch for `--help` would take seconds.
 """
@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import io
 import pkgutil
 import sys
 import textwrap
@@ -26,6 +27,8 @@ from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
+from zoo.files import printable
+from zoo.threads import set_up_threads
 from zoo.version import __version__
 
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
@@ -124,10 +127,14 @@ def run_program(program: Program, arguments: Sequence[str] | None = None) -> int
         program: The program.
         arguments: Words of the command line; None takes those of this process.
     """
+    set_up_threads()
     words = sys.argv[1:] if arguments is None else list(arguments)
     selected = next((word for word in words if not word.startswith("-")), None)  # options of the program have no value
     options = make_parser(program, selected).parse_args(words)
     command = load_command(program.package, options.command)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names that the terminal cannot show end no run
     try:
         return int(command.run(options))
     except KeyboardInterrupt:
@@ -140,11 +147,12 @@ def run_program(program: Program, arguments: Sequence[str] | None = None) -> int
         if status is not None:
             return fail(error, status)
         if isinstance(error, OSError):
-            return fail(f"{error.filename or 'A file'} cannot be read or written: {error.strerror}.")
+            return fail(f"{printable(str(error.filename or 'A file'))} cannot be read or written: {error.strerror}.")
         raise
 
 
 def _exit_status(package: str, error: Exception) -> int | None:
     """The exit status for an expected error, None for any other."""
     statuses = import_module(f"{package}._errors").EXIT_STATUS
-    return next((status for kind, status in statuses.items() if isinstance(error, kind)), None)
+    kinds = {f"{kind.__module__}.{kind.__qualname__}" for kind in type(error).__mro__}
+    return next((status for name, status in statuses.items() if name in kinds), None)

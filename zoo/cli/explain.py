@@ -17,11 +17,11 @@ from tqdm import tqdm
 from zoo.attribution import DEFAULT, METHODS, MODEL_FREE
 from zoo.attribution.overlay import overlay
 from zoo.cli._model import add_model_arguments, selected_model
-from zoo.cli.common import OK, fail
-from zoo.files import atomic_path
-from zoo.imaging.decode import ImageError, decode
+from zoo.cli.common import OK, fail, print_message
+from zoo.files import atomic_path, printable
+from zoo.imaging.decode import PictureError, read_picture, split_page
+from zoo.serving.bulk import as_explanation_record
 from zoo.serving.requests import Ticket
-from zoo.serving.runtime import Runtime
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,15 +51,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Explain one picture and write the map."""
+    from zoo.serving.runtime import Runtime
+
     entry = selected_model(options)
     try:
-        image = decode(options.path)
-    except ImageError as error:
+        picture = read_picture(options.path)
+        image = picture.image
+    except PictureError as error:
         if options.json:
-            print(json.dumps({"file": str(options.path), "error": str(error)}, ensure_ascii=False))
-        return fail(f"{options.path}: {error}")
+            print(json.dumps({"file": printable(str(options.path)), "error": str(error)}, ensure_ascii=False))
+        return fail(f"{printable(str(options.path))}: {error}")
     with (
-        Runtime(options.device, options.precision) as runtime,
+        Runtime(options.device, options.precision, backend=options.backend) as runtime,
         tqdm(total=100, unit="%", desc=entry.id, file=sys.stderr, leave=False, delay=1) as bar,
     ):
 
@@ -67,19 +70,36 @@ def run(options: argparse.Namespace) -> int:
             bar.update(round(100 * ticket.progress) - bar.n)
 
         explanation = runtime.explain(
-            entry, image, options.label, options.method, options.against, options.layer, watch=show_progress
+            entry,
+            image,
+            options.label,
+            options.method,
+            options.against,
+            options.layer,
+            watch=show_progress,
+            sample=options.sample,
         )
     label = explanation.label
-    stem = f"{options.path.stem}.{_safe(label)}"
+    name, page = split_page(options.path.name)
+    stem = f"{Path(name).stem}{f'-page{page}' if page else ''}.{_safe(label)}"
     drawn, raw = options.out / f"{stem}.overlay.png", options.out / f"{stem}.npy"
     with atomic_path(drawn) as temporary:
         overlay(image, explanation.values, options.opacity).save(temporary, "PNG")
     with atomic_path(raw) as temporary, temporary.open("wb") as file:
         _save_array(file, explanation.values)
     if options.json:
-        written = {"map": str(raw), "overlay": str(drawn), "method": explanation.method}
-        print(json.dumps({"file": str(options.path), "label": label, **written}, ensure_ascii=False))
+        name = printable(str(options.path))
+        record = as_explanation_record(name, picture.notes, explanation, str(drawn), str(raw))
+        print(json.dumps(record, ensure_ascii=False))
     else:
+        answer = explanation.prediction
+        for message in filter(None, (*picture.notes, answer.warning)):
+            print_message(message)
+        if answer.label != answer.network_label:
+            print_message(
+                f"Asked with the sample “{answer.sample}” the answer is {answer.label}; the network alone says "
+                f"{answer.network_label}. Explain either with --class."
+            )
         print(f"{label}\t{explanation.prediction.probabilities[label]:.4f}\t{drawn}\t{raw}")
     return OK
 

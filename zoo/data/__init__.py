@@ -1,7 +1,22 @@
 """Data sets: any known layout read into one table of items, whose pictures are decoded when needed."""
 
+from zoo.data.layouts import AmbiguousError, layouts, read_dataset, read_files
+from zoo.data.options import AS_FOUND, ReadOptions
 from zoo.data.packed import Packed, pack
-from zoo.data.readers import layouts, read_dataset
 from zoo.data.table import DataError, DataSet, FileSource, Item, Source
 
-__all__ = ["DataError", "DataSet", "FileSource", "Item", "Packed", "Source", "layouts", "pack", "read_dataset"]
+__all__ = [
+    "AS_FOUND",
+    "AmbiguousError",
+    "DataError",
+    "DataSet",
+    "FileSource",
+    "Item",
+    "Packed",
+    "ReadOptions",
+    "Source",
+    "layouts",
+    "pack",
+    "read_dataset",
+    "read_files",
+]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,15 +13,15 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from zoo.cache import cache_folder
+from zoo.cache import cache_folder, keep_within, mark_used
 from zoo.data.table import READERS, DataSet
-from zoo.files import atomic_folder, write_json
-from zoo.imaging.decode import ImageError
+from zoo.files import atomic_folder, file_hash, only_writer, write_json
+from zoo.imaging.decode import PictureError
 from zoo.imaging.localise import CROP_VERSION, locate_cell
+from zoo.limits import PACKED_MB
 
 VERSION = 1  # part of the key: raise when decoding or resizing changes
 PICTURES, INDEX = "pictures.npy", "index.json"
-BLOCK = 1 << 26  # bytes hashed at a time
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ def pack(
     """Decode every picture of a data set, or take them from the cache.
 
     The key in the cache is the data set's content, so a changed picture is decoded again; a damaged cache is replaced.
+    One process decodes, others wait for it. What was used longest ago is removed beyond PACKED_MB.
 
     Args:
         data: The data set.
@@ -72,8 +74,13 @@ def pack(
     folder = (cache or cache_folder()) / "packed" / key
     found = _open(folder)
     if found is None:
-        _write(folder, data, size, progress, crop)
-        found = _open(folder)
+        with only_writer(folder, wait=math.inf):
+            found = _open(folder)  # by the process that was waited for
+            if found is None:
+                _write(folder, data, size, progress, crop)
+                keep_within(folder.parent, PACKED_MB.bytes, folder)
+                found = _open(folder)
+    mark_used(folder)
     if found is None:
         raise OSError(f"{folder} was written and cannot be read back; is the disk failing?")
     return found
@@ -90,10 +97,10 @@ def _write(folder: Path, data: DataSet, size: tuple[int, int], progress: Progres
         shape = (len(data), *size, 3)
         pictures = np.lib.format.open_memmap(temporary / PICTURES, "w+", np.uint8, shape)
 
-        def decode(row: int) -> str | ImageError:
+        def decode(row: int) -> str | PictureError:
             try:
                 image = data.items[row].source.image()
-            except ImageError as error:
+            except PictureError as error:
                 return error
             pictures[row] = np.asarray(locate_cell(image, crop).image.resize(size[::-1], Image.Resampling.BICUBIC))
             return pixel_hash(image)
@@ -104,34 +111,21 @@ def _write(folder: Path, data: DataSet, size: tuple[int, int], progress: Progres
         problems = {
             item.file: str(result)
             for item, result in zip(data.items, found, strict=True)
-            if isinstance(result, ImageError)
+            if isinstance(result, PictureError)
         }
-        pixels = ["" if isinstance(result, ImageError) else result for result in found]
+        pixels = ["" if isinstance(result, PictureError) else result for result in found]
         write_json(
             temporary / INDEX,
-            {"sha256": _file_hash(temporary / PICTURES), "pixels": pixels, "problems": problems},
+            {"sha256": file_hash(temporary / PICTURES), "pixels": pixels, "problems": problems},
         )
 
 
 def _open(folder: Path) -> Packed | None:
     try:
         index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
-        if _file_hash(folder / PICTURES) != index["sha256"]:
+        if file_hash(folder / PICTURES) != index["sha256"]:
             return None
         pictures = np.load(folder / PICTURES, mmap_mode="r", allow_pickle=False)
         return Packed(pictures, tuple(index["pixels"]), dict(index["problems"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-def _file_hash(path: Path) -> str:
-    """SHA-256 of the SHA-256 of each block, so that several cores can share a large file."""
-    size = path.stat().st_size
-
-    def block(start: int) -> bytes:
-        with path.open("rb") as file:
-            file.seek(start)
-            return hashlib.sha256(file.read(BLOCK)).digest()
-
-    with ThreadPoolExecutor(READERS) as pool:
-        return hashlib.sha256(b"".join(pool.map(block, range(0, size, BLOCK)))).hexdigest()

@@ -16,8 +16,9 @@ from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from zoo.data.readers import layouts
+from zoo.data.layouts import layouts
 from zoo.data.table import DataError
+from zoo.scores.samples import samples
 
 VARIABLE = "HEMAZOO_REGISTRY"
 BUILTIN = Path(__file__).parent / "sets"
@@ -77,12 +78,15 @@ class DataSetInfo(_Part):
         description="training: models may learn from it; validation: recipes and limits are chosen by it, no weight is "
         "trained on it; test: scored once, at the end"
     )
-    reader: str = Field(AUTO, description="A module of zoo/data/readers, auto, or none where there is no reader yet")
+    reader: str = Field(AUTO, description="Name of a layout, auto, or none where there is no reader yet")
     pictures: Literal["cells", "fields"] = Field("cells", description="One cell a picture, or whole smear fields")
     native_size: tuple[int, int] | None = Field(None, description="Usual width and height in pixels")
     labels: dict[str, str] = Field({}, description="Label in the data set → kind of cell; an empty kind: left out")
     joins: dict[str, str] = Field(
         {}, description="Kind → the coarser kind that this data set's definition counts it as"
+    )
+    sample: str = Field(
+        "", description="What the pictures are a sample of (zoo/scores/samples.toml); empty: chosen by kind"
     )
     scored: list[str] = Field([], description="Kinds whose labels are good enough for scores; empty: all")
     cells: Grouping = Grouping()
@@ -113,9 +117,16 @@ class DataSetInfo(_Part):
     @field_validator("reader")
     @classmethod
     def _is_a_reader(cls, value: str) -> str:
-        known = [AUTO, UNREADABLE, *(module.__name__.rpartition(".")[2] for module in layouts())]
+        known = [AUTO, UNREADABLE, *(one.name for one in layouts())]
         if value not in known:
             raise ValueError(f"there is no reader {value}; there are {', '.join(known)}")
+        return value
+
+    @field_validator("sample")
+    @classmethod
+    def _is_a_sample(cls, value: str) -> str:
+        if value and value not in samples():
+            raise ValueError(f"there is no sample {value}; there are {', '.join(samples())}")
         return value
 
     @property

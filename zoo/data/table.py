@@ -8,27 +8,28 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-import pandas as pd
 from PIL import Image
 
-from zoo.imaging.decode import ImageError, decode, read_bytes
+from zoo.imaging.decode import PictureError, decode, read_bytes
+from zoo.lazy import lazy_module
+
+if TYPE_CHECKING:
+    import pandas as pd
+else:
+    pd = lazy_module("pandas")
 
 COLUMNS = ("file", "label", "cell", "split", "origin")
 READERS = 4  # threads; hashing and Pillow's decoding run outside Python's lock
 SPLITS = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "dev": "val",
-    "test": "test",
-    "testing": "test",
+    **dict.fromkeys(("train", "training", "trainset", "trainingset", "entrenamiento", "treino"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "valset", "validationset", "dev", "eval", "evaluation"), "val"),
+    **dict.fromkeys(("test", "testing", "testset", "holdout", "prueba", "teste"), "test"),
 }
+NUMBERED = re.compile(r"^\d+[_\-.\s]+")  # as in 1_train
 
 
 class DataError(ValueError):
@@ -39,11 +40,11 @@ class Source(Protocol):
     """Place of one picture. Small and picklable, so that worker processes can decode it."""
 
     def content(self) -> bytes:
-        """Stored bytes of the file or array. Raises ImageError if it cannot be read."""
+        """Stored bytes of the file or array. Raises PictureError if it cannot be read."""
         ...
 
     def image(self) -> Image.Image:
-        """The decoded picture in mode RGB. Raises ImageError if it cannot be decoded."""
+        """The decoded picture in mode RGB. Raises PictureError if it cannot be decoded."""
         ...
 
 
@@ -64,9 +65,52 @@ class FileSource:
         return image.crop(self.box) if self.box else image
 
 
+@lru_cache(maxsize=2)  # frames: their cells are asked for one after the other
+def _frame(content: bytes) -> Image.Image:
+    return decode(content)
+
+
+@dataclass(frozen=True)
+class CutSource:
+    """The part of a picture inside `box` (left, top, right, bottom) and a margin around it.
+
+    The box is in pixels, or in shares of the picture's width and height where it is `relative`.
+    """
+
+    whole: Source  # of a picture file
+    box: tuple[float, float, float, float]
+    relative: bool = False
+    margin: float = 0.0  # of the box's longer side
+
+    def content(self) -> bytes:
+        """The whole picture's bytes; the box is part of the item's name."""
+        return self.whole.content()
+
+    def image(self) -> Image.Image:
+        """The cut picture. Raises PictureError if the box lies outside the picture."""
+        image = _frame(self.whole.content())
+        box = self.pixels(image.size)
+        margin = self.margin * max(box[2] - box[0], box[3] - box[1])
+        left, top = max(0, round(box[0] - margin)), max(0, round(box[1] - margin))
+        right, bottom = min(image.width, round(box[2] + margin)), min(image.height, round(box[3] + margin))
+        if right - left < 1 or bottom - top < 1:
+            raise PictureError("The box lies outside the picture. Check the annotation.")
+        return image.crop((left, top, right, bottom))
+
+    def pixels(self, size: tuple[int, int]) -> tuple[float, float, float, float]:
+        """The box in pixels of a picture of `size` (width, height), without the margin."""
+        if not self.relative:
+            return self.box
+        left, top, right, bottom = self.box
+        return left * size[0], top * size[1], right * size[0], bottom * size[1]
+
+
 @dataclass(frozen=True)
 class Item:
-    """One picture: `file` names it uniquely in its data set; what is not known is None."""
+    """One picture: `file` names it uniquely in its data set; what is not known is None.
+
+    `cell` names what the picture shows; `group` the patient, slide or source that must stay on one side of a split.
+    """
 
     file: str
     source: Source
@@ -74,17 +118,30 @@ class Item:
     cell: str | None = None
     split: str | None = None
     origin: str = ""
+    group: str | None = None
 
 
 @dataclass(frozen=True)
 class DataSet:
-    """Items in a fixed order; `problems` tells what could not be read: file or row → reason."""
+    """Items in a fixed order.
+
+    Attributes:
+        name: Name of the data set.
+        place: Its folder or file.
+        layout: The layout it was read as.
+        items: The pictures.
+        problems: File, row or box that was passed over → reason.
+        reason: How the layout was recognised, as the rest of a sentence.
+        notes: Sentences on what its labels were taken for.
+    """
 
     name: str
     place: Path
     layout: str
     items: tuple[Item, ...]
     problems: Mapping[str, str] = field(default_factory=dict)
+    reason: str = ""
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         """Number of items."""
@@ -102,13 +159,32 @@ class DataSet:
         return pd.DataFrame(rows, columns=list(COLUMNS))
 
     @cached_property
+    def groups(self) -> int:
+        """Number of groups (patients, slides) that are known."""
+        return len({item.group for item in self.items if item.group is not None})
+
+    def passed_over(self) -> list[tuple[str, list[str]]]:
+        """Reason and names of all that was passed over, the most frequent reason first."""
+        by_reason: dict[str, list[str]] = {}
+        for name, reason in self.problems.items():
+            by_reason.setdefault(reason, []).append(name)
+        return sorted(by_reason.items(), key=lambda pair: -len(pair[1]))
+
+    def about(self) -> list[str]:
+        """Sentences on the layout, how it was recognised, what was passed over by reason, and labels."""
+        lines = [f"Layout: {self.layout}; {self.reason}." if self.reason else f"Layout: {self.layout}."]
+        for why, names in self.passed_over():
+            lines.append(f"Passed over, {why.rstrip('.')}: {len(names):,} ({named(names, 3)}).")
+        return [*lines, *self.notes]
+
+    @cached_property
     def digests(self) -> tuple[str, ...]:
         """SHA-256 of each item's stored content, "" where it cannot be read; files are read once."""
 
         def digest(item: Item) -> str:
             try:
                 return hashlib.sha256(item.source.content()).hexdigest()
-            except ImageError:
+            except PictureError:
                 return ""
 
         with ThreadPoolExecutor(READERS) as pool:
@@ -130,17 +206,28 @@ class DataSet:
 
 def natural(text: str) -> list[tuple[int, int, str]]:
     """Sort key by which 2 comes before 10."""
-    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", text) if part]
+    return [_sort_key(part) for part in re.split(r"(\d+)", text) if part]
+
+
+def _sort_key(part: str) -> tuple[int, int, str]:
+    # numbers are compared as text of equal length: Python refuses to convert thousands of digits
+    digits = part.lstrip("0")
+    return (0, len(digits), digits) if part.isdecimal() else (1, 0, part)
 
 
 def split_name(folder: str) -> str | None:
     """Split that a folder's or file's name stands for ("TRAIN" → train, "TEST_SIMPLE" → test_simple), or None."""
-    name = folder.lower()
+    name = NUMBERED.sub("", folder.lower())
     first = re.split(r"[_\-.\s]", name, maxsplit=1)[0]
     if first not in SPLITS:
         return None
     rest = re.sub(r"[^a-z0-9]+", "_", name[len(first) :]).strip("_")
     return SPLITS[first] + (f"_{rest}" if rest and not rest.isdecimal() else "")
+
+
+def side_above(name: str) -> str | None:
+    """Side of a split that the folder of a file of this relative name, or one above it, stands for."""
+    return next((found for part in name.split("/")[:-1] if (found := split_name(part))), None)
 
 
 def side(split: str | None) -> str | None:

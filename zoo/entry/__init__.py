@@ -8,7 +8,6 @@ from zoo.entry.files import (
     HISTORY,
     ID,
     MAX_CARD_BYTES,
-    MAX_JSON_BYTES,
     NEIGHBOURS,
     OOD_STATISTICS,
     PREDICTIONS,
@@ -16,10 +15,10 @@ from zoo.entry.files import (
     EntryError,
 )
 from zoo.entry.model import AnyEntry, BrokenEntry, Entry, readable_entries, usable_entries
-from zoo.entry.predictions import as_stored, read_predictions
+from zoo.entry.predictions import as_stored, keeps_network, read_network_predictions, read_predictions
 from zoo.entry.read import load_entry, read_card, read_entry, read_history, summary, with_members
 from zoo.entry.schema import Benchmark, Config, Evaluation, Label, LocalisationScores, Metric, OodRates, is_on_frames
-from zoo.entry.weights import MAX_PARAMETERS, Weights, read_header
+from zoo.entry.weights import Weights, read_header
 from zoo.entry.write import write_predictions
 
 __all__ = [
@@ -30,8 +29,6 @@ __all__ = [
     "HISTORY",
     "ID",
     "MAX_CARD_BYTES",
-    "MAX_JSON_BYTES",
-    "MAX_PARAMETERS",
     "NEIGHBOURS",
     "OOD_STATISTICS",
     "PREDICTIONS",
@@ -50,11 +47,13 @@ __all__ = [
     "Weights",
     "as_stored",
     "is_on_frames",
+    "keeps_network",
     "load_entry",
     "read_card",
     "read_entry",
     "read_header",
     "read_history",
+    "read_network_predictions",
     "read_predictions",
     "readable_entries",
     "summary",

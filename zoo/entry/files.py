@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from zoo.limits import JSON_MB
+
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 HEAD = "head.skops"  # a classical classifier in place of the last layer
@@ -20,7 +22,6 @@ HISTORY = "history.json"  # training curves, one record per epoch
 CARD = "README.md"
 
 ID = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,192}$")
-MAX_JSON_BYTES = 20_000_000
 MAX_CARD_BYTES = 2_000_000
 
 Part = TypeVar("Part", bound=BaseModel)
@@ -43,15 +44,15 @@ def read_json(path: Path) -> Any:
     """
     try:
         size = path.stat().st_size
-        text = path.read_text(encoding="utf-8") if size <= MAX_JSON_BYTES else ""
+        text = path.read_text(encoding="utf-8") if size <= JSON_MB.bytes else ""
     except FileNotFoundError as error:
         raise EntryError(f"{path.name} is missing.") from error
     except OSError as error:
         raise EntryError(f"{path.name} cannot be read: {error.strerror}.") from error
     except UnicodeDecodeError as error:
         raise EntryError(f"{path.name} is not valid JSON: it is no text.") from error
-    if size > MAX_JSON_BYTES:
-        raise EntryError(f"{path.name} is larger than {MAX_JSON_BYTES // 1_000_000} MB.")
+    if size > JSON_MB.bytes:
+        raise EntryError(f"{path.name} is larger than {JSON_MB.value} MB.")
     try:
         return json.loads(text)
     # also raised for undamaged files: Python refuses integers of more than 4300 digits

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -12,6 +13,7 @@ import numpy as np
 from zoo.entry.schema import Config, Evaluation, OtherLaboratories
 from zoo.entry.weights import Weights
 from zoo.scores import label_mapping
+from zoo.scores.samples import ALIKE, BLOOD, Sample, reference_shares, samples
 
 
 class Origin(Protocol):
@@ -28,6 +30,30 @@ class BrokenEntry:
     id: str
     folder: Path
     reason: str
+
+
+@dataclass(frozen=True)
+class TrainedPrior:
+    """Share of each label that a network was trained with.
+
+    Attributes:
+        shares: In the order of the entry's labels, (K,), summing to 1.
+        origin: Where they come from: stored in the entry; its recipe, which balances the classes; an ensemble's
+            members; or assumed to be alike.
+    """
+
+    shares: np.ndarray
+    origin: Literal["stored", "recipe", "members", "assumed"]
+
+    @property
+    def source(self) -> str:
+        """Origin of the shares, for people."""
+        return {
+            "stored": "as weighted in its training",
+            "recipe": "its recipe balances the classes",
+            "members": "those of its members",
+            "assumed": "taken as alike: its recipe does not balance the classes, and the entry does not state them",
+        }[self.origin]
 
 
 @dataclass(frozen=True)
@@ -71,6 +97,11 @@ class Entry:
     def usable(self) -> bool:
         """Whether the entry can classify: its weights (for an ensemble, those of its members) are available."""
         return self.weights is not None
+
+    @property
+    def is_detector(self) -> bool:
+        """Whether the entry finds cells instead of classifying them."""
+        return self.config.zoo.detector is not None
 
     @property
     def merged_labels(self) -> dict[str, str]:
@@ -120,6 +151,48 @@ class Entry:
         """Expected performance in unseen laboratories; of an ensemble of one member, that member's."""
         only = self.members[0].other_laboratories if len(self.members) == 1 else None
         return self.evaluation.other_laboratories or only
+
+    @cached_property
+    def trained_prior(self) -> TrainedPrior:
+        """Share of each label that the network was trained with."""
+        shares = self.config.zoo.trained_shares
+        if shares is not None:
+            total = sum(shares.values())
+            return TrainedPrior(np.array([shares[label] / total for label in self.labels]), "stored")
+        if self.members:
+            parts = [(member.trained_prior, member, weight) for member, weight in self.weighted_members]
+            mapped = [self.map_probabilities(one.shares[None], member.labels)[0] for one, member, _ in parts]
+            mean = np.average(mapped, axis=0, weights=[weight for _, _, weight in parts])
+            known = all(one.origin != "assumed" for one, _, _ in parts)
+            return TrainedPrior(mean, "members" if known else "assumed")
+        balance = self.recipe.get("balance")
+        is_balanced = isinstance(balance, dict) and (
+            bool(balance.get("class_weights")) or balance.get("resample", "none") != "none"
+        )
+        uniform = np.full(len(self.labels), 1 / len(self.labels))
+        return TrainedPrior(uniform, "recipe" if is_balanced else "assumed")
+
+    @cached_property
+    def default_sample(self) -> Sample:
+        """Sample that the entry is asked with unless its user says otherwise.
+
+        This is the one that its config names; else peripheral blood for entries that know other kinds of cells beside
+        white ones of blood, and "alike" for all others.
+        """
+        own = self.config.zoo.sample
+        if own is not None:
+            return Sample(own.name, weights=own.weights, other=own.other)
+        known, white = set(self.labels), set(reference_shares(BLOOD))
+        further = set(samples()[BLOOD].weights) - white
+        return samples()[BLOOD if known & further and len(known & white) > 1 else ALIKE]
+
+    def prior_of(self, sample: Sample) -> np.ndarray:
+        """Share of each of the entry's labels in a sample, (K,). Raises SampleError if there is none."""
+        return sample.prior(self.labels, self.trained_prior.shares)
+
+    def apply_sample(self, probabilities: np.ndarray, sample: Sample) -> np.ndarray:
+        """The network's probabilities (n, classes) in a sample. Raises SampleError if it rules out every label."""
+        return sample.apply(probabilities, self.labels, self.trained_prior.shares)
 
     @property
     def title(self) -> str:

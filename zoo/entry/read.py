@@ -6,9 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from zoo.entry.files import (
     CARD,
@@ -27,8 +25,15 @@ from zoo.entry.files import (
 from zoo.entry.model import AnyEntry, BrokenEntry, Entry
 from zoo.entry.schema import Config, Evaluation
 from zoo.entry.weights import Weights, read_header, with_head
+from zoo.lazy import lazy_module
 from zoo.scores import label_mapping
 
+if TYPE_CHECKING:
+    import pandas as pd
+else:
+    pd = lazy_module("pandas")
+
+MAX_EPOCHS, MAX_CURVES, MAX_VALUE = 100_000, 100, 1e12  # of a history
 NO_WEIGHTS = "Its weights are published elsewhere. Its figures can be compared, but it cannot classify here."
 
 
@@ -121,9 +126,20 @@ def _labels_fit(entry: Entry, member: Entry) -> bool:
 def read_history(entry: Entry) -> pd.DataFrame:
     """Per-epoch curves, one row an epoch; empty where there are none or they cannot be read."""
     try:
-        return pd.DataFrame(read_json(entry.file(HISTORY)))
+        epochs = read_json(entry.file(HISTORY))
+        return pd.DataFrame(epochs) if _is_history(epochs) else pd.DataFrame()
     except (EntryError, ValueError):
         return pd.DataFrame()
+
+
+def _is_history(epochs: Any) -> bool:
+    """Whether parsed JSON is a list of records of a few numbers each: a table of many columns takes any memory."""
+    if not isinstance(epochs, list) or not all(isinstance(epoch, dict) for epoch in epochs):
+        return False
+    columns = {name for epoch in epochs for name in epoch}
+    values = (value for epoch in epochs for value in epoch.values())
+    numbers = all(value is None or (isinstance(value, int | float) and abs(value) < MAX_VALUE) for value in values)
+    return len(epochs) <= MAX_EPOCHS and len(columns) <= MAX_CURVES and numbers
 
 
 def read_card(entry: Entry) -> str:

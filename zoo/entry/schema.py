@@ -12,8 +12,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from zoo.entry.files import ID
+from zoo.limits import INPUT_SIDE
 
-MAX_SIDE = 2048  # pixels of a network's input
 FRAMES_SUFFIX = "-frames"  # of evaluation sets made of a data set's whole smear frames
 
 # model_args are passed on to timm.create_model, so that their names and values are limited
@@ -44,7 +44,7 @@ RESERVED_ARGUMENTS = {  # arguments of timm.create_model that read files or ask 
     "url",
 }
 
-Label = Annotated[str, Field(min_length=1, max_length=80, pattern=r"^[^\x00-\x1f<>]+$")]
+Label = Annotated[str, Field(min_length=1, max_length=80, pattern=r"^[^\x00-\x1f\x7f-\x9f<>]+$")]
 
 
 def _check_plain_text(text: str) -> str:
@@ -57,11 +57,20 @@ def _check_plain_text(text: str) -> str:
 PlainText = Annotated[str, Field(max_length=1000), AfterValidator(_check_plain_text)]
 
 
+def _limited_side(side: int) -> int:
+    if side > INPUT_SIDE.value:
+        raise ValueError(f"a side of {side} pixels is more than the {INPUT_SIDE.value} allowed")
+    return side
+
+
+Side = Annotated[int, Field(ge=8), AfterValidator(_limited_side)]
+
+
 class PretrainedCfg(BaseModel):
     """timm's description of the input a network expects."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
-    input_size: tuple[Literal[3], Annotated[int, Field(ge=8, le=MAX_SIDE)], Annotated[int, Field(ge=8, le=MAX_SIDE)]]
+    input_size: tuple[Literal[3], Side, Side]
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming", "random"] = "bicubic"
@@ -74,6 +83,22 @@ class PretrainedCfg(BaseModel):
         if min(value) <= 0:
             raise ValueError("must be positive")
         return value
+
+
+class SampleWeights(BaseModel):
+    """A sample that an entry is asked with: weights by kind, and the weight of a kind that is not named."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    name: PlainText = Field(min_length=1, max_length=200)
+    weights: dict[Label, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = {}
+    other: float = Field(1.0, ge=0, allow_inf_nan=False)
+
+
+class DetectorPart(BaseModel):
+    """Limits of a detector: the confidence from which each of its objects counts."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    limits: dict[Label, Annotated[float, Field(gt=0, lt=1)]] = Field(min_length=1)
 
 
 class ZooPart(BaseModel):
@@ -108,7 +133,16 @@ class ZooPart(BaseModel):
     member_weights: list[Annotated[float, Field(ge=0, le=1)]] | None = None
     split: str = Field("", description="What was trained, validated and tested on, for the card")
     training: dict[str, Any] = Field({}, description="How the weights were trained: seconds, images a second, device")
+    trained_shares: dict[Label, Annotated[float, Field(gt=0, allow_inf_nan=False)]] | None = Field(
+        None, alias="prior_trained", description="Share of each label that training weighed it with; None: not stated"
+    )
+    sample: SampleWeights | None = Field(
+        None, description="What its pictures are a sample of, unless its user says otherwise; None: by its labels"
+    )
     head: Literal["head.skops"] | None = Field(None, description="A classical classifier in place of the last layer")
+    detector: DetectorPart | None = Field(
+        None, description="The entry finds cells and does not classify; None: it does"
+    )
 
     @model_validator(mode="after")
     def _check_members(self) -> ZooPart:
@@ -169,6 +203,12 @@ class Config(BaseModel):
             raise ValueError(f"{len(self.label_names)} label_names for num_classes = {self.num_classes}")
         if len(set(self.label_names)) != len(self.label_names):
             raise ValueError("label_names are not all different")
+        detector = self.zoo.detector
+        if detector is not None and set(detector.limits) != set(self.label_names):
+            raise ValueError("the detector's limits do not name the labels of the entry")
+        shares = self.zoo.trained_shares
+        if shares is not None and set(shares) != set(self.label_names):
+            raise ValueError("prior_trained does not name the labels of the entry")
         return self
 
     def as_written(self) -> dict[str, Any]:
@@ -194,6 +234,11 @@ class Benchmark(BaseModel):
     labels: list[Label]
     confusion: list[list[Annotated[int, Field(ge=0)]]]
     metrics: dict[str, Metric]
+    sample: str = Field("", max_length=200, description="Sample that it was asked with; empty: not stated")
+    samples: dict[str, dict[str, Metric]] = Field({}, description="Main scores when asked with other samples")
+    network_labels: list[Label] | None = Field(
+        None, description="Labels of the network's own probabilities, stored beside the answers; None: not stored"
+    )
     n_images: int = Field(ge=0)
     n_cells: int = Field(ge=0)
     split_hash: str = ""
@@ -299,8 +344,11 @@ class Evaluation(BaseModel):
     ood: OodQuality | None = Field(None, alias="gate")
     other_laboratories: OtherLaboratories | None = Field(None, alias="elsewhere")
     benchmarks: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")], Benchmark] = {}
+    fields: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")], dict[str, Metric]] = Field(
+        {}, description="Scores of a detector by evaluation set of fields"
+    )
 
     def as_written(self) -> dict[str, Any]:
         """Content of `evaluation.json`, with the field names of the file; sections never measured are left out."""
-        missing = {name for name in ("ood", "other_laboratories") if getattr(self, name) is None}
+        missing = {name for name in ("ood", "other_laboratories", "fields") if not getattr(self, name)}
         return self.model_dump(mode="json", by_alias=True, exclude=missing)

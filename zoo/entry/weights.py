@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from zoo.entry.files import EntryError
+from zoo.limits import PARAMETERS
 
 MAX_HEADER_BYTES = 10_000_000
-MAX_PARAMETERS = 1_000_000_000
 BYTES_PER_ELEMENT = {
     "F16": 2,
     "BF16": 2,
@@ -80,15 +80,15 @@ def _count_parameters(name: str, header: Any, data_bytes: int) -> int:
             continue
         shape, kind, offsets = _tensor(name, key, tensor)
         elements = math.prod(shape)
-        if elements > MAX_PARAMETERS or offsets[1] - offsets[0] != elements * BYTES_PER_ELEMENT[kind]:
+        if elements > PARAMETERS.value or offsets[1] - offsets[0] != elements * BYTES_PER_ELEMENT[kind]:
             raise EntryError(f"{name}: tensor {key!r} claims a size it does not have.")
         end = max(end, offsets[1])
         if not key.endswith(BATCH_NORM_STATE):
             total += elements
     if end != data_bytes:
         raise EntryError(f"{name} is cut short or too long: {data_bytes:,} bytes of weights, {end:,} announced.")
-    if total > MAX_PARAMETERS:
-        raise EntryError(f"{name} has {total:,} parameters; at most {MAX_PARAMETERS:,} are loaded.")
+    if total > PARAMETERS.value:
+        raise EntryError(f"{name} has {total:,} parameters; at most {PARAMETERS.value:,} are loaded.")
     return total
 
 

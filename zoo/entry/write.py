@@ -11,15 +11,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
-import torch
 from pydantic import ValidationError
-from safetensors.torch import save_file
 
 from zoo.entry.files import (
     CARD,
@@ -35,20 +30,43 @@ from zoo.entry.files import (
     predictions_file,
     read_json,
 )
+from zoo.entry.predictions import NETWORK_PREFIX
 from zoo.entry.schema import Evaluation
 from zoo.files import atomic_folder, atomic_path, write_json, write_text
+from zoo.lazy import lazy_module
 from zoo.version import __version__
 
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    import torch
+    from safetensors import torch as safetensors
+else:
+    pd = lazy_module("pandas")
+    pa = lazy_module("pyarrow")
+    pq = lazy_module("pyarrow.parquet")
+    torch = lazy_module("torch")
+    safetensors = lazy_module("safetensors.torch")
+
 SCHEMA_VERSION = 1  # of evaluation.json
-Section = Literal["gate", "elsewhere", "speed"]
+Section = Literal["gate", "elsewhere", "speed", "fields"]
 
 
 @dataclass(frozen=True)
 class ScoredBenchmark:
-    """A benchmark's record for `evaluation.json`, and the prediction table that its figures follow from."""
+    """A benchmark's record for `evaluation.json`, and the prediction table that its figures follow from.
+
+    Attributes:
+        record: The record.
+        table: Answers: columns file, cell, label, and one column of probabilities a label of the record.
+        network: The network's own probabilities of the same pictures, one column a label of the entry; None where they
+            are those of `table`.
+    """
 
     record: dict[str, Any]
     table: pd.DataFrame
+    network: pd.DataFrame | None = None
 
 
 @contextmanager
@@ -77,7 +95,9 @@ def write_config(folder: Path, content: Mapping[str, Any]) -> None:
 def write_weights(folder: Path, tensors: Mapping[str, torch.Tensor]) -> None:
     """Write a network's tensors, in the precision they have."""
     with atomic_path(folder / WEIGHTS) as temporary:
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary, {"format": "pt"})
+        safetensors.save_file(
+            {name: tensor.contiguous() for name, tensor in tensors.items()}, temporary, {"format": "pt"}
+        )
 
 
 def write_head(folder: Path, classifier: Any) -> None:
@@ -98,7 +118,7 @@ def write_neighbours(folder: Path, files: Sequence[str], labels: Sequence[str]) 
 def write_ood_statistics(folder: Path, tensors: Mapping[str, torch.Tensor]) -> None:
     """Write the statistics that out-of-distribution distances are computed from."""
     with atomic_path(folder / OOD_STATISTICS) as temporary:
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary)
+        safetensors.save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary)
 
 
 def write_history(folder: Path, epochs: Sequence[Mapping[str, Any]]) -> None:
@@ -111,7 +131,13 @@ def write_card(folder: Path, text: str) -> None:
     write_text(folder / CARD, text)
 
 
-def write_predictions(folder: Path, benchmark: str, table: pd.DataFrame, labels: Sequence[str]) -> None:
+def write_predictions(
+    folder: Path,
+    benchmark: str,
+    table: pd.DataFrame,
+    labels: Sequence[str],
+    network: pd.DataFrame | None = None,
+) -> None:
     """Write the per-image predictions on a benchmark, zstd-compressed, probabilities in half precision.
 
     Args:
@@ -119,10 +145,21 @@ def write_predictions(folder: Path, benchmark: str, table: pd.DataFrame, labels:
         benchmark: Name of the benchmark.
         table: Columns file, cell, label, and one probability column per label.
         labels: The labels whose columns are written.
+        network: The network's own probabilities of the same pictures, one column a label of the entry; None where they
+            are those of `table`.
     """
     stored = table[["file", "cell", "label", *labels]].astype(dict.fromkeys(labels, np.float16))
     stored = stored.rename(columns={label: f"p:{label}" for label in labels})
+    if network is not None:
+        stored = pd.concat([stored, network.astype(np.float16).add_prefix(NETWORK_PREFIX)], axis=1)
     content = pa.Table.from_pandas(stored, preserve_index=False)
+    with atomic_path(folder / predictions_file(benchmark)) as temporary:
+        pq.write_table(content, temporary, compression="zstd", compression_level=19)
+
+
+def write_found(folder: Path, benchmark: str, table: pd.DataFrame) -> None:
+    """Write the marked and found cells of an evaluation set of fields, zstd-compressed."""
+    content = pa.Table.from_pandas(table, preserve_index=False)
     with atomic_path(folder / predictions_file(benchmark)) as temporary:
         pq.write_table(content, temporary, compression="zstd", compression_level=19)
 
@@ -145,7 +182,7 @@ def update_benchmark(folder: Path, name: str, scored: ScoredBenchmark) -> None:
     content = _evaluation(folder)
     content.setdefault("benchmarks", {})[name] = scored.record
     _check_evaluation(content)
-    write_predictions(folder, name, scored.table, scored.record["labels"])
+    write_predictions(folder, name, scored.table, scored.record["labels"], scored.network)
     write_evaluation(folder, content)
 
 

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-import pandas as pd
-import plotly.graph_objects as go
 
 from zoo.audits.reports import Report
 from zoo.figures.style import ACCENT, colours, legend_above
+from zoo.lazy import lazy_module
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import plotly.graph_objects as go
+else:
+    pd = lazy_module("pandas")
+    go = lazy_module("plotly.graph_objects")
 
 ALARM, CALM = ACCENT, "#9aa5b1"
 PROPERTY_NAMES = {

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
 
 import numpy as np
-import pandas as pd
-import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
 from zoo.benchmarks.corruptions import CLEAN, KINDS
 from zoo.benchmarks.leaderboard import COLUMNS
 from zoo.figures.style import ACCENT, GREY, colour, legend_below
+from zoo.lazy import lazy_module
 from zoo.scores import curves
 from zoo.scores.bootstrap import Interval
 from zoo.scores.metrics import METRICS
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import plotly.graph_objects as go
+    from plotly import subplots
+else:
+    pd = lazy_module("pandas")
+    go = lazy_module("plotly.graph_objects")
+    subplots = lazy_module("plotly.subplots")
 
 MARGIN = {"l": 0, "r": 0, "t": 32, "b": 0}  # room above for the download button
 SUMMARY_SCORES = ("accuracy", "macro_precision", "macro_recall", "macro_f1")
@@ -138,7 +145,9 @@ def corruption(errors: Mapping[str, pd.DataFrame]) -> go.Figure:
     kinds = [kind for kind in KINDS if any((table["kind"] == kind).any() for table in errors.values())]
     rows = max(1, -(-len(kinds) // PLOTS_PER_ROW))
     titles = [KINDS[kind].title for kind in kinds]
-    figure = make_subplots(rows, PLOTS_PER_ROW, shared_yaxes=True, subplot_titles=titles, vertical_spacing=0.36 / rows)
+    figure = subplots.make_subplots(
+        rows, PLOTS_PER_ROW, shared_yaxes=True, subplot_titles=titles, vertical_spacing=0.36 / rows
+    )
     for index, (title, table) in enumerate(errors.items()):
         clean = table[table["kind"] == CLEAN]
         for place, kind in enumerate(kinds):
@@ -162,8 +171,8 @@ def corruption(errors: Mapping[str, pd.DataFrame]) -> go.Figure:
     return figure.update_layout(height=110 + 190 * rows, margin={**MARGIN, "t": 44}, legend=legend_below(-0.1))
 
 
-def home_against_unseen(table: pd.DataFrame) -> go.Figure:
-    """Balanced accuracy in the home laboratory against that in an unseen one, a point a model.
+def home_against_others(table: pd.DataFrame) -> go.Figure:
+    """Balanced accuracy in the home laboratory against the mean in other laboratories, a point a model.
 
     Args:
         table: The table of `zoo.benchmarks.leaderboard.table`.
@@ -182,10 +191,10 @@ def home_against_unseen(table: pd.DataFrame) -> go.Figure:
             mode="markers",
             marker={"size": 11, "color": colour(index)},
             name=row["model"],
-            hovertemplate="home %{x:.1%}<br>unseen %{y:.1%}<extra>" + str(row["model"]) + "</extra>",
+            hovertemplate="home %{x:.1%}<br>others, mean %{y:.1%}<extra>" + str(row["model"]) + "</extra>",
         )
     _add_diagonal(figure)
-    return _unit_square(figure, "balanced accuracy, home laboratory", "balanced accuracy, unseen laboratory")
+    return _unit_square(figure, "balanced accuracy, home laboratory", "balanced accuracy, other laboratories (mean)")
 
 
 def interval_bar(value: float, low: float, high: float, scale_start: float, scale_end: float, highlighted: bool) -> str:

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import plotly.graph_objects as go
+
+from zoo.lazy import lazy_module
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+else:
+    go = lazy_module("plotly.graph_objects")
 
 COUNTS, BY_TRUE, BY_PREDICTED = "counts", "of the true class", "of the predicted class"
 NORMALISATIONS = (COUNTS, BY_TRUE, BY_PREDICTED)

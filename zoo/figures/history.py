@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
-
-import pandas as pd
-import plotly.graph_objects as go
+from typing import TYPE_CHECKING, Literal
 
 from zoo.figures.style import ACCENT, MUTED, colour, legend_below
+from zoo.lazy import lazy_module
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import plotly.graph_objects as go
+else:
+    pd = lazy_module("pandas")
+    go = lazy_module("plotly.graph_objects")
 
 
 def training_and_validation(history: pd.DataFrame, quantity: Literal["loss", "accuracy"]) -> go.Figure:

@@ -5,13 +5,21 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
-import pandas as pd
-import plotly.graph_objects as go
 from PIL import Image
-from plotly.subplots import make_subplots
 
 from zoo.figures.style import ACCENT, GREY, MUTED
+from zoo.lazy import lazy_module
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import plotly.graph_objects as go
+    from plotly import subplots
+else:
+    pd = lazy_module("pandas")
+    go = lazy_module("plotly.graph_objects")
+    subplots = lazy_module("plotly.subplots")
 
 MARGIN = {"l": 0, "r": 0, "t": 4, "b": 4}
 BAR_PIXELS, COUNT_PIXELS = 30, 34  # height of a bar
@@ -80,7 +88,7 @@ def differential_count(count: pd.DataFrame) -> go.Figure:
 def linked_pictures(pictures: Sequence[tuple[str, Image.Image]]) -> go.Figure:
     """Pictures of one size side by side, with titles, that zoom and move together."""
     titles = [title for title, _ in pictures]
-    figure = make_subplots(1, len(pictures), subplot_titles=titles, horizontal_spacing=0.02)
+    figure = subplots.make_subplots(1, len(pictures), subplot_titles=titles, horizontal_spacing=0.02)
     for column, (_, image) in enumerate(pictures, 1):
         figure.add_image(source=_png_url(image), x0=0.5, y0=0.5, row=1, col=column, hoverinfo="skip")
     figure.update_xaxes(matches="x", visible=False, constrain="domain")

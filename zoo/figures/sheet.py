@@ -5,14 +5,19 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from PIL import Image
 
 from zoo.figures.style import ACCENT
+from zoo.lazy import lazy_module
+
+if TYPE_CHECKING:
+    from matplotlib import figure as pyplot_figure
+    from matplotlib.axes import Axes
+else:
+    pyplot_figure = lazy_module("matplotlib.figure")
 
 PAGE_INCHES = (8.27, 5.8)  # A5, landscape
 MIN_COLUMN_INCHES = 2.8
@@ -48,7 +53,9 @@ def sheet(picture: Image.Image, title: str, panels: Sequence[Panel], kind: Liter
         Content of the file.
     """
     columns = 1 + len(panels)
-    figure = Figure(figsize=(max(PAGE_INCHES[0], MIN_COLUMN_INCHES * columns), PAGE_INCHES[1]), layout="constrained")
+    figure = pyplot_figure.Figure(
+        figsize=(max(PAGE_INCHES[0], MIN_COLUMN_INCHES * columns), PAGE_INCHES[1]), layout="constrained"
+    )
     axes = figure.subplots(2, columns, height_ratios=[3, 2], squeeze=False)
     figure.suptitle(_plain(title), fontsize=11)
     images = [(picture, "picture"), *((panel.image, panel.lines[0]) for panel in panels)]

@@ -14,10 +14,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
 from PIL import Image
+
+from zoo.lazy import lazy_module
+
+if TYPE_CHECKING:
+    import cv2
+else:
+    cv2 = lazy_module("cv2")
 
 CROP_VERSION = 2  # version of what `locate_cell` returns, part of cache keys: raise it when the result changes
 

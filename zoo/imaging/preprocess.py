@@ -9,14 +9,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from PIL import Image
-from timm.data import create_transform, resolve_data_config
 
 from zoo.imaging.localise import LocatedCell, locate_cell
+from zoo.lazy import lazy_module
+
+if TYPE_CHECKING:
+    import torch
+    from timm import data as timm_data
+else:
+    torch = lazy_module("torch")
+    timm_data = lazy_module("timm.data")
 
 
 @dataclass(frozen=True)
@@ -93,7 +99,7 @@ class Preprocessor:
 
 def data_config(pretrained_cfg: Mapping[str, Any]) -> dict[str, Any]:
     """Resolve timm's data configuration (input_size, interpolation, mean, std, crop_pct, crop_mode)."""
-    return resolve_data_config(pretrained_cfg=dict(pretrained_cfg))
+    return timm_data.resolve_data_config(pretrained_cfg=dict(pretrained_cfg))
 
 
 def preprocessor(pretrained_cfg: Mapping[str, Any], crop: str = "none") -> Preprocessor:
@@ -105,7 +111,7 @@ def preprocessor(pretrained_cfg: Mapping[str, Any], crop: str = "none") -> Prepr
     """
     config = data_config(pretrained_cfg)
     # with use_prefetcher timm's transform ends in uint8, a quarter of the memory to keep in a queue
-    fit = create_transform(**config, is_training=False, use_prefetcher=True)
+    fit = timm_data.create_transform(**config, is_training=False, use_prefetcher=True)
     return Preprocessor(fit, dict(pretrained_cfg), tuple(config["mean"]), tuple(config["std"]), crop)
 
 

@@ -10,10 +10,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
-from scipy.stats import binomtest
+
+from zoo.lazy import lazy_module
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from scipy import stats
+else:
+    pd = lazy_module("pandas")
+    stats = lazy_module("scipy.stats")
 
 N_RESAMPLES = 2000
 CONFIDENCE_LEVEL = 0.95
@@ -77,7 +85,7 @@ def wilson_interval(count: int, total: int) -> Interval:
     """Wilson's 95 % interval of a proportion (Wilson 1927, doi:10.1080/01621459.1927.10502953); nan for no trials."""
     if not total:
         return Interval(float("nan"), float("nan"), float("nan"))
-    interval = binomtest(count, total).proportion_ci(CONFIDENCE_LEVEL, "wilson")
+    interval = stats.binomtest(count, total).proportion_ci(CONFIDENCE_LEVEL, "wilson")
     return Interval(count / total, float(interval.low), float(interval.high))
 
 

@@ -8,9 +8,16 @@ exactly: ties count half (Hanley & McNeil 1982), average precision is the sum ov
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import sparse
+
+from zoo.lazy import lazy_module
+
+if TYPE_CHECKING:
+    from scipy import sparse
+else:
+    sparse = lazy_module("scipy.sparse")
 
 N_BINS = 15  # of confidence
 CHUNK = 256  # resamples at a time: their sums stay in the processor's cache

@@ -12,10 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
+from zoo.lazy import lazy_module
 from zoo.scores.bootstrap import (
     N_RESAMPLES,
     BootstrapEstimate,
@@ -27,7 +28,12 @@ from zoo.scores.bootstrap import (
 )
 from zoo.scores.curves import N_BINS, calibration_bins, resampled_areas
 from zoo.scores.predictions import Predictions, correct_by_cell
-from zoo.scores.temperature import AS_STORED, MIN_PROBABILITY, Scaling, scale_probabilities
+from zoo.scores.temperature import AS_STORED, MIN_PROBABILITY, Scaling
+
+if TYPE_CHECKING:
+    import pandas as pd
+else:
+    pd = lazy_module("pandas")
 
 COVERAGE = 0.8  # part of the images, the most confident ones, that selective accuracy answers
 
@@ -204,9 +210,12 @@ def balanced_accuracy(counts: np.ndarray) -> np.ndarray:
 
 @register_metric("accuracy by source cell")
 def accuracy_by_cell(predictions: Predictions) -> BootstrapEstimate:
-    """Correct source cells over all of known source, each predicted by its images' mean probability."""
+    """Correct source cells over all of known source, each predicted by its images' mean probability.
+
+    Undefined where the groups of the bootstrap are patients or slides with cells of several kinds.
+    """
     correct = correct_by_cell(predictions.table, predictions.labels)
-    if correct.empty:
+    if correct.empty or predictions.has_mixed_groups:
         return BootstrapEstimate(float("nan"), np.full(N_RESAMPLES, np.nan))
     hits = correct.to_numpy(np.float32)
     draws = resample_weights(len(hits), predictions.seed) @ hits / len(hits)
@@ -327,7 +336,8 @@ def _calibration_error(predictions: Predictions, exponent: float) -> BootstrapEs
     chapter 10).
     """
     truth, cells, n_cells = predictions.truth, predictions.cells, predictions.n_cells
-    bins, gaps = calibration_bins(truth, scale_probabilities(predictions.probabilities, exponent))
+    scaled = predictions.scaling.apply(predictions.probabilities, predictions.labels, exponent)
+    bins, gaps = calibration_bins(truth, scaled)
     sums = np.bincount(cells * N_BINS + bins, gaps, n_cells * N_BINS).reshape(n_cells, N_BINS)
     sizes = predictions.images_per_cell.astype(np.float32)
     draws = np.abs(predictions.weights @ sums.astype(np.float32)).sum(1) / (predictions.weights @ sizes)

@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-import pandas as pd
 
+from zoo.lazy import lazy_module
 from zoo.scores.bootstrap import UNKNOWN_CELL_PREFIX, cell_numbers, resample_weights, wilson_interval
 from zoo.scores.temperature import AS_STORED, Scaling
+
+if TYPE_CHECKING:
+    import pandas as pd
+else:
+    pd = lazy_module("pandas")
 
 T = TypeVar("T")
 
@@ -70,6 +75,11 @@ class Predictions:
     def images_per_cell(self) -> np.ndarray:
         """Number of images of each source cell (n_cells,)."""
         return np.bincount(self.cells, minlength=self.n_cells)
+
+    @cached_property
+    def has_mixed_groups(self) -> bool:
+        """Whether most groups of the bootstrap hold several labels: patients or slides, not cells."""
+        return bool((self.table.groupby("cell")["label"].nunique() > 1).mean() > 0.5)
 
     @property
     def weights(self) -> np.ndarray:

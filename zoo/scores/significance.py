@@ -5,13 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
-from scipy.stats import binomtest
 
+from zoo.lazy import lazy_module
 from zoo.scores.bootstrap import Interval, cell_numbers, ratio_of_sums, resample_weights
 from zoo.scores.predictions import correct_by_cell, label_arrays
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from scipy import stats
+else:
+    pd = lazy_module("pandas")
+    stats = lazy_module("scipy.stats")
 
 SIGNIFICANCE_LEVEL = 0.05
 
@@ -94,7 +101,7 @@ def mcnemar(first: pd.DataFrame, second: pd.DataFrame, labels: Sequence[str]) ->
     one_correct, two_correct = correct_by_cell(one, labels), correct_by_cell(two, labels)
     first_only, second_only = int((one_correct & ~two_correct).sum()), int((~one_correct & two_correct).sum())
     trials = first_only + second_only
-    return McNemar(first_only, second_only, binomtest(first_only, trials).pvalue if trials else 1.0)
+    return McNemar(first_only, second_only, stats.binomtest(first_only, trials).pvalue if trials else 1.0)
 
 
 def holm(p_values: Sequence[float] | np.ndarray) -> np.ndarray:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -19,10 +20,23 @@ class Scaling:
 
     A temperature T that is already applied makes `before` T and `after` 1. One that was fitted on validation data but
     not applied makes `before` 1 and `after` 1/T. `after` is None where no temperature was fitted.
+
+    `weights` are those by which a sample multiplied the network's probabilities, by label. The temperature belongs to
+    the network, so that they are taken off, the network's probabilities scaled, and the weights put on again.
     """
 
     before: float = 1.0
     after: float | None = None
+    weights: Mapping[str, float] = field(default_factory=dict)
+
+    def apply(self, probabilities: np.ndarray, labels: Sequence[str], exponent: float) -> np.ndarray:
+        """Answers (n, K) over `labels` as if the network's probabilities had been raised to `exponent`."""
+        if exponent == 1 or not self.weights:
+            return scale_probabilities(probabilities, exponent)
+        weights = np.array([self.weights.get(label, 1.0) for label in labels])
+        network = np.divide(probabilities, weights, out=np.zeros_like(probabilities), where=weights > 0)
+        asked = scale_probabilities(network / network.sum(1, keepdims=True), exponent) * weights
+        return asked / asked.sum(1, keepdims=True)
 
 
 AS_STORED = Scaling()

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from PIL import Image
 
 from zoo.data import Source
 from zoo.entry import Entry
-from zoo.imaging.decode import SUFFIXES, ImageError, decode
+from zoo.files import printable
+from zoo.imaging.decode import SUFFIXES, Picture, PictureError, list_pages, page_name, read_picture
+from zoo.imaging.decode.formats import DICOM, TIFF
+from zoo.scores.samples import Sample
 from zoo.serving.requests import Client, Ticket
-from zoo.serving.runtime import Prediction, Runtime
+from zoo.serving.results import Prediction
+from zoo.threads import usable_processors
 
-READER_THREADS = min(8, 2 * (os.cpu_count() or 1))  # decoding runs outside Python's lock
+if TYPE_CHECKING:
+    from zoo.serving.runtime import Runtime
+
+MANY_PAGES = (*TIFF.suffixes, *DICOM.suffixes)  # endings of files that may hold several pictures
+ALL_PAGES = "all"  # also each slice of a stack
+READER_THREADS = min(8, 2 * usable_processors())  # decoding runs outside Python's lock
 PREFETCH_BATCHES = 3  # read ahead of the one that the model works on
 
 
@@ -26,32 +35,71 @@ class FileResult:
     """The outcome for one file.
 
     Attributes:
-        file: its name.
+        file: its name, printable.
         prediction: the answer; None where there is none.
         error: why there is no answer, a sentence for the user; None where there is one.
         image: the decoded picture, if it was to be kept.
+        notes: what reading it assumed, converted or left out ("read as 12 bit").
     """
 
     file: str
     prediction: Prediction | None
     error: str | None
     image: Image.Image | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class _Prepared:
+    """A picture that was read and sent to the engine."""
+
+    image: Image.Image | None
+    notes: tuple[str, ...]
+    ticket: Ticket
 
 
 def find_files(paths: Sequence[Path]) -> list[Path]:
     """List the files named, and all pictures in the folders named, sorted and without hidden ones.
 
     Inside a folder only the suffix counts: a text file that is called .png is listed, and so is a path that does not
-    exist; classifying these gives an error that names them.
+    exist, a pipe or a folder of such a name; classifying these gives an error that names them.
     """
     files: list[Path] = []
     for path in paths:
         if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith("."))
+            inside = sorted(p for p in path.rglob("*") if not p.name.startswith("."))
             files += [p for p in inside if p.suffix.lower() in SUFFIXES]
         else:
             files.append(path)
     return list(dict.fromkeys(files))
+
+
+def find_pages(names: Iterable[str], page: int | str | None) -> Iterator[str]:
+    """Name the pictures in files of several pages.
+
+    Args:
+        names: Paths of files.
+        page: Number of the page to read of each, ALL_PAGES, or None: all pages, but of a stack its sharpest slice.
+
+    Yields:
+        Each name, as `file.tif#page=2` where the file holds several pictures.
+    """
+    for name in names:
+        if isinstance(page, int):
+            yield page_name(name, page)
+        elif Path(name).suffix.lower() in MANY_PAGES:
+            yield from pages_of(name, Path(name), slices=page == ALL_PAGES)
+        else:
+            yield name
+
+
+def pages_of(name: str, source: bytes | Path, slices: bool = False) -> list[str]:
+    """Name the pictures of one file, given its content or path; with `slices`, those of a stack too."""
+    try:
+        pages, is_stack = list_pages(source)
+    except PictureError:
+        return [name]  # reading it gives the error
+    return [name] if pages == 1 or (is_stack and not slices) else [page_name(name, n + 1) for n in range(pages)]
 
 
 def classify_files(
@@ -60,6 +108,7 @@ def classify_files(
     files: Iterable[tuple[str, bytes | Path | Source]],
     keep_images: bool = False,
     client: Client | None = None,
+    sample: Sample | None = None,
 ) -> Iterator[FileResult]:
     """Classify files, with a few threads reading ahead.
 
@@ -69,12 +118,14 @@ def classify_files(
         files: pairs of a name and the content, path or source of a picture.
         keep_images: whether results hold the decoded pictures.
         client: who asks.
+        sample: what the pictures are of; None for the entry's usual sample.
 
     Yields:
         A result for each file, in order. A file that cannot be decoded gives a result with an error.
 
     Raises:
         EntryError: the model cannot be loaded.
+        SampleError: the sample rules out every class of the entry.
         BusyError: the queue stayed full.
 
     Example:
@@ -83,30 +134,37 @@ def classify_files(
         ...     results = list(zoo.classify_files(runtime, zoo.get_entry("cnn60"), files))
     """
     runtime.load(entry)
+    sample = sample or entry.default_sample
+    entry.prior_of(sample)  # raises before any picture is read
     ahead = PREFETCH_BATCHES * runtime.batch_size
 
-    def prepare(content: bytes | Path | Source) -> tuple[Image.Image | None, Ticket]:
-        image = decode(content) if isinstance(content, bytes | Path) else content.image()
-        return (image if keep_images else None), runtime.submit(entry, image, client=client)
+    def prepare(name: str, content: bytes | Path | Source) -> _Prepared:
+        if isinstance(content, bytes):
+            picture = read_picture(content, name)
+        else:
+            picture = read_picture(content) if isinstance(content, Path) else Picture(content.image())
+        ticket = runtime.submit(entry, picture.image, client=client)
+        return _Prepared(picture.image if keep_images else None, picture.notes, ticket)
 
     with ThreadPoolExecutor(READER_THREADS) as pool:
-        waiting: deque[tuple[str, Future[tuple[Image.Image | None, Ticket]]]] = deque()
+        waiting: deque[tuple[str, Future[_Prepared]]] = deque()
         try:
             for name, content in files:
-                waiting.append((name, pool.submit(prepare, content)))
+                waiting.append((name, pool.submit(prepare, name, content)))
                 if len(waiting) >= ahead:
-                    yield _result(runtime, entry, *waiting.popleft())
+                    yield _result(runtime, entry, sample, *waiting.popleft())
             while waiting:
-                yield _result(runtime, entry, *waiting.popleft())
+                yield _result(runtime, entry, sample, *waiting.popleft())
         finally:
             # when the caller stops iterating, the rest need not be classified
             for _, future in waiting:
                 future.cancel()
 
 
-def _result(runtime: Runtime, entry: Entry, name: str, future: Future[tuple[Image.Image | None, Ticket]]) -> FileResult:
+def _result(runtime: Runtime, entry: Entry, sample: Sample, name: str, future: Future[_Prepared]) -> FileResult:
     try:
-        image, answer = future.result()
-    except ImageError as error:
-        return FileResult(name, None, str(error))
-    return FileResult(name, runtime.prediction(entry, answer.result()), None, image)
+        prepared = future.result()
+    except PictureError as error:
+        return FileResult(printable(name), None, str(error))
+    prediction = runtime.prediction(entry, prepared.ticket.result(), sample)
+    return FileResult(printable(name), prediction, None, prepared.image, prepared.notes)

@@ -8,19 +8,26 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from zoo.entry import WEIGHTS, Entry, EntryError
 from zoo.files import atomic_path
+from zoo.scores.samples import Sample
 from zoo.serving.batch import FileResult, classify_files
-from zoo.serving.runtime import Runtime
+from zoo.serving.results import Explanation
+from zoo.tables import guarded
+
+if TYPE_CHECKING:
+    from zoo.serving.runtime import Runtime
 
 SUFFIXES = (".jsonl", ".csv")
+MORE = ("warning", "notes")  # last columns of a table
 FLUSH_RECORDS = 256  # after which the file is flushed
 CLUSTER_BATCH = 512  # files of one task on a cluster
 
@@ -31,10 +38,11 @@ class BulkError(ValueError):
 
 @dataclass(frozen=True)
 class ResumeState:
-    """State of an interrupted run: the names that are done, and how many of them failed."""
+    """State of an interrupted run: the names that are done, how many of them failed, and if its end was damaged."""
 
     done: frozenset[str]
     failed: int
+    damaged: bool = False
 
 
 def as_record(result: FileResult) -> dict[str, Any]:
@@ -47,32 +55,76 @@ def as_record(result: FileResult) -> dict[str, Any]:
         "label": prediction.label,
         "confidence": prediction.confidence,
         "confidence_elsewhere": prediction.unseen_confidence,
+        "sample": prediction.sample,
         "probabilities": prediction.probabilities,
+        "network": prediction.network,
         "distance": prediction.distance,
         "familiarity": prediction.familiarity,
+        "warning": prediction.warning,
+        "notes": list(result.notes),
+        "backend": prediction.backend,
     }
 
 
-def classify_paths(runtime: Runtime, entry: Entry, names: Iterable[str]) -> Iterator[dict[str, Any]]:
-    """Classify the files called `names`; yields their records, in order."""
-    for result in classify_files(runtime, entry, ((name, Path(name)) for name in names)):
+def as_explanation_record(
+    file: str, notes: Sequence[str], explanation: Explanation, overlay: str, values: str
+) -> dict[str, Any]:
+    """Convert an explanation to one JSON object; `overlay` and `values` are its picture and its map, or their paths."""
+    answer = explanation.prediction
+    return {
+        "file": file,
+        "label": explanation.label,
+        "notes": list(notes),
+        "warning": answer.warning,
+        "answer": answer.label,
+        "network_answer": answer.network_label,
+        "sample": answer.sample,
+        "backend": answer.backend,
+        "map": values,
+        "overlay": overlay,
+        "method": explanation.method,
+    }
+
+
+def classify_paths(
+    runtime: Runtime, entry: Entry, names: Iterable[str], sample: Sample | None = None
+) -> Iterator[dict[str, Any]]:
+    """Classify the files called `names` as pictures of a sample (None: the entry's usual one); yields their records."""
+    for result in classify_files(runtime, entry, ((name, Path(name)) for name in names), sample=sample):
         yield as_record(result)
 
 
 def csv_header(labels: Sequence[str]) -> list[str]:
     """List the columns of a table of results with these labels."""
-    return ["file", "label", "confidence", "confidence_elsewhere", *labels, "familiarity", "error"]
+    return [
+        "file",
+        "label",
+        "confidence",
+        "confidence_elsewhere",
+        *map(guarded, labels),
+        "familiarity",
+        "error",
+        "sample",
+        *MORE,
+    ]
 
 
 def csv_row(record: dict[str, Any], labels: Sequence[str]) -> list[Any]:
-    """Convert a record to a row of that table."""
+    """Convert a record to a row of that table, safe to open in a spreadsheet.
+
+    A picture without a recognisable cell has a warning and no class.
+    """
+    empty = ["", "", "", *("" for _ in labels)]
+    file, sample, notes = guarded(record["file"]), guarded(record.get("sample", "")), "; ".join(record.get("notes", ()))
     if "error" in record:
-        return [record["file"], "", "", "", *("" for _ in labels), "", record["error"]]
+        return [file, *empty, "", guarded(record["error"]), "", "", ""]
+    if warning := record.get("warning"):
+        return [file, *empty, record["familiarity"], "", sample, warning, guarded(notes)]
     probabilities = [f"{record['probabilities'][label]:.6f}" for label in labels]
     confidence = record.get("confidence_elsewhere")  # absent in records of older versions
     unseen = "" if confidence is None else f"{confidence:.6f}"
-    first = [record["file"], record["label"], f"{record['confidence']:.6f}", unseen]
-    return [*first, *probabilities, record["familiarity"] or "", ""]
+    first = [file, guarded(record["label"]), f"{record['confidence']:.6f}", unseen]
+    return [*first, *probabilities, record["familiarity"] or "", "", sample, "", guarded(notes)]
 
 
 def partial_path(out: Path) -> Path:
@@ -80,19 +132,20 @@ def partial_path(out: Path) -> Path:
     return out.with_name(out.name + ".part")
 
 
-def prepare_output(out: Path, entry: Entry, resume: bool) -> ResumeState:
+def prepare_output(out: Path, entry: Entry, resume: bool, sample: Sample | None = None) -> ResumeState:
     """Prepare to write `out`, removing a line that an interrupted run did not complete.
 
     Args:
         out: file of results, .jsonl or .csv.
         entry: which model is used.
         resume: whether to continue an interrupted run.
+        sample: what the pictures are of; None for the entry's usual sample.
 
     Raises:
         BulkError: `out` cannot be written or exists already, there is nothing to resume, or the interrupted run used
-            another model.
+            another model or sample.
     """
-    part = partial_path(out)
+    part, expected = partial_path(out), _stamp(entry, sample or entry.default_sample)
     if out.suffix not in SUFFIXES:
         raise BulkError(f"{out.name} should end in {' or '.join(SUFFIXES)}.")
     if out.exists():
@@ -101,25 +154,29 @@ def prepare_output(out: Path, entry: Entry, resume: bool) -> ResumeState:
         if part.exists():
             raise BulkError(f"{part} belongs to an interrupted run. Continue it with --resume, or remove the file.")
         out.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(json.dumps(_stamp(entry)) + "\n", encoding="utf-8")
+        part.write_text(json.dumps(expected) + "\n", encoding="utf-8")
         return ResumeState(frozenset(), 0)
     if not part.exists():
         raise BulkError(f"There is no run to resume: {part} does not exist. Leave out --resume.")
-    done, failed, whole = set(), 0, 0
+    done, failed, damaged = set(), 0, False
     with part.open("rb") as file:
         stamp = file.readline()
-        if not stamp.endswith(b"\n") or json.loads(stamp) != _stamp(entry):
-            raise BulkError(f"{part} belongs to another model, or another version of it. Remove it to start again.")
+        if _opened(stamp) != expected:
+            raise BulkError(
+                f"{part} belongs to another model, another version of it or another sample. Remove it to start again."
+            )
         whole = file.tell()
         for line in file:
-            if not line.endswith(b"\n"):
-                break  # the run was interrupted while it wrote this line
-            record = json.loads(line)
+            record = _opened(line)
+            if record is None or not _is_answer(record, entry.labels):
+                # a line without its end was being written when the run was interrupted; any other was changed later
+                damaged = line.endswith(b"\n")
+                break
             done.add(record["file"])
             failed += "error" in record
             whole += len(line)
     os.truncate(part, whole)
-    return ResumeState(frozenset(done), failed)
+    return ResumeState(frozenset(done), failed, damaged)
 
 
 @contextlib.contextmanager
@@ -130,7 +187,8 @@ def open_partial(out: Path) -> Iterator[Callable[[dict[str, Any]], None]]:
 
         def add(record: dict[str, Any]) -> None:
             nonlocal count
-            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+            text = json.dumps(record, ensure_ascii=False)
+            file.write(f"{text}\t{_seal(text)}\n")
             count += 1
             if count % FLUSH_RECORDS == 0:
                 file.flush()
@@ -151,26 +209,65 @@ def finish_output(out: Path, labels: Sequence[str]) -> None:
 def _convert(lines: IO[str], made: IO[str], suffix: str, labels: Sequence[str]) -> None:
     if suffix == ".jsonl":
         for line in lines:
-            made.write(line)
+            made.write(line.rstrip("\n").split("\t")[0] + "\n")
         return
     writer = csv.writer(made)
     writer.writerow(csv_header(labels))
     for line in lines:
-        writer.writerow(csv_row(json.loads(line), labels))
+        writer.writerow(csv_row(json.loads(line.split("\t")[0]), labels))
 
 
-def _stamp(entry: Entry) -> dict[str, Any]:
-    """The model and its version, as they are written into the partial file."""
+def _seal(text: str) -> str:
+    """Digest that stands behind a record in the partial file, after a tab, which JSON writes as an escape."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _is_answer(record: dict[str, Any], labels: Sequence[str]) -> bool:
+    """Whether a record has what a table needs."""
+    if not isinstance(record.get("file"), str):
+        return False
+    if isinstance(record.get("error"), str):
+        return True
+    shares = record.get("probabilities")
+    numbers = (
+        [record.get("confidence"), *(shares.get(label) for label in labels)] if isinstance(shares, dict) else [None]
+    )
+    known = (
+        isinstance(record.get("label"), str) and "familiarity" in record and isinstance(record.get("notes", []), list)
+    )
+    return known and all(isinstance(number, int | float) for number in numbers)
+
+
+def _opened(line: bytes) -> dict[str, Any] | None:
+    """The record of a line of the partial file; None if it is torn or was changed. Older versions wrote no digest."""
+    try:
+        text, tab, seal = line.decode().partition("\t")
+        record = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    sound = line.endswith(b"\n") and isinstance(record, dict) and (not tab or seal == f"{_seal(text)}\n")
+    return record if sound else None
+
+
+def _stamp(entry: Entry, sample: Sample) -> dict[str, Any]:
+    """The model, its version and the sample, as they are written into the partial file."""
     try:
         sizes = [(member.id, (member.folder / WEIGHTS).stat().st_mtime_ns) for member in entry.members or (entry,)]
     except OSError as error:
         raise EntryError(f"{entry.id} cannot be used: {error.strerror}.") from error
     views = [member.views for member in entry.members or (entry,)]
-    return {"model": entry.id, "weights": [list(pair) for pair in sizes], "views": views}
+    prior = [sample.name, *entry.prior_of(sample).tolist()]
+    return {"model": entry.id, "weights": [list(pair) for pair in sizes], "views": views, "prior": prior}
 
 
 def classify_on_cluster(
-    entry: Entry, names: Sequence[str], workers: int, address: str | None, precision: str | None
+    entry: Entry,
+    names: Sequence[str],
+    workers: int,
+    address: str | None,
+    precision: str | None,
+    sample: Sample | None = None,
+    backend: str | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Classify files on a Ray cluster.
 
@@ -182,6 +279,8 @@ def classify_on_cluster(
         workers: number of processes.
         address: of the cluster; None to start one here.
         precision: as for `Runtime`.
+        sample: what the pictures are of; None for the entry's usual sample.
+        backend: as for `Runtime`.
 
     Yields:
         Records, in any order.
@@ -205,7 +304,7 @@ def classify_on_cluster(
             _Classifier,
             batch_size=CLUSTER_BATCH,
             compute=ray.data.ActorPoolStrategy(size=workers),
-            fn_constructor_args=(entry, precision),
+            fn_constructor_args=(entry, precision, sample, backend),
             num_cpus=1,
         )
         for row in answers.iter_rows():
@@ -217,10 +316,12 @@ def classify_on_cluster(
 class _Classifier:
     """One process of the cluster, with its own model."""
 
-    def __init__(self, entry: Entry, precision: str | None) -> None:
-        self.entry, self.runtime = entry, Runtime("auto", precision)
+    def __init__(self, entry: Entry, precision: str | None, sample: Sample | None, backend: str | None) -> None:
+        from zoo.serving.runtime import Runtime  # noqa: PLC0415 (imports torch, which the records do not need)
+
+        self.entry, self.runtime, self.sample = entry, Runtime("auto", precision, backend=backend), sample
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[str]]:
         """Convert names to records, as JSON because the fields of failed files differ."""
-        records = classify_paths(self.runtime, self.entry, map(str, batch["file"]))
+        records = classify_paths(self.runtime, self.entry, map(str, batch["file"]), self.sample)
         return {"record": [json.dumps(record, ensure_ascii=False) for record in records]}

@@ -6,12 +6,18 @@ Not thread-safe: the engine guards it with its own lock.
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-import torch
-
+from zoo.lazy import lazy_module
+from zoo.limits import ALL_WAITING, SESSION_WAITING
 from zoo.serving.loaded import LoadedModel
 from zoo.serving.requests import Client, ExplanationRequest, Ticket
+
+if TYPE_CHECKING:
+    import torch
+else:
+    torch = lazy_module("torch")
 
 
 @dataclass(frozen=True)
@@ -24,8 +30,8 @@ class QueueLimits:
         timeout: seconds that a client waits for a place in a full queue.
     """
 
-    per_client: int = 128
-    total: int = 2048
+    per_client: int = field(default_factory=lambda: SESSION_WAITING.value)
+    total: int = field(default_factory=lambda: ALL_WAITING.value)
     timeout: float = 60.0
 
 

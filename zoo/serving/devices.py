@@ -6,16 +6,25 @@ import contextlib
 import logging
 import os
 import time
-
-import torch
-from torch import nn
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from zoo.entry import Entry, EntryError, read_predictions
+from zoo.lazy import lazy_module
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+else:
+    torch = lazy_module("torch")
+    nn = lazy_module("torch.nn")
 
 LOG = logging.getLogger(__name__)
 PRECISIONS = ("auto", "bf16", "fp32")
 PRECISION_VARIABLE, DEVICE_VARIABLE = "HEMAZOO_PRECISION", "HEMAZOO_DEVICE"
 MIN_BF16_GAIN = 1.15  # speed of bf16 over that of fp32 from which on bf16 is used
+GIVE_UP = 3.0  # a format that is so many times slower than another in its first turn is not tried again
+NATIVE_BF16 = ("avx512_bf16", "amx_bf16", "bf16")  # capabilities of processors that multiply in bf16
 # bf16 moves a logit by about 1 %: no matter where the answer is clear, up to some hundredths where it is not.
 # Answers whose highest probability is below this are computed again in fp32.
 CLEAR_PROBABILITY = 0.98
@@ -63,6 +72,15 @@ def default_precision() -> str:
     return wanted
 
 
+def has_native_bf16(device: torch.device) -> bool:
+    """Whether the hardware multiplies in bf16. Where it does not, bf16 is emulated and many times slower."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cpu":
+        return any(torch.cpu.get_capabilities().get(name) for name in NATIVE_BF16)
+    return False
+
+
 def autocast(device: torch.device, bf16: bool) -> contextlib.AbstractContextManager:
     """Return the context of bf16 autocast on a device, or one without effect."""
     return torch.autocast(device.type, torch.bfloat16, enabled=bf16)
@@ -87,20 +105,59 @@ def bf16_is_faster(model: nn.Module, device: torch.device, size: tuple[int, int,
         size: (3, H, W) of its input.
         recomputed_share: share of pictures whose answer has to be computed in fp32 as well.
     """
-    if device.type == "mps":
-        return False
-    if device.type == "cuda" and not torch.cuda.is_bf16_supported():
+    if not has_native_bf16(device):
         return False
     batch = torch.zeros(8, *size, device=device).contiguous(memory_format=torch.channels_last)
     times = {False: float("inf"), True: float("inf")}
     with torch.no_grad():
         for turn in range(4):
+            taken = {}
             for bf16 in (False, True):
                 start = time.perf_counter()
                 with autocast(device, bf16):
                     model(batch)
                 if device.type == "cuda":
                     torch.cuda.synchronize(device)
-                # the first turn warms up
-                times[bf16] = min(times[bf16], time.perf_counter() - start) if turn else float("inf")
+                taken[bf16] = time.perf_counter() - start
+            if taken[True] > GIVE_UP * taken[False]:
+                return False
+            if turn:  # the first one warms up
+                times = {bf16: min(times[bf16], taken[bf16]) for bf16 in times}
     return (times[True] + recomputed_share * times[False]) * MIN_BF16_GAIN < times[False]
+
+
+class TorchSpeed:
+    """The speed of a network in torch, in the number format that torch would run it in."""
+
+    def __init__(
+        self, device: torch.device, choose_bf16: Callable[[nn.Module], bool], recomputed: Callable[[], float]
+    ) -> None:
+        """Remember what is measured.
+
+        Args:
+            device: where the network runs.
+            choose_bf16: measures whether it runs in bf16.
+            recomputed: tells the share of pictures whose answer has to be computed in fp32 as well; reading it takes
+                the entry's predictions.
+        """
+        self._device, self._choose, self._recomputed = device, choose_bf16, recomputed
+        self._bf16: bool | None = None
+
+    def bf16(self, model: nn.Module) -> bool:
+        """Whether torch runs the network in bf16; measured on the first call."""
+        if self._bf16 is None:
+            self._bf16 = self._choose(model)
+        return self._bf16
+
+    def seconds(self, model: nn.Module, batch: torch.Tensor) -> float:
+        """Measure one pass of a batch (B, 3, H, W)."""
+        bf16 = self.bf16(model)
+        taken = self._timed(model, batch, bf16)
+        return taken + self._recomputed() * self._timed(model, batch, bf16=False) if bf16 else taken
+
+    def _timed(self, model: nn.Module, batch: torch.Tensor, bf16: bool) -> float:
+        batch = batch.contiguous(memory_format=torch.channels_last)
+        start = time.perf_counter()
+        with torch.no_grad(), autocast(self._device, bf16):
+            model(batch)
+        return time.perf_counter() - start

@@ -22,9 +22,8 @@ import torch
 from zoo.attribution import PREDICTED
 from zoo.serving.client_queues import ClientQueues, QueuedRequest, QueueLimits
 from zoo.serving.loaded import LoadedModel
-from zoo.serving.requests import Answer, BusyError, Client, ExplanationRequest, StoppedError, Ticket
+from zoo.serving.requests import BATCH_SIZE, Answer, BusyError, Client, ExplanationRequest, StoppedError, Ticket
 
-BATCH_SIZE = 32
 BATCH_WAIT = 0.002  # seconds that a batch which is not full waits for more requests
 IDLE_SECONDS = 1.0  # without a request, after which memory is returned to the system
 MAX_TIMINGS = 2000  # finished requests from which latencies are computed

@@ -13,12 +13,12 @@ from PIL import Image
 from torch import nn
 
 from zoo.attribution import MODEL_FREE, PREDICTED, Cams, ExplanationError, explain_batch, method_of, steps
-from zoo.attribution.features import FeatureMap, capture, forward_head, layers_of, split_forward
+from zoo.attribution.features import FeatureMap, capture, layers_of
 from zoo.entry import NEIGHBOURS, OOD_STATISTICS, Entry, EntryError
 from zoo.imaging.preprocess import Preprocessor, preprocessor
-from zoo.serving.devices import CLEAR_PROBABILITY, autocast, bf16_is_faster, unclear_share
-from zoo.serving.heads import ClassicalHeadModel, Neighbour, read_neighbours
-from zoo.serving.loading import load_model
+from zoo.serving.backends.choose import serve
+from zoo.serving.devices import CLEAR_PROBABILITY, TorchSpeed, autocast, bf16_is_faster, unclear_share
+from zoo.serving.heads import Neighbour, read_neighbours
 from zoo.serving.ood import OodDetector, read_ood_detector
 from zoo.serving.requests import Answer, ExplanationRequest
 
@@ -38,10 +38,9 @@ class LoadedModel:
     """One entry's network on a device, with all that is needed to run it.
 
     Attributes:
-        model: the network.
+        network: the network behind its backend.
         prepare: conversion of pictures into its input.
         bf16: whether it runs in bf16.
-        bytes: size of its parameters.
         max_batch: pictures that fit into memory at once.
     """
 
@@ -51,6 +50,7 @@ class LoadedModel:
         device: torch.device,
         precision: str = "auto",
         is_faster: Callable[[nn.Module, torch.device, tuple[int, int, int], float], bool] = bf16_is_faster,
+        backend: str = "torch",
     ) -> None:
         """Load the network.
 
@@ -59,23 +59,39 @@ class LoadedModel:
             device: where to run it.
             precision: one of PRECISIONS; auto measures.
             is_faster: the measurement, as `bf16_is_faster`.
+            backend: one of BACKENDS; auto measures.
 
         Raises:
             EntryError: the entry cannot be loaded.
         """
-        model = load_model(entry).to(device).to(memory_format=torch.channels_last)
         config = entry.config
-        self.entry, self.device, self.model, self.max_batch = entry, device, model, MAX_BATCH
+        self.entry, self.device, self.max_batch = entry, device, MAX_BATCH
         self.labels = config.label_names
         self.layer, self.temperature = config.zoo.explanation_layer, config.zoo.temperature
         self.prepare: Preprocessor = preprocessor(config.pretrained_cfg.model_dump(), config.zoo.crop)
-        self.bytes = sum(p.numel() * p.element_size() for p in model.parameters())
         self.input_size = config.pretrained_cfg.input_size
-        self.bf16 = not isinstance(model, ClassicalHeadModel) and (
-            precision == "bf16"
-            or (precision == "auto" and is_faster(model, device, self.input_size, unclear_share(entry)))
-        )
+        self.has_classical_head = bool(config.zoo.head)
+
+        def choose_bf16(model: nn.Module) -> bool:
+            return not self.has_classical_head and (
+                precision == "bf16"
+                or (precision == "auto" and is_faster(model, device, self.input_size, unclear_share(entry)))
+            )
+
+        speed = TorchSpeed(device, choose_bf16, lambda: unclear_share(entry))
+        self.network = serve(entry, device, precision, backend, speed.seconds)
+        self.bf16 = self.network.backend == "torch" and speed.bf16(self.network.module)
         self._recompute_unclear = precision == "auto"
+
+    @property
+    def model(self) -> nn.Module:
+        """The network in torch, built on the first call where a faster backend runs it. Raises EntryError."""
+        return self.network.module
+
+    @property
+    def bytes(self) -> int:
+        """Memory for the weights."""
+        return self.network.bytes
 
     @cached_property
     def ood_detector(self) -> OodDetector | None:
@@ -88,7 +104,7 @@ class LoadedModel:
         if detector is None:
             return None
         blank = torch.zeros(1, *self.input_size, device=self.device)
-        if detector.width != self._vectors(split_forward(self.model, blank)[0]).shape[1]:
+        if detector.width != self._embed(blank).shape[1]:
             raise EntryError(
                 f"{OOD_STATISTICS} of {self.entry.id} does not fit its model; fit it again (`training gate`)."
             )
@@ -126,7 +142,10 @@ class LoadedModel:
         probabilities = self._settle(pixels, batch.logits)
         self._follow_changed_labels(batch, pixels, explanations, probabilities)
         seconds = time.perf_counter() - start
-        return [Answer(row, batch.maps.get(i), seconds, batch.distances.get(i)) for i, row in enumerate(probabilities)]
+        return [
+            Answer(row, batch.maps.get(i), seconds, batch.distances.get(i), self.network.backend)
+            for i, row in enumerate(probabilities)
+        ]
 
     def _run_rows(
         self,
@@ -137,17 +156,18 @@ class LoadedModel:
         confidence: torch.Tensor | None,
     ) -> None:
         """Fill in the results of some rows of a batch, which are explained by one method or not at all."""
-        features: torch.Tensor | None
+        detector, vectors = self.ood_detector, None
         if explanations:
             cams = self.explain(pixels, explanations)
-            batch.logits[rows], features = cams.logits, cams.features
+            batch.logits[rows] = cams.logits
             batch.maps |= zip(rows, cams.maps.cpu().numpy(), strict=True)
+            if detector is not None:
+                vectors = self._embed(pixels) if cams.features is None else self.network.vectors(cams.features)
         else:
-            features, logits = split_forward(self.model, pixels)
-            batch.logits[rows] = logits.float()
-        if self.ood_detector is not None:
-            distances = self._distances(self.ood_detector, pixels, features, confidence)
-            batch.distances |= zip(rows, distances, strict=True)
+            outputs = self.network.run(pixels, vectors=detector is not None)
+            batch.logits[rows], vectors = outputs.logits, outputs.vectors
+        if detector is not None and vectors is not None:
+            batch.distances |= zip(rows, self._distances(detector, vectors, confidence), strict=True)
 
     def _follow_changed_labels(
         self,
@@ -171,14 +191,14 @@ class LoadedModel:
             ExplanationError: the method cannot explain this network, or there is no such layer.
         """
         first = explanations[0]
-        if isinstance(self.model, ClassicalHeadModel):
+        if self.has_classical_head:
             raise ExplanationError(
                 f"{self.entry.id} decides by a classical classifier, which has no gradients: "
                 f"{method_of(first.method).title} cannot explain it. Choose {method_of(MODEL_FREE).title}."
             )
         targets = torch.tensor([e.target for e in explanations], device=self.device)
         against = None if first.against is None else torch.tensor([e.against for e in explanations], device=self.device)
-        return explain_batch(self.model, batch, targets, first.method, first.layer or self.layer, against)
+        return explain_batch(self.network, batch, targets, first.method, first.layer or self.layer, against)
 
     def steps(self, picture: torch.Tensor, explanation: ExplanationRequest) -> Generator[float, None, np.ndarray]:
         """Explain one picture by a slow method, step by step in full precision.
@@ -193,23 +213,23 @@ class LoadedModel:
             ExplanationError: the method cannot explain this network, or cannot compare two classes.
         """
         method = method_of(explanation.method)
-        if isinstance(self.model, ClassicalHeadModel) and not method.any_model:
+        if self.has_classical_head and not method.any_model:
             self.explain(picture[None], [explanation])  # raises, with the reason
         if explanation.against is not None:
             raise ExplanationError(f"{method.title} cannot set one class against another; choose Grad-CAM.")
         layer = explanation.layer or self.layer
         pixels = self._batch([picture])
-        values = yield from steps(self.model, pixels, explanation.target, explanation.method, layer)
+        values = yield from steps(self.network, pixels, explanation.target, explanation.method, layer)
         return values.float().cpu().numpy()
 
     def embed(self, pictures: Sequence[torch.Tensor]) -> np.ndarray:
         """Compute the vectors before the last layer, float32 (n, d), of pictures as `pixels` gives them."""
         with autocast(self.device, self.bf16):
-            return self._vectors(split_forward(self.model, self._batch(pictures))[0]).cpu().numpy()
+            return self._embed(self._batch(pictures)).cpu().numpy()
 
     def capture(self, picture: torch.Tensor, layer: str | None) -> FeatureMap:
         """Compute the feature map of one picture (see `pixels`), in full precision. Raises ExplanationError."""
-        return capture(self.model, self._batch([picture]), None, layer or self.layer)
+        return capture(self.network, self._batch([picture]), None, layer or self.layer)
 
     def nearest(self, picture: torch.Tensor, count: int) -> list[Neighbour]:
         """Find the training pictures nearest to one picture (see `pixels`); none where the entry does not name them.
@@ -218,10 +238,10 @@ class LoadedModel:
             EntryError: the entry does not decide by its neighbours, or their list does not fit.
         """
         known = read_neighbours(self.entry.folder / NEIGHBOURS)
-        if not isinstance(self.model, ClassicalHeadModel) or known is None:
+        head = self.network.classical_head
+        if head is None or known is None:
             return []
-        features = split_forward(self.model, self._batch([picture]))[0]
-        rows, distances = self.model.nearest(self._vectors(features), count)
+        rows, distances = head.nearest(self._embed(self._batch([picture])), count)
         if rows.max(initial=0) >= len(known):
             raise EntryError(f"{NEIGHBOURS} of {self.entry.id} does not fit its classifier.")
         named = known.iloc[rows]
@@ -229,29 +249,23 @@ class LoadedModel:
 
     def layers(self) -> list[str]:
         """Paths of layers that may be explained, from the input on; none for classical classifiers."""
-        return [] if isinstance(self.model, ClassicalHeadModel) else layers_of(self.model, self.input_size)
+        return [] if self.has_classical_head else layers_of(self.model, self.input_size)
 
-    def _vectors(self, features: torch.Tensor) -> torch.Tensor:
-        with torch.no_grad():
-            return forward_head(self.model, features, pre_logits=True).float()
+    def _embed(self, batch: torch.Tensor) -> torch.Tensor:
+        """Vectors before the last layer, float32 (B, d), of a normalised batch."""
+        vectors = self.network.run(batch, vectors=True).vectors
+        if vectors is None:
+            raise EntryError(f"{self.entry.id} gives no vectors before its last layer.")
+        return vectors
 
-    def _distances(
-        self,
-        detector: OodDetector,
-        batch: torch.Tensor,
-        features: torch.Tensor | None,
-        confidence: torch.Tensor | None,
-    ) -> list[float]:
-        """Distances of a normalised batch; `features` is the backbone's output, None where it was not kept."""
-        if features is None:
-            features = split_forward(self.model, batch)[0]
+    def _distances(self, detector: OodDetector, vectors: torch.Tensor, confidence: torch.Tensor | None) -> list[float]:
         with torch.autocast(self.device.type, enabled=False):
             confidence = None if confidence is None else confidence.to(self.device)
-            return detector.distances(self._vectors(features.float()), confidence).tolist()
+            return detector.distances(vectors.float(), confidence).tolist()
 
     def _batch(self, pictures: Sequence[torch.Tensor]) -> torch.Tensor:
         pixels = torch.stack(list(pictures)).to(self.device, non_blocking=True)
-        return self.prepare.normalise(pixels).contiguous(memory_format=torch.channels_last)
+        return self.prepare.normalise(pixels)
 
     def _settle(self, batch: torch.Tensor, logits: torch.Tensor) -> np.ndarray:
         """Probabilities float64 (B, classes); answers that bf16 leaves unclear are computed again in fp32."""
@@ -259,7 +273,7 @@ class LoadedModel:
         if self.bf16 and self._recompute_unclear:
             unclear = probabilities.amax(1) < CLEAR_PROBABILITY
             if unclear.any():
-                again = split_forward(self.model, batch[unclear])[1].float()
+                again = self.network.run(batch[unclear]).logits
                 probabilities[unclear] = (again / self.temperature).softmax(1)
         if not torch.isfinite(probabilities).all():
             raise EntryError(f"{self.entry.id} gave no number for this picture; its weights may be damaged.")

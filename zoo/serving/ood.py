@@ -17,15 +17,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from zoo.entry import OOD_STATISTICS, EntryError
 from zoo.entry.write import write_ood_statistics
+from zoo.lazy import lazy_module
+
+if TYPE_CHECKING:
+    import torch
+    from safetensors import torch as safetensors
+else:
+    torch = lazy_module("torch")
+    safetensors = lazy_module("safetensors.torch")
 
 DIRECTIONS = 64  # principal directions with a variance of their own, at most
 MIN_DIRECTIONS = 8
@@ -218,7 +224,7 @@ def read_ood_detector(folder: Path, classes: int) -> OodDetector | None:
     if not path.exists():
         return None
     try:
-        stored = load_file(str(path))
+        stored = safetensors.load_file(str(path))
         known = {name: key for name, key in TENSORS.items() if name not in OPTIONAL or key in stored}
         detector = OodDetector(**{name: stored[key].float() for name, key in known.items()})
     except (OSError, SafetensorError, KeyError, ValueError) as error:

@@ -16,6 +16,8 @@ import numpy as np
 
 from zoo.attribution import DEFAULT, PREDICTED, method_of
 
+BATCH_SIZE = 32  # pictures that a network is given at once
+
 
 class BusyError(RuntimeError):
     """The device cannot answer now; the message says what to do."""
@@ -69,12 +71,14 @@ class Answer:
         cam: map (h, w) of the network's input, or None.
         seconds: time that its batch took.
         distance: out-of-distribution distance, see `zoo.serving.ood.familiarity`; None where the entry has no detector.
+        backend: the library that ran the network, or several.
     """
 
     probabilities: np.ndarray
     cam: np.ndarray | None
     seconds: float
     distance: float | None = None
+    backend: str = ""
 
 
 class Ticket(Future[Any]):
@@ -124,7 +128,8 @@ def mean_answer(
         distance = float(np.average(known, weights=weights)) if len(known) == len(answers) else None
         parts = [read(number, answer.probabilities) for number, answer in enumerate(answers)]
         seconds = max(answer.seconds for answer in answers)
-        return Answer(np.average(parts, axis=0, weights=weights), None, seconds, distance)
+        backend = ", ".join(sorted({answer.backend for answer in answers}))
+        return Answer(np.average(parts, axis=0, weights=weights), None, seconds, distance, backend)
 
     _when_all(tickets, mean, whole)
     return whole

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from zoo.attribution import DEFAULT
+from zoo.entry import Entry
 from zoo.imaging.preprocess import NetworkInput
+from zoo.scores.calibration import unseen_laboratory_confidence
+from zoo.scores.samples import ALIKE, Sample
 from zoo.serving.ood import Familiarity, familiarity
+
+NO_CELL = "No recognisable blood cell. Try one stained cell, in focus."
 
 
 @dataclass(frozen=True)
@@ -21,8 +27,11 @@ class Prediction:
         probabilities: probability of each label.
         seconds: time that the picture's batch took.
         distance: out-of-distribution distance, see `zoo.serving.ood.familiarity`; None where the entry has no detector.
+        sample: name of the sample that the picture was taken to be of (`zoo.scores.samples`).
+        network: the network's own probabilities, before the sample's prior shares; empty where they are not known.
         unseen_confidence: probability that the answer is right in a laboratory that the model never saw (see
             `zoo.scores.calibration`); None where it was not measured.
+        backend: the library that ran the network (`zoo.serving.backends`), or several.
     """
 
     label: str
@@ -31,11 +40,64 @@ class Prediction:
     seconds: float
     distance: float | None = None
     unseen_confidence: float | None = None
+    sample: str = ALIKE
+    network: dict[str, float] = field(default_factory=dict)
+    backend: str = ""
+
+    @property
+    def network_label(self) -> str:
+        """The class that the network alone would have named."""
+        return max(self.network, key=self.network.__getitem__) if self.network else self.label
 
     @property
     def familiarity(self) -> Familiarity | None:
         """Whether the picture is like those that the model knows; None where the entry has no detector."""
         return familiarity(self.distance)
+
+    @property
+    def warning(self) -> str | None:
+        """Sentence that stands in place of a class where the picture shows no cell; None elsewhere."""
+        return NO_CELL if self.familiarity == "unknown" else None
+
+
+def predict(
+    entry: Entry, network: Mapping[str, float], sample: Sample, seconds: float, distance: float | None = None
+) -> Prediction:
+    """Name the numbers of an answer, and apply the prior shares of a sample to them.
+
+    Args:
+        entry: the entry that answered.
+        network: the network's own probability of each label.
+        sample: what the picture is of.
+        seconds: time that the picture's batch took.
+        distance: out-of-distribution distance, where the entry has a detector.
+
+    Raises:
+        SampleError: the sample rules out every class of the entry.
+    """
+    own = np.array([network[label] for label in entry.labels])
+    shares = entry.apply_sample(own[None], sample)[0]
+    best = int(shares.argmax())
+    return Prediction(
+        entry.labels[best],
+        float(shares[best]),
+        dict(zip(entry.labels, shares.tolist(), strict=True)),
+        seconds,
+        distance,
+        unseen_laboratory_confidence(entry, own, sample, best),
+        sample.name,
+        dict(network),
+    )
+
+
+def with_sample(entry: Entry, prediction: Prediction, sample: Sample) -> Prediction:
+    """The answer for the same picture as one of another sample; the network need not be run again.
+
+    Raises:
+        SampleError: the sample rules out every class of the entry.
+    """
+    named = predict(entry, prediction.network, sample, prediction.seconds, prediction.distance)
+    return replace(named, backend=prediction.backend)
 
 
 @dataclass(frozen=True, eq=False)

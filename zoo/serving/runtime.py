@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -19,7 +20,9 @@ from zoo.attribution.faithfulness import Faithfulness, Predict, faithfulness
 from zoo.entry import Entry, EntryError
 from zoo.imaging.localise import LocatedCell, locate_cell
 from zoo.imaging.preprocess import NetworkInput, augmented_views
-from zoo.scores.calibration import unseen_laboratory_confidence
+from zoo.limits import MODELS_MB
+from zoo.scores.samples import Sample
+from zoo.serving.backends import BACKENDS, default_backend
 from zoo.serving.client_queues import QueueLimits
 from zoo.serving.devices import PRECISIONS, default_precision, resolve_device
 from zoo.serving.engine import BATCH_SIZE, BATCH_WAIT, Engine, EngineStatus
@@ -36,11 +39,10 @@ from zoo.serving.requests import (
     mean_answer,
     wait_for,
 )
-from zoo.serving.results import Explanation, Prediction
+from zoo.serving.results import Explanation, Prediction, predict
 
 __all__ = ["BATCH_SIZE", "BusyError", "Client", "Explanation", "ExplanationError", "Prediction", "Runtime", "Ticket"]
 
-MAX_MODEL_BYTES = 4_000_000_000
 WATCH_INTERVAL = 0.2  # seconds between two calls of `watch` while an explanation is computed
 
 
@@ -66,13 +68,14 @@ class Runtime:
         device: str = "auto",
         precision: str | None = None,
         batch_size: int = BATCH_SIZE,
-        max_bytes: int = MAX_MODEL_BYTES,
+        max_bytes: int | None = None,
         batch_wait: float = BATCH_WAIT,
         *,
         limits: QueueLimits | None = None,
         watch_interval: float = WATCH_INTERVAL,
         locate: Callable[[Image.Image, str], LocatedCell] = locate_cell,
-        loader: Loader = LoadedModel,
+        loader: Loader | None = None,
+        backend: str | None = None,
     ) -> None:
         """Start the engine.
 
@@ -80,24 +83,30 @@ class Runtime:
             device: auto, cpu, cuda or cuda:N.
             precision: one of PRECISIONS; auto measures each network. None: as HEMAZOO_PRECISION says, else auto.
             batch_size: pictures that are run at once.
-            max_bytes: bytes of loaded models; beyond, the one that was not used for longest is unloaded.
+            max_bytes: bytes of loaded models, by default the limit MODELS_MB; the least recently used are unloaded.
             batch_wait: seconds that a batch which is not full waits for more requests.
             limits: bounds of the waiting requests.
             watch_interval: seconds between two calls of `watch` in `explain`.
             locate: finds the cell of a picture, as `locate_cell`.
-            loader: loads an entry's network, as `LoadedModel`.
+            loader: loads an entry's network; None for `LoadedModel`.
+            backend: one of BACKENDS; auto measures each network. None: as HEMAZOO_BACKEND says, else auto.
 
         Raises:
-            ValueError: there is no such precision.
+            ValueError: there is no such precision or backend.
             EntryError: there is no such device.
         """
         precision = precision or default_precision()
         if precision not in PRECISIONS:
             raise ValueError(f"precision is one of {', '.join(PRECISIONS)}, not {precision!r}")
+        backend = backend or default_backend()
+        if backend not in BACKENDS:
+            raise ValueError(f"backend is one of {', '.join(BACKENDS)}, not {backend!r}")
         self.device = resolve_device(device)
         self.precision, self.batch_size = precision, batch_size
         self.engine = Engine(str(self.device), batch_size, batch_wait, limits)
-        self._models = ModelCache(self.device, precision, max_bytes, loader)
+        self._models = ModelCache(
+            self.device, precision, max_bytes or MODELS_MB.bytes, loader or partial(LoadedModel, backend=backend)
+        )
         self._locate, self._watch_interval = locate, watch_interval
 
     def model(self, entry: Entry) -> LoadedModel:
@@ -149,23 +158,25 @@ class Runtime:
         """
         return self._submit(entry, self._networks(entry, image), explanation, client or Client())
 
-    def prediction(self, entry: Entry, answer: Answer) -> Prediction:
-        """Name the numbers of an answer."""
-        labels = entry.labels
-        best = int(answer.probabilities.argmax())
-        probabilities = {label: float(p) for label, p in zip(labels, answer.probabilities, strict=True)}
-        unseen = unseen_laboratory_confidence(entry, probabilities)
-        label = labels[best]
-        return Prediction(label, probabilities[label], probabilities, answer.seconds, answer.distance, unseen)
+    def prediction(self, entry: Entry, answer: Answer, sample: Sample | None = None) -> Prediction:
+        """Name the numbers of an answer, and apply the prior shares of a sample; None for the entry's usual one.
 
-    def classify(self, entry: Entry, image: Image.Image) -> Prediction:
-        """Classify one RGB picture.
+        Raises:
+            SampleError: the sample rules out every class of the entry.
+        """
+        network = dict(zip(entry.labels, answer.probabilities.tolist(), strict=True))
+        named = predict(entry, network, sample or entry.default_sample, answer.seconds, answer.distance)
+        return replace(named, backend=answer.backend)
+
+    def classify(self, entry: Entry, image: Image.Image, sample: Sample | None = None) -> Prediction:
+        """Classify one RGB picture of a sample; None for the entry's usual one.
 
         Raises:
             EntryError: the model is unusable.
+            SampleError: the sample rules out every class of the entry.
             BusyError: the queue stayed full.
         """
-        return self.prediction(entry, self.submit(entry, image).result())
+        return self.prediction(entry, self.submit(entry, image).result(), sample)
 
     def explain(
         self,
@@ -177,8 +188,9 @@ class Runtime:
         layer: str | None = None,
         client: Client | None = None,
         watch: Callable[[Ticket], None] | None = None,
+        sample: Sample | None = None,
     ) -> Explanation:
-        """Explain the classification of one RGB picture.
+        """Explain the classification of one RGB picture: the evidence for the network's score of a class.
 
         Args:
             entry: which model to use.
@@ -190,9 +202,11 @@ class Runtime:
             client: who asks.
             watch: called with the ticket several times a second until there is an answer; any error that it raises
                 cancels the work.
+            sample: what the picture is of; None for the entry's usual one.
 
         Raises:
             EntryError: the model is unusable, or has no such label.
+            SampleError: the sample rules out every class of the entry.
             ExplanationError: the method cannot explain this model.
             BusyError: the queue stayed full.
         """
@@ -210,7 +224,11 @@ class Runtime:
         networks = self._networks(entry, image)
         ticket = self._submit(entry, networks, request, client or Client())
         answer = wait_for(ticket, watch, self._watch_interval)
-        prediction = self.prediction(entry, answer)
+        prediction = self.prediction(entry, answer, sample)
+        if label is None and prediction.label != prediction.network_label:
+            # the sample decided otherwise than the network: the map must be that of the class that is shown
+            request = replace(request, target=entry.labels.index(prediction.label))
+            answer = wait_for(self._submit(entry, networks, request, client or Client()), watch, self._watch_interval)
         label = label or prediction.label
         if answer.cam is None:
             raise EntryError(f"{entry.id} gave no map.")
@@ -264,7 +282,7 @@ class Runtime:
         # the long part needs no network: it runs here, not in the thread that all requests wait for
         maps, vectors = factorise(features.features)
         probabilities = self.engine.work(
-            model, lambda: classify_parts(model.model, features.native, vectors, layer or model.layer), client
+            model, lambda: classify_parts(model.network, features.native, vectors, layer or model.layer), client
         ).result()
         return Concepts(np.stack([_on_picture(network.seen, one) for one in maps]), probabilities)
 

@@ -12,13 +12,20 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from zoo.entry import CONFIG, AnyEntry, BrokenEntry, Entry, EntryError, read_entry, usable_entries, with_members
-from zoo.sources import hub
+from zoo.lazy import lazy_module
+
+if TYPE_CHECKING:
+    from zoo.sources import hub
+else:
+    hub = lazy_module("zoo.sources.hub")
 
 BUILTIN = Path(__file__).parents[1] / "builtin"
 VARIABLE = "HEMAZOO_ZOO"
+DETECTOR = "cells"  # the default detector
+ADVICE = "Train one with `python -m training train cells --data FIELDS --out ZOO/cells`, and name ZOO in HEMAZOO_ZOO."
 ANY_NAMESPACE_VARIABLE = "HEMAZOO_HUB_ANY"  # allow repositories of any namespace
 
 
@@ -68,7 +75,7 @@ def _source(part: str) -> Source:
 
 
 def list_entries(places: Sequence[Source] | None = None) -> list[AnyEntry]:
-    """List the entries of all sources in order, broken ones included.
+    """List the classifiers of all sources in order, and broken entries. Detectors are listed by `list_detectors`.
 
     Args:
         places: The sources; by default those of `sources()`.
@@ -81,6 +88,24 @@ def list_entries(places: Sequence[Source] | None = None) -> list[AnyEntry]:
         >>> [entry.id for entry in zoo.list_entries() if entry.usable][:2]
         ['champion4', 'champion4-small']
     """
+    return [entry for entry in _list_all(places) if isinstance(entry, BrokenEntry) or not entry.is_detector]
+
+
+def list_detectors(places: Sequence[Source] | None = None) -> list[Entry]:
+    """List the detectors of cells of all sources in order; `places` is as for `list_entries`."""
+    return [entry for entry in _list_all(places) if isinstance(entry, Entry) and entry.is_detector]
+
+
+def get_detector(name: str = DETECTOR) -> Entry:
+    """The detector of a given name. Raises EntryError if there is none."""
+    found = {entry.id: entry for entry in list_detectors()}
+    if name not in found:
+        raise EntryError(f"There is no detector {name!r}. Detectors here: {', '.join(found) or 'none'}. {ADVICE}")
+    return found[name]
+
+
+def _list_all(places: Sequence[Source] | None = None) -> list[AnyEntry]:
+    """Entries of every kind, with different ids."""
     found: dict[str, AnyEntry] = {}
     for source in sources() if places is None else places:
         for entry in source.entries():
@@ -117,6 +142,8 @@ def get_entry(name: str, entries: Sequence[AnyEntry] | None = None) -> Entry:
             if isinstance(entry, BrokenEntry) or not entry.usable:
                 raise EntryError(f"{name} cannot be used: {entry.reason}")
             return entry
+    if any(entry.id == name for entry in list_detectors()):
+        raise EntryError(f"{name} finds cells and does not classify them. Choose a model of `python -m zoo list`.")
     names = ", ".join(entry.id for entry in usable_entries(entries)) or "none"
     raise EntryError(f"There is no model {name!r}. Models here: {names}.")
 

@@ -11,14 +11,22 @@ import json
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pooch
 import requests
 
 from zoo.cache import cache_folder
 from zoo.entry import EntryError
 from zoo.imaging.decode import SUFFIXES
-from zoo.sources import hub
+from zoo.lazy import lazy_module
+
+if TYPE_CHECKING:
+    import pooch
+
+    from zoo.sources import hub
+else:
+    pooch = lazy_module("pooch")
+    hub = lazy_module("zoo.sources.hub")
 
 MANIFEST = Path(__file__).parent / "examples.json"
 MANIFEST_VARIABLE = "HEMAZOO_EXAMPLES_MANIFEST"

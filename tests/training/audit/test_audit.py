@@ -62,7 +62,9 @@ def planted(tmp_path_factory) -> Path:
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (160, 160, 3), dtype=np.uint8)).save(
         train / "monocyte" / "noise.png"
     )
-    Image.new("RGB", (160, 160), (20, 200, 40)).save(train / "monocyte" / "green.png")
+    green = Image.new("RGB", (160, 160), (20, 200, 40))
+    green.putpixel((80, 80), (20, 198, 40))  # a single colour is refused
+    green.save(train / "monocyte" / "green.png")
     drawn = draw_smear("lymphocyte", 5)
     for n in range(30):
         ImageDraw.Draw(drawn).rectangle([10 + 3 * n, 10, 12 + 3 * n, 22], fill=(8 * n, 255 - 8 * n, 3 * n))

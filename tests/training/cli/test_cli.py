@@ -20,8 +20,8 @@ def call(*arguments: str) -> int:
 
 def test_every_command_is_found():
     names = (
-        "adapt audit crossval deploy-space evaluate explain-quality features fetch gate loso publish publish-examples "
-        "recipes report reproduce rows split sweep train"
+        "adapt audit crossval deploy-space evaluate explain-quality export-data features fetch gate loso publish "
+        "publish-examples recipes report reproduce rows split sweep train"
     )
     assert set(COMMANDS) >= set(names.split())
 
@@ -47,6 +47,7 @@ def test_version(capsys):
         (("train", "no-such-recipe", "--out", "x"), 2, "no-such-recipe"),
         (("train", "cnn60", "--out", "x", "--set", "optimizer.speed=1"), 2, "optimizer.speed"),
         (("train", "cnn60", "--out", "x", "--finish"), 2, "There is no unfinished run"),
+        (("train", "cnn60", "--out", "x", "--resume"), 2, "There is nothing to resume"),
         (("train", "cnn60", "--out", "a b"), 2, "is not an entry name"),
         (("train", "cnn60", "--published", "--out", "x"), 2, "End the entry's name in _as_published"),
         (("evaluate", "cnn60"), 2, "Name the data sets' folder"),

@@ -11,8 +11,10 @@ import pytest
 
 from tests.making import LABELS, add_evaluation, draw_cell, make_entry, make_predictions
 from training.cli import main
+from training.evaluation.html_report import render
 from zoo.entry import read_entry, read_predictions, write_predictions
 from zoo.scores import significance
+from zoo.sources.catalogue import get_entry
 
 DATA = "drawn"
 
@@ -103,3 +105,10 @@ def test_most_confident_errors_come_first_and_only_where_the_other_model_is_corr
     assert significance.only_first_correct(right, wrong, ["a", "b"])["file"].tolist() == ["1.png", "0.png"]
     with pytest.raises(ValueError, match="different pictures"):
         significance.only_first_correct(right, wrong.assign(file=["x", "y", "z"]), ["a", "b"])
+
+
+def test_models_of_eight_and_of_four_classes_are_reported_together():
+    entries = [get_entry("champion8"), get_entry("champion4")]
+    page = render(entries, {entry.id: entry.title for entry in entries})
+    assert "Left out, because scored on pictures of other classes" in page  # their own mixed test sets
+    assert "Sample: peripheral blood." in page

@@ -60,10 +60,10 @@ def test_cached_features_give_the_same_head_as_pictures(run, tmp_path):
 def test_another_head_reuses_cached_features(run, tmp_path):
     stages = [{"epochs": 2, "train": "head"}]
     run("one", model=HEAD, stages=stages)
-    made = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache" / "features").rglob("*")}
+    made = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache" / "features").rglob("*.npy")}
     assert sum(path.name.startswith("view") for path in made) == Schedule().views
     run("two", model={**HEAD, "head": ["gap", "dropout 0.5"]}, stages=stages)
-    assert made == {path: path.stat().st_mtime_ns for path in (tmp_path / "cache" / "features").rglob("*")}
+    assert made == {path: path.stat().st_mtime_ns for path in (tmp_path / "cache" / "features").rglob("*.npy")}
     run("three", model=HEAD, stages=stages, augment={"zoom": 0.1})
     assert len(list((tmp_path / "cache" / "features").iterdir())) == 2
 
@@ -103,3 +103,38 @@ def test_workers_start_after_opencv_used_threads(run):
     picture = np.random.default_rng(0).integers(0, 256, (2000, 2000, 3), dtype=np.uint8)
     cv2.GaussianBlur(cv2.resize(picture, (3000, 3000)), (0, 0), 5)
     assert run(schedule={"epochs": 1}).images == 96
+
+
+def test_a_fixed_backbone_sees_each_picture_once_a_view(run):
+    """Not once an epoch; and the head learns as much from four views as from ever new ones."""
+    found = {}
+    for kept in (True, False):
+        seen = []
+
+        def watched(*args, seen=seen):
+            model = build_model(*args)
+            model.backbone.conv1.register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))
+            seen.clear()  # of what finds the size of the map
+            return model
+
+        schedule = {"cache_features": kept, "views": 4}
+        fitted = run(f"{kept}", model=HEAD, stages=[{"epochs": 30, "train": "head"}], schedule=schedule, build=watched)
+        found[kept] = sum(seen), max(entry["val_accuracy"] for entry in fitted.history)
+    assert found[True][0] == 4 * 96 + 48
+    assert found[False][0] == 30 * (96 + 48)
+    assert found[True][1] == pytest.approx(found[False][1], abs=1.96 * (2 * 0.25 / 48) ** 0.5)
+    assert found[True][1] > 0.4
+
+
+@pytest.mark.parametrize(("size", "sizes"), [(64, [48, 48]), (25, [24, 24, 24, 24]), (90, [48, 48]), (200, [96])])
+def test_every_picture_counts_in_every_epoch(run, size, sizes):
+    """Also where their number is no multiple of the batch size."""
+    seen = []
+
+    def watched(*args):
+        model = build_model(*args)
+        model.register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])) if module.training else None)
+        return model
+
+    assert run(schedule={"epochs": 1, "batch_size": size}, build=watched).images == 96
+    assert seen == sizes

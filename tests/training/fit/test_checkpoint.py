@@ -10,7 +10,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from tests.training.fit.drawn import recipe
-from training.fit.checkpoint import CheckpointError, read_facts
+from training.fit.checkpoint import CheckpointError, previous_path, read_facts
 from training.fit.state import CHECKPOINT
 
 
@@ -37,7 +37,7 @@ def rewrite(path, change):
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     facts = json.loads(header["facts"])
     change(facts)
-    save_file(tensors, str(path), {**header, "facts": json.dumps(facts)})
+    save_file(tensors, str(path), {"numbers": header["numbers"], "facts": json.dumps(facts)})  # none had a digest
 
 
 def to_version_1(facts, **options):
@@ -84,3 +84,37 @@ def test_keeps_the_recipe_and_its_version(checkpoint):
     assert facts["version"] == 2
     assert facts["recipe"] == json.loads(recipe().fingerprint())
     assert facts["processes"] == 1
+
+
+def cut_short(path):
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def changed_by_one_bit(path):
+    content = bytearray(path.read_bytes())
+    content[-50] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("damage", [cut_short, changed_by_one_bit])
+def test_a_damaged_checkpoint_is_refused_and_the_one_before_offered(run, tmp_path, damage):
+    """Renamed, as the sentence says, the one before leads to the same weights."""
+    whole = run("whole")
+    epochs: list[object] = []
+
+    def stop_after_two(figures):
+        epochs.append(figures)
+        if len(epochs) == 2:
+            raise Stop
+
+    with pytest.raises(Stop):
+        run("work", after_epoch=stop_after_two)
+    checkpoint = tmp_path / "work" / CHECKPOINT
+    damage(checkpoint)
+    before = previous_path(checkpoint)
+    with pytest.raises(CheckpointError, match=f"Rename {before} to {CHECKPOINT} to continue"):
+        run("work", resume=True)
+    before.replace(checkpoint)
+    resumed = run("work", resume=True)
+    first, second = whole.model.state_dict(), resumed.model.state_dict()
+    assert all(torch.equal(first[key], second[key]) for key in first)

@@ -36,7 +36,7 @@ def faults(*way: str) -> int:
 def test_a_training_on_a_cpu_keeps_what_it_freed():
     given_back = faults()
     assert given_back > 1000
-    assert faults("training") < given_back / 10
+    assert faults("training") < given_back / 4  # one of the ten may need new pages
 
 
 def test_where_memory_cannot_be_kept_training_goes_on():

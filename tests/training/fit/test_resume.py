@@ -6,8 +6,10 @@ import itertools
 import json
 import os
 import resource
+import signal
 import subprocess
 import sys
+import threading
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -17,6 +19,7 @@ import torch
 from tests.making import draw_folder
 from tests.training.fit.drawn import HEAD
 from training.cli import main
+from training.fit.network import build_model
 from training.fit.stopping import TrainingStopped
 from zoo.entry import read_entry, read_predictions
 
@@ -63,16 +66,18 @@ def test_resumes_in_every_stage(run):
     assert all(torch.equal(first[key], second[key]) for key in first)
 
 
-@pytest.mark.parametrize("step", [1, 6, 7, 12])
-def test_resumes_after_any_step(run, step):
+@pytest.mark.parametrize(("step", "precision"), [(1, "fp32"), (6, "fp32"), (7, "fp16"), (12, "fp32")])
+def test_resumes_after_any_step(run, step, precision):
     """Also after the last step of an epoch; the history is the same, with its learning rates."""
-    parts = {"schedule": {"rate": "cosine", "epochs": 3, "batch_size": 16}}
+    parts = {"schedule": {"rate": "cosine", "epochs": 3, "batch_size": 16, "precision": precision}}
+    parts["optimizer"] = {"clip_norm": 5.0}
     whole = run("whole", **parts)
     seen = itertools.count(1)
     with pytest.raises(TrainingStopped):
         run("parts", **parts, interrupts=lambda: nullcontext(lambda: next(seen) == step))
     resumed = run("parts", **parts, resume=True)
     assert resumed.history == whole.history
+    assert whole.history[-1]["train_loss"] < 0.8 * whole.history[0]["train_loss"]
     first, second = whole.model.state_dict(), resumed.model.state_dict()
     assert all(torch.equal(first[key], second[key]) for key in first)
 
@@ -82,6 +87,7 @@ COMMAND = ["-m", "training", "train", "starter", "--out", "zoo/mine", "--device"
 CHANGES = ["data.split=stratified", "model.weights=none", "model.architecture=test_resnet", "model.input_size=[48, 48]"]
 CHANGES += ["stages.0.epochs=2", "stages.1.epochs=12", "schedule.batch_size=16"]
 CHANGES += ["stages.1.lr=4e-3", "optimizer.clip_norm=5.0"]
+CHANGES += ["schedule.precision=fp32"]  # runs are compared: a trial of the time may choose another one each time
 
 
 def command(data, *more):
@@ -104,7 +110,7 @@ def start(place, arguments, **options):
     )  # fmt: skip
 
 
-def test_reports_a_full_disk_and_resumes(place):
+def test_reports_a_full_disk_and_starts_again(place):
     """A limit on the size of files stands for a full disk: the kernel refuses the write."""
     assert main(command("cells")[2:]) == 0
     whole = read_entry(place / "zoo" / "mine")
@@ -117,9 +123,9 @@ def test_reports_a_full_disk_and_resumes(place):
     refused = start(place, command(data, "--restart"), preexec_fn=limit)
     assert refused.returncode == 1
     assert "the disk is full" in refused.stderr, refused.stderr[-2000:]
-    assert "--resume" in refused.stderr
+    assert "Nothing was saved so far" in refused.stderr and "give the same command again" in refused.stderr
     assert not list((place / "runs" / "mine").glob(".*"))  # nothing half-written
-    going = start(place, command(data, "--resume"))
+    going = start(place, command(data, "--restart"))
     assert going.returncode == 0, going.stderr[-2000:]
     assert (place / "zoo" / "mine" / "history.json").read_text() == full
 
@@ -161,3 +167,27 @@ def test_reports_epochs_to_tensorboard(place):
 def test_names_a_tracker_that_is_not_installed(place, capsys):
     assert main([*command("cells")[2:], "--log", "clearml"]) == 1
     assert "pip install clearml" in capsys.readouterr().err
+
+
+def test_a_step_that_takes_too_long_is_given_up(run, tmp_path):
+    """The state from before it is kept: resumed, the training ends in the same weights."""
+    whole = run("whole")
+    steps = itertools.count(1)
+
+    def slow(*args):
+        model = build_model(*args)
+
+        def wait(module, inputs):
+            if module.training and next(steps) == 9:
+                os.kill(os.getpid(), signal.SIGINT)
+                threading.Event().wait(60)
+
+        model.register_forward_pre_hook(wait)
+        return model
+
+    with pytest.raises(TrainingStopped, match="within a step"):
+        run("parts", build=slow)
+    resumed = run("parts", resume=True)
+    assert resumed.history == whole.history
+    first, second = whole.model.state_dict(), resumed.model.state_dict()
+    assert all(torch.equal(first[key], second[key]) for key in first)

@@ -57,6 +57,7 @@ label_smoothing = 0.05
 [schedule]
 epochs = 6
 batch_size = 16
+precision = "fp32"
 rate = "cosine"
 warmup_epochs = 0.5
 [augment]
@@ -204,11 +205,12 @@ def wait_for_epoch(place: Path, epoch: int, run: subprocess.Popen, part: str = "
     raise AssertionError("training did not get that far")
 
 
-def test_resumes_after_ctrl_c_with_the_same_weights(place, data, trained):
+@pytest.mark.parametrize("told", [signal.SIGINT, signal.SIGTERM])
+def test_resumes_after_it_was_told_to_stop_with_the_same_weights(place, data, trained, told):
     run = start(place, data)
     wait_for_epoch(place, 1, run)
     time.sleep(random.random() / 3)
-    os.killpg(run.pid, signal.SIGINT)  # as a terminal does
+    os.killpg(run.pid, told)  # as a terminal does at Ctrl-C, and some systems when they end a job
     said = run.communicate(timeout=60)[1]
     assert run.returncode == 130, said
     assert "--resume" in said

@@ -132,8 +132,9 @@ def test_pictures_that_cannot_be_published_are_refused(hub, folder, capsys, chan
 
 
 def test_other_files_of_the_repository_are_ignored(published, monkeypatch):
-    more = {"../evil.png": b"x", "a/b/c.png": b"x", "run.py": b"x", ".hidden.png": b"x", "big.png": bytes(20_000_001)}
+    more = {"../evil.png": b"x", "a/b/c.png": b"x", "run.py": b"x", ".hidden.png": b"x", "big.png": bytes(1_000_001)}
     published.put(REPO, more, "datasets")
+    monkeypatch.setenv("HEMAZOO_PICTURE_MB", "1")
     zoo_hub.forget()
     assert len(list_examples()) == 12
     monkeypatch.setenv("HEMAZOO_EXAMPLES", "hub:alice/none")

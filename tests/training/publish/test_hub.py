@@ -261,7 +261,7 @@ def test_plain_timm_gives_the_same_answers(server, tmp_path, capsys):
     assert done.returncode == 0, done.stderr
     with Runtime("cpu", "fp32") as runtime:
         for entry, found in zip(plain, json.loads(done.stdout), strict=True):
-            here = runtime.classify(entry.with_views(1), decode(picture)).probabilities
+            here = runtime.classify(entry.with_views(1), decode(picture)).network
             assert found == pytest.approx(here, abs=1e-4), entry.id
     # what is refused there is refused indeed
     refused = subprocess.run(

@@ -51,12 +51,14 @@ def test_the_app_is_deployed_and_deployed_again(server, capsys):
         "zoo/serving/runtime.py",
         "Dockerfile",
         "requirements.txt",
+        "requirements.lock",
         "README.md",
     } <= set(files)
     assert not any(name.startswith(("training", "tests", "runs", ".git/")) or "__pycache__" in name for name in files)
     assert {name.split("/")[0] for name in files} == {
         ".gitattributes",  # made by the Hub
-        *(".dockerignore", ".streamlit", "Dockerfile", "LICENSE", "README.md", "app.py", "pages", "requirements.txt"),
+        *(".dockerignore", ".streamlit", "Dockerfile", "LICENSE", "README.md", "app.py", "pages"),
+        *("requirements.txt", "requirements.lock"),
         "zoo",
     }
     told_of = metadata(server.blobs[files["README.md"].oid].decode())

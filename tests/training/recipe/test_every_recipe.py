@@ -26,7 +26,8 @@ SHORT = [
     "clean.outliers=false",
     "clean.duplicates=keep",
 ]
-SHORT += ["schedule.batch_size=8", "schedule.views=1", "data.val_fraction=0.3", "data.test_fraction=0.3"]
+SHORT += ["schedule.precision=fp32", "schedule.batch_size=8", "schedule.views=1"]
+SHORT += ["data.val_fraction=0.3", "data.test_fraction=0.3"]
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +75,7 @@ def check(place, name, data):
     table = read_predictions(entry, f"{recipe.data.name}-test")
     files = [(file, data / recipe.data.name / file) for file in table["file"]]
     with Runtime("cpu", "fp32") as runtime:
-        found = np.array([list(r.prediction.probabilities.values()) for r in classify_files(runtime, entry, files)])
+        found = np.array([list(r.prediction.network.values()) for r in classify_files(runtime, entry, files)])
     assert np.allclose(found, table[entry.labels].to_numpy(), atol=3e-3)
     assert np.allclose(found.sum(1), 1, atol=1e-5)
     card = (entry.folder / "README.md").read_text()
@@ -135,8 +136,8 @@ def test_writes_an_ensemble_of_trained_members(name, place, data, capsys):
     assert sum(entry.member_weights) == pytest.approx(1)
     with Runtime("cpu", "fp32") as runtime:
         cell = Image.new("RGB", (80, 80), (200, 150, 190))
-        answers = [(member, runtime.classify(member, cell).probabilities) for member in entry.members]
-        found = runtime.classify(entry, cell).probabilities
+        answers = [(member, runtime.classify(member, cell).network) for member in entry.members]
+        found = runtime.classify(entry, cell).network
     shares = [entry.map_probabilities(np.array([list(own.values())]), member.labels)[0] for member, own in answers]
     parts = [dict(zip(entry.labels, share, strict=True)) for share in shares]
     for label, value in found.items():

@@ -239,7 +239,11 @@ def test_names_the_key_of_a_wrong_recipe(tmp_path, name):
     ("change", "said"),
     [
         ("optimizer.lrr=1", r"unknown key optimizer.lrr. Did you mean 'lr'\?"),
-        ("stages.1.rate=1", r"unknown key stages.1.rate"),
+        ("stages.1.rate=1", r"unknown key stages.1.rate. Did you mean 'stages.1.lr'\?"),
+        ("optimizer.learning_rate=1", r"Did you mean 'optimizer.lr'\?"),
+        ("batch_size=8", r"Did you mean 'schedule.batch_size'\?"),
+        ("rotation=8", r"Did you mean 'augment.rotation'\?"),
+        ("schedule.epochs=2", "changes nothing here, because resnet50_finetuned trains in stages: set stages.0.epochs"),
         ("optimizer.lr", "Write key=value"),
         ("schedule.epochs=many", "schedule.epochs"),
         ("seed.x=3", "seed"),

@@ -73,6 +73,32 @@ def test_the_command_makes_an_entry_that_is_better_in_that_laboratory(source, fo
     assert entry.config.zoo.model_extra["adapted"]["labelled"] == dict.fromkeys(LABELS, 8)
 
 
+def test_patients_are_kept_together(source, tmp_path):
+    """Each patient has cells of one class: a model made without them knows nothing of that class."""
+    images, labels = given(5)
+    rows = [row for row, label in enumerate(labels) if label in LABELS[:2]]
+    pictures, names = [images[row] for row in rows], [labels[row] for row in rows]
+    made = {
+        count: adapt(read_entry(source), pictures, names, tmp_path / f"made{count}", "north", groups=groups)
+        for count, groups in ((0, None), (2, names))
+    }
+    assert [one.groups for one in made.values()] == list(made)
+    assert made[0].after.value > made[2].after.value
+    assert "too high" in made[0].folds_told and "in two folds (2 in all)" in made[2].folds_told
+
+
+@pytest.mark.parametrize(
+    ("groups", "told"),
+    [(["a"] * 10, "of one patient"), (["a"] * 9 + ["b"], "(2 in all)"), ([None] * 5 + ["a"] * 5, "(6 in all)")],
+)
+def test_odd_groups_are_scored(source, tmp_path, groups, told):
+    images, labels = given(5)
+    rows = [row for row, label in enumerate(labels) if label in LABELS[:2]]
+    pictures, names = [images[row] for row in rows], [labels[row] for row in rows]
+    made = adapt(read_entry(source), pictures, names, tmp_path / "made", "north", groups=groups)
+    assert made.after is not None and np.isfinite(made.after.value) and told in made.folds_told
+
+
 def test_shuffled_labels_gain_nothing(source, tmp_path):
     """Nothing can be learnt from shuffled labels, and the cross-validation shows it."""
     images, labels = given(12)

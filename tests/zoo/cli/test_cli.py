@@ -79,9 +79,14 @@ def test_classify_prints_one_object_per_line(run, folder):
             "label",
             "confidence",
             "confidence_elsewhere",
+            "sample",
             "probabilities",
+            "network",
             "distance",
             "familiarity",
+            "warning",
+            "notes",
+            "backend",
         ]
         assert line["confidence"] == max(line["probabilities"].values()) == line["probabilities"][line["label"]]
         assert sum(line["probabilities"].values()) == pytest.approx(1, abs=1e-5)
@@ -134,7 +139,10 @@ def test_explain_writes_map_and_overlay(run, folder, tmp_path):
     status, out, _ = run("explain", picture, "--model", MODEL, "--class", "neutrophil", "--out", out_folder, "--json")
     assert status == 0
     found = json.loads(out)
-    assert list(found) == ["file", "label", "map", "overlay", "method"]
+    assert list(found) == [
+        *("file", "label", "notes", "warning", "answer", "network_answer", "sample", "backend"),
+        *("map", "overlay", "method"),
+    ]
     assert found["label"] == "neutrophil"
     values = np.load(found["map"], allow_pickle=False)
     assert values.dtype == np.float32

@@ -5,7 +5,11 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
+import threading
+import time
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +25,7 @@ from tests.making import LABELS, draw_cell, draw_folder
 from zoo.data import DataError, layouts, pack, read_dataset
 from zoo.data.table import split_name
 from zoo.files import atomic_folder
-from zoo.imaging.decode import ImageError
+from zoo.imaging.decode import PictureError
 
 ONCE = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -102,7 +106,7 @@ def voc(root: Path, rows: list[tuple[str, str, list[tuple[int, int, int, int]]]]
     (root / "Annotations").mkdir()
     lines = [",Image,Category"]
     for number, (name, labels, boxes) in enumerate(rows):
-        Image.new("RGB", (100, 80), (200, 190, 180)).save(root / "JPEGImages" / f"{name}.jpg")
+        draw_cell("monocyte", size=(100, 80)).save(root / "JPEGImages" / f"{name}.jpg")
         objects = "".join(
             f"<object><name>WBC</name><bndbox><xmin>{a}</xmin><ymin>{b}</ymin><xmax>{c}</xmax><ymax>{d}</ymax></bndbox>"
             "</object>"
@@ -184,7 +188,7 @@ def test_a_fetched_hub_data_set(tmp_path):
 
 def test_every_layout_names_itself():
     assert len(layouts()) >= 5
-    assert all(layout.NAME and callable(layout.matches) and callable(layout.read) for layout in layouts())
+    assert all(one.name and one.text and callable(one.read) for one in layouts())
 
 
 @pytest.mark.parametrize(
@@ -215,7 +219,7 @@ def test_refuses_a_damaged_npz_with_a_sentence(tmp_path, data):
     try:
         for item in read_dataset(path).items:
             item.source.image()
-    except (DataError, ImageError) as error:
+    except (DataError, PictureError) as error:
         assert str(error)
     finally:
         path.unlink()
@@ -267,7 +271,7 @@ def test_refuses_an_npz_that_claims_to_be_huge(tmp_path):
 
 @ONCE
 @given(
-    shape=st.tuples(st.integers(2, 40), st.integers(2, 40)),
+    shape=st.tuples(st.integers(8, 40), st.integers(8, 40)),
     labels=st.lists(st.sampled_from(["a", "Ω", "класс", "赤血球", "x y", "1"]), min_size=1, max_size=6),
 )
 def test_npz_round_trip_of_any_shape_and_label(tmp_path, shape, labels):
@@ -286,7 +290,7 @@ def test_unicode_class_names(tmp_path_factory, names):
     root = tmp_path_factory.mktemp("unicode")
     wanted = set()
     for name in names:
-        if name.strip() and split_name(name) is None:
+        if name.strip() and split_name(name) is None and not re.search(r"\d\d", name):  # 0012 may be a patient
             (root / name).mkdir(exist_ok=True)
             draw_cell("monocyte").save(root / name / "ä 血.png")
             wanted.add(name)
@@ -316,7 +320,7 @@ def test_circular_links_are_not_followed(tmp_path):
     data = read_dataset(tmp_path / "set")
     assert any("link" in why for why in data.problems.values())
     broken = next(item for item in data.items if item.file.endswith("self.png"))
-    with pytest.raises(ImageError, match="cannot be opened"):
+    with pytest.raises(PictureError, match="cannot be opened"):
         broken.source.image()
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     with pytest.raises(DataError):
@@ -383,18 +387,22 @@ def test_two_processes_that_pack_the_same_data_share_one_cache(tmp_path):
     """A cache that one process reads is not replaced by another process, because it would be missing for a moment."""
     data = read_dataset(draw_folder(tmp_path / "cells", 2))
     cache = tmp_path / "cache"
-    quicker, inode = [], []
+    begun, decoded = threading.Event(), []
 
-    def overtaken(items, title, total):
-        quicker.append(pack(data, (16, 16), cache))
-        inode.append(Path(quicker[0].pictures.filename).stat().st_ino)
+    def watched(items, title, total):
+        begun.set()
+        time.sleep(0.2)  # the other one comes meanwhile, and waits
+        decoded.append(total)
         return items
 
-    slower = pack(data, (16, 16), cache, overtaken)
-    first, second = (Path(found.pictures.filename) for found in (quicker[0], slower))
+    with ThreadPoolExecutor(1) as other:
+        quicker = other.submit(pack, data, (16, 16), cache, watched)
+        begun.wait(60)
+        slower = pack(data, (16, 16), cache, watched)
+    first, second = (Path(found.pictures.filename) for found in (quicker.result(), slower))
     assert first == second
-    assert first.stat().st_ino == inode[0]
-    assert np.array_equal(quicker[0].pictures, slower.pictures)
+    assert decoded == [len(data)], "the second one reads what the first one wrote"
+    assert np.array_equal(quicker.result().pictures, slower.pictures)
     assert not list(first.parent.parent.glob(".*"))  # nothing half-written is left
 
 

@@ -27,7 +27,7 @@ from zoo.entry import (
     readable_entries,
     summary,
 )
-from zoo.imaging.decode import ImageError, decode
+from zoo.imaging.decode import PictureError, decode
 from zoo.serving.runtime import Runtime
 from zoo.sources.catalogue import FolderSource, get_entry, list_entries
 from zoo.sources.hub import HubSource
@@ -161,7 +161,7 @@ def test_the_app_lists_hostile_entries(corpus, monkeypatch):
 def test_a_hostile_picture_is_read_or_refused(name):
     try:
         found = decode(PICTURES[name])
-    except ImageError as error:
+    except PictureError as error:
         assert str(error).endswith(".")
     else:
         assert found.mode == "RGB"
@@ -186,6 +186,6 @@ def test_the_command_line_names_each_failed_picture(tiny_zoo, tmp_path, monkeypa
 def _reads(data: bytes) -> bool:
     try:
         decode(data)
-    except ImageError:
+    except PictureError:
         return False
     return True

@@ -102,6 +102,24 @@ def test_resumes_a_killed_run(folder, tmp_path):
     assert sorted(one["file"] for one in lines(out)) == sorted(map(str, folder.rglob("*.png")))
 
 
+@pytest.mark.parametrize("change", [(b"confidence", b"confidance"), None], ids=["changed", "of an older version, torn"])
+def test_goes_on_before_a_damaged_record(folder, tmp_path, capsys, monkeypatch, change):
+    """A record that was changed while the run lay still is computed again, with those behind it."""
+    out, whole = tmp_path / "all.jsonl", tmp_path / "whole.jsonl"
+    command = ["classify", str(folder), "--model", MODEL, "--out"]
+    assert main([*command, str(whole)]) == 1
+    with monkeypatch.context() as interrupted, pytest.raises(SystemExit):
+        interrupted.setattr(bulk, "finish_output", lambda *_: sys.exit("interrupted"))
+        main([*command, str(out)])
+    part = bulk.partial_path(out)
+    records = part.read_bytes().splitlines(keepends=True)
+    records[4] = records[4].replace(*change, 1) if change else b'{"file": "x.png"}\n'
+    part.write_bytes(b"".join(records))
+    assert main([*command, str(out), "--resume"]) == 1
+    assert "was damaged: going on after its 3 sound records" in capsys.readouterr().err
+    assert same(lines(out), lines(whole))
+
+
 @pytest.mark.parametrize(
     ("prepare", "more", "said"),
     [

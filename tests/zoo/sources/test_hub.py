@@ -18,6 +18,7 @@ from tests.hub import Fault, Hub
 from tests.making import add_evaluation, draw_cell, make_config, make_entry
 from zoo.entry import BrokenEntry, Entry, EntryError, read_card, read_entry, read_history, read_predictions
 from zoo.files import write_json
+from zoo.limits import FREE_DISK_MB, HUB_TIMEOUT
 from zoo.serving.runtime import Runtime
 from zoo.sources import hub as zoo_hub
 from zoo.sources.catalogue import get_entry, list_entries, sources
@@ -208,7 +209,7 @@ def test_an_unknown_place_is_listed_with_the_reason(server, monkeypatch):
     ids=["rate limit", "server error", "slow", "refused"],
 )
 def test_failed_requests_give_a_reason(server, monkeypatch, fault, words):
-    monkeypatch.setenv(zoo_hub.TIMEOUT_VARIABLE, "0.5")
+    monkeypatch.setenv(HUB_TIMEOUT.variable, "0.5")
     server.faults.append(fault)
     found = of("alice")
     assert isinstance(found["alice--one"], BrokenEntry)
@@ -289,7 +290,7 @@ def test_a_full_disk_gives_an_error_and_leaves_no_partial_file(server, monkeypat
 
 def test_a_download_leaves_free_disk_space(server, monkeypatch):
     one = of("alice")["alice--one"]
-    nearly = shutil.disk_usage("/")._replace(free=zoo_hub.MIN_FREE_BYTES + one.weights.bytes - 1)
+    nearly = shutil.disk_usage("/")._replace(free=FREE_DISK_MB.bytes + one.weights.bytes - 1)
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "disk_usage", lambda _: nearly)
         with pytest.raises(EntryError, match="disk is full"):

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-import cv2
+from typing import TYPE_CHECKING
+
 import numpy as np
-import torch
-from torchvision.transforms.v2 import functional
 
 from training.fit.augment.registry import Phase, augmentation
+from zoo.lazy import lazy_module
+
+if TYPE_CHECKING:
+    import cv2
+    import torch
+    from torchvision.transforms.v2 import functional
+else:
+    cv2 = lazy_module("cv2")
+    torch = lazy_module("torch")
+    functional = lazy_module("torchvision.transforms.v2.functional")
 
 MIN_SIDE = 4  # pixels of a picture of reduced resolution
 MAX_QUALITY = 95  # JPEG quality beyond which no loss is visible

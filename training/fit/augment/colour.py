@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-import cv2
+from functools import cache
+from typing import TYPE_CHECKING
+
 import numpy as np
-import torch
-from torchvision.transforms.v2 import functional
 
 from training.fit.augment.registry import Context, Phase, augmentation
+from zoo.lazy import lazy_module
+
+if TYPE_CHECKING:
+    import cv2
+    import torch
+    from torchvision.transforms.v2 import functional
+else:
+    cv2 = lazy_module("cv2")
+    torch = lazy_module("torch")
+    functional = lazy_module("torchvision.transforms.v2.functional")
 
 # stain vectors of haematoxylin, eosin and the residual (Ruifrok & Johnston 2001, Anal Quant Cytol Histol 23:291-299)
-HED = torch.tensor([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
-STAINS = HED / HED.norm(dim=1, keepdim=True)
-TO_STAINS = torch.linalg.inv(STAINS)
+HED = ((0.65, 0.70, 0.29), (0.07, 0.99, 0.11), (0.27, 0.57, 0.78))
 MIN_TRANSMISSION = 1e-3  # least transmitted light, so that its logarithm is finite
 CONTRAST_FACTORS = (0.5, 2.0)  # bounds of the factor by which a channel's spread may change
 WHITE_BALANCE_SPREAD = 0.7  # log factor of one channel at strength 1
@@ -159,6 +167,17 @@ def hed(picture: torch.Tensor, strength: float) -> torch.Tensor:
     factor = 1 + strength * (2 * torch.rand(3) - 1)
     # densities of one unit are dark: the shift is a tenth of the factor's range
     shift = 0.1 * strength * (2 * torch.rand(3) - 1)
-    density = -picture.clamp(MIN_TRANSMISSION, 1).log().movedim(0, -1)
-    changed = (density @ TO_STAINS) * factor + shift
-    return (-(changed @ STAINS)).exp().movedim(-1, 0).clamp(0, 1)
+    stains, to_stains = _stain_matrices()
+    # to stains, their change and back are one map of the logarithms, of all pixels at once: four times as fast
+    change = (to_stains * factor) @ stains
+    logarithms = picture.clamp(MIN_TRANSMISSION, 1).log().reshape(3, -1)
+    changed = torch.addmm(-(shift @ stains)[:, None], change.T, logarithms)
+    return changed.exp_().clamp_(0, 1).view_as(picture)
+
+
+@cache
+def _stain_matrices() -> tuple[torch.Tensor, torch.Tensor]:
+    """Matrices (3, 3) from amounts of stain to optical densities of the channels, and back."""
+    stains = torch.tensor(HED)
+    stains = stains / stains.norm(dim=1, keepdim=True)
+    return stains, torch.linalg.inv(stains)

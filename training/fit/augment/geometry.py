@@ -9,14 +9,21 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
-import torch
 from PIL import Image
-from torchvision.transforms import v2
 
 from training.fit.augment.registry import Phase, augmentation
 from zoo.imaging.localise import SQUARE_SCALE, empty_slide
+from zoo.lazy import lazy_module
+
+if TYPE_CHECKING:
+    import cv2
+    import torch
+    from torchvision.transforms import v2
+else:
+    cv2 = lazy_module("cv2")
+    torch = lazy_module("torch")
+    v2 = lazy_module("torchvision.transforms.v2")
 
 if TYPE_CHECKING:
     from training.recipe import Augment

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from functools import cache
-
-import torch
-from torchvision.transforms import v2
+from typing import TYPE_CHECKING
 
 from training.fit.augment.registry import Context, Phase, augmentation
+from zoo.lazy import lazy_module
+
+if TYPE_CHECKING:
+    import torch
+    from torchvision.transforms import v2
+else:
+    torch = lazy_module("torch")
+    v2 = lazy_module("torchvision.transforms.v2")
 
 Colour = tuple[int, int, int]
 

@@ -6,11 +6,17 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torchvision.transforms.v2 import functional
 
 from training.fit.augment.geometry import Warp
 from training.fit.augment.registry import AUGMENTATIONS, Context, Phase
+from zoo.lazy import lazy_module
+
+if TYPE_CHECKING:
+    import torch
+    from torchvision.transforms.v2 import functional
+else:
+    torch = lazy_module("torch")
+    functional = lazy_module("torchvision.transforms.v2.functional")
 
 if TYPE_CHECKING:
     from training.recipe import Augment

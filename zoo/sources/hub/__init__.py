@@ -6,8 +6,8 @@ an entry are ever fetched, and nothing from a repository is ever executed. A lis
 are fetched when a model is chosen.
 """
 
-from zoo.sources.hub.client import TIMEOUT_VARIABLE, api, is_offline, request_timeout
-from zoo.sources.hub.download import MIN_FREE_BYTES, Progress, Remote
+from zoo.sources.hub.client import api, is_offline, request_timeout
+from zoo.sources.hub.download import Progress, Remote
 from zoo.sources.hub.entries import HubSource, entry_at, fetch, reset, resolve, revisions
 from zoo.sources.hub.errors import hub_errors
 from zoo.sources.hub.locate import data_set, forget, listed, listings, status
@@ -31,13 +31,11 @@ from zoo.sources.hub.verify import file_hash, file_of
 
 __all__ = [
     "MAX_FILE_BYTES",
-    "MIN_FREE_BYTES",
     "NEEDED_FILES",
     "PICTURE",
     "PREFIX",
     "REPO",
     "TAG",
-    "TIMEOUT_VARIABLE",
     "Commit",
     "File",
     "HubSource",

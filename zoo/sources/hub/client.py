@@ -10,10 +10,9 @@ import httpx2
 from huggingface_hub import HfApi, constants, set_client_factory
 from huggingface_hub.utils._http import default_client_factory
 
+from zoo.limits import HUB_TIMEOUT
+from zoo.sources.hub.ceilings import check_request, check_response
 from zoo.sources.hub.schema import Kind, entry_id
-
-TIMEOUT_VARIABLE = "HEMAZOO_HUB_TIMEOUT"
-TIMEOUT_SECONDS = 20.0  # for one response of the Hub
 
 
 def api() -> HfApi:
@@ -24,7 +23,7 @@ def api() -> HfApi:
 
 def request_timeout() -> float:
     """Seconds that one response of the Hub may take: HEMAZOO_HUB_TIMEOUT, or 20."""
-    return float(os.environ.get(TIMEOUT_VARIABLE) or TIMEOUT_SECONDS)
+    return HUB_TIMEOUT.exact
 
 
 def is_offline() -> bool:
@@ -49,12 +48,19 @@ def snapshot_folder(repo: str, sha: str, kind: Kind = "model") -> Path:
 
 @lru_cache(1)
 def _set_timeout(seconds: float) -> None:
-    """Give the client that huggingface_hub shares a timeout; without one a silent server blocks a page forever."""
+    """Give the client that huggingface_hub shares a timeout and ceilings: a silent server would block a page."""
+    # its other way of downloading counts nothing
+    constants.HF_HUB_DISABLE_XET = True
 
     def make_client() -> httpx2.Client:
         # based on the default client, which also enforces HF_HUB_OFFLINE
         client = default_client_factory()
         client.timeout = httpx2.Timeout(seconds)
+        hooks = client.event_hooks
+        client.event_hooks = {
+            "request": [*hooks["request"], check_request],
+            "response": [*hooks["response"], check_response],
+        }
         return client
 
     set_client_factory(make_client)

@@ -12,12 +12,13 @@ from typing import Any
 from tqdm import tqdm
 
 from zoo.entry import EntryError
+from zoo.limits import FREE_DISK_MB, HUB_ANSWER, HUB_RATE
+from zoo.sources.hub.ceilings import SLACK_BYTES, ceiling
 from zoo.sources.hub.client import api, cache_root, snapshot_folder
 from zoo.sources.hub.errors import hub_errors
 from zoo.sources.hub.schema import Commit
 from zoo.sources.hub.verify import file_hash
 
-MIN_FREE_BYTES = 100_000_000  # of the disk, after a download
 Progress = Callable[[int, int], None]  # bytes that have arrived, bytes in all
 
 _verified: set[tuple[Path, str]] = set()  # path and hash of files that this process has checked
@@ -61,16 +62,26 @@ class Remote:
         with hub_errors(f"{self.repo}: {name}"):
             _check_free_space(file.size)
             for force in (False, True):
-                _download(self.commit, name, progress, force)
+                # an answer may begin with an error in words
+                seconds = HUB_ANSWER.exact + file.size / (1000 * HUB_RATE.exact)
+                with ceiling(max(file.size, SLACK_BYTES), seconds, file):
+                    _download(self.commit, name, progress, force)
                 if file_hash(self.folder / name, file) == file.oid:
                     _verified.add((self.folder / name, file.oid))
                     return
+            _remove(self.folder / name)
         raise EntryError(f"{self.repo}: {name} arrived damaged twice and was not kept. Try again later.")
 
 
 def forget_verified() -> None:
     """Check the hash of every file again at its next use."""
     _verified.clear()
+
+
+def _remove(path: Path) -> None:
+    """Remove a file of the cache, and the content that it is a link to."""
+    path.resolve().unlink(missing_ok=True)
+    path.unlink(missing_ok=True)
 
 
 def _download(commit: Commit, name: str, progress: Progress | None, force: bool) -> None:
@@ -117,5 +128,5 @@ def _check_free_space(size: int) -> None:
     """Refuse a download of `size` bytes that would fill the disk. Raises OSError (ENOSPC)."""
     existing = next(folder for folder in (cache_root(), *cache_root().parents) if folder.exists())
     free = shutil.disk_usage(existing).free
-    if free < size + MIN_FREE_BYTES:
+    if free < size + FREE_DISK_MB.bytes:
         raise OSError(errno.ENOSPC, f"{size / 1e6:.0f} MB are needed and {free / 1e6:.0f} MB are free")

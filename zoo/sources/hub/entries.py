@@ -8,6 +8,8 @@ from pathlib import Path
 
 from zoo.cache import cache_folder
 from zoo.entry import CONFIG, HEAD, WEIGHTS, AnyEntry, BrokenEntry, Entry, EntryError, Weights, load_entry, read_entry
+from zoo.limits import HUB_LISTING, HUB_LISTING_MB
+from zoo.sources.hub.ceilings import answer_ceiling, ceiling
 from zoo.sources.hub.client import api, is_offline, snapshot_folder
 from zoo.sources.hub.download import Progress, Remote, forget_verified
 from zoo.sources.hub.errors import hub_errors
@@ -37,8 +39,14 @@ class HubSource:
             reason = problem or f"{self.place} holds no model of a zoo (tag {TAG}) that you may see."
             return [_broken(self.place, cache_folder(), reason)]
         repos = sorted(listing.repos.items())
-        with ThreadPoolExecutor(WORKERS) as pool:
-            return list(pool.map(lambda item: entry_at(item[0], item[1], self.place), repos))
+        with ceiling(HUB_LISTING_MB.bytes, HUB_LISTING.exact, total=HUB_LISTING_MB.bytes) as together:
+
+            def read(item: tuple[str, str]) -> AnyEntry:
+                with ceiling(HUB_LISTING_MB.bytes, HUB_LISTING.exact, outer=together):
+                    return entry_at(item[0], item[1], self.place)
+
+            with ThreadPoolExecutor(WORKERS) as pool:
+                return list(pool.map(read, repos))
 
 
 def entry_at(repo: str, sha: str, place: str = "") -> AnyEntry:
@@ -121,7 +129,7 @@ def revisions(entry: Entry) -> list[Revision]:
     if not isinstance(entry.origin, Remote):
         return []
     repo = entry.origin.repo
-    with hub_errors(repo):
+    with hub_errors(repo), answer_ceiling():
         refs, commits = api().list_repo_refs(repo), api().list_repo_commits(repo)
     tags = [Revision(tag.name, tag.target_commit, "tag") for tag in refs.tags]
     branches = [Revision(branch.name, branch.target_commit, "branch") for branch in refs.branches]

@@ -20,6 +20,7 @@ from huggingface_hub.errors import (
 from pydantic import ValidationError
 
 from zoo.entry import EntryError
+from zoo.sources.hub.ceilings import CeilingError
 from zoo.sources.hub.client import cache_root, request_timeout
 
 MESSAGES: Sequence[tuple[type[Exception], str]] = (  # the first that fits is used: subclasses stand before their bases
@@ -64,6 +65,8 @@ def _message(error: Exception) -> str | None:
     known = next((text for kind, text in MESSAGES if isinstance(error, kind)), None)
     if known:
         return known
+    if isinstance(error, CeilingError):
+        return str(error)
     if isinstance(error, HfHubHTTPError):
         return _refused(error)
     if isinstance(error, httpx2.TimeoutException):

@@ -16,6 +16,8 @@ from pydantic import ValidationError
 from zoo.cache import cache_folder
 from zoo.entry import EntryError
 from zoo.files import write_json
+from zoo.limits import HUB_REPOS
+from zoo.sources.hub.ceilings import SHA, answer_ceiling
 from zoo.sources.hub.client import api, endpoint, request_timeout, snapshot_folder
 from zoo.sources.hub.download import Remote
 from zoo.sources.hub.errors import hub_errors
@@ -33,7 +35,6 @@ from zoo.sources.hub.schema import (
 )
 from zoo.sources.hub.verify import dataset_commit, model_commit
 
-MAX_REPOS = 200  # of a namespace or collection
 TTL_VARIABLE = "HEMAZOO_HUB_TTL"
 TTL_SECONDS = 600.0  # a listing is trusted this long
 MAX_WAIT_SECONDS = 3.0  # for a newer listing, where there is an older one
@@ -96,8 +97,11 @@ class Listings:
     def _renew(self, key: Key) -> None:
         place = key[1]
         try:
-            with hub_errors(place):
-                listing = Listing(checked=time.time(), repos=_request_repos(place))
+            with hub_errors(place), answer_ceiling():
+                repos = _request_repos(place)
+                # names become folders
+                sound = {repo: sha for repo, sha in repos.items() if REPO.fullmatch(repo) and SHA.fullmatch(sha)}
+                listing = Listing(checked=time.time(), repos=sound)
                 write_json(_listing_file(place), listing.model_dump())
             self._listings[key], self._problems[key] = listing, None
         except EntryError as error:
@@ -132,9 +136,12 @@ def commit_of(repo: str, sha: str, kind: Kind = "model") -> Commit:
         return Commit.model_validate_json(_commit_file(repo, sha, kind).read_text(encoding="utf-8"))
     except (OSError, ValidationError):
         pass  # not kept yet, or damaged
-    with hub_errors(repo):
+    with hub_errors(repo), answer_ceiling():
         info = api().repo_info(repo, repo_type=kind, revision=sha, files_metadata=True, timeout=request_timeout())
-        return _keep(model_commit(info) if kind == "model" else dataset_commit(info))
+        commit = model_commit(info) if kind == "model" else dataset_commit(info)
+        if commit.sha != sha:
+            raise EntryError(f"{repo}: the Hub answered for another commit. Refresh the list.")
+        return _keep(commit)
 
 
 def commit_at(repo: str, revision: str) -> Commit:
@@ -144,7 +151,7 @@ def commit_at(repo: str, revision: str) -> Commit:
         EntryError: If there is no such repository or revision, or the Hub does not answer.
     """
     check_repo(repo)
-    with hub_errors(f"{repo}@{revision}"):
+    with hub_errors(f"{repo}@{revision}"), answer_ceiling():
         info = api().model_info(repo, revision=revision, files_metadata=True, timeout=request_timeout())
         return _keep(model_commit(info))
 
@@ -157,7 +164,7 @@ def data_set(repo: str) -> Remote:
     """
     check_repo(repo)
     listing = listed(DATASETS + repo)
-    if listing is None:
+    if listing is None or repo not in listing.repos:
         raise EntryError(status(DATASETS + repo).problem or f"{repo} cannot be listed.")
     sha = listing.repos[repo]
     return Remote(commit_of(repo, sha, "dataset"), snapshot_folder(repo, sha, "dataset"))
@@ -177,14 +184,14 @@ def _request_repos(place: str) -> dict[str, str]:
         return {repo: str(client.dataset_info(repo, timeout=timeout).sha)}
     if COLLECTION.fullmatch(place):
         items = [item.item_id for item in client.get_collection(place).items if item.item_type == "model"]
-        return {repo: str(client.model_info(repo, timeout=timeout).sha) for repo in items[:MAX_REPOS]}
+        return {repo: str(client.model_info(repo, timeout=timeout).sha) for repo in items[: HUB_REPOS.value]}
     if REPO.fullmatch(place):
         return {place: str(client.model_info(place, timeout=timeout).sha)}
     if not NAMESPACE.fullmatch(place):
         raise EntryError(
             f"{place} is no place on the Hub. Give hub:NAMESPACE, hub:NAMESPACE/NAME or a collection's slug."
         )
-    models = client.list_models(author=place, filter=TAG, full=True, limit=MAX_REPOS)
+    models = client.list_models(author=place, filter=TAG, full=True, limit=HUB_REPOS.value)
     return {model.id: str(model.sha) for model in models if model.sha}
 
 

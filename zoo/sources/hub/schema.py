@@ -16,12 +16,12 @@ from zoo.entry import (
     HEAD,
     HISTORY,
     MAX_CARD_BYTES,
-    MAX_JSON_BYTES,
     NEIGHBOURS,
     OOD_STATISTICS,
     PREDICTIONS,
     WEIGHTS,
 )
+from zoo.limits import JSON_MB
 
 PREFIX = "hub:"  # before a place on the Hub, where folders may stand as well
 DATASETS = "datasets/"  # before the name of a repository that holds pictures instead of a model
@@ -30,8 +30,8 @@ LISTING_FILES = (CONFIG, EVALUATION)  # fetched for every entry of a listing
 NEEDED_FILES = (OOD_STATISTICS, HEAD, NEIGHBOURS, WEIGHTS)  # fetched before an entry classifies
 MAX_FILE_BYTES: Mapping[str, int] = {
     CONFIG: 1_000_000,
-    EVALUATION: MAX_JSON_BYTES,
-    HISTORY: MAX_JSON_BYTES,
+    EVALUATION: JSON_MB.bytes,
+    HISTORY: JSON_MB.bytes,
     CARD: MAX_CARD_BYTES,
     WEIGHTS: 2_000_000_000,
     HEAD: 500_000_000,

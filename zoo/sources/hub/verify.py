@@ -9,7 +9,8 @@ from typing import Any
 from huggingface_hub.hf_api import RepoSibling
 
 from zoo.entry import EntryError
-from zoo.imaging.decode import MAX_BYTES, SUFFIXES
+from zoo.imaging.decode import SUFFIXES
+from zoo.limits import HUB_FILES, PICTURE_MB
 from zoo.sources.hub.schema import MAX_FILE_BYTES, PICTURE, Commit, File, is_allowed
 
 UNKNOWN_SIZE = 1 << 60  # bytes; more than any limit, so that a file of unknown size is never fetched
@@ -50,6 +51,8 @@ def model_commit(info: Any) -> Commit:
             files[sibling.rfilename] = file
         elif sibling.rfilename in MAX_FILE_BYTES:
             raise EntryError(f"{info.id}: {sibling.rfilename} has {file.size:,} bytes, more than are fetched.")
+    if len(files) > HUB_FILES.value:
+        raise EntryError(f"{info.id}: it lists {len(files):,} files of an entry; at most {HUB_FILES.value:,} are read.")
     counted = getattr(info, "safetensors", None)
     tags = tuple(str(tag)[:MAX_TAG_LETTERS] for tag in (info.tags or [])[:MAX_TAGS])
     return Commit(repo=info.id, sha=info.sha, files=files, parameters=counted.total if counted else None, tags=tags)
@@ -63,6 +66,6 @@ def dataset_commit(info: Any) -> Commit:
     files = {
         name: file
         for name, file in listed.items()
-        if PICTURE.fullmatch(name) and Path(name).suffix.lower() in SUFFIXES and file.size <= MAX_BYTES
+        if PICTURE.fullmatch(name) and Path(name).suffix.lower() in SUFFIXES and file.size <= PICTURE_MB.bytes
     }
     return Commit(kind="dataset", repo=info.id, sha=info.sha, files=files, about=", ".join(about))

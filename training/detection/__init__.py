@@ -1,0 +1,1 @@
+"""Training of the detector that finds cells in a field."""

@@ -1,0 +1,65 @@
+"""Scoring of a detector's entry on evaluation sets of fields; what was found is stored with the entry."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+import pandas as pd
+
+from zoo.detection.benchmarks import FieldBenchmark, result_rows
+from zoo.detection.detector import Detector
+from zoo.detection.scan import search
+from zoo.detection.scoring import score_fields
+from zoo.entry import Entry, EntryError, load_entry
+from zoo.entry import write as entry_files
+from zoo.entry.files import predictions_file
+from zoo.entry.schema import Metric
+
+LEAST = 0.05  # confidence of what is stored: precision at higher recalls is of no use
+
+
+def find_in_fields(
+    detector: Detector, benchmark: FieldBenchmark, root: Path, progress: Callable[[Iterable], Iterable]
+) -> pd.DataFrame:
+    """Marked and found cells of all fields of an evaluation set.
+
+    Args:
+        detector: Finds the cells.
+        benchmark: The evaluation set.
+        root: Folder that holds the data sets.
+        progress: Wraps the fields, for a progress bar.
+
+    Raises:
+        DataError: The data set is missing here.
+        PictureError: A field cannot be read.
+    """
+    tables = []
+    for field in progress(benchmark.fields(root)):
+        image = field.image()
+        tables.append(result_rows(field, image, search(image, detector.forward, LEAST).found))
+    return pd.concat(tables, ignore_index=True)
+
+
+def evaluate_detector(entry: Entry, benchmark: FieldBenchmark, table: pd.DataFrame) -> dict[str, Metric]:
+    """Score a table of `find_in_fields`, and store table and scores with the entry."""
+    detector = entry.config.zoo.detector
+    limits = dict(detector.limits) if detector else {}
+    scores = score_fields(table, limits)
+    entry_files.write_found(entry.folder, benchmark.name, table)
+    known = {name: _plain(metrics) for name, metrics in load_entry(entry.folder).evaluation.fields.items()}
+    entry_files.update_section(entry.folder, "fields", {**known, benchmark.name: _plain(scores)})
+    return scores
+
+
+def _plain(metrics: Mapping[str, Metric]) -> dict[str, dict[str, float | None]]:
+    return {name: metric.model_dump() for name, metric in metrics.items()}
+
+
+def read_found(entry: Entry, benchmark: str) -> pd.DataFrame:
+    """Marked and found cells that are stored with an entry. Raises EntryError if there are none."""
+    path = entry.folder / predictions_file(benchmark)
+    try:
+        return pd.read_parquet(path)
+    except (OSError, ValueError) as error:
+        raise EntryError(f"{entry.id} holds no cells found in {benchmark}. Score it with --data.") from error

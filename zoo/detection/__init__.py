@@ -1,0 +1,1 @@
+"""Cells of a field: finding, matching and counting them."""

@@ -1,0 +1,130 @@
+"""A detector's network and limits, ready to find cells in pictures."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from zoo.detection.found import Found
+from zoo.detection.network import CellDetector
+from zoo.detection.objects import OBJECTS
+from zoo.detection.ruler import Scale, chosen_scale, red_cell_scale
+from zoo.detection.scan import TOUCHING, search
+from zoo.entry import WEIGHTS, Entry, EntryError
+
+ARCHITECTURE = "cell_detector"
+
+
+@dataclass(frozen=True)
+class FoundCell:
+    """A cell of a picture.
+
+    Attributes:
+        box: left, top, right, bottom in pixels of the picture.
+        object: One of `OBJECTS`.
+        confidence: 0..1.
+        cut: Whether the picture's edge cuts it.
+        diameter_um: Mean of its box's sides in micrometres; None without a scale, or where it is cut.
+    """
+
+    box: tuple[float, float, float, float]
+    object: str
+    confidence: float
+    cut: bool
+    diameter_um: float | None = None
+
+    @property
+    def centre(self) -> tuple[float, float]:
+        """Middle of its box, (x, y)."""
+        left, top, right, bottom = self.box
+        return (left + right) / 2, (top + bottom) / 2
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Cells of a picture of `size` (width, height), in reading order of rows, and the picture's scale."""
+
+    size: tuple[int, int]
+    cells: tuple[FoundCell, ...]
+    scale: Scale | None
+
+    def of(self, name: str) -> list[FoundCell]:
+        """Cells of one object."""
+        return [cell for cell in self.cells if cell.object == name]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Number of each object, all of them."""
+        return {name: len(self.of(name)) for name in OBJECTS}
+
+
+class Detector:
+    """Finds cells. Any number of threads may use it; pictures are searched one after the other.
+
+    Args:
+        entry: A detector's entry.
+
+    Raises:
+        EntryError: It is no detector, or its weights do not fit.
+    """
+
+    def __init__(self, entry: Entry) -> None:
+        part = entry.config.zoo.detector
+        if part is None or entry.config.architecture != ARCHITECTURE:
+            raise EntryError(f"{entry.id} is a classifier. Choose a detector, such as cells.")
+        self.id = entry.id
+        self.limits = part.limits
+        try:
+            network = CellDetector(len(OBJECTS), **entry.config.model_args)
+            network.load_state_dict(load_file(str(entry.folder / WEIGHTS)))
+        except (RuntimeError, TypeError) as error:
+            raise EntryError(f"{entry.id} cannot be loaded: its weights do not fit {ARCHITECTURE}.") from error
+        self._network = network.float().eval().requires_grad_(False).to(memory_format=torch.channels_last)
+        self._lock = threading.Lock()
+
+    def find(self, image: Image.Image, um_per_px: float | None = None, file_um_per_px: float | None = None) -> Cells:
+        """Find the cells of an RGB picture.
+
+        Args:
+            image: The picture.
+            um_per_px: Micrometres a pixel, where a person knows them.
+            file_um_per_px: The same as the picture's file states it.
+        """
+        found = search(image, self.forward, min(self.limits.values())).found
+        limits = np.array([self.limits[name] for name in OBJECTS])
+        found = found.where(found.confidences >= limits[found.numbers])
+        return describe(found, image.size, um_per_px, file_um_per_px)
+
+    def forward(self, batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Run the network on a batch; see `CellDetector.forward`."""
+        with self._lock:
+            maps: tuple[torch.Tensor, torch.Tensor] = self._network(batch.to(memory_format=torch.channels_last))
+        return maps
+
+
+def describe(
+    found: Found, size: tuple[int, int], um_per_px: float | None = None, file_um_per_px: float | None = None
+) -> Cells:
+    """Cells with diameters from boxes in pixels of a picture of `size`."""
+    width, height = size
+    edges = np.array([width, height], np.float32)
+    boxes = found.boxes
+    cut = np.logical_or((boxes[:, :2] < TOUCHING).any(axis=1), (boxes[:, 2:] > edges - TOUCHING).any(axis=1))
+    red = found.numbers == OBJECTS.index("red cell")
+    scale = chosen_scale(red_cell_scale(boxes[red], found.confidences[red], cut[red]), file_um_per_px, um_per_px)
+    cells = []
+    for box, confidence, number, is_cut in zip(found.boxes, found.confidences, found.numbers, cut, strict=True):
+        left, top, right, bottom = (round(float(value), 1) for value in box)
+        diameter = (right - left + bottom - top) / 2 * scale.um_per_px if scale and not is_cut else None
+        cells.append(FoundCell((left, top, right, bottom), OBJECTS[number], float(confidence), bool(is_cut), diameter))
+    return Cells(size, tuple(sorted(cells, key=_reading_order)), scale)
+
+
+def _reading_order(cell: FoundCell) -> tuple[int, float, float]:
+    x, y = cell.centre
+    return OBJECTS.index(cell.object), y, x

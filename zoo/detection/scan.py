@@ -1,0 +1,137 @@
+"""Search of a whole picture: at the scale at which its red cells have the trained size, in tiles where it is large."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from PIL import Image
+
+from zoo.detection.found import Found, read_maps, suppress
+from zoo.detection.objects import OBJECTS, RED, WHITE
+
+Forward = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+
+MEAN, STD = 0.5, 0.5
+RED_SIDE = 32.0  # pixels: size of red cells at which a picture is searched
+WHITE_TO_RED = 1.7  # usual size of a white cell, in red cells
+FIRST_SIDES = (160, 320, 640, 1280, 2560)  # pixels: longer sides at which the size of the cells is looked for, in turn
+ENLARGED_TO = 640  # pixels: longer side beyond which no picture is enlarged for a first look
+READABLE = (12.0, 64.0)  # pixels: sizes of red cells that a first look can tell
+CREDIBLE = 0.4  # confidence of what a first look counts
+MIN_CREDIBLE = 4  # red cells that end the first looks
+NEAR = 1.25  # factor between two scales that give the same answer
+SCALES = (1 / 16, 4.0)  # of the search
+TILE, OVERLAP = 1024, 192  # pixels at the scale of the search
+GRID = 32  # sides of the network's input are multiples of it
+TOUCHING = 2.0  # pixels between a box and an edge that cuts its cell
+LEAST = 0.1  # confidence of what is returned; a detector's entry says what counts
+
+
+@dataclass(frozen=True)
+class Search:
+    """Objects found in a picture, boxes in its pixels, and the scale at which it was searched."""
+
+    found: Found
+    scale: float
+
+
+def search(image: Image.Image, forward: Forward, least: float = LEAST) -> Search:
+    """Find the cells of a picture.
+
+    Args:
+        image: RGB.
+        forward: The network: a batch (B, 3, H, W) to its maps.
+        least: Confidence below which nothing is returned.
+    """
+    pixels = np.asarray(image.convert("RGB"))
+    longer = max(pixels.shape[:2])
+    best: tuple[float, Search] | None = None
+    for side in FIRST_SIDES:
+        scale = side / longer
+        if scale > SCALES[1] or (best and scale > 1 and side > ENLARGED_TO):
+            break
+        looked = Search(_scaled(pixels, scale, forward, min(least, CREDIBLE)), scale)
+        red_side, weight = _red_side(looked)
+        if best is None or weight > best[0]:
+            best = (weight, looked)
+        if weight >= MIN_CREDIBLE and red_side >= READABLE[0]:
+            break
+    assert best is not None
+    looked = best[1]
+    red_side, weight = _red_side(looked)
+    wanted = float(np.clip(looked.scale * RED_SIDE / red_side, *SCALES)) if weight else looked.scale
+    if 1 / NEAR < wanted / looked.scale < NEAR:
+        return Search(looked.found.where(looked.found.confidences >= least), looked.scale)
+    return Search(_scaled(pixels, wanted, forward, least), wanted)
+
+
+def _red_side(looked: Search) -> tuple[float, float]:
+    """Size of red cells at the scale of the search, from white ones where none is red, and how many cells tell it."""
+    found = looked.found
+    sure = found.confidences >= CREDIBLE
+    sides = np.sqrt(np.prod(found.boxes[:, 2:] - found.boxes[:, :2], axis=1)) * looked.scale
+    red = sides[sure & (found.numbers == OBJECTS.index(RED))]
+    if len(red):
+        return float(np.median(red)), float(len(red))
+    white = sides[sure & (found.numbers == OBJECTS.index(WHITE))]
+    return (float(np.median(white)) / WHITE_TO_RED, 0.5 * len(white)) if len(white) else (RED_SIDE, 0.0)
+
+
+def _scaled(pixels: np.ndarray, scale: float, forward: Forward, least: float) -> Found:
+    """Objects of a picture that is searched at `scale`, boxes in pixels of the picture itself."""
+    height, width = pixels.shape[:2]
+    size = max(GRID, round(width * scale)), max(GRID, round(height * scale))
+    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    scaled = cv2.resize(pixels, size, interpolation=how)
+    parts = [_tile(scaled, left, top, right, bottom, forward, least) for left, top, right, bottom in _tiles(*size)]
+    boxes = np.concatenate([part.boxes for part in parts])
+    found = suppress(
+        torch.from_numpy(boxes),
+        torch.from_numpy(np.concatenate([part.confidences for part in parts])),
+        torch.from_numpy(np.concatenate([part.numbers for part in parts])),
+    )
+    unit = np.array([width / size[0], height / size[1]] * 2, np.float32)
+    limits = np.array([width, height] * 2, np.float32)
+    return Found(np.clip(found.boxes * unit, 0, limits), found.confidences, found.numbers)
+
+
+def _tiles(width: int, height: int) -> Iterator[tuple[int, int, int, int]]:
+    """Tiles that overlap, (left, top, right, bottom); one where the picture is small."""
+    for top, bottom in _spans(height):
+        for left, right in _spans(width):
+            yield left, top, right, bottom
+
+
+def _spans(length: int) -> list[tuple[int, int]]:
+    if length <= TILE:
+        return [(0, length)]
+    count = -(-(length - OVERLAP) // (TILE - OVERLAP))
+    starts = np.linspace(0, length - TILE, count).round().astype(int)
+    return [(int(start), int(start) + TILE) for start in starts]
+
+
+def _tile(scaled: np.ndarray, left: int, top: int, right: int, bottom: int, forward: Forward, least: float) -> Found:
+    """Objects of one tile in the scaled picture's pixels, without those that the tile's inner edges cut."""
+    part = scaled[top:bottom, left:right]
+    height, width = part.shape[:2]
+    padded = cv2.copyMakeBorder(part, 0, -height % GRID, 0, -width % GRID, cv2.BORDER_REPLICATE)
+    batch = torch.from_numpy(padded).permute(2, 0, 1)[None].float().div_(255).sub_(MEAN).div_(STD)
+    with torch.inference_mode():
+        (found,) = read_maps(*forward(batch), least)
+    boxes = np.clip(found.boxes, 0, np.array([width, height] * 2, np.float32))
+    whole_height, whole_width = scaled.shape[:2]
+    kept = np.ones(len(boxes), bool)
+    for near, is_inner in (
+        (boxes[:, 0] < TOUCHING, left > 0),
+        (boxes[:, 1] < TOUCHING, top > 0),
+        (boxes[:, 2] > width - TOUCHING, right < whole_width),
+        (boxes[:, 3] > height - TOUCHING, bottom < whole_height),
+    ):
+        kept &= ~near | (not is_inner)
+    kept &= (boxes[:, 2:] - boxes[:, :2] > 1).all(axis=1)
+    shift = np.array([left, top, left, top], np.float32)
+    return Found(boxes[kept] + shift, found.confidences[kept], found.numbers[kept])

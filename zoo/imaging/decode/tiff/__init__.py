@@ -1,0 +1,1 @@
+"""TIFF files: directories, pages, stacks, pyramids and channels."""
