@@ -74,6 +74,7 @@ def paste_cells(field: Marked, cells: Sequence[CutCell], random: np.random.Gener
     empty = empty_ground(field.pixels)
     boxes, numbers, pasted = field.boxes, field.numbers, np.zeros((0, 4), np.float32)
     height, width = pixels.shape[:2]
+    own = len(boxes)  # boxes from here on are pasted ones
     for cell in cells:
         scale = cell.red_sides * field.red_side * random.uniform(*WHITE_SIZES)
         scale /= float(np.sqrt(np.prod(cell.box[2:] - cell.box[:2])))
@@ -90,9 +91,9 @@ def paste_cells(field: Marked, cells: Sequence[CutCell], random: np.random.Gener
         box = box + np.array([left, top, left, top])
         if len(pasted) and _covered(box, pasted) > MAX_SHARED:
             continue
-        gone = np.array([_covered(other, box[None]) > MAX_COVERED for other in boxes], bool)
-        gone &= np.array([not any(np.array_equal(other, own) for own in pasted) for other in boxes], bool)
-        boxes, numbers = boxes[~gone], numbers[~gone]
+        gone = _shares(boxes, box[None]) > MAX_COVERED
+        gone[own:] = False  # what was pasted before stays
+        boxes, numbers, own = boxes[~gone], numbers[~gone], own - int(gone.sum())
         part = pixels[top : top + size[1], left : left + size[0]]
         part += alpha[..., None] * (light * empty - part)
         boxes = np.concatenate([boxes, box[None].astype(np.float32)])
@@ -119,10 +120,15 @@ def _place(
 
 def _covered(box: np.ndarray, others: np.ndarray) -> float:
     """Largest share of a box that one of the others covers."""
-    if not len(others):
-        return 0.0
-    shared = np.clip(np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2]), 0, None)
-    return float(np.prod(shared, axis=1).max() / max(np.prod(box[2:] - box[:2]), 1e-6))
+    return float(_shares(box[None], others)[0]) if len(others) else 0.0
+
+
+def _shares(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Largest share of each box that one of the others, at least one, covers."""
+    ends = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
+    shared = np.clip(ends - np.maximum(boxes[:, None, :2], others[None, :, :2]), 0, None)
+    area = np.maximum(np.prod(boxes[:, 2:] - boxes[:, :2], axis=1), 1e-6)
+    return np.asarray(np.prod(shared, axis=2).max(axis=1) / area)
 
 
 def _alpha(light: np.ndarray, box: np.ndarray) -> np.ndarray:

@@ -17,12 +17,15 @@ from training.detection.loss import detection_loss
 from training.detection.recipe import DetectorRecipe
 from training.detection.samples import CropStream
 from training.fit import checkpoint
+from training.fit.depthwise import use_fast_gradients
+from training.fit.devices import autocast
 from training.fit.network import load_imagenet
 from zoo.detection.network import CellDetector
 from zoo.detection.objects import OBJECTS
 
 CHECKPOINT_EVERY = 250  # steps
 MAX_GRADIENT = 10.0  # norm
+MATRIX_UNIT = "amx_bf16"  # without it a CPU's bf16 gains nothing here
 LAST_RATE = 0.02  # of the learning rate, at the end
 Report = Callable[[int, float], None]
 
@@ -50,6 +53,7 @@ def fit(recipe: DetectorRecipe, stream: CropStream, path: Path, workers: int, re
     """
     torch.manual_seed(recipe.seed)
     network = build(recipe).to(memory_format=torch.channels_last)
+    use_fast_gradients(network)
     average = copy.deepcopy(network).requires_grad_(False).eval()
     optimizer = _optimizer(network, recipe)
     made_by = checkpoint.origin(recipe.model_dump_json(), "", 1)
@@ -66,7 +70,7 @@ def fit(recipe: DetectorRecipe, stream: CropStream, path: Path, workers: int, re
         num_workers=workers,
         persistent_workers=workers > 0,
     )
-    network.train()
+    train_mode(network)
     recent: list[float] = []
     for step, batch in enumerate(loader, start):
         for group in optimizer.param_groups:
@@ -92,6 +96,14 @@ def build(recipe: DetectorRecipe) -> CellDetector:
     return network
 
 
+def train_mode(network: CellDetector) -> None:
+    """Training mode, with the backbone normalising as it was pretrained: batches are too small to measure by."""
+    network.train()
+    for module in network.backbone.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
+
+
 def rate(recipe: DetectorRecipe, step: int) -> float:
     """Learning rate of a step: a linear warm-up, then half a cosine."""
     schedule = recipe.schedule
@@ -102,8 +114,9 @@ def rate(recipe: DetectorRecipe, step: int) -> float:
 
 
 def _step(network: nn.Module, optimizer: torch.optim.Optimizer, batch: dict[str, torch.Tensor]) -> float:
-    logits, sides = network(batch["picture"].to(memory_format=torch.channels_last))
-    loss = detection_loss(logits, sides, batch["heat"], batch["wanted"], batch["box_weights"], batch["sure"])
+    with autocast(torch.device("cpu"), "bf16" if torch.cpu.get_capabilities().get(MATRIX_UNIT) else "fp32"):
+        logits, sides = network(batch["picture"].to(memory_format=torch.channels_last))
+    loss = detection_loss(logits.float(), sides.float(), batch["heat"], batch["wanted"], batch["box_weights"], batch["sure"])
     optimizer.zero_grad()
     loss.backward()
     nn.utils.clip_grad_norm_(network.parameters(), MAX_GRADIENT)
