@@ -12,7 +12,7 @@ from zoo.lazy import lazy_exports
 from zoo.version import __version__
 
 if TYPE_CHECKING:
-    from zoo.api import classify, default_runtime, explain
+    from zoo.api import classify, default_runtime, explain, find_cells, name_cells
     from zoo.attribution import ExplanationError
     from zoo.attribution.overlay import overlay
     from zoo.entry import EntryError, read_predictions
@@ -37,8 +37,10 @@ else:
             "decode": "zoo.imaging.decode",
             "default_runtime": "zoo.api",
             "explain": "zoo.api",
+            "find_cells": "zoo.api",
             "get_entry": "zoo.sources.catalogue",
             "list_entries": "zoo.sources.catalogue",
+            "name_cells": "zoo.api",
             "overlay": "zoo.attribution.overlay",
             "read_csv": "zoo.tables",
             "read_picture": "zoo.imaging.decode",
@@ -60,8 +62,10 @@ __all__ = [
     "decode",
     "default_runtime",
     "explain",
+    "find_cells",
     "get_entry",
     "list_entries",
+    "name_cells",
     "overlay",
     "read_csv",
     "read_picture",

@@ -12,18 +12,23 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from zoo.imaging.decode import decode, from_array, read_image
+from zoo.imaging.decode import Picture, from_array, read_image, read_picture
 from zoo.scores.samples import Sample, find_sample
 from zoo.serving.results import Explanation, Prediction
-from zoo.sources.catalogue import get_entry
+from zoo.sources.catalogue import get_detector, get_entry
 
 if TYPE_CHECKING:
+    from zoo.detection.detector import Cells, Detector
+    from zoo.serving.fields import NamedCells
     from zoo.serving.runtime import Runtime
 
 Given = Image.Image | np.ndarray | bytes | Path | str
 
+MODEL, DETECTOR = "champion8", "cells"  # what is used where none is named
+
 _lock = threading.Lock()
 _shared: list[Runtime] = []
+_detectors: dict[tuple[Path, object], Detector] = {}
 
 
 def default_runtime() -> Runtime:
@@ -41,8 +46,8 @@ def running_runtime() -> Runtime | None:
     return _shared[0] if _shared else None
 
 
-def classify(picture: Given, model: str, sample: Sample | str | None = None) -> Prediction:
-    """Classify a picture.
+def classify(picture: Given, model: str = MODEL, sample: Sample | str | None = None) -> Prediction:
+    """Classify a picture of one cell; `find_cells` and `name_cells` are for fields.
 
     Args:
         picture: a Pillow picture, an array (see `zoo.imaging.decode.from_array`), or a file's content or path.
@@ -62,6 +67,72 @@ def classify(picture: Given, model: str, sample: Sample | str | None = None) -> 
         ('neutrophil', 0.99)
     """
     return default_runtime().classify(get_entry(model), _picture(picture), _sample(sample))
+
+
+def find_cells(picture: Given, detector: str = DETECTOR, um_per_px: float | None = None) -> Cells:
+    """Find the white cells, red cells and platelets of a field.
+
+    Args:
+        picture: as for `classify`.
+        detector: a detector's id, see `zoo.sources.catalogue.list_detectors`.
+        um_per_px: micrometres a pixel; None: as the file states them, else by the red cells.
+
+    Raises:
+        PictureError: the file is no usable picture.
+        EntryError: there is no such detector, or it is unusable.
+
+    Example:
+        >>> cells = zoo.find_cells("field.jpg")
+        >>> cells.counts
+        {'white cell': 1, 'red cell': 16, 'platelet': 2}
+    """
+    read = _read(picture)
+    return default_detector(detector).find(read.image, um_per_px, read.um_per_px)
+
+
+def name_cells(
+    picture: Given,
+    model: str = MODEL,
+    sample: Sample | str | None = None,
+    detector: str = DETECTOR,
+    um_per_px: float | None = None,
+) -> NamedCells:
+    """Find the cells of a field and classify the white ones.
+
+    Args:
+        picture: as for `classify`.
+        model: id of the classifier.
+        sample: as for `classify`.
+        detector: as for `find_cells`.
+        um_per_px: as for `find_cells`.
+
+    Raises:
+        PictureError: the file is no usable picture.
+        EntryError: there is no such model or detector, or it is unusable.
+        SampleError: as for `classify`.
+        BusyError: the queue stayed full.
+    """
+    from zoo.serving.fields import name_cells as named  # noqa: PLC0415
+
+    read, found = _read(picture), default_detector(detector)
+    return named(default_runtime(), get_entry(model), found, read, _sample(sample), um_per_px)
+
+
+def default_detector(detector: str = DETECTOR) -> Detector:
+    """Return the detector that all threads of this process share, loaded on the first call.
+
+    Raises:
+        EntryError: there is no such detector, or it is unusable.
+    """
+    from zoo.detection.detector import Detector  # noqa: PLC0415 (imports torch, which takes seconds)
+
+    entry = get_detector(detector)
+    key = (entry.folder, entry.weights)
+    with _lock:
+        if key not in _detectors:
+            _detectors.clear()  # one at a time: a renewed one replaces the old one
+            _detectors[key] = Detector(entry)
+        return _detectors[key]
 
 
 def explain(
@@ -101,8 +172,12 @@ def _sample(sample: Sample | str | None) -> Sample | None:
 
 
 def _picture(picture: Given) -> Image.Image:
+    return _read(picture).image
+
+
+def _read(picture: Given) -> Picture:
     if isinstance(picture, Image.Image):
-        return read_image(picture).image
+        return read_image(picture)
     if isinstance(picture, np.ndarray):
-        return from_array(picture)
-    return decode(Path(picture) if isinstance(picture, str) else picture)
+        return Picture(from_array(picture))
+    return read_picture(Path(picture) if isinstance(picture, str) else picture)

@@ -116,7 +116,9 @@ def rate(recipe: DetectorRecipe, step: int) -> float:
 def _step(network: nn.Module, optimizer: torch.optim.Optimizer, batch: dict[str, torch.Tensor]) -> float:
     with autocast(torch.device("cpu"), "bf16" if torch.cpu.get_capabilities().get(MATRIX_UNIT) else "fp32"):
         logits, sides = network(batch["picture"].to(memory_format=torch.channels_last))
-    loss = detection_loss(logits.float(), sides.float(), batch["heat"], batch["wanted"], batch["box_weights"], batch["sure"])
+    loss = detection_loss(
+        logits.float(), sides.float(), batch["heat"], batch["wanted"], batch["box_weights"], batch["sure"]
+    )
     optimizer.zero_grad()
     loss.backward()
     nn.utils.clip_grad_norm_(network.parameters(), MAX_GRADIENT)

@@ -9,7 +9,9 @@ from zoo.entry import Entry
 from zoo.scores.samples import ONLY, ONLY_PREFIX, Sample, SampleError, find_sample, samples
 from zoo.serving.backends import BACKENDS
 from zoo.serving.devices import PRECISIONS
-from zoo.sources.catalogue import get_entry
+from zoo.sources.catalogue import get_detector, get_entry
+
+DETECTOR = "cells"
 
 
 def add_model_arguments(parser: argparse.ArgumentParser, default: str | None = None) -> None:
@@ -50,6 +52,13 @@ def add_sample_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_detector_argument(parser: argparse._ActionsContainer) -> None:
+    """Add the option that says what finds the cells of fields."""
+    parser.add_argument(
+        "--detector", default=DETECTOR, metavar="ID", help="model that finds the cells of fields (default: %(default)s)"
+    )
+
+
 def _sample(text: str) -> Sample:
     try:
         return find_sample(text)
@@ -61,3 +70,8 @@ def selected_model(options: argparse.Namespace) -> Entry:
     """The entry that `--model` and `--views` select. Raises EntryError if it cannot be used."""
     entry = get_entry(options.model)
     return entry.with_views(options.views) if options.views else entry
+
+
+def selected_detector(options: argparse.Namespace) -> Entry:
+    """The entry that `--detector` selects. Raises EntryError if there is none."""
+    return get_detector(options.detector)

@@ -17,14 +17,14 @@ from typing import Any
 
 from tqdm import tqdm
 
-from zoo.cli._model import add_model_arguments
+from zoo.cli._model import add_detector_argument, add_model_arguments
 from zoo.cli._records import print_record
 from zoo.cli.common import FAILED, OK, fail
 from zoo.files import atomic_path, printable
+from zoo.imaging.decode.scale import MAX_UM, MIN_UM, plausible
 from zoo.tables import guarded
 
-DETECTOR, CLASSIFIER = "cells", "champion8"
-MIN_SCALE_UM, MAX_SCALE_UM = 0.005, 10.0  # micrometres a pixel of pictures in which cells can be seen
+CLASSIFIER = "champion8"
 COLUMNS = (
     "file",
     "page",
@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
     parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="pictures, or folders to search for them")
     add_model_arguments(parser, default=CLASSIFIER)
-    parser.add_argument("--detector", default=DETECTOR, metavar="ID", help="(default: %(default)s)")
+    add_detector_argument(parser)
     parser.add_argument(
         "--um-per-px",
         type=_scale,
@@ -60,14 +60,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Find the cells of the pictures; the status is 1 if any of them failed."""
-    from zoo.cli._model import selected_model
+    from zoo.cli._model import selected_detector, selected_model
     from zoo.detection.detector import Detector
     from zoo.serving.batch import find_files, find_pages
     from zoo.serving.runtime import Runtime
-    from zoo.sources.catalogue import get_detector
 
     entry = selected_model(options)
-    detector = Detector(get_detector(options.detector))
+    detector = Detector(selected_detector(options))
     files = list(find_pages(map(str, find_files(options.paths)), None))
     if not files:
         return fail("There is no picture in these folders.")
@@ -87,8 +86,8 @@ def _scale(text: str) -> float:
         value = float(text)
     except ValueError:
         value = 0.0
-    if not MIN_SCALE_UM <= value <= MAX_SCALE_UM:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number from {MIN_SCALE_UM} to {MAX_SCALE_UM}")
+    if plausible(value) is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from {MIN_UM} to {MAX_UM}")
     return value
 
 
@@ -103,7 +102,7 @@ def _find(runtime: Any, entry: Any, detector: Any, file: str, options: argparse.
         picture = read_picture(Path(file))
     except PictureError as error:
         return {"schema": SCHEMA, "file": printable(name), "page": page, "error": str(error)}
-    named = name_cells(runtime, entry, detector, picture.image, options.sample, options.um_per_px)
+    named = name_cells(runtime, entry, detector, picture, options.sample, options.um_per_px)
     if options.draw:
         drawn = _place(options.draw, Path(printable(file)))
         drawn.parent.mkdir(parents=True, exist_ok=True)

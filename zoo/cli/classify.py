@@ -1,8 +1,8 @@
-"""Classify pictures and folders of pictures.
+"""Classify the white cells of pictures, and of folders of pictures.
 
-Prints one line per picture: file, class and probability, and what was assumed to read it. A picture without a
-recognisable cell has a warning instead of a class. With --out, writes a file of any size instead and can be
-resumed after an interruption.
+Prints one line per white cell of a field, and one for a picture of a single cell: file, class and probability, and what
+was assumed to read it. A picture without a recognisable cell has a warning instead of a class. With --out, writes a
+file of any size instead and can be resumed after an interruption.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from typing import Any
 from tqdm import tqdm
 
 from zoo.adaptation import MAX_PICTURES
-from zoo.cli._model import add_model_arguments, selected_model
+from zoo.cli._model import DETECTOR, add_detector_argument, add_model_arguments, selected_detector, selected_model
 from zoo.cli._records import print_record
 from zoo.cli.common import FAILED, OK, USAGE, fail, print_message
-from zoo.entry import Entry
+from zoo.entry import Entry, EntryError
 from zoo.files import atomic_path, only_writer, printable
 from zoo.imaging.decode import PictureError, decode
 from zoo.serving import bulk
@@ -39,6 +39,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
     parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="pictures, or folders to search for them")
     add_model_arguments(parser)
+    fields = parser.add_mutually_exclusive_group()
+    fields.add_argument("--single", action="store_true", help="answer once a picture, without looking for cells in it")
+    add_detector_argument(fields)
     parser.add_argument(
         "--statistics",
         action="store_true",
@@ -72,6 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Classify the pictures; the status is 1 if any of them failed."""
     entry = selected_model(options)
+    detector = _detector(options)
     if (options.resume or options.ray is not None) and options.out is None:
         return fail("--resume and --ray need --out: a file to write to.", USAGE)
     files = list(find_pages(map(str, find_files(options.paths)), options.page))
@@ -85,11 +89,24 @@ def run(options: argparse.Namespace) -> int:
         )
     if options.out:
         with only_writer(options.out):
-            return _classify_into_file(options, entry, files)
+            return _classify_into_file(options, entry, detector, files)
     with contextlib.ExitStack() as stack:
         if options.statistics:
             entry = _adapt_statistics(entry, files, Path(stack.enter_context(TemporaryDirectory())))
-        return _classify_to_stdout(options, entry, files)
+        return _classify_to_stdout(options, entry, detector, files)
+
+
+def _detector(options: argparse.Namespace) -> Entry | None:
+    """The detector that is asked for; none with --single, or where the usual one is not installed."""
+    if options.single:
+        return None
+    try:
+        return selected_detector(options)
+    except EntryError:
+        if options.detector != DETECTOR:
+            raise
+        print_message("There is no detector of cells here: each picture is classified as a whole.")
+        return None
 
 
 def _count(text: str) -> int:
@@ -124,8 +141,11 @@ def _adapt_statistics(entry: Entry, files: Sequence[str], folder: Path) -> Entry
         return adapt(entry, images, unlabelled, target, "here", progress=show_progress, only_statistics=True).entry
 
 
-def _classify_to_stdout(options: argparse.Namespace, entry: Entry, files: Sequence[str]) -> int:
+def _classify_to_stdout(options: argparse.Namespace, entry: Entry, detector: Entry | None, files: Sequence[str]) -> int:
+    from zoo.detection.detector import Detector
     from zoo.serving.runtime import Runtime
+
+    finder = Detector(detector) if detector else None
 
     with (
         Runtime(options.device, options.precision, options.batch_size, backend=options.backend) as runtime,
@@ -134,20 +154,21 @@ def _classify_to_stdout(options: argparse.Namespace, entry: Entry, files: Sequen
     ):
         progress.set_description(f"{entry.id} on {device_name(runtime.device)}")
         failed = 0
-        for record in bulk.classify_paths(runtime, entry, files, options.sample):
+        for record in bulk.classify_paths(runtime, entry, files, options.sample, finder):
             failed += "error" in record
-            progress.update()
+            progress.update(bulk.is_last(record))
             print_record(record, options.json, _line)
             if table is not None:
                 table.writerow(bulk.csv_row(record, entry.labels))
     return _report_failures(failed, len(files))
 
 
-def _classify_into_file(options: argparse.Namespace, entry: Entry, files: list[str]) -> int:
+def _classify_into_file(options: argparse.Namespace, entry: Entry, detector: Entry | None, files: list[str]) -> int:
     """Classify into a partial file beside `--out`, which is renamed when complete and can be resumed until then."""
+    from zoo.detection.detector import Detector
     from zoo.serving.runtime import Runtime
 
-    kept = bulk.prepare_output(options.out, entry, options.resume, options.sample)
+    kept = bulk.prepare_output(options.out, entry, options.resume, options.sample, detector)
     if kept.damaged:
         print_message(
             f"{bulk.partial_path(options.out)} was damaged: going on after its {len(kept.done):,} sound records."
@@ -164,7 +185,7 @@ def _classify_into_file(options: argparse.Namespace, entry: Entry, files: list[s
             address = None if options.ray == LOCAL else options.ray
             records = (
                 bulk.classify_on_cluster(
-                    entry, remaining, workers, address, options.precision, options.sample, options.backend
+                    entry, remaining, workers, address, options.precision, options.sample, options.backend, detector
                 )
                 if remaining
                 else iter(())
@@ -173,11 +194,12 @@ def _classify_into_file(options: argparse.Namespace, entry: Entry, files: list[s
             runtime = stack.enter_context(
                 Runtime(options.device, options.precision, options.batch_size, backend=options.backend)
             )
-            records = bulk.classify_paths(runtime, entry, remaining, options.sample)
+            finder = Detector(detector) if detector else None
+            records = bulk.classify_paths(runtime, entry, remaining, options.sample, finder)
         for record in records:
             add(record)
             failed += "error" in record
-            progress.update()
+            progress.update(bulk.is_last(record))
     bulk.finish_output(options.out, entry.labels)
     print_message(f"{options.out}: {len(files):,} files.")
     return _report_failures(failed, len(files))
@@ -191,7 +213,8 @@ def _line(record: dict[str, Any]) -> str:
     """An answer for people."""
     notes = f"\t({'; '.join(record['notes'])})" if record["notes"] else ""
     answer = record["warning"] or f"{record['label']}\t{record['confidence']:.4f}"
-    return f"{record['file']}\t{answer}{notes}"
+    number = f"\tcell {record['cell']}" if record["cells"] > 1 else ""
+    return f"{bulk.name_of(record)}{number}\t{answer}{notes}"
 
 
 @contextlib.contextmanager

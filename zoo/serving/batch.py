@@ -17,11 +17,13 @@ from zoo.files import printable
 from zoo.imaging.decode import SUFFIXES, Picture, PictureError, list_pages, page_name, read_picture
 from zoo.imaging.decode.formats import DICOM, TIFF
 from zoo.scores.samples import Sample
+from zoo.serving.fields import Asked, ask_about
 from zoo.serving.requests import Client, Ticket
 from zoo.serving.results import Prediction
 from zoo.threads import usable_processors
 
 if TYPE_CHECKING:
+    from zoo.detection.detector import Detector
     from zoo.serving.runtime import Runtime
 
 MANY_PAGES = (*TIFF.suffixes, *DICOM.suffixes)  # endings of files that may hold several pictures
@@ -32,7 +34,7 @@ PREFETCH_BATCHES = 3  # read ahead of the one that the model works on
 
 @dataclass(frozen=True)
 class FileResult:
-    """The outcome for one file.
+    """The outcome for one file, or for one white cell of a field.
 
     Attributes:
         file: its name, printable.
@@ -40,6 +42,10 @@ class FileResult:
         error: why there is no answer, a sentence for the user; None where there is one.
         image: the decoded picture, if it was to be kept.
         notes: what reading it assumed, converted or left out ("read as 12 bit").
+        cell: number of the white cell in the file, from 1; None for an answer about the picture as a whole.
+        box: the cell's left, top, right and bottom in pixels of the picture.
+        cells: how many results the file has.
+        nothing: sentence in place of an answer for a field without white cells.
     """
 
     file: str
@@ -47,15 +53,20 @@ class FileResult:
     error: str | None
     image: Image.Image | None = None
     notes: tuple[str, ...] = ()
+    cell: int | None = None
+    box: tuple[float, float, float, float] | None = None
+    cells: int = 1
+    nothing: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class _Prepared:
-    """A picture that was read and sent to the engine."""
+    """A picture that was read, and what was sent to the engine: a ticket for each cell, or one for all of it."""
 
     image: Image.Image | None
     notes: tuple[str, ...]
-    ticket: Ticket
+    asked: Asked
+    tickets: tuple[Ticket, ...]
 
 
 def find_files(paths: Sequence[Path]) -> list[Path]:
@@ -109,8 +120,9 @@ def classify_files(
     keep_images: bool = False,
     client: Client | None = None,
     sample: Sample | None = None,
+    detector: Detector | None = None,
 ) -> Iterator[FileResult]:
-    """Classify files, with a few threads reading ahead.
+    """Classify files, or the white cells in them, with a few threads reading ahead.
 
     Args:
         runtime: where the model runs.
@@ -119,9 +131,11 @@ def classify_files(
         keep_images: whether results hold the decoded pictures.
         client: who asks.
         sample: what the pictures are of; None for the entry's usual sample.
+        detector: finds the cells of fields (see `zoo.serving.fields.ask_about`); None: one answer a picture.
 
     Yields:
-        A result for each file, in order. A file that cannot be decoded gives a result with an error.
+        A result for each file, or for each of its white cells, in order. A file that cannot be decoded gives a result
+        with an error.
 
     Raises:
         EntryError: the model cannot be loaded.
@@ -143,8 +157,9 @@ def classify_files(
             picture = read_picture(content, name)
         else:
             picture = read_picture(content) if isinstance(content, Path) else Picture(content.image())
-        ticket = runtime.submit(entry, picture.image, client=client)
-        return _Prepared(picture.image if keep_images else None, picture.notes, ticket)
+        asked = ask_about(picture, detector)
+        tickets = tuple(runtime.submit(entry, part, client=client) for part in asked.parts)
+        return _Prepared(picture.image if keep_images else None, picture.notes, asked, tickets)
 
     with ThreadPoolExecutor(READER_THREADS) as pool:
         waiting: deque[tuple[str, Future[_Prepared]]] = deque()
@@ -152,19 +167,28 @@ def classify_files(
             for name, content in files:
                 waiting.append((name, pool.submit(prepare, name, content)))
                 if len(waiting) >= ahead:
-                    yield _result(runtime, entry, sample, *waiting.popleft())
+                    yield from _results(runtime, entry, sample, *waiting.popleft())
             while waiting:
-                yield _result(runtime, entry, sample, *waiting.popleft())
+                yield from _results(runtime, entry, sample, *waiting.popleft())
         finally:
             # when the caller stops iterating, the rest need not be classified
             for _, future in waiting:
                 future.cancel()
 
 
-def _result(runtime: Runtime, entry: Entry, sample: Sample, name: str, future: Future[_Prepared]) -> FileResult:
+def _results(
+    runtime: Runtime, entry: Entry, sample: Sample, name: str, future: Future[_Prepared]
+) -> Iterator[FileResult]:
+    file = printable(name)
     try:
         prepared = future.result()
     except PictureError as error:
-        return FileResult(printable(name), None, str(error))
-    prediction = runtime.prediction(entry, prepared.ticket.result(), sample)
-    return FileResult(printable(name), prediction, None, prepared.image, prepared.notes)
+        yield FileResult(file, None, str(error))
+        return
+    notes, asked = prepared.notes, prepared.asked
+    if asked.nothing:
+        yield FileResult(file, None, None, prepared.image, notes, nothing=asked.nothing)
+    for number, (cell, ticket) in enumerate(zip(asked.cells, prepared.tickets, strict=True), 1):
+        prediction = runtime.prediction(entry, ticket.result(), sample)
+        place = (number, cell.box) if cell else (None, None)
+        yield FileResult(file, prediction, None, prepared.image, notes, *place, cells=len(asked.cells))

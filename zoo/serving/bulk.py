@@ -18,16 +18,20 @@ from typing import IO, TYPE_CHECKING, Any
 
 from zoo.entry import WEIGHTS, Entry, EntryError
 from zoo.files import atomic_path
+from zoo.imaging.decode import page_name, split_page
 from zoo.scores.samples import Sample
 from zoo.serving.batch import FileResult, classify_files
 from zoo.serving.results import Explanation
 from zoo.tables import guarded
 
 if TYPE_CHECKING:
+    from zoo.detection.detector import Detector
     from zoo.serving.runtime import Runtime
 
 SUFFIXES = (".jsonl", ".csv")
-MORE = ("warning", "notes")  # last columns of a table
+SIDES = ("left", "top", "right", "bottom")  # of a cell's box
+MORE = ("warning", "notes", "page", "cell", *SIDES)  # last columns of a table
+ANSWER = ("label", "confidence", "confidence_elsewhere", "probabilities", "network", "distance", "familiarity")
 FLUSH_RECORDS = 256  # after which the file is flushed
 CLUSTER_BATCH = 512  # files of one task on a cluster
 
@@ -47,11 +51,15 @@ class ResumeState:
 
 def as_record(result: FileResult) -> dict[str, Any]:
     """Convert a result to one JSON object: file and error, or file, label, confidence, probabilities and more."""
-    if result.prediction is None:
-        return {"file": result.file, "error": result.error}
+    file, page = split_page(result.file)
+    place = {"file": file, "page": page, "cell": result.cell, "cells": result.cells, "box": result.box}
+    if result.error is not None:
+        return {"file": file, "page": page, "error": result.error}
     prediction = result.prediction
+    if prediction is None:
+        return {**place, **dict.fromkeys(ANSWER), "warning": result.nothing, "notes": list(result.notes)}
     return {
-        "file": result.file,
+        **place,
         "label": prediction.label,
         "confidence": prediction.confidence,
         "confidence_elsewhere": prediction.unseen_confidence,
@@ -87,11 +95,27 @@ def as_explanation_record(
 
 
 def classify_paths(
-    runtime: Runtime, entry: Entry, names: Iterable[str], sample: Sample | None = None
+    runtime: Runtime,
+    entry: Entry,
+    names: Iterable[str],
+    sample: Sample | None = None,
+    detector: Detector | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """Classify the files called `names` as pictures of a sample (None: the entry's usual one); yields their records."""
-    for result in classify_files(runtime, entry, ((name, Path(name)) for name in names), sample=sample):
+    """Classify files, or the white cells in them, and yield the records; see `classify_files`."""
+    files = ((name, Path(name)) for name in names)
+    for result in classify_files(runtime, entry, files, sample=sample, detector=detector):
         yield as_record(result)
+
+
+def name_of(record: dict[str, Any]) -> str:
+    """The file of a record, with its page where it has several."""
+    page = record.get("page")
+    return page_name(record["file"], page) if page else str(record["file"])
+
+
+def is_last(record: dict[str, Any]) -> bool:
+    """Whether a record is the last one of its file."""
+    return (record.get("cell") or 1) >= record.get("cells", 1)
 
 
 def csv_header(labels: Sequence[str]) -> list[str]:
@@ -115,16 +139,18 @@ def csv_row(record: dict[str, Any], labels: Sequence[str]) -> list[Any]:
     A picture without a recognisable cell has a warning and no class.
     """
     empty = ["", "", "", *("" for _ in labels)]
-    file, sample, notes = guarded(record["file"]), guarded(record.get("sample", "")), "; ".join(record.get("notes", ()))
+    file, sample = guarded(record["file"]), guarded(record.get("sample") or "")
+    box = record.get("box") or ("",) * len(SIDES)
+    place = [guarded("; ".join(record.get("notes", ()))), record.get("page") or "", record.get("cell") or "", *box]
     if "error" in record:
-        return [file, *empty, "", guarded(record["error"]), "", "", ""]
+        return [file, *empty, "", guarded(record["error"]), "", "", *place]
     if warning := record.get("warning"):
-        return [file, *empty, record["familiarity"], "", sample, warning, guarded(notes)]
+        return [file, *empty, record["familiarity"] or "", "", sample, warning, *place]
     probabilities = [f"{record['probabilities'][label]:.6f}" for label in labels]
     confidence = record.get("confidence_elsewhere")  # absent in records of older versions
     unseen = "" if confidence is None else f"{confidence:.6f}"
     first = [file, guarded(record["label"]), f"{record['confidence']:.6f}", unseen]
-    return [*first, *probabilities, record["familiarity"] or "", "", sample, "", guarded(notes)]
+    return [*first, *probabilities, record["familiarity"] or "", "", sample, "", *place]
 
 
 def partial_path(out: Path) -> Path:
@@ -132,7 +158,9 @@ def partial_path(out: Path) -> Path:
     return out.with_name(out.name + ".part")
 
 
-def prepare_output(out: Path, entry: Entry, resume: bool, sample: Sample | None = None) -> ResumeState:
+def prepare_output(
+    out: Path, entry: Entry, resume: bool, sample: Sample | None = None, detector: Entry | None = None
+) -> ResumeState:
     """Prepare to write `out`, removing a line that an interrupted run did not complete.
 
     Args:
@@ -140,12 +168,13 @@ def prepare_output(out: Path, entry: Entry, resume: bool, sample: Sample | None 
         entry: which model is used.
         resume: whether to continue an interrupted run.
         sample: what the pictures are of; None for the entry's usual sample.
+        detector: entry of the detector that finds the cells of fields.
 
     Raises:
         BulkError: `out` cannot be written or exists already, there is nothing to resume, or the interrupted run used
             another model or sample.
     """
-    part, expected = partial_path(out), _stamp(entry, sample or entry.default_sample)
+    part, expected = partial_path(out), _stamp(entry, sample or entry.default_sample, detector)
     if out.suffix not in SUFFIXES:
         raise BulkError(f"{out.name} should end in {' or '.join(SUFFIXES)}.")
     if out.exists():
@@ -165,16 +194,18 @@ def prepare_output(out: Path, entry: Entry, resume: bool, sample: Sample | None 
             raise BulkError(
                 f"{part} belongs to another model, another version of it or another sample. Remove it to start again."
             )
-        whole = file.tell()
+        whole = seen = file.tell()
         for line in file:
             record = _opened(line)
             if record is None or not _is_answer(record, entry.labels):
                 # a line without its end was being written when the run was interrupted; any other was changed later
                 damaged = line.endswith(b"\n")
                 break
-            done.add(record["file"])
-            failed += "error" in record
-            whole += len(line)
+            seen += len(line)
+            if is_last(record):  # a file of which some cells are missing is done again
+                done.add(name_of(record))
+                failed += "error" in record
+                whole = seen
     os.truncate(part, whole)
     return ResumeState(frozenset(done), failed, damaged)
 
@@ -228,6 +259,8 @@ def _is_answer(record: dict[str, Any], labels: Sequence[str]) -> bool:
         return False
     if isinstance(record.get("error"), str):
         return True
+    if record.get("label") is None:
+        return isinstance(record.get("warning"), str)
     shares = record.get("probabilities")
     numbers = (
         [record.get("confidence"), *(shares.get(label) for label in labels)] if isinstance(shares, dict) else [None]
@@ -249,10 +282,11 @@ def _opened(line: bytes) -> dict[str, Any] | None:
     return record if sound else None
 
 
-def _stamp(entry: Entry, sample: Sample) -> dict[str, Any]:
-    """The model, its version and the sample, as they are written into the partial file."""
+def _stamp(entry: Entry, sample: Sample, detector: Entry | None) -> dict[str, Any]:
+    """The models, their versions and the sample, as they are written into the partial file."""
+    used = [*(entry.members or (entry,)), *([detector] if detector else [])]
     try:
-        sizes = [(member.id, (member.folder / WEIGHTS).stat().st_mtime_ns) for member in entry.members or (entry,)]
+        sizes = [(member.id, (member.folder / WEIGHTS).stat().st_mtime_ns) for member in used]
     except OSError as error:
         raise EntryError(f"{entry.id} cannot be used: {error.strerror}.") from error
     views = [member.views for member in entry.members or (entry,)]
@@ -268,6 +302,7 @@ def classify_on_cluster(
     precision: str | None,
     sample: Sample | None = None,
     backend: str | None = None,
+    detector: Entry | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Classify files on a Ray cluster.
 
@@ -281,9 +316,10 @@ def classify_on_cluster(
         precision: as for `Runtime`.
         sample: what the pictures are of; None for the entry's usual sample.
         backend: as for `Runtime`.
+        detector: entry of the detector that finds the cells of fields.
 
     Yields:
-        Records, in any order.
+        Records, those of a file one after the other.
 
     Raises:
         BulkError: Ray is not installed.
@@ -304,7 +340,7 @@ def classify_on_cluster(
             _Classifier,
             batch_size=CLUSTER_BATCH,
             compute=ray.data.ActorPoolStrategy(size=workers),
-            fn_constructor_args=(entry, precision, sample, backend),
+            fn_constructor_args=(entry, precision, sample, backend, detector),
             num_cpus=1,
         )
         for row in answers.iter_rows():
@@ -316,12 +352,16 @@ def classify_on_cluster(
 class _Classifier:
     """One process of the cluster, with its own model."""
 
-    def __init__(self, entry: Entry, precision: str | None, sample: Sample | None, backend: str | None) -> None:
-        from zoo.serving.runtime import Runtime  # noqa: PLC0415 (imports torch, which the records do not need)
+    def __init__(
+        self, entry: Entry, precision: str | None, sample: Sample | None, backend: str | None, detector: Entry | None
+    ) -> None:
+        from zoo.detection.detector import Detector  # noqa: PLC0415 (both import torch, which the records do not need)
+        from zoo.serving.runtime import Runtime  # noqa: PLC0415
 
         self.entry, self.runtime, self.sample = entry, Runtime("auto", precision, backend=backend), sample
+        self.detector = Detector(detector) if detector else None
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[str]]:
         """Convert names to records, as JSON because the fields of failed files differ."""
-        records = classify_paths(self.runtime, self.entry, map(str, batch["file"]), self.sample)
+        records = classify_paths(self.runtime, self.entry, map(str, batch["file"]), self.sample, self.detector)
         return {"record": [json.dumps(record, ensure_ascii=False) for record in records]}

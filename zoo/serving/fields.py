@@ -4,20 +4,80 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from zoo.detection.detector import Cells, Detector, FoundCell
-from zoo.detection.objects import WHITE
+from zoo.detection.objects import OBJECTS, WHITE
 from zoo.entry import Entry
-from zoo.imaging.decode import split_page
+from zoo.imaging.decode import Picture, split_page
 from zoo.scores.samples import Sample
 from zoo.serving.results import Prediction
-from zoo.serving.runtime import Runtime
+
+if TYPE_CHECKING:
+    from zoo.detection.detector import Cells, Detector, FoundCell
+    from zoo.serving.runtime import Runtime
 
 SCHEMA = 1  # of the records of `zoo cells`
 AROUND = 1.9  # side of a cell's square over its longer side, so that it is seen as in pictures of one cell
+CLOSE_UP = 3.6  # shorter side of a picture of one white cell, over the cell's longer side
+CLOSE_UP_OTHER = 6.0  # the same where the cell is another one: platelets are smaller
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """What a classifier is asked about a picture.
+
+    Attributes:
+        parts: The pictures to classify: one a cell, or the whole one.
+        cells: The cell that each shows; None where the whole picture is meant and no cell is known.
+        nothing: Sentence where there is nothing to classify.
+    """
+
+    parts: tuple[Image.Image, ...]
+    cells: tuple[FoundCell | None, ...]
+    nothing: str | None = None
+
+
+def ask_about(picture: Picture, detector: Detector | None) -> Asked:
+    """Decide what to classify in a picture.
+
+    A close-up, whose middle shows one cell that fills it as cells do in data sets, is classified as a whole, and so is
+    a picture in which nothing is found: the classifier's own check says whether it shows a cell.
+    """
+    image = picture.image
+    if detector is None:
+        return Asked((image,), (None,))
+    found = detector.find(image, file_um_per_px=picture.um_per_px)
+    if not found.cells:
+        return Asked((image,), (None,))
+    if cell := close_up(found):
+        return Asked((image,), (cell,))
+    white = tuple(found.of(WHITE))
+    if not white:
+        counts = ", ".join(f"{n} {name}{'' if n == 1 else 's'}" for name, n in found.counts.items() if n)
+        return Asked((), (), f"No white cell found, only {counts}.")
+    return Asked(tuple(cut_cell(image, cell) for cell in white), white)
+
+
+def close_up(found: Cells) -> FoundCell | None:
+    """The cell that a picture of one cell shows; None for a field.
+
+    It lies over the picture's middle, and is large for it. White cells come first; others of them may be there only
+    where the picture's edge cuts them.
+    """
+    width, height = found.size
+    for name, most in ((WHITE, CLOSE_UP), *((name, CLOSE_UP_OTHER) for name in OBJECTS if name != WHITE)):
+        cells = found.of(name)
+        for cell in cells:
+            left, top, right, bottom = cell.box
+            over_middle = left < width / 2 < right and top < height / 2 < bottom
+            if over_middle and min(width, height) <= most * max(right - left, bottom - top):
+                alone = all(other is cell or other.cut for other in cells)
+                return cell if alone or name != WHITE else None
+        if cells and name == WHITE:
+            return None
+    return None
 
 
 @dataclass(frozen=True)
@@ -33,28 +93,28 @@ def name_cells(
     runtime: Runtime,
     entry: Entry,
     detector: Detector,
-    image: Image.Image,
+    picture: Picture,
     sample: Sample | None = None,
     um_per_px: float | None = None,
 ) -> NamedCells:
-    """Find the cells of an RGB picture and classify the white ones together.
+    """Find the cells of a picture and classify the white ones together.
 
     Args:
         runtime: Runs the classifier.
         entry: The classifier.
         detector: Finds the cells.
-        image: The picture.
+        picture: The picture.
         sample: What it is of; None: the classifier's usual sample.
-        um_per_px: Micrometres a pixel, where they are known.
+        um_per_px: Micrometres a pixel, where a person knows them; they go before what the file states.
 
     Raises:
         EntryError: The classifier cannot be used.
         BusyError: The queue stayed full.
     """
-    found = detector.find(image, um_per_px)
+    found = detector.find(picture.image, um_per_px, picture.um_per_px)
     white = [number for number, cell in enumerate(found.cells) if cell.object == WHITE]
     # all are submitted first, so that they are answered in batches
-    tickets = [runtime.submit(entry, cut_cell(image, found.cells[number])) for number in white]
+    tickets = [runtime.submit(entry, cut_cell(picture.image, found.cells[number])) for number in white]
     answers = {
         number: runtime.prediction(entry, ticket.result(), sample)
         for number, ticket in zip(white, tickets, strict=True)

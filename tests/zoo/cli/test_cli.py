@@ -76,6 +76,10 @@ def test_classify_prints_one_object_per_line(run, folder):
     for line in lines:
         assert list(line) == [
             "file",
+            "page",
+            "cell",
+            "cells",
+            "box",
             "label",
             "confidence",
             "confidence_elsewhere",
@@ -115,7 +119,7 @@ def test_unreadable_files_are_named_and_the_others_classified(run, tmp_path):
     found = {Path(line["file"]).name: line for line in map(json.loads, out.splitlines())}
     assert set(found) == {"cut.jpg", "text.png", "bomb.png", "sixteen.tif"}
     assert [name for name, line in found.items() if "error" in line] == ["bomb.png", "cut.jpg", "text.png"]
-    assert list(found["cut.jpg"]) == ["file", "error"]
+    assert list(found["cut.jpg"]) == ["file", "page", "error"]
     assert found["sixteen.tif"]["label"] in LABELS
     assert "3 of 4 files" in err
     with (tmp_path / "out.csv").open(encoding="utf-8") as file:

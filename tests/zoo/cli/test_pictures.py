@@ -112,13 +112,14 @@ def test_pages_and_slices(run, tmp_path):
     stack = tiff(np.stack([blurred, ARRAY, blurred]), imagej=True, metadata={"axes": "ZYXS"})
     (tmp_path / "stack.tif").write_bytes(stack)
 
-    def read(*more: object) -> list[str]:
+    def read(*more: object) -> list[tuple[str, int | None]]:
         _, out, _ = run("classify", tmp_path, "--model", MODEL, "--json", *more)
-        return [Path(json.loads(line)["file"]).name for line in out.splitlines()]
+        records = map(json.loads, out.splitlines())
+        return [(Path(record["file"]).name, record["page"]) for record in records]
 
-    assert read() == ["pages.tif#page=1", "pages.tif#page=2", "stack.tif"]
-    assert read("--page", "all")[2:] == [f"stack.tif#page={number}" for number in (1, 2, 3)]
-    assert read("--page", "2") == ["pages.tif#page=2", "stack.tif#page=2"]
+    assert read() == [("pages.tif", 1), ("pages.tif", 2), ("stack.tif", None)]
+    assert read("--page", "all")[2:] == [("stack.tif", number) for number in (1, 2, 3)]
+    assert read("--page", "2") == [("pages.tif", 2), ("stack.tif", 2)]
     _, out, _ = run("classify", tmp_path / "stack.tif", "--model", MODEL)
     assert "slice 2 of 3, the sharpest" in out
 

@@ -59,10 +59,10 @@ def heif(**options: Any) -> bytes:
     return buffer.getvalue()
 
 
-def dicom(pixels: np.ndarray, bits: int, photometric: str = "RGB", frames: int = 1) -> bytes:
-    """A secondary capture with planted identifiers."""
+def dicom(pixels: np.ndarray, bits: int, photometric: str = "RGB", frames: int = 1, **more: Any) -> bytes:
+    """A secondary capture with planted identifiers, and `more` elements."""
     data = Dataset()
-    for key, value in NAMES.items():
+    for key, value in (NAMES | more).items():
         setattr(data, key, value)
     data.SOPClassUID = "1.2.840.10008.5.1.4.1.1.7"
     data.SOPInstanceUID = "1.2.3"

@@ -14,6 +14,7 @@ from zoo.imaging.decode.arrays import array_image
 from zoo.imaging.decode.errors import PictureError
 from zoo.imaging.decode.formats import WHOLE_SLIDE
 from zoo.imaging.decode.headers import check_ratio, check_size
+from zoo.imaging.decode.scale import dicom_scale
 
 SLIDE_CLASS = "1.2.840.10008.5.1.4.1.1.77.1.6"  # VL Whole Slide Microscopy Image Storage
 INSTALL = "Reading DICOM needs pydicom: pip install pydicom. Or export the picture as PNG."
@@ -28,7 +29,7 @@ def count_frames(raw: bytes) -> int:
     return int(pydicom.dcmread(io.BytesIO(raw), stop_before_pixels=True).get("NumberOfFrames") or 1)
 
 
-def read_dicom(raw: bytes, page: int | None) -> tuple[Image.Image, int, int, list[str]]:
+def read_dicom(raw: bytes, page: int | None) -> tuple[Image.Image, int, int, list[str], float | None]:
     """Read a frame.
 
     Args:
@@ -36,7 +37,7 @@ def read_dicom(raw: bytes, page: int | None) -> tuple[Image.Image, int, int, lis
         page: Number of the frame, from 1; None for the first.
 
     Returns:
-        The picture, the frame, the number of frames, and notes.
+        The picture, the frame, the number of frames, notes, and micrometres a pixel where the file states them.
     """
     try:
         import pydicom  # noqa: PLC0415 (an extra)
@@ -66,4 +67,4 @@ def read_dicom(raw: bytes, page: int | None) -> tuple[Image.Image, int, int, lis
     image, notes = array_image(np.asarray(pixels), stated)
     if photometric == "MONOCHROME1":
         image = Image.eval(image, lambda level: 255 - level)
-    return image, number, frames, notes
+    return image, number, frames, notes, dicom_scale(data)

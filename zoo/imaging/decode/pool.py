@@ -102,7 +102,7 @@ class Pool:
         """Decode a file in a worker. Raises PictureError."""
         answer, body = self._ask({"task": "read", "format": kind.name, "page": page}, raw, header)
         image = Image.frombytes("RGB", tuple(answer["size"]), body)
-        return Picture(image, answer["page"], answer["pages"], tuple(answer["notes"]))
+        return Picture(image, answer["page"], answer["pages"], tuple(answer["notes"]), answer["um_per_px"])
 
     def list_pages(self, raw: bytes, kind: Format, header: Header) -> tuple[int, bool]:
         """Count the pages of a file in a worker, and say whether they are one stack. Raises PictureError."""

@@ -24,26 +24,28 @@ class Picture:
         page: Number of the page, frame or slice, from 1.
         pages: How many the file has.
         notes: What was assumed, converted or left out, for the user: "read as 12 bit".
+        um_per_px: Micrometres a pixel as the file states them; None where it does not.
     """
 
     image: Image.Image
     page: int = 1
     pages: int = 1
     notes: tuple[str, ...] = ()
+    um_per_px: float | None = None
 
 
 def read_here(raw: bytes, kind: Format, header: Header, page: int | None) -> Picture:
     """Decode a file whose header was checked. Raises whatever its decoder raises."""
-    number, pages = 1, 1
+    number, pages, scale = 1, 1, None
     if kind is formats.TIFF:
         from zoo.imaging.decode.tiff.pages import read_tiff  # noqa: PLC0415 (only workers need it)
 
         found = read_tiff(raw, page)
-        image, number, pages, notes = found.image, found.page, found.pages, found.notes
+        image, number, pages, notes, scale = found.image, found.page, found.pages, found.notes, found.um_per_px
     elif kind is formats.DICOM:
         from zoo.imaging.decode.dicom import read_dicom  # noqa: PLC0415
 
-        image, number, pages, notes = read_dicom(raw, page)
+        image, number, pages, notes, scale = read_dicom(raw, page)
         if page is None and pages > 1:
             notes.insert(0, f"page 1 of {pages}; a name with #page=2 reads the next one")
     else:
@@ -52,10 +54,10 @@ def read_here(raw: bytes, kind: Format, header: Header, page: int | None) -> Pic
         if page is not None and page > 1:
             raise PictureError(f"There is no page {page}: the file has one picture.")
         image, notes = read_raster(raw, kind, header)
-    return finish(image, number, pages, notes)
+    return finish(image, number, pages, notes, scale)
 
 
-def finish(image: Image.Image, page: int, pages: int, notes: list[str]) -> Picture:
+def finish(image: Image.Image, page: int, pages: int, notes: list[str], um_per_px: float | None = None) -> Picture:
     """Convert a decoded picture to RGB and refuse one that shows nothing.
 
     Raises:
@@ -65,7 +67,7 @@ def finish(image: Image.Image, page: int, pages: int, notes: list[str]) -> Pictu
     made, said = to_rgb(image)
     if _is_flat(made):
         raise PictureError("The picture has a single colour: it shows nothing. Choose another one.")
-    return Picture(made, page, pages, (*notes, *said))
+    return Picture(made, page, pages, (*notes, *said), um_per_px)
 
 
 def _is_flat(image: Image.Image) -> bool:

@@ -84,7 +84,13 @@ def _answer(request: dict[str, Any], raw: bytes) -> tuple[dict[str, Any], bytes]
             if request["task"] == "list":
                 return _listed(raw, kind is TIFF), b""
             picture = read_here(raw, kind, read_header(raw, kind), request["page"])
-            facts = {"page": picture.page, "pages": picture.pages, "notes": picture.notes, "size": picture.image.size}
+            facts = {
+                "page": picture.page,
+                "pages": picture.pages,
+                "notes": picture.notes,
+                "size": picture.image.size,
+                "um_per_px": picture.um_per_px,
+            }
             return facts, picture.image.tobytes()
     except PictureError as error:
         return {"error": str(error)}, b""

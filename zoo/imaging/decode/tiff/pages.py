@@ -6,7 +6,7 @@ import io
 import math
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +17,7 @@ from zoo.imaging.decode.errors import PictureError
 from zoo.imaging.decode.formats import EXPORT, WHOLE_SLIDE
 from zoo.imaging.decode.headers import check_ratio, check_size
 from zoo.imaging.decode.ranges import Range, to_8bit
+from zoo.imaging.decode.scale import plausible, tiff_scale
 from zoo.imaging.decode.tiff.channels import blend, imagej_tables, ome_tables
 from zoo.lazy import lazy_module
 from zoo.limits import PICTURE_MEGAPIXELS, STACK_SLICES
@@ -40,12 +41,13 @@ Plan = tuple[tifffile.TiffPageSeries, tuple[int, ...]]  # a series, and where in
 
 @dataclass(frozen=True)
 class TiffPicture:
-    """A picture of a file, with its number among `pages`, and notes."""
+    """A picture of a file, with its number among `pages`, notes, and micrometres a pixel where the file states them."""
 
     image: Image.Image
     page: int
     pages: int
     notes: list[str]
+    um_per_px: float | None = None
 
 
 def read_tiff(raw: bytes, page: int | None) -> TiffPicture:
@@ -55,12 +57,20 @@ def read_tiff(raw: bytes, page: int | None) -> TiffPicture:
         if page is not None and page > len(plans):
             raise PictureError(f"There is no page {page}: the file has {len(plans)}.")
         if page is None and is_stack:
-            return _sharpest(file, raw, plans)
-        number = page or 1
-        image, notes = _read(file, raw, plans[number - 1])
-        if page is None and len(plans) > 1:
-            notes.insert(0, f"page 1 of {len(plans)}; a name with #page=2 reads the next one")
-        return TiffPicture(image, number, len(plans), notes)
+            found = _sharpest(file, raw, plans)
+        else:
+            number = page or 1
+            image, notes = _read(file, raw, plans[number - 1])
+            if page is None and len(plans) > 1:
+                notes.insert(0, f"page 1 of {len(plans)}; a name with #page=2 reads the next one")
+            found = TiffPicture(image, number, len(plans), notes)
+        scale = tiff_scale(file)
+        if scale is None:
+            return found
+        # a pyramid's smaller level has larger pixels
+        series = plans[found.page - 1][0]
+        full = max(size for axis, size in zip(series.axes, series.shape, strict=True) if axis in "YX")
+        return replace(found, um_per_px=plausible(scale * full / max(found.image.size)))
 
 
 def list_tiff(raw: bytes) -> tuple[int, bool]:
