@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from training.detection.composed import compose
 from zoo.detection.benchmarks import FieldBenchmark, result_rows
 from zoo.detection.detector import Detector
 from zoo.detection.scan import search
@@ -34,8 +35,9 @@ def find_in_fields(
         DataError: The data set is missing here.
         PictureError: A field cannot be read.
     """
+    fields, composed = benchmark.fields(root), benchmark.definition.composed
     tables = []
-    for field in progress(benchmark.fields(root)):
+    for field in progress(compose(fields, composed) if composed else fields):
         image = field.image()
         tables.append(result_rows(field, image, search(image, detector.forward, LEAST).found))
     return pd.concat(tables, ignore_index=True)

@@ -24,6 +24,15 @@ from zoo.detection.scoring import COLUMNS
 FOLDER = Path(__file__).parent / "sets"
 
 
+class Composed(BaseModel):
+    """Fields to put together from those of a data set: how many, white cells in each, and the seed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    fields: int
+    white_cells: int
+    seed: int
+
+
 class Definition(BaseModel):
     """Content of a TOML file: title, data set, the layout it is read as, and what a reader should know."""
 
@@ -32,6 +41,7 @@ class Definition(BaseModel):
     data: str
     layout: str = ""
     note: str = ""
+    composed: Composed | None = None
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,8 @@ def score_fields(table: pd.DataFrame, limits: Mapping[str, float]) -> dict[str, 
         For each object "white cell: AP50" (average precision at an overlap of 0.5), "AP50:95", "recall" and "precision"
         at its limit, "recall at precision 0.97", "count error" (median of the absolute relative errors of fields),
         "mean count error", "count bias" and "count spread" (Bland–Altman: mean difference and 1.96 standard deviations,
-        in cells), "diameter error" (median). "mean: AP50" is the mean over objects.
+        in cells), "exact counts" and "too high counts" (shares of fields), "diameter error" (median). "mean: AP50" is
+        the mean over objects.
     """
     fields = field_results(table, limits)
     random = np.random.default_rng(SEED)
@@ -127,6 +128,8 @@ def _of_object(fields: Sequence[FieldResult], number: int, limit: float) -> dict
         "mean count error": _of(np.mean, errors),
         "count bias": float(differences.mean()),
         "count spread": 1.96 * float(differences.std()),
+        "exact counts": float((differences == 0).mean()),
+        "too high counts": float((differences > 0).mean()),
         "diameter error": _of(np.median, diameters),
     }
 

@@ -5,14 +5,21 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from scipy import ndimage
 
+from training.detection.composed import compose
 from training.detection.composites import cut_cells, paste_cells
 from training.detection.crops import Marked, join_quarters, marked, random_crop, scale_for
 from training.detection.loss import detection_loss
 from training.detection.samples import CropStream, Mix
 from training.detection.targets import make_targets
+from training.evaluation.benchmarks import DecodedPicture
+from zoo.data.table import DataError
+from zoo.detection.benchmarks import Composed
+from zoo.detection.fields import Field
 from zoo.detection.found import read_maps
+from zoo.detection.matching import iou
 from zoo.detection.objects import OBJECTS, RED, WHITE
 
 SIDE = 128
@@ -114,3 +121,23 @@ def test_a_stream_is_decided_by_its_seed():
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
     assert not all(torch.equal(a, b) for a, b in zip(first, other, strict=True))
     assert {tuple(picture.shape) for picture in first} == {(3, SIDE, SIDE)}
+
+
+def test_composed_fields_hold_the_wanted_white_cells_and_none_hides_another():
+    def field(seed: int) -> Field:
+        one = drawn(seed)
+        objects = tuple(OBJECTS[number] for number in one.numbers)
+        return Field(f"{seed}.png", DecodedPicture(Image.fromarray(one.pixels)), objects, one.boxes, relative=False)
+
+    fields = [field(seed) for seed in range(4)]
+    made = compose(fields, Composed(fields=6, white_cells=4, seed=0))
+    assert [len(one.objects) - one.objects.count(RED) for one in made] == [4] * 6
+    for one in made:
+        white = one.corners[np.array(one.objects) == WHITE]
+        overlap = iou(white, white)
+        np.fill_diagonal(overlap, 0)
+        assert overlap.max() < 0.15
+    again = compose(fields, Composed(fields=6, white_cells=4, seed=0))
+    assert all(np.array_equal(a.image(), b.image()) for a, b in zip(made, again, strict=True))
+    with pytest.raises(DataError, match="could be put together"):
+        compose(fields, Composed(fields=2, white_cells=60, seed=0))
