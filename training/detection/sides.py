@@ -46,17 +46,12 @@ def drawn_side(group: str, test: float, validation: float) -> str:
     return "test" if place < test else "validation" if place < test + validation else "train"
 
 
-Known = Callable[[str], str | None]
-
-
 def sides(
     files: Sequence[str],
     vectors: np.ndarray,
     known: Sequence[str],
     known_vectors: np.ndarray,
-    side_of: Known,
-    test: float,
-    validation: float,
+    side_of: Callable[[str], str],
 ) -> list[tuple[str, str]]:
     """Group and side of each field.
 
@@ -65,9 +60,7 @@ def sides(
         vectors: Their rows of `grey`.
         known: Names of pictures that they may be copies of.
         known_vectors: Rows of `grey` of these.
-        side_of: Side of a known picture; None where it has none yet.
-        test: Share of the groups that is drawn for the side test where no copy decides.
-        validation: The same for the side validation.
+        side_of: Side of a group, by its name: that of a known picture, or of its first field.
     """
     copies = originals(vectors, known_vectors) if len(known) else [None] * len(files)
     numbers = groups(vectors)
@@ -78,5 +71,5 @@ def sides(
     found = []
     for number in numbers:
         name = names[number]
-        found.append((name, side_of(name) or drawn_side(name, test, validation)))
+        found.append((name, side_of(name)))
     return found
