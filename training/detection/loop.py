@@ -38,7 +38,14 @@ class Fitted:
     losses: Sequence[float]
 
 
-def fit(recipe: DetectorRecipe, stream: CropStream, path: Path, workers: int, report: Report) -> Fitted:
+def fit(
+    recipe: DetectorRecipe,
+    stream: CropStream,
+    path: Path,
+    workers: int,
+    report: Report,
+    start_from: CellDetector | None = None,
+) -> Fitted:
     """Train a detector.
 
     Args:
@@ -47,12 +54,13 @@ def fit(recipe: DetectorRecipe, stream: CropStream, path: Path, workers: int, re
         path: Checkpoint file. Where it exists, the training goes on from it.
         workers: Processes that make crops.
         report: Called with the step and the mean loss, after each checkpoint.
+        start_from: Network whose weights it begins with; None: the recipe's start weights.
 
     Raises:
         CheckpointError: The checkpoint is damaged, or of another recipe.
     """
     torch.manual_seed(recipe.seed)
-    network = build(recipe).to(memory_format=torch.channels_last)
+    network = (start_from or build(recipe)).requires_grad_().to(memory_format=torch.channels_last)
     use_fast_gradients(network)
     average = copy.deepcopy(network).requires_grad_(False).eval()
     optimizer = _optimizer(network, recipe)

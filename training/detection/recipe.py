@@ -57,6 +57,22 @@ class Schedule(_Part):
     average: float = Field(0.998, ge=0, lt=1)
 
 
+class CloseUps(_Part):
+    """A data set of pictures of one cell each: how many of a kind are used, and a benchmark whose pictures are not."""
+
+    set: str
+    per_kind: int = Field(ge=1)
+    leave_out: str = ""
+
+
+class Refinement(_Part):
+    """A second training on top of the first one, in which close-ups are a share of the crops."""
+
+    steps: int = Field(ge=1)
+    learning_rate: float = Field(gt=0)
+    share: Share = 0.3
+
+
 class DetectorRecipe(_Part):
     """A detector's recipe."""
 
@@ -68,6 +84,15 @@ class DetectorRecipe(_Part):
     data: Data = Data()
     crops: Crops = Crops()
     schedule: Schedule
+    close_ups: tuple[CloseUps, ...] = ()
+    refinement: Refinement | None = None
+
+    def refined(self) -> DetectorRecipe | None:
+        """The recipe of the second training; None where there is none."""
+        if self.refinement is None:
+            return None
+        changed = {"steps": self.refinement.steps, "learning_rate": self.refinement.learning_rate}
+        return self.model_copy(update={"schedule": self.schedule.model_copy(update=changed)})
 
 
 def detector_recipes() -> list[str]:

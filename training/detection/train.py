@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,8 @@ import pandas as pd
 import skimage.data
 from PIL import Image
 
-from training.detection.composites import cut_cells
+from training.detection.close_ups import read_close_ups
+from training.detection.composites import CutCell, cut_cells
 from training.detection.crops import Marked, marked
 from training.detection.loop import Fitted, Report, fit
 from training.detection.recipe import DetectorRecipe
@@ -23,9 +24,9 @@ from zoo.data.table import DataError
 from zoo.detection.detector import ARCHITECTURE
 from zoo.detection.fields import Field, read_fields
 from zoo.detection.found import Found
-from zoo.detection.matching import Matches, match
+from zoo.detection.matching import Matches, iou, match
 from zoo.detection.objects import OBJECTS
-from zoo.detection.scan import MEAN, STD, search
+from zoo.detection.scan import CREDIBLE, MEAN, STD, search
 from zoo.entry import write as entry_files
 from zoo.imaging.decode import PictureError
 from zoo.version import __version__
@@ -35,6 +36,7 @@ SIDES = ("train", "validation", "test")
 SAME_SIDES = {"val": "validation", "train": "train", "test": "test"}
 STRANGERS = ("astronaut", "chelsea", "coffee", "rocket", "retina", "immunohistochemistry")  # without blood cells
 DEFAULT_LIMIT = 0.3  # confidence from which an object counts that validation does not show
+SAME_CELL = 0.4  # overlap of two boxes of one cell, one of which may hold its nucleus only
 INPUT_SIDE = 640  # pixels: longer side of a picture of usual size, as it is searched
 
 Log = Callable[[str], None]
@@ -104,21 +106,48 @@ def train_detector(recipe: DetectorRecipe, folder: Path, out: Path, work: Path, 
     fields = load(sides.train, log)
     cells = [cell for field in fields for cell in cut_cells(field)]
     log(f"{len(fields):,} training fields, {len(cells):,} cells to paste, {len(sides.validation):,} validation fields.")
-    stream = CropStream(
+    weights = source_weights([field.file for field in sides.train])
+    stream = _stream(recipe, fields, cells, weights)
+    work.mkdir(parents=True, exist_ok=True)
+    fitted = fit(recipe, stream, work / "checkpoint.safetensors", workers, _report(recipe, log))
+    if (refined := recipe.refined()) and recipe.refinement:
+        close_ups = [
+            _with_found_box(fitted, one) for one in read_close_ups(recipe.close_ups, folder.parent, recipe.seed)
+        ]
+        log(f"{len(close_ups):,} pictures of one cell to refine with.")
+        share = recipe.refinement.share if close_ups else 0.0
+        both = np.concatenate([(1 - share) * weights, np.full(len(close_ups), share / max(1, len(close_ups)))])
+        stream = _stream(refined, [*fields, *close_ups], cells, both)
+        path = work / "refined.safetensors"
+        fitted = fit(refined, stream, path, workers, _report(refined, log), fitted.network)
+    limits = best_limits(fitted, load(sides.validation, log))
+    write_detector(recipe, fitted, limits, out)
+    return fitted
+
+
+def _with_found_box(fitted: Fitted, close_up: Marked) -> Marked:
+    """A close-up with the box that the first training finds for its cell, which is tighter than that of its stain."""
+    found = found_in(fitted, close_up, CREDIBLE)
+    overlap = iou(found.boxes, close_up.boxes)[:, 0] * (found.numbers == close_up.numbers[0])
+    if not len(overlap) or overlap.max() < SAME_CELL:
+        return close_up
+    return replace(close_up, boxes=found.boxes[overlap.argmax()][None])
+
+
+def _stream(recipe: DetectorRecipe, fields: list[Marked], cells: list[CutCell], weights: np.ndarray) -> CropStream:
+    return CropStream(
         fields,
         cells,
         [np.asarray(getattr(skimage.data, name)())[..., :3] for name in STRANGERS],
         Mix(recipe.crops.side, recipe.crops.composites, recipe.crops.without_cells),
         recipe.schedule.steps * recipe.schedule.batch_size,
         recipe.seed,
-        source_weights([field.file for field in sides.train]),
+        weights,
     )
-    work.mkdir(parents=True, exist_ok=True)
-    report: Report = lambda step, loss: log(f"step {step:,} of {recipe.schedule.steps:,}: loss {loss:.3f}")  # noqa: E731
-    fitted = fit(recipe, stream, work / "checkpoint.safetensors", workers, report)
-    limits = best_limits(fitted, load(sides.validation, log))
-    write_detector(recipe, fitted, limits, out)
-    return fitted
+
+
+def _report(recipe: DetectorRecipe, log: Log) -> Report:
+    return lambda step, loss: log(f"step {step:,} of {recipe.schedule.steps:,}: loss {loss:.3f}")
 
 
 def source_weights(files: Sequence[str]) -> np.ndarray:

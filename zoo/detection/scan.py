@@ -20,9 +20,10 @@ RED_SIDE = 32.0  # pixels: size of red cells at which a picture is searched
 WHITE_TO_RED = 1.7  # usual size of a white cell, in red cells
 FIRST_SIDES = (160, 320, 640, 1280, 2560)  # pixels: longer sides at which the size of the cells is looked for, in turn
 ENLARGED_TO = 640  # pixels: longer side beyond which no picture is enlarged for a first look
-READABLE = (12.0, 64.0)  # pixels: sizes of red cells that a first look can tell
-CREDIBLE = 0.4  # confidence of what a first look counts
-MIN_CREDIBLE = 4  # red cells that end the first looks
+READABLE = 12.0  # pixels: smallest size of red cells that a first look can tell
+CREDIBLE = 0.3  # confidence of what a first look counts
+ENOUGH = 0.1  # share of the picture, times confidence above CREDIBLE, that ends the first looks
+KEPT = 0.7  # share of a first look's explanation that the search itself must reach to be preferred
 NEAR = 1.25  # factor between two scales that give the same answer
 SCALES = (1 / 16, 4.0)  # of the search
 TILE, OVERLAP = 1024, 192  # pixels at the scale of the search
@@ -55,30 +56,46 @@ def search(image: Image.Image, forward: Forward, least: float = LEAST) -> Search
         if scale > SCALES[1] or (best and scale > 1 and side > ENLARGED_TO):
             break
         looked = Search(_scaled(pixels, scale, forward, min(least, CREDIBLE)), scale)
-        red_side, weight = _red_side(looked)
-        if best is None or weight > best[0]:
-            best = (weight, looked)
-        if weight >= MIN_CREDIBLE and red_side >= READABLE[0]:
+        explained = _explained(looked.found, pixels.shape[:2])
+        if best is None or explained > best[0]:
+            best = (explained, looked)
+        red_side = _red_side(looked)
+        if explained >= ENOUGH and red_side and red_side >= READABLE:
             break
     assert best is not None
-    looked = best[1]
-    red_side, weight = _red_side(looked)
-    wanted = float(np.clip(looked.scale * RED_SIDE / red_side, *SCALES)) if weight else looked.scale
-    if 1 / NEAR < wanted / looked.scale < NEAR:
-        return Search(looked.found.where(looked.found.confidences >= least), looked.scale)
-    return Search(_scaled(pixels, wanted, forward, least), wanted)
+    explained, looked = best
+    red_side = _red_side(looked)
+    wanted = float(np.clip(looked.scale * RED_SIDE / red_side, *SCALES)) if red_side else looked.scale
+    if not 1 / NEAR < wanted / looked.scale < NEAR:
+        closer = Search(_scaled(pixels, wanted, forward, least), wanted)
+        if _explained(closer.found, pixels.shape[:2]) >= KEPT * explained:
+            return closer
+    return Search(looked.found.where(looked.found.confidences >= least), looked.scale)
 
 
-def _red_side(looked: Search) -> tuple[float, float]:
-    """Size of red cells at the scale of the search, from white ones where none is red, and how many cells tell it."""
+def _explained(found: Found, size: tuple[int, int]) -> float:
+    """Share of the picture that credible boxes cover, each by its confidence.
+
+    At a wrong scale parts of cells are taken for cells: their boxes are small, and less sure.
+    """
+    areas = np.prod(found.boxes[:, 2:] - found.boxes[:, :2], axis=1)
+    return float((areas * np.clip(found.confidences - CREDIBLE, 0, None)).sum() / np.prod(size))
+
+
+def _red_side(looked: Search) -> float | None:
+    """Size of red cells at the scale of the search, also told by white ones; None where nothing credible was found."""
     found = looked.found
-    sure = found.confidences >= CREDIBLE
     sides = np.sqrt(np.prod(found.boxes[:, 2:] - found.boxes[:, :2], axis=1)) * looked.scale
-    red = sides[sure & (found.numbers == OBJECTS.index(RED))]
-    if len(red):
-        return float(np.median(red)), float(len(red))
-    white = sides[sure & (found.numbers == OBJECTS.index(WHITE))]
-    return (float(np.median(white)) / WHITE_TO_RED, 0.5 * len(white)) if len(white) else (RED_SIDE, 0.0)
+    units = np.select(
+        [found.numbers == OBJECTS.index(RED), found.numbers == OBJECTS.index(WHITE)], [1, WHITE_TO_RED], 0
+    )
+    told = (found.confidences >= CREDIBLE) & (units > 0)
+    if not told.any():
+        return None
+    implied, weights = sides[told] / units[told], sides[told] ** 2 * (found.confidences[told] - CREDIBLE + 0.01)
+    order = np.argsort(implied)
+    shares = np.cumsum(weights[order])
+    return float(implied[order][np.searchsorted(shares, shares[-1] / 2)])
 
 
 def _scaled(pixels: np.ndarray, scale: float, forward: Forward, least: float) -> Found:
