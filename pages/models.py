@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Literal
 
 import streamlit as st
 
+from pages.parts import detectors, layout, pickers, plots, session, tables, wording
 from pages.parts import entries as zoo_entries
-from pages.parts import layout, pickers, plots, session, tables, wording
 from pages.parts.wording import plain
 from zoo.benchmarks.comparison import leaderboard_value, ranked_ids
 from zoo.benchmarks.eligibility import NOT_SCORED, unscored
@@ -273,4 +273,5 @@ show_runs()
 entries = zoo_entries.entries()
 show_hub_status()
 show_list(entries)
+detectors.show_detectors()
 show_broken(entries)
