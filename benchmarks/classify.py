@@ -37,7 +37,8 @@ from zoo.attribution.features import find_layer
 from zoo.attribution.network import run
 from zoo.entry import Entry
 from zoo.imaging.decode import decode
-from zoo.serving.backends.openvino_backend import OpenVinoBackend, convert
+from zoo.serving.backends.convert import convert
+from zoo.serving.backends.openvino_backend import OpenVinoBackend
 from zoo.serving.batch import classify_files
 from zoo.serving.loading import load_model
 from zoo.serving.requests import ExplanationRequest

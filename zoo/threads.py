@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 
 CGROUP = Path("/sys/fs/cgroup")
@@ -34,6 +34,12 @@ def usable_processors(cgroup: Path = CGROUP) -> int:
     """Number of processors that this process may use: by its affinity and its container's quota, at least 1."""
     quota = _quota(cgroup)
     return min(_visible_processors(), quota) if quota else _visible_processors()
+
+
+def compute_threads(environment: Mapping[str, str] = os.environ) -> int:
+    """Number of threads that run a network: OMP_NUM_THREADS, which `set_up_threads` sets too, else all processors."""
+    wanted = environment.get(OMP_THREADS, "")
+    return int(wanted) if wanted.isdecimal() and int(wanted) > 0 else usable_processors()
 
 
 def _visible_processors() -> int:

@@ -152,7 +152,7 @@ def _classify_to_stdout(options: argparse.Namespace, entry: Entry, detector: Ent
         _csv_writer(options.csv, entry.labels) as table,
         tqdm(total=len(files), unit="image", file=sys.stderr) as progress,
     ):
-        progress.set_description(f"{entry.id} on {device_name(runtime.device)}")
+        progress.set_description(f"{entry.id} on {device_name(runtime.device_name)}")
         failed = 0
         for record in bulk.classify_paths(runtime, entry, files, options.sample, finder):
             failed += "error" in record

@@ -7,17 +7,12 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
-from zoo.lazy import lazy_module
+import numpy as np
+
 from zoo.limits import ALL_WAITING, SESSION_WAITING
 from zoo.serving.loaded import LoadedModel
 from zoo.serving.requests import Client, ExplanationRequest, Ticket
-
-if TYPE_CHECKING:
-    import torch
-else:
-    torch = lazy_module("torch")
 
 
 @dataclass(frozen=True)
@@ -50,7 +45,7 @@ class QueuedRequest:
     """
 
     model: LoadedModel
-    pixels: torch.Tensor
+    pixels: np.ndarray
     explanation: ExplanationRequest | None
     ticket: Ticket
     client: Client

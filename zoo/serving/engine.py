@@ -14,15 +14,20 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from zoo.attribution import PREDICTED
+from zoo.lazy import lazy_module
 from zoo.serving.client_queues import ClientQueues, QueuedRequest, QueueLimits
 from zoo.serving.loaded import LoadedModel
 from zoo.serving.requests import BATCH_SIZE, Answer, BusyError, Client, ExplanationRequest, StoppedError, Ticket
+
+if TYPE_CHECKING:
+    import torch
+else:
+    torch = lazy_module("torch")
 
 BATCH_WAIT = 0.002  # seconds that a batch which is not full waits for more requests
 IDLE_SECONDS = 1.0  # without a request, after which memory is returned to the system
@@ -93,7 +98,7 @@ class Engine:
     def submit(
         self,
         model: LoadedModel,
-        pixels: torch.Tensor,
+        pixels: np.ndarray,
         explanation: ExplanationRequest | None,
         client: Client,
         wait: bool = True,
@@ -134,7 +139,7 @@ class Engine:
             return do()
             yield
 
-        request = QueuedRequest(model, torch.empty(0), None, Ticket(), client, time.monotonic())
+        request = QueuedRequest(model, np.empty(0), None, Ticket(), client, time.monotonic())
         request.ticket.set_running_or_notify_cancel()
         with self._changed:
             self._check_open()
@@ -333,6 +338,6 @@ def _readable(error: Exception, model: LoadedModel) -> Exception:
 
 
 def _empty_cache(model: LoadedModel) -> None:
-    if model.device.type == "cuda":
+    if model.device_name.startswith("cuda"):
         with contextlib.suppress(RuntimeError):
             torch.cuda.empty_cache()

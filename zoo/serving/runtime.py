@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from PIL import Image
 
 from zoo.attribution import DEFAULT, METHODS, PREDICTED, ExplanationError, method_of
@@ -20,11 +20,12 @@ from zoo.attribution.faithfulness import Faithfulness, Predict, faithfulness
 from zoo.entry import Entry, EntryError
 from zoo.imaging.localise import LocatedCell, locate_cell
 from zoo.imaging.preprocess import NetworkInput, augmented_views
+from zoo.lazy import lazy_module
 from zoo.limits import MODELS_MB
 from zoo.scores.samples import Sample
 from zoo.serving.backends import BACKENDS, default_backend
 from zoo.serving.client_queues import QueueLimits
-from zoo.serving.devices import PRECISIONS, default_precision, resolve_device
+from zoo.serving.devices import PRECISIONS, default_precision, find_device
 from zoo.serving.engine import BATCH_SIZE, BATCH_WAIT, Engine, EngineStatus
 from zoo.serving.heads import Neighbour
 from zoo.serving.loaded import LoadedModel
@@ -40,6 +41,11 @@ from zoo.serving.requests import (
     wait_for,
 )
 from zoo.serving.results import Explanation, Prediction, predict
+
+if TYPE_CHECKING:
+    import torch
+else:
+    torch = lazy_module("torch")
 
 __all__ = ["BATCH_SIZE", "BusyError", "Client", "Explanation", "ExplanationError", "Prediction", "Runtime", "Ticket"]
 
@@ -101,13 +107,18 @@ class Runtime:
         backend = backend or default_backend()
         if backend not in BACKENDS:
             raise ValueError(f"backend is one of {', '.join(BACKENDS)}, not {backend!r}")
-        self.device = resolve_device(device)
+        self.device_name = find_device(device)
         self.precision, self.batch_size = precision, batch_size
-        self.engine = Engine(str(self.device), batch_size, batch_wait, limits)
+        self.engine = Engine(self.device_name, batch_size, batch_wait, limits)
         self._models = ModelCache(
-            self.device, precision, max_bytes or MODELS_MB.bytes, loader or partial(LoadedModel, backend=backend)
+            self.device_name, precision, max_bytes or MODELS_MB.bytes, loader or partial(LoadedModel, backend=backend)
         )
         self._locate, self._watch_interval = locate, watch_interval
+
+    @property
+    def device(self) -> torch.device:
+        """Where networks run, unless another library than torch runs them on the CPU."""
+        return torch.device(self.device_name)
 
     def model(self, entry: Entry) -> LoadedModel:
         """Return the network of an entry that is no ensemble, loading it if need be.
@@ -250,14 +261,16 @@ class Runtime:
         if explanation.cam is None or explanation.seen is None:
             raise ExplanationError(f"{entry.id} is an ensemble: measure the maps of its members.")
         label = entry.labels.index(explanation.label)
-        return faithfulness(self.predictor(entry, client), explanation.seen.pixels, explanation.cam, label)
+        return faithfulness(
+            self.predictor(entry, client), torch.from_numpy(explanation.seen.pixels), explanation.cam, label
+        )
 
     def predictor(self, entry: Entry, client: Client | None = None) -> Predict:
         """Make a function from network inputs, uint8 (3, H, W) each, to probabilities (n, classes)."""
         model, who = self.model(entry), client or Client()
 
         def predict(pictures: Sequence[torch.Tensor]) -> np.ndarray:
-            tickets = [self.engine.submit(model, picture, None, who) for picture in pictures]
+            tickets = [self.engine.submit(model, picture.numpy(), None, who) for picture in pictures]
             return np.stack([ticket.result().probabilities for ticket in tickets])
 
         return predict

@@ -16,11 +16,12 @@ from tests import backends as comparing
 from tests.backends import MAP_TOLERANCE, assert_equal_answers
 from tests.making import ARCHITECTURES, LABELS, draw_cell
 from zoo.attribution import METHODS
-from zoo.attribution.network import Outputs, run
+from zoo.attribution.network import run
 from zoo.cli import main
 from zoo.entry import Entry, read_entry
 from zoo.files import only_writer
 from zoo.serving.backends import default_backend
+from zoo.serving.backends.base import Arrays
 from zoo.serving.backends.served import ServedNetwork
 from zoo.serving.backends.torch_backend import TorchBackend
 from zoo.serving.loading import load_model
@@ -154,10 +155,10 @@ class Broken:
 
     name, bytes = "openvino", 0
 
-    def accepts(self, batch: torch.Tensor) -> bool:
+    def accepts(self, shape: tuple[int, ...]) -> bool:
         return True
 
-    def predict(self, batch: torch.Tensor, vectors: bool = False) -> Outputs:
+    def predict(self, batch: np.ndarray) -> Arrays:
         raise RuntimeError("the library failed")
 
 
