@@ -10,7 +10,7 @@ from pathlib import Path
 from training.publish.repository import Log, Publication, check_name, publish_folder
 from zoo.entry import EntryError
 from zoo.files import write_text
-from zoo.sources import HUB_PREFIX
+from zoo.sources import HUB_PREFIX, hub
 from zoo.sources.catalogue import VARIABLE
 
 ROOT = Path(__file__).parents[2]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -151,6 +151,9 @@ def classify_files(
     sample = sample or entry.default_sample
     entry.prior_of(sample)  # raises before any picture is read
     ahead = PREFETCH_BATCHES * runtime.batch_size
+    waiting: deque[tuple[str, Future[_Prepared]]] = deque()
+    # the newest file is the last to be read: while it is, the engine may wait for a full batch
+    client = replace(client or Client(), sends_more=lambda: bool(waiting) and not waiting[-1][1].done())
 
     def prepare(name: str, content: bytes | Path | Source) -> _Prepared:
         if isinstance(content, bytes):
@@ -162,7 +165,6 @@ def classify_files(
         return _Prepared(picture.image if keep_images else None, picture.notes, asked, tickets)
 
     with ThreadPoolExecutor(READER_THREADS) as pool:
-        waiting: deque[tuple[str, Future[_Prepared]]] = deque()
         try:
             for name, content in files:
                 waiting.append((name, pool.submit(prepare, name, content)))

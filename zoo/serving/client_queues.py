@@ -79,6 +79,10 @@ class ClientQueues:
         """Time at which the request that waits longest was submitted."""
         return min(queue[0].submitted for queue in self._queues.values())
 
+    def all_send_more(self) -> bool:
+        """Whether each client whose requests wait will send more in a moment."""
+        return all(queue[0].client.sends_more() for queue in self._queues.values())
+
     def ahead_of(self, ticket: Ticket) -> int:
         """Number of requests that are begun before this one; 0 when it is next or not waiting."""
         for key, queue in self._queues.items():

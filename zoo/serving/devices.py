@@ -28,7 +28,8 @@ LOG = logging.getLogger(__name__)
 PRECISIONS = ("auto", "bf16", "fp32")
 PRECISION_VARIABLE, DEVICE_VARIABLE = "HEMAZOO_PRECISION", "HEMAZOO_DEVICE"
 MIN_BF16_GAIN = 1.15  # speed of bf16 over that of fp32 from which on bf16 is used
-GIVE_UP = 3.0  # a format that is so many times slower than another in its first turn is not tried again
+GIVE_UP = 3.0  # a format that is so many times slower than another in a turn is not tried again
+MIN_TRIAL = 0.1  # seconds of a turn from which on it decides: a shorter one may have waited for another process
 NATIVE_BF16 = ("avx512_bf16", "amx_bf16", "bf16")  # capabilities of processors that multiply in bf16
 # bf16 moves a logit by about 1 %: no matter where the answer is clear, up to some hundredths where it is not.
 # Answers whose highest probability is below this are computed again in fp32.
@@ -151,7 +152,7 @@ def bf16_is_faster(model: nn.Module, device: torch.device, size: tuple[int, int,
                 if device.type == "cuda":
                     torch.cuda.synchronize(device)
                 taken[bf16] = time.perf_counter() - start
-            if taken[True] > GIVE_UP * taken[False]:
+            if taken[True] > max(GIVE_UP * taken[False], MIN_TRIAL):
                 return False
             if turn:  # the first one warms up
                 times = {bf16: min(times[bf16], taken[bf16]) for bf16 in times}

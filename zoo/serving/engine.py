@@ -30,6 +30,7 @@ else:
     torch = lazy_module("torch")
 
 BATCH_WAIT = 0.002  # seconds that a batch which is not full waits for more requests
+MORE_WAIT = 0.05  # the same while only clients wait that send more: files that are being read
 IDLE_SECONDS = 1.0  # without a request, after which memory is returned to the system
 MAX_TIMINGS = 2000  # finished requests from which latencies are computed
 RECENT_SECONDS = 30.0  # over which images per second are counted
@@ -236,9 +237,9 @@ class Engine:
         """Wait a moment for a fuller batch, if there is no other work."""
         if not self._queues or self._slow:
             return
-        deadline = self._queues.oldest() + self.batch_wait
         while len(self._queues) < self.batch_size and not self._closing:
-            left = deadline - time.monotonic()
+            wait = MORE_WAIT if self._queues.all_send_more() else self.batch_wait
+            left = self._queues.oldest() + wait - time.monotonic()
             if left <= 0 or not self._changed.wait(left):
                 return
 

@@ -38,7 +38,7 @@ class _Batch:
 
     logits: torch.Tensor
     maps: dict[int, np.ndarray] = field(default_factory=dict)
-    distances: dict[int, float] = field(default_factory=dict)
+    distances: dict[int, float | None] = field(default_factory=dict)
 
 
 class LoadedModel:

@@ -99,7 +99,7 @@ class OodDetector:
         if confidence is None or self.confidence_limit == 0:
             return distances
         gap = max(self.confidence_limit - self.unseen_confidence_limit, MIN_CONFIDENCE_GAP)
-        return np.maximum(distances, 1 + (self.confidence_limit - np.asarray(confidence)) / gap)
+        return np.maximum(distances, 1 + (self.confidence_limit - np.asarray(confidence, np.float32)) / gap)
 
     def relative_distances(self, vectors: np.ndarray) -> np.ndarray:
         """Compute distances (n,) of embeddings (n, d) in units of `limit`."""

@@ -41,6 +41,7 @@ from zoo.serving.requests import (
     wait_for,
 )
 from zoo.serving.results import Explanation, Prediction, predict
+from zoo.threads import preparing
 
 if TYPE_CHECKING:
     import torch
@@ -362,9 +363,10 @@ class Runtime:
         for single in entry.networks:
             model = self.model(single)
             crop = model.prepare.crop
-            if crop not in cells:
-                cells[crop] = self._locate(image, crop)
-            networks.append(_Network(single, model, model.prepare.input(image, cells[crop])))
+            with preparing():
+                if crop not in cells:
+                    cells[crop] = self._locate(image, crop)
+                networks.append(_Network(single, model, model.prepare.input(image, cells[crop])))
         return networks
 
     def _submit(

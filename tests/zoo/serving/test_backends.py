@@ -22,6 +22,7 @@ from zoo.entry import Entry, read_entry
 from zoo.files import only_writer
 from zoo.serving.backends import default_backend
 from zoo.serving.backends.base import Arrays
+from zoo.serving.backends.choose import serve
 from zoo.serving.backends.served import ServedNetwork
 from zoo.serving.backends.torch_backend import TorchBackend
 from zoo.serving.loading import load_model
@@ -148,6 +149,15 @@ def test_torch_answers_where_nothing_can_be_stored(fresh, tmp_path, monkeypatch,
     monkeypatch.setenv("HEMAZOO_CONVERTED_MB", "1")
     assert answers(fresh, "auto")[0] == {"torch"}
     assert caplog.text.count("no room") == 2
+
+
+def test_one_slow_turn_does_not_decide_for_a_small_network(fresh):
+    """As where another process held the processor for a moment."""
+    told = iter([10.0])
+    network = serve(fresh, "cpu", "fp32", "auto", lambda module, batch: next(told, 1e-6))
+    assert network.backend == "torch"
+    again = serve(fresh, "cpu", "fp32", "auto", lambda module, batch: 10.0)
+    assert again.backend == "torch", "the choice is remembered"
 
 
 class Broken:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,8 @@ EXAMPLE_PICTURES = 2  # of the traced pass; any number of pictures can be run af
 REFERENCE_PICTURES = 3  # another number than that of the traced pass, so that a fixed number of pictures is noticed
 TRIAL_PICTURES = 8  # of one turn of the trial
 TRIAL_TURNS = 4
-GIVE_UP = 4.0  # times as slow as the other in a turn, after which no more turns are needed
+MIN_TRIAL = 0.3  # seconds
+GIVE_UP = 4.0  # times as slow as the other, after which no more turns are needed
 MIN_GAIN = 1.1  # speed over torch's from which on a backend is used
 
 TorchSeconds = Callable[[nn.Module, torch.Tensor], float]  # network, batch → seconds of torch's pass
@@ -61,7 +63,8 @@ def convert(model: nn.Module, size: tuple[int, int, int], logits: bool, target: 
         target: file to write, ending in .xml; the weights are written beside it.
 
     Raises:
-        Exception: whatever tracing, the conversion or writing raises.
+        OSError: it cannot be written.
+        Exception: whatever tracing or the conversion raises.
     """
     import openvino  # noqa: PLC0415
     from openvino.frontend import FrontEndManager  # noqa: PLC0415
@@ -78,7 +81,10 @@ def convert(model: nn.Module, size: tuple[int, int, int], logits: bool, target: 
         frontend = FrontEndManager().load_by_framework("pytorch")
         converted = frontend.convert(frontend.load(traced))
     converted.reshape({0: openvino.PartialShape([-1, *size])})
-    openvino.save_model(converted, str(target), compress_to_fp16=False)
+    try:
+        openvino.save_model(converted, str(target), compress_to_fp16=False)
+    except RuntimeError as error:
+        raise OSError(str(error).strip().splitlines()[-1]) from error
 
 
 def convert_and_judge(entry: Entry, module: nn.Module, folder: Path, torch_seconds: TorchSeconds) -> Choice:
@@ -134,17 +140,22 @@ def _linear_layer(network: nn.Module, features: torch.Tensor, vectors: torch.Ten
 
 
 def _gain(backend: Backend, module: nn.Module, size: tuple[int, int, int], torch_seconds: TorchSeconds) -> float:
-    """Speed over torch's: the shortest times of a few turns of each, one after the other, within the limit."""
+    """Speed over torch's: the shortest times of some turns of each, one after the other, within the limit.
+
+    One turn decides only where it is long: that of a small network may have waited for another process.
+    """
     batch = torch.zeros(TRIAL_PICTURES, *size)
     mine, theirs = float("inf"), float("inf")
-    end = time.perf_counter() + BACKEND_TRIAL.exact
-    for turn in range(1 + TRIAL_TURNS):
+    begin = time.perf_counter()
+    for turn in count():
         start = time.perf_counter()
         backend.predict(batch.numpy())
         taken = time.perf_counter() - start, torch_seconds(module, batch)
-        if turn == 0 and max(taken) < GIVE_UP * min(taken):
-            continue  # the first one warms up, unless it leaves no doubt
+        elapsed = time.perf_counter() - begin
+        if turn == 0 and elapsed < MIN_TRIAL:
+            continue  # the first one warms up
         mine, theirs = min(mine, taken[0]), min(theirs, taken[1])
-        if max(mine, theirs) > GIVE_UP * min(mine, theirs) or time.perf_counter() > end:
+        is_clear = turn >= TRIAL_TURNS or max(mine, theirs) > GIVE_UP * min(mine, theirs)
+        if elapsed > BACKEND_TRIAL.exact or (elapsed > MIN_TRIAL and is_clear):
             break
     return theirs / mine

@@ -134,11 +134,14 @@ def forget(folder: Path) -> None:
 
 
 def write_reference(folder: Path, reference: Reference) -> None:
-    """Write torch's results into a folder."""
+    """Write torch's results into a folder. Raises OSError."""
     tensors = {name: getattr(reference, name) for name in ("batch", "features", "vectors", "logits")}
     if reference.linear is not None:
         tensors |= {HEAD_WEIGHT: reference.linear.weight, HEAD_BIAS: reference.linear.bias}
-    save_file({name: np.ascontiguousarray(values) for name, values in tensors.items()}, folder / REFERENCE)
+    try:
+        save_file({name: np.ascontiguousarray(values) for name, values in tensors.items()}, folder / REFERENCE)
+    except SafetensorError as error:
+        raise OSError(str(error)) from error
 
 
 def read_reference(folder: Path) -> Reference | None:
