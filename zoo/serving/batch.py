@@ -151,9 +151,9 @@ def classify_files(
     sample = sample or entry.default_sample
     entry.prior_of(sample)  # raises before any picture is read
     ahead = PREFETCH_BATCHES * runtime.batch_size
-    waiting: deque[tuple[str, Future[_Prepared]]] = deque()
-    # the newest file is the last to be read: while it is, the engine may wait for a full batch
-    client = replace(client or Client(), sends_more=lambda: bool(waiting) and not waiting[-1][1].done())
+    newest: Future[_Prepared] | None = None
+    # files are read in order: as long as the newest is not, the engine may wait for a full batch
+    client = replace(client or Client(), sends_more=lambda: newest is not None and not newest.done())
 
     def prepare(name: str, content: bytes | Path | Source) -> _Prepared:
         if isinstance(content, bytes):
@@ -165,9 +165,11 @@ def classify_files(
         return _Prepared(picture.image if keep_images else None, picture.notes, asked, tickets)
 
     with ThreadPoolExecutor(READER_THREADS) as pool:
+        waiting: deque[tuple[str, Future[_Prepared]]] = deque()
         try:
             for name, content in files:
-                waiting.append((name, pool.submit(prepare, name, content)))
+                newest = pool.submit(prepare, name, content)
+                waiting.append((name, newest))
                 if len(waiting) >= ahead:
                     yield from _results(runtime, entry, sample, *waiting.popleft())
             while waiting:

@@ -84,7 +84,7 @@ def convert(model: nn.Module, size: tuple[int, int, int], logits: bool, target: 
     try:
         openvino.save_model(converted, str(target), compress_to_fp16=False)
     except RuntimeError as error:
-        raise OSError(str(error).strip().splitlines()[-1]) from error
+        raise OSError(f"it cannot be written: {str(error).strip()}") from error
 
 
 def convert_and_judge(entry: Entry, module: nn.Module, folder: Path, torch_seconds: TorchSeconds) -> Choice:
