@@ -30,7 +30,7 @@ else:
     torch = lazy_module("torch")
 
 BATCH_WAIT = 0.002  # seconds that a batch which is not full waits for more requests
-MORE_WAIT = 0.05  # the same while only clients wait that send more: files that are being read
+MORE_WAIT = 0.2  # the same while only clients wait that send more: files that are being read
 IDLE_SECONDS = 1.0  # without a request, after which memory is returned to the system
 MAX_TIMINGS = 2000  # finished requests from which latencies are computed
 RECENT_SECONDS = 30.0  # over which images per second are counted

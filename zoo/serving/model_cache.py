@@ -6,6 +6,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,7 +46,7 @@ class ModelCache:
         """
         if entry.origin is not None:
             entry = hub.fetch(entry)
-        key = (str(entry.folder.resolve()), _changed_at(entry.folder / WEIGHTS))
+        key = (_real(entry.folder), _changed_at(entry.folder / WEIGHTS))
         with self._lock:
             place = self._models.get(key)
             known = place is not None
@@ -95,6 +96,12 @@ class ModelCache:
 
 def _is_loaded(place: Future[LoadedModel]) -> bool:
     return place.done() and place.exception() is None
+
+
+@lru_cache(1024)
+def _real(folder: Path) -> str:
+    """The folder without links. It is remembered because looking takes a tenth of the time of a small picture."""
+    return str(folder.resolve())
 
 
 def _changed_at(path: Path) -> int:
