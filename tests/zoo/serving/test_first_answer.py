@@ -25,7 +25,7 @@ from zoo.cli import main
 
 told = io.StringIO()
 with contextlib.redirect_stdout(told):
-    assert main(["classify", *sys.argv[2:], "--json", "--backend", "openvino"]) == 0
+    assert main(["classify", *sys.argv[2:], "--json", "--single", "--backend", "openvino"]) == 0
 found = [name for name in sys.argv[1].split() if name in sys.modules]
 print(json.dumps({"imported": found, "answer": json.loads(told.getvalue())}))
 """
