@@ -40,7 +40,7 @@ from zoo.serving.requests import (
     mean_answer,
     wait_for,
 )
-from zoo.serving.results import Explanation, Prediction, predict
+from zoo.serving.results import Explanation, Prediction, on_picture, predict, scaled
 from zoo.threads import preparing
 
 if TYPE_CHECKING:
@@ -245,9 +245,9 @@ class Runtime:
         if answer.cam is None:
             raise EntryError(f"{entry.id} gave no map.")
         if entry.members:  # the map lies on the picture already
-            return Explanation(prediction, label, _scaled(answer.cam), method, against)
+            return Explanation(prediction, label, scaled(answer.cam), method, against)
         seen = networks[0].seen
-        return Explanation(prediction, label, _scaled(_on_picture(seen, answer.cam)), method, against, answer.cam, seen)
+        return Explanation(prediction, label, scaled(on_picture(seen, answer.cam)), method, against, answer.cam, seen)
 
     def measure_faithfulness(
         self, entry: Entry, explanation: Explanation, client: Client | None = None
@@ -298,7 +298,7 @@ class Runtime:
         probabilities = self.engine.work(
             model, lambda: classify_parts(model.network, features.native, vectors, layer or model.layer), client
         ).result()
-        return Concepts(np.stack([_on_picture(network.seen, one) for one in maps]), probabilities)
+        return Concepts(np.stack([on_picture(network.seen, one) for one in maps]), probabilities)
 
     def neighbours(
         self,
@@ -441,20 +441,8 @@ def _mean_map(
 ) -> Answer:
     """The ensemble's answer with the weighted mean of its members' maps, at the picture's size."""
     maps = [
-        weight * _scaled(_on_picture(network.seen, part.cam))
+        weight * scaled(on_picture(network.seen, part.cam))
         for network, weight, part in zip(networks, weights, parts, strict=True)
     ]
     values = sum(maps, np.zeros_like(maps[0]))
     return replace(answer, cam=values, seconds=answer.seconds + sum(part.seconds for part in parts))
-
-
-def _on_picture(seen: NetworkInput, cam: np.ndarray | None) -> np.ndarray:
-    """A network's map (h, w), scaled, on the picture that it was given: (H, W)."""
-    if cam is None:
-        raise EntryError("The model gave no map.")
-    return seen.place(_scaled(cam)).clip(0, 1)
-
-
-def _scaled(values: np.ndarray) -> np.ndarray:
-    top = float(values.max())
-    return values / top if top > 0 else values

@@ -32,7 +32,7 @@ print(json.dumps({"imported": found, "answer": json.loads(told.getvalue())}))
 
 
 def ask(zoo: Path, cache: Path, picture: Path, *options: str) -> dict[str, Any]:
-    """What a new process imports to classify a picture, and its answer."""
+    """Classify a picture in a new process: the heavy modules that it imports, and its answer."""
     environment = {**os.environ, "HEMAZOO_ZOO": str(zoo), "HEMAZOO_CACHE": str(cache), "HEMAZOO_DEVICE": "cpu"}
     words = [" ".join(HEAVY), str(picture), "--model", zoo.name, *options]
     done = subprocess.run(
