@@ -92,7 +92,7 @@ class LoadedModel:
 
     @property
     def device(self) -> torch.device:
-        """Where torch runs the network."""
+        """The device on which torch runs the network."""
         return torch.device(self.device_name)
 
     @property

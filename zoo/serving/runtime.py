@@ -118,7 +118,7 @@ class Runtime:
 
     @property
     def device(self) -> torch.device:
-        """Where networks run, unless another library than torch runs them on the CPU."""
+        """The device of networks, unless another library than torch runs them on the CPU."""
         return torch.device(self.device_name)
 
     def model(self, entry: Entry) -> LoadedModel:
