@@ -15,7 +15,7 @@ from zoo.benchmarks.eligibility import NOT_SCORED, unscored
 from zoo.entry import AnyEntry, Benchmark, BrokenEntry, Entry, EntryError, read_card, read_history, readable_entries
 from zoo.figures.history import training_and_validation
 from zoo.lazy import lazy_module
-from zoo.sources import hub
+from zoo.sources import HUB_PREFIX, hub
 from zoo.sources.catalogue import BUILTIN, distinct_titles, sources
 from zoo.sources.runs import list_runs
 
@@ -146,7 +146,7 @@ def _hub_lines(places: list[str], waiting: bool) -> None:
         zoo_entries.refresh()
         st.rerun()
     for state in states:
-        place = plain(hub.PREFIX + state.place)
+        place = plain(HUB_PREFIX + state.place)
         since = f"listed {age(state.checked)}" if state.checked else "not listed yet"
         if state.pending:
             st.caption(f":material/cloud_sync: Listing {place} …; {since}.")

@@ -57,10 +57,10 @@ def test_every_expected_error_exists(name):
 def test_threads_wait_without_spinning_unless_the_owner_chose(tmp_path):
     environment = {}
     set_up_threads(environment, tmp_path)
-    assert environment == {"OMP_WAIT_POLICY": "PASSIVE"}
-    own = {"GOMP_SPINCOUNT": "100"}
+    assert environment == {"OMP_WAIT_POLICY": "PASSIVE", "OPENCV_FOR_THREADS_NUM": "1"}
+    own = {"GOMP_SPINCOUNT": "100", "OPENCV_FOR_THREADS_NUM": "2"}
     set_up_threads(own, tmp_path)
-    assert own == {"GOMP_SPINCOUNT": "100"}
+    assert own == {"GOMP_SPINCOUNT": "100", "OPENCV_FOR_THREADS_NUM": "2"}
 
 
 @pytest.mark.parametrize("text", ["50000 100000", "100000 100000"])

@@ -8,21 +8,25 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import MutableMapping
+import threading
+from collections.abc import Mapping, MutableMapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 CGROUP = Path("/sys/fs/cgroup")
 WAIT_POLICY, PASSIVE = "OMP_WAIT_POLICY", "PASSIVE"
 OWN_WAITING = (WAIT_POLICY, "GOMP_SPINCOUNT", "KMP_BLOCKTIME")  # variables by which a person chooses how threads wait
 OMP_THREADS = "OMP_NUM_THREADS"
+OPENCV_THREADS = "OPENCV_FOR_THREADS_NUM"  # of one call; several pictures are located at once instead
 
 
 def set_up_threads(environment: MutableMapping[str, str] = os.environ, cgroup: Path = CGROUP) -> None:
     """Set how the threads of OpenMP wait and how many there are. Call it before torch is imported.
 
     A person's own settings hold. The number is set only where a container may use fewer processors than it sees:
-    otherwise torch chooses well.
+    otherwise torch chooses well. OpenCV gets one thread.
     """
+    environment.setdefault(OPENCV_THREADS, "1")
     if not any(name in environment for name in OWN_WAITING):
         environment[WAIT_POLICY] = PASSIVE
     quota = _quota(cgroup)
@@ -34,6 +38,12 @@ def usable_processors(cgroup: Path = CGROUP) -> int:
     """Number of processors that this process may use: by its affinity and its container's quota, at least 1."""
     quota = _quota(cgroup)
     return min(_visible_processors(), quota) if quota else _visible_processors()
+
+
+def compute_threads(environment: Mapping[str, str] = os.environ) -> int:
+    """Number of threads that run a network: OMP_NUM_THREADS, which `set_up_threads` sets too, else all processors."""
+    wanted = environment.get(OMP_THREADS, "")
+    return int(wanted) if wanted.isdecimal() and int(wanted) > 0 else usable_processors()
 
 
 def _visible_processors() -> int:
@@ -58,3 +68,15 @@ def _quota(cgroup: Path) -> int | None:
     except (OSError, ValueError, ZeroDivisionError):  # "max", or -1: no limit
         return None
     return max(1, math.ceil(share)) if share > 0 else None
+
+
+_places = threading.BoundedSemaphore(usable_processors())
+
+
+def preparing() -> AbstractContextManager[object]:
+    """Context in which a thread locates the cell of a picture and resizes it.
+
+    At most as many threads of all sessions as there are processors are in it: more would only hold each other up. Do
+    not wait for anything inside it.
+    """
+    return _places

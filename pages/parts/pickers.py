@@ -34,7 +34,7 @@ def pick_model() -> Entry:
     entry = with_weights(entry)
     # without pictures there is nothing to run: the first page of a new server does not wait for torch
     runtime = default_runtime() if session.pictures() else running_runtime()
-    place = f" Runs on **{device_name(runtime.device)}**." if runtime else ""
+    place = f" Runs on **{device_name(runtime.device_name)}**." if runtime else ""
     st.caption(f"{short_description(entry)}{place}", help=description(entry))
     with st.popover("About the models", icon=":material/help:"):
         st.markdown("\n".join(f"- **{plain(titles[other.id])}**: {description(other)}" for other in usable))

@@ -177,7 +177,7 @@ def evaluate(
         parts = [tables[member.id] for member in entry.networks]
         table = _ensemble_table(entry, parts) if entry.members else parts[0]
         try:
-            card_renewed = add_to_entry(entry, benchmark, table, device_name(runtime.device))
+            card_renewed = add_to_entry(entry, benchmark, table, device_name(runtime.device_name))
         except OSError as error:
             failed[entry.id] = f"{entry.folder} cannot be written to: {error.strerror}."
             continue
@@ -406,6 +406,6 @@ def measure_speed(entry: Entry, runtime: Runtime, pictures: Sequence[Picture]) -
         list(classify_files(runtime, entry, files))
         seconds.append(time.perf_counter() - start)
     rate = SPEED_IMAGES / min(seconds[1:])
-    speed = {"images_per_second": round(rate, 1), "device": device_name(runtime.device)}
+    speed = {"images_per_second": round(rate, 1), "device": device_name(runtime.device_name)}
     update_section(entry.folder, "speed", speed)
     return rate

@@ -15,7 +15,7 @@ from zoo.data import DataSet
 from zoo.entry import Entry, EntryError
 from zoo.files import atomic_path
 from zoo.imaging.preprocess import preprocessor
-from zoo.serving.heads import ClassicalHeadModel
+from zoo.serving.heads.network import ClassicalHeadModel
 from zoo.serving.loading import load_model
 from zoo.tables import to_csv
 

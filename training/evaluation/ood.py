@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 from tqdm import tqdm
@@ -207,7 +206,7 @@ def embed(runtime: Runtime, entry: Entry, images: Iterator[Image.Image], count: 
     model, client = runtime.model(entry), Client("gate")
     vectors: list[np.ndarray] = []
     confidence: list[float] = []
-    batch: list[torch.Tensor] = []
+    batch: list[np.ndarray] = []
     with tqdm(total=count, desc=f"features, {entry.id}", unit="image") as progress:
         for image in images:
             prepared = model.prepare.input(image)
@@ -223,7 +222,7 @@ def embed(runtime: Runtime, entry: Entry, images: Iterator[Image.Image], count: 
     return Embedded(np.concatenate(vectors), np.array(confidence))
 
 
-def _features(runtime: Runtime, model: LoadedModel, batch: list[torch.Tensor], client: Client) -> np.ndarray:
+def _features(runtime: Runtime, model: LoadedModel, batch: list[np.ndarray], client: Client) -> np.ndarray:
     return runtime.engine.work(model, lambda: model.embed(batch), client).result()
 
 

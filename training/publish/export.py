@@ -175,7 +175,7 @@ def _score(
         for side, role in SIDES.items():
             entry = load_entry(folder)
             table = predict(runtime, entry, items, split, side)
-            where = device_name(runtime.device)
+            where = device_name(runtime.device_name)
             record = split_record(table, recipe, split_facts(split), role, where, scaling_of(entry))
             scored[benchmark_name(recipe, role, split.leaky)] = ScoredBenchmark(record, table)
     return scored

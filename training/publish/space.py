@@ -10,7 +10,7 @@ from pathlib import Path
 from training.publish.repository import Log, Publication, check_name, publish_folder
 from zoo.entry import EntryError
 from zoo.files import write_text
-from zoo.sources import hub
+from zoo.sources import HUB_PREFIX, hub
 from zoo.sources.catalogue import VARIABLE
 
 ROOT = Path(__file__).parents[2]
@@ -67,7 +67,7 @@ def deploy(repo: str, options: SpaceOptions, log: Log) -> Publication:
         if options.dry_run:
             return publication
         if options.zoo:
-            place = options.zoo if options.zoo.startswith(hub.PREFIX) else hub.PREFIX + options.zoo
+            place = options.zoo if options.zoo.startswith(HUB_PREFIX) else HUB_PREFIX + options.zoo
             hub.api().add_space_variable(repo, VARIABLE, place)
         if options.hardware:
             hub.api().request_space_hardware(repo, options.hardware)  # type: ignore[arg-type]  # new names are allowed

@@ -166,7 +166,7 @@ def write_adapted(
             update_benchmark(folder, f"{provenance.laboratory}-crossval", stored)
         # with other statistics the network's embeddings differ from those that the detector was fitted on
         if detector is not None and not choice.statistics:
-            vectors = selection.old_vectors[:, 0].float()
+            vectors = selection.old_vectors[:, 0].float().numpy()
             write_ood_detector(folder, widen(detector, vectors, selection.confidence))
         write_card(folder, _card(entry, record))
     return load_entry(out)

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -61,7 +62,7 @@ class SourceNetwork:
         classifier = self.model.get_classifier()
         return next(name for name, module in self.model.named_modules() if module is classifier)
 
-    def features(self, pixels: Sequence[torch.Tensor], views: int, model: Any = None) -> torch.Tensor:
+    def features(self, pixels: Sequence[np.ndarray], views: int, model: Any = None) -> torch.Tensor:
         """Compute the vectors before the last layer.
 
         Args:
@@ -80,7 +81,7 @@ class SourceNetwork:
                 vectors.append(network.forward_head(maps, pre_logits=True).double())
         return torch.cat(vectors).reshape(len(pixels), views, -1).clone()
 
-    def with_statistics(self, pixels: Sequence[torch.Tensor], views: int) -> Any:
+    def with_statistics(self, pixels: Sequence[np.ndarray], views: int) -> Any:
         """Copy the network and move its batch-norm statistics towards those of these pictures.
 
         The more pictures there are, the more they count (Schneider et al. 2020, arXiv:2006.16971).
@@ -104,11 +105,11 @@ class SourceNetwork:
         return model
 
 
-def _batches(pixels: Sequence[torch.Tensor], views: int) -> Iterator[torch.Tensor]:
+def _batches(pixels: Sequence[np.ndarray], views: int) -> Iterator[np.ndarray]:
     """Yield uint8 (B, 3, H, W): the views of each picture, one picture after the other."""
     step = max(1, BATCH_SIZE // views)
     for start in range(0, len(pixels), step):
-        yield torch.cat([augmented_views(picture, views) for picture in pixels[start : start + step]])
+        yield np.concatenate([augmented_views(picture, views) for picture in pixels[start : start + step]])
 
 
 def _has_statistics(module: nn.Module) -> bool:

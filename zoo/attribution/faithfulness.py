@@ -22,7 +22,7 @@ else:
     torch = lazy_module("torch")
     functional = lazy_module("torch.nn.functional")
 
-Predict = Callable[[Sequence[torch.Tensor]], np.ndarray]  # uint8 pictures (3, H, W) → probabilities (n, classes)
+Predict = Callable[[Sequence["torch.Tensor"]], np.ndarray]  # uint8 pictures (3, H, W) → probabilities (n, classes)
 Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels
 
 REMOVED_SHARES = (0.1, 0.3, 0.5, 0.7, 0.9)  # of the pixels, for ROAD

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
@@ -30,6 +30,9 @@ from zoo.serving.batch import ALL_PAGES, find_files, find_pages
 from zoo.serving.devices import device_name
 from zoo.serving.requests import BATCH_SIZE
 from zoo.threads import usable_processors
+
+if TYPE_CHECKING:
+    from zoo.detection.detector import Detector
 
 MAX_COUNT = 4096  # largest batch, and largest number of processes
 LOCAL = "here"  # --ray without an address
@@ -109,6 +112,15 @@ def _detector(options: argparse.Namespace) -> Entry | None:
         return None
 
 
+def _finder(detector: Entry | None) -> Detector | None:
+    """The detector, loaded; only this needs torch where the classifier's converted network is stored."""
+    if detector is None:
+        return None
+    from zoo.detection.detector import Detector
+
+    return Detector(detector)
+
+
 def _count(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= MAX_COUNT:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to {MAX_COUNT}")
@@ -142,17 +154,15 @@ def _adapt_statistics(entry: Entry, files: Sequence[str], folder: Path) -> Entry
 
 
 def _classify_to_stdout(options: argparse.Namespace, entry: Entry, detector: Entry | None, files: Sequence[str]) -> int:
-    from zoo.detection.detector import Detector
     from zoo.serving.runtime import Runtime
 
-    finder = Detector(detector) if detector else None
-
+    finder = _finder(detector)
     with (
         Runtime(options.device, options.precision, options.batch_size, backend=options.backend) as runtime,
         _csv_writer(options.csv, entry.labels) as table,
         tqdm(total=len(files), unit="image", file=sys.stderr) as progress,
     ):
-        progress.set_description(f"{entry.id} on {device_name(runtime.device)}")
+        progress.set_description(f"{entry.id} on {device_name(runtime.device_name)}")
         failed = 0
         for record in bulk.classify_paths(runtime, entry, files, options.sample, finder):
             failed += "error" in record
@@ -165,7 +175,6 @@ def _classify_to_stdout(options: argparse.Namespace, entry: Entry, detector: Ent
 
 def _classify_into_file(options: argparse.Namespace, entry: Entry, detector: Entry | None, files: list[str]) -> int:
     """Classify into a partial file beside `--out`, which is renamed when complete and can be resumed until then."""
-    from zoo.detection.detector import Detector
     from zoo.serving.runtime import Runtime
 
     kept = bulk.prepare_output(options.out, entry, options.resume, options.sample, detector)
@@ -194,8 +203,7 @@ def _classify_into_file(options: argparse.Namespace, entry: Entry, detector: Ent
             runtime = stack.enter_context(
                 Runtime(options.device, options.precision, options.batch_size, backend=options.backend)
             )
-            finder = Detector(detector) if detector else None
-            records = bulk.classify_paths(runtime, entry, remaining, options.sample, finder)
+            records = bulk.classify_paths(runtime, entry, remaining, options.sample, _finder(detector))
         for record in records:
             add(record)
             failed += "error" in record

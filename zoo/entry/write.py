@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
     import torch
+    from safetensors import numpy as numpy_safetensors
     from safetensors import torch as safetensors
 else:
     pd = lazy_module("pandas")
@@ -48,6 +49,7 @@ else:
     pq = lazy_module("pyarrow.parquet")
     torch = lazy_module("torch")
     safetensors = lazy_module("safetensors.torch")
+    numpy_safetensors = lazy_module("safetensors.numpy")
 
 SCHEMA_VERSION = 1  # of evaluation.json
 Section = Literal["gate", "elsewhere", "speed", "fields"]
@@ -115,10 +117,12 @@ def write_neighbours(folder: Path, files: Sequence[str], labels: Sequence[str]) 
         pd.DataFrame({"file": files, "label": labels}).to_parquet(temporary, index=False, compression="zstd")
 
 
-def write_ood_statistics(folder: Path, tensors: Mapping[str, torch.Tensor]) -> None:
+def write_ood_statistics(folder: Path, tensors: Mapping[str, np.ndarray]) -> None:
     """Write the statistics that out-of-distribution distances are computed from."""
     with atomic_path(folder / OOD_STATISTICS) as temporary:
-        safetensors.save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary)
+        numpy_safetensors.save_file(
+            {name: np.asarray(values, order="C") for name, values in tensors.items()}, temporary
+        )
 
 
 def write_history(folder: Path, epochs: Sequence[Mapping[str, Any]]) -> None:

@@ -1,7 +1,6 @@
 """Conversion of a picture into a network's input tensor, and of the network's map back onto the picture.
 
-The transform is timm's own, set by the entry's `pretrained_cfg`, so that anyone who loads an entry with plain timm gets
-the same tensor.
+The entry's `pretrained_cfg` sets it, so that anyone who loads an entry with plain timm gets the same tensor (`resize`).
 """
 
 from __future__ import annotations
@@ -9,20 +8,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
 from zoo.imaging.localise import LocatedCell, locate_cell
+from zoo.imaging.resize import data_config, resize_and_crop
 from zoo.lazy import lazy_module
 
 if TYPE_CHECKING:
     import torch
-    from timm import data as timm_data
 else:
     torch = lazy_module("torch")
-    timm_data = lazy_module("timm.data")
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ class NetworkInput:
         confidence: 0..1 that there is a cell, as it was located; see `LocatedCell`.
     """
 
-    pixels: torch.Tensor
+    pixels: np.ndarray
     region: Region
     size: tuple[int, int]
     confidence: float = 1.0
@@ -60,7 +59,7 @@ class NetworkInput:
 class Preprocessor:
     """Conversion of RGB pictures into network inputs: geometry on the CPU, normalisation in batches on any device."""
 
-    fit: Callable[[Image.Image], torch.Tensor]
+    fit: Callable[[Image.Image], np.ndarray]
     pretrained_cfg: Mapping[str, Any]
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -82,24 +81,28 @@ class Preprocessor:
         region = Region(left + seen.left, top + seen.top, seen.width, seen.height)
         return NetworkInput(self.fit(cell.image), region, image.size, cell.confidence)
 
-    def pixels(self, image: Image.Image) -> torch.Tensor:
+    def pixels(self, image: Image.Image) -> np.ndarray:
         """Prepare a picture of any size: uint8 (3, H, W)."""
         return self.fit(locate_cell(image, self.crop).image)
 
-    def normalise(self, pixels: torch.Tensor) -> torch.Tensor:
+    def normalise(self, pixels: torch.Tensor | np.ndarray) -> torch.Tensor:
         """Scale uint8 (..., 3, H, W) to float32 of the same shape, by the entry's mean and standard deviation."""
+        pixels = torch.as_tensor(pixels)
         mean = torch.tensor(self.mean, device=pixels.device).view(3, 1, 1)
         std = torch.tensor(self.std, device=pixels.device).view(3, 1, 1)
         return pixels.float().div(255).sub(mean).div(std)
 
+    def normalise_array(self, pixels: np.ndarray) -> np.ndarray:
+        """Do the same without torch."""
+        values = pixels.astype(np.float32)
+        values /= 255
+        values -= np.array(self.mean, np.float32)[:, None, None]
+        values /= np.array(self.std, np.float32)[:, None, None]
+        return values
+
     def __call__(self, image: Image.Image) -> torch.Tensor:
         """Prepare and normalise a picture: float32 (3, H, W), equal to timm's own evaluation transform."""
         return self.normalise(self.pixels(image))
-
-
-def data_config(pretrained_cfg: Mapping[str, Any]) -> dict[str, Any]:
-    """Resolve timm's data configuration (input_size, interpolation, mean, std, crop_pct, crop_mode)."""
-    return timm_data.resolve_data_config(pretrained_cfg=dict(pretrained_cfg))
 
 
 def preprocessor(pretrained_cfg: Mapping[str, Any], crop: str = "none") -> Preprocessor:
@@ -110,12 +113,12 @@ def preprocessor(pretrained_cfg: Mapping[str, Any], crop: str = "none") -> Prepr
         crop: kind of crop, a key of `zoo.imaging.localise.CROPS`.
     """
     config = data_config(pretrained_cfg)
-    # with use_prefetcher timm's transform ends in uint8, a quarter of the memory to keep in a queue
-    fit = timm_data.create_transform(**config, is_training=False, use_prefetcher=True)
-    return Preprocessor(fit, dict(pretrained_cfg), tuple(config["mean"]), tuple(config["std"]), crop)
+    return Preprocessor(
+        partial(resize_and_crop, config=config), dict(pretrained_cfg), tuple(config["mean"]), tuple(config["std"]), crop
+    )
 
 
-def augmented_views(pixels: torch.Tensor, count: int) -> torch.Tensor:
+def augmented_views(pixels: np.ndarray, count: int) -> np.ndarray:
     """Make views for test-time augmentation; a cell has no upside.
 
     Args:
@@ -125,11 +128,11 @@ def augmented_views(pixels: torch.Tensor, count: int) -> torch.Tensor:
     Returns:
         (count, 3, H, W): as it is, rotated by 180° and by 90°, and the mirror images of these.
     """
-    made = [pixels, pixels.flip(1, 2)]
+    made = [pixels, pixels[:, ::-1, ::-1]]
     if pixels.shape[1] == pixels.shape[2]:
-        made += [view.rot90(1, (1, 2)) for view in made]
-    made += [view.flip(2) for view in made]
-    return torch.stack(made[:count])
+        made += [np.rot90(view, 1, (1, 2)) for view in made]
+    made += [view[:, :, ::-1] for view in made]
+    return np.stack(made[:count])
 
 
 def seen_region(size: tuple[int, int], pretrained_cfg: Mapping[str, Any]) -> Region:

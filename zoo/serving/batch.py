@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -150,13 +150,12 @@ def classify_files(
     runtime.load(entry)
     sample = sample or entry.default_sample
     entry.prior_of(sample)  # raises before any picture is read
-    ahead = PREFETCH_BATCHES * runtime.batch_size
+    newest: Future[_Prepared] | None = None
+    # files are read in order: as long as the newest is not, the engine may wait for a full batch
+    client = replace(client or Client(), sends_more=lambda: newest is not None and not newest.done())
 
     def prepare(name: str, content: bytes | Path | Source) -> _Prepared:
-        if isinstance(content, bytes):
-            picture = read_picture(content, name)
-        else:
-            picture = read_picture(content) if isinstance(content, Path) else Picture(content.image())
+        picture = _read(name, content)
         asked = ask_about(picture, detector)
         tickets = tuple(runtime.submit(entry, part, client=client) for part in asked.parts)
         return _Prepared(picture.image if keep_images else None, picture.notes, asked, tickets)
@@ -165,15 +164,21 @@ def classify_files(
         waiting: deque[tuple[str, Future[_Prepared]]] = deque()
         try:
             for name, content in files:
-                waiting.append((name, pool.submit(prepare, name, content)))
-                if len(waiting) >= ahead:
+                newest = pool.submit(prepare, name, content)
+                waiting.append((name, newest))
+                if len(waiting) >= PREFETCH_BATCHES * runtime.batch_size:
                     yield from _results(runtime, entry, sample, *waiting.popleft())
             while waiting:
                 yield from _results(runtime, entry, sample, *waiting.popleft())
         finally:
-            # when the caller stops iterating, the rest need not be classified
-            for _, future in waiting:
+            for _, future in waiting:  # the caller stopped iterating: the rest need not be classified
                 future.cancel()
+
+
+def _read(name: str, content: bytes | Path | Source) -> Picture:
+    if isinstance(content, bytes):
+        return read_picture(content, name)
+    return read_picture(content) if isinstance(content, Path) else Picture(content.image())
 
 
 def _results(
@@ -190,5 +195,5 @@ def _results(
         yield FileResult(file, None, None, prepared.image, notes, nothing=asked.nothing)
     for number, (cell, ticket) in enumerate(zip(asked.cells, prepared.tickets, strict=True), 1):
         prediction = runtime.prediction(entry, ticket.result(), sample)
-        place = (number, cell.box) if cell else (None, None)
-        yield FileResult(file, prediction, None, prepared.image, notes, *place, cells=len(asked.cells))
+        place, box = (number, cell.box) if cell else (None, None)
+        yield FileResult(file, prediction, None, prepared.image, notes, place, box, cells=len(asked.cells))

@@ -7,17 +7,12 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
-from zoo.lazy import lazy_module
+import numpy as np
+
 from zoo.limits import ALL_WAITING, SESSION_WAITING
 from zoo.serving.loaded import LoadedModel
 from zoo.serving.requests import Client, ExplanationRequest, Ticket
-
-if TYPE_CHECKING:
-    import torch
-else:
-    torch = lazy_module("torch")
 
 
 @dataclass(frozen=True)
@@ -50,7 +45,7 @@ class QueuedRequest:
     """
 
     model: LoadedModel
-    pixels: torch.Tensor
+    pixels: np.ndarray
     explanation: ExplanationRequest | None
     ticket: Ticket
     client: Client
@@ -83,6 +78,10 @@ class ClientQueues:
     def oldest(self) -> float:
         """Time at which the request that waits longest was submitted."""
         return min(queue[0].submitted for queue in self._queues.values())
+
+    def all_send_more(self) -> bool:
+        """Whether each client whose requests wait will send more in a moment."""
+        return all(queue[0].client.sends_more() for queue in self._queues.values())
 
     def ahead_of(self, ticket: Ticket) -> int:
         """Number of requests that are begun before this one; 0 when it is next or not waiting."""

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import logging
 import os
+import platform
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zoo.entry import Entry, EntryError, read_predictions
 from zoo.lazy import lazy_module
+from zoo.threads import compute_threads
 
 if TYPE_CHECKING:
     import torch
@@ -23,11 +28,38 @@ LOG = logging.getLogger(__name__)
 PRECISIONS = ("auto", "bf16", "fp32")
 PRECISION_VARIABLE, DEVICE_VARIABLE = "HEMAZOO_PRECISION", "HEMAZOO_DEVICE"
 MIN_BF16_GAIN = 1.15  # speed of bf16 over that of fp32 from which on bf16 is used
-GIVE_UP = 3.0  # a format that is so many times slower than another in its first turn is not tried again
+GIVE_UP = 3.0  # a format that is so many times slower than another in a turn is not tried again
+MIN_TRIAL = 0.1  # seconds of a turn from which on it decides: a shorter one may have waited for another process
 NATIVE_BF16 = ("avx512_bf16", "amx_bf16", "bf16")  # capabilities of processors that multiply in bf16
 # bf16 moves a logit by about 1 %: no matter where the answer is clear, up to some hundredths where it is not.
 # Answers whose highest probability is below this are computed again in fp32.
 CLEAR_PROBABILITY = 0.98
+
+
+def find_device(name: str = "auto") -> str:
+    """Name of the device that `resolve_device` returns. Torch is not imported where that can only be the CPU.
+
+    Raises:
+        EntryError: there is no such device here, or it is not supported.
+    """
+    if name == "auto":
+        name = os.environ.get(DEVICE_VARIABLE) or "auto"
+    if name == "cpu" or (name == "auto" and not _may_have_gpu()):
+        return "cpu"
+    return str(resolve_device(name))
+
+
+def _may_have_gpu() -> bool:
+    """Whether there is a GPU's driver; only torch knows if it can be used."""
+    if sys.platform == "darwin":
+        return platform.machine() == "arm64"
+    if Path("/dev/kfd").exists():  # AMD's
+        return True
+    try:
+        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return False
+    return True
 
 
 def resolve_device(name: str = "auto") -> torch.device:
@@ -53,13 +85,14 @@ def resolve_device(name: str = "auto") -> torch.device:
     return device
 
 
-def device_name(device: torch.device) -> str:
+def device_name(device: torch.device | str) -> str:
     """Name a device for people: the GPU's name, or CPU with its number of threads."""
-    if device.type == "cuda":
+    kind = str(device).partition(":")[0]
+    if kind == "cuda":
         return f"GPU ({torch.cuda.get_device_name(device)})"
-    if device.type == "mps":
+    if kind == "mps":
         return "GPU (Apple)"
-    threads = torch.get_num_threads()
+    threads = compute_threads()
     return f"CPU ({threads} thread{'s' if threads > 1 else ''})"
 
 
@@ -119,7 +152,7 @@ def bf16_is_faster(model: nn.Module, device: torch.device, size: tuple[int, int,
                 if device.type == "cuda":
                     torch.cuda.synchronize(device)
                 taken[bf16] = time.perf_counter() - start
-            if taken[True] > GIVE_UP * taken[False]:
+            if taken[True] > max(GIVE_UP * taken[False], MIN_TRIAL):
                 return False
             if turn:  # the first one warms up
                 times = {bf16: min(times[bf16], taken[bf16]) for bf16 in times}
@@ -129,13 +162,11 @@ def bf16_is_faster(model: nn.Module, device: torch.device, size: tuple[int, int,
 class TorchSpeed:
     """The speed of a network in torch, in the number format that torch would run it in."""
 
-    def __init__(
-        self, device: torch.device, choose_bf16: Callable[[nn.Module], bool], recomputed: Callable[[], float]
-    ) -> None:
+    def __init__(self, device: str, choose_bf16: Callable[[nn.Module], bool], recomputed: Callable[[], float]) -> None:
         """Remember what is measured.
 
         Args:
-            device: where the network runs.
+            device: name of the device on which the network runs.
             choose_bf16: measures whether it runs in bf16.
             recomputed: tells the share of pictures whose answer has to be computed in fp32 as well; reading it takes
                 the entry's predictions.
@@ -158,6 +189,6 @@ class TorchSpeed:
     def _timed(self, model: nn.Module, batch: torch.Tensor, bf16: bool) -> float:
         batch = batch.contiguous(memory_format=torch.channels_last)
         start = time.perf_counter()
-        with torch.no_grad(), autocast(self._device, bf16):
+        with torch.no_grad(), autocast(torch.device(self._device), bf16):
             model(batch)
         return time.perf_counter() - start

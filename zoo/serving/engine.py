@@ -14,17 +14,23 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from zoo.attribution import PREDICTED
+from zoo.lazy import lazy_module
 from zoo.serving.client_queues import ClientQueues, QueuedRequest, QueueLimits
 from zoo.serving.loaded import LoadedModel
 from zoo.serving.requests import BATCH_SIZE, Answer, BusyError, Client, ExplanationRequest, StoppedError, Ticket
 
+if TYPE_CHECKING:
+    import torch
+else:
+    torch = lazy_module("torch")
+
 BATCH_WAIT = 0.002  # seconds that a batch which is not full waits for more requests
+MORE_WAIT = 0.2  # the same while only clients wait that send more: files that are being read
 IDLE_SECONDS = 1.0  # without a request, after which memory is returned to the system
 MAX_TIMINGS = 2000  # finished requests from which latencies are computed
 RECENT_SECONDS = 30.0  # over which images per second are counted
@@ -93,7 +99,7 @@ class Engine:
     def submit(
         self,
         model: LoadedModel,
-        pixels: torch.Tensor,
+        pixels: np.ndarray,
         explanation: ExplanationRequest | None,
         client: Client,
         wait: bool = True,
@@ -134,7 +140,7 @@ class Engine:
             return do()
             yield
 
-        request = QueuedRequest(model, torch.empty(0), None, Ticket(), client, time.monotonic())
+        request = QueuedRequest(model, np.empty(0), None, Ticket(), client, time.monotonic())
         request.ticket.set_running_or_notify_cancel()
         with self._changed:
             self._check_open()
@@ -231,9 +237,9 @@ class Engine:
         """Wait a moment for a fuller batch, if there is no other work."""
         if not self._queues or self._slow:
             return
-        deadline = self._queues.oldest() + self.batch_wait
         while len(self._queues) < self.batch_size and not self._closing:
-            left = deadline - time.monotonic()
+            wait = MORE_WAIT if self._queues.all_send_more() else self.batch_wait
+            left = self._queues.oldest() + wait - time.monotonic()
             if left <= 0 or not self._changed.wait(left):
                 return
 
@@ -333,6 +339,6 @@ def _readable(error: Exception, model: LoadedModel) -> Exception:
 
 
 def _empty_cache(model: LoadedModel) -> None:
-    if model.device.type == "cuda":
+    if model.device_name.startswith("cuda"):
         with contextlib.suppress(RuntimeError):
             torch.cuda.empty_cache()

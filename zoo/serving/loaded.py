@@ -6,32 +6,39 @@ import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from PIL import Image
-from torch import nn
 
 from zoo.attribution import MODEL_FREE, PREDICTED, Cams, ExplanationError, explain_batch, method_of, steps
 from zoo.attribution.features import FeatureMap, capture, layers_of
 from zoo.entry import NEIGHBOURS, OOD_STATISTICS, Entry, EntryError
 from zoo.imaging.preprocess import Preprocessor, preprocessor
+from zoo.lazy import lazy_module
+from zoo.serving.backends.base import Arrays
 from zoo.serving.backends.choose import serve
 from zoo.serving.devices import CLEAR_PROBABILITY, TorchSpeed, autocast, bf16_is_faster, unclear_share
 from zoo.serving.heads import Neighbour, read_neighbours
 from zoo.serving.ood import OodDetector, read_ood_detector
 from zoo.serving.requests import Answer, ExplanationRequest
 
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+else:
+    torch = lazy_module("torch")
+
 MAX_BATCH = 4096  # pictures; halved by the engine where they do not fit into memory
 
 
 @dataclass
 class _Batch:
-    """A batch while it is run: logits (B, classes), and maps and distances by the picture's number in it."""
+    """A batch while torch runs it: logits (B, classes), and maps and distances by the picture's number in it."""
 
     logits: torch.Tensor
     maps: dict[int, np.ndarray] = field(default_factory=dict)
-    distances: dict[int, float] = field(default_factory=dict)
+    distances: dict[int, float | None] = field(default_factory=dict)
 
 
 class LoadedModel:
@@ -47,7 +54,7 @@ class LoadedModel:
     def __init__(
         self,
         entry: Entry,
-        device: torch.device,
+        device: torch.device | str,
         precision: str = "auto",
         is_faster: Callable[[nn.Module, torch.device, tuple[int, int, int], float], bool] = bf16_is_faster,
         backend: str = "torch",
@@ -65,7 +72,7 @@ class LoadedModel:
             EntryError: the entry cannot be loaded.
         """
         config = entry.config
-        self.entry, self.device, self.max_batch = entry, device, MAX_BATCH
+        self.entry, self.device_name, self.max_batch = entry, str(device), MAX_BATCH
         self.labels = config.label_names
         self.layer, self.temperature = config.zoo.explanation_layer, config.zoo.temperature
         self.prepare: Preprocessor = preprocessor(config.pretrained_cfg.model_dump(), config.zoo.crop)
@@ -75,13 +82,18 @@ class LoadedModel:
         def choose_bf16(model: nn.Module) -> bool:
             return not self.has_classical_head and (
                 precision == "bf16"
-                or (precision == "auto" and is_faster(model, device, self.input_size, unclear_share(entry)))
+                or (precision == "auto" and is_faster(model, self.device, self.input_size, unclear_share(entry)))
             )
 
-        speed = TorchSpeed(device, choose_bf16, lambda: unclear_share(entry))
-        self.network = serve(entry, device, precision, backend, speed.seconds)
+        speed = TorchSpeed(self.device_name, choose_bf16, lambda: unclear_share(entry))
+        self.network = serve(entry, self.device_name, precision, backend, speed.seconds)
         self.bf16 = self.network.backend == "torch" and speed.bf16(self.network.module)
         self._recompute_unclear = precision == "auto"
+
+    @property
+    def device(self) -> torch.device:
+        """The device on which torch runs the network."""
+        return torch.device(self.device_name)
 
     @property
     def model(self) -> nn.Module:
@@ -103,20 +115,19 @@ class LoadedModel:
         detector = read_ood_detector(self.entry.folder, len(self.labels))
         if detector is None:
             return None
-        blank = torch.zeros(1, *self.input_size, device=self.device)
-        if detector.width != self._embed(blank).shape[1]:
+        if detector.width != self.embed([np.zeros(self.input_size, np.uint8)]).shape[1]:
             raise EntryError(
                 f"{OOD_STATISTICS} of {self.entry.id} does not fit its model; fit it again (`training gate`)."
             )
-        return detector.to(self.device)
+        return detector
 
-    def pixels(self, image: Image.Image) -> torch.Tensor:
+    def pixels(self, image: Image.Image) -> np.ndarray:
         """Prepare a picture: uint8 (3, H, W); safe in any thread."""
         return self.prepare.pixels(image)
 
     def run(
         self,
-        pictures: Sequence[torch.Tensor],
+        pictures: Sequence[np.ndarray],
         explanations: Sequence[ExplanationRequest | None],
         confidence: Sequence[float] | None = None,
     ) -> list[Answer]:
@@ -132,12 +143,32 @@ class LoadedModel:
             EntryError: the network gives no number.
         """
         start = time.perf_counter()
+        sure = None if confidence is None else np.array(confidence, np.float32)
+        found = None if any(e is not None and e.quick for e in explanations) else self._run_arrays(pictures)
+        if found is not None:
+            probabilities = self._checked(softmax(found.logits / self.temperature))
+            distances = self._distances(found.vectors, sure)
+            seconds = time.perf_counter() - start
+            return [
+                Answer(row, None, seconds, distance, self.network.backend)
+                for row, distance in zip(probabilities, distances, strict=True)
+            ]
+        return self._run_in_torch(pictures, explanations, sure, start)
+
+    def _run_in_torch(
+        self,
+        pictures: Sequence[np.ndarray],
+        explanations: Sequence[ExplanationRequest | None],
+        confidence: np.ndarray | None,
+        start: float,
+    ) -> list[Answer]:
+        """Do the same where torch runs the network, or computes maps from a backend's features."""
         pixels = self._batch(pictures)
         batch = _Batch(torch.empty(len(pictures), len(self.labels), device=self.device))
         with autocast(self.device, self.bf16):
             for rows in _same_work(explanations):
                 requests = [e for row in rows if (e := explanations[row]) is not None and e.quick]
-                sure = None if confidence is None else torch.tensor([confidence[row] for row in rows])
+                sure = None if confidence is None else confidence[rows]
                 self._run_rows(batch, pixels if len(rows) == len(pixels) else pixels[rows], rows, requests, sure)
         probabilities = self._settle(pixels, batch.logits)
         self._follow_changed_labels(batch, pixels, explanations, probabilities)
@@ -153,21 +184,21 @@ class LoadedModel:
         pixels: torch.Tensor,
         rows: list[int],
         explanations: Sequence[ExplanationRequest],
-        confidence: torch.Tensor | None,
+        confidence: np.ndarray | None,
     ) -> None:
         """Fill in the results of some rows of a batch, which are explained by one method or not at all."""
-        detector, vectors = self.ood_detector, None
+        wanted, vectors = self.ood_detector is not None, None
         if explanations:
             cams = self.explain(pixels, explanations)
             batch.logits[rows] = cams.logits
             batch.maps |= zip(rows, cams.maps.cpu().numpy(), strict=True)
-            if detector is not None:
+            if wanted:
                 vectors = self._embed(pixels) if cams.features is None else self.network.vectors(cams.features)
         else:
-            outputs = self.network.run(pixels, vectors=detector is not None)
+            outputs = self.network.run(pixels, vectors=wanted)
             batch.logits[rows], vectors = outputs.logits, outputs.vectors
-        if detector is not None and vectors is not None:
-            batch.distances |= zip(rows, self._distances(detector, vectors, confidence), strict=True)
+        if vectors is not None:
+            batch.distances |= zip(rows, self._distances(vectors.float().cpu().numpy(), confidence), strict=True)
 
     def _follow_changed_labels(
         self,
@@ -200,7 +231,7 @@ class LoadedModel:
         against = None if first.against is None else torch.tensor([e.against for e in explanations], device=self.device)
         return explain_batch(self.network, batch, targets, first.method, first.layer or self.layer, against)
 
-    def steps(self, picture: torch.Tensor, explanation: ExplanationRequest) -> Generator[float, None, np.ndarray]:
+    def steps(self, picture: np.ndarray, explanation: ExplanationRequest) -> Generator[float, None, np.ndarray]:
         """Explain one picture by a slow method, step by step in full precision.
 
         Yields:
@@ -214,7 +245,7 @@ class LoadedModel:
         """
         method = method_of(explanation.method)
         if self.has_classical_head and not method.any_model:
-            self.explain(picture[None], [explanation])  # raises, with the reason
+            self.explain(self._batch([picture]), [explanation])  # raises, with the reason
         if explanation.against is not None:
             raise ExplanationError(f"{method.title} cannot set one class against another; choose Grad-CAM.")
         layer = explanation.layer or self.layer
@@ -222,16 +253,19 @@ class LoadedModel:
         values = yield from steps(self.network, pixels, explanation.target, explanation.method, layer)
         return values.float().cpu().numpy()
 
-    def embed(self, pictures: Sequence[torch.Tensor]) -> np.ndarray:
+    def embed(self, pictures: Sequence[np.ndarray]) -> np.ndarray:
         """Compute the vectors before the last layer, float32 (n, d), of pictures as `pixels` gives them."""
+        found = self._run_arrays(pictures)
+        if found is not None:
+            return found.vectors
         with autocast(self.device, self.bf16):
             return self._embed(self._batch(pictures)).cpu().numpy()
 
-    def capture(self, picture: torch.Tensor, layer: str | None) -> FeatureMap:
+    def capture(self, picture: np.ndarray, layer: str | None) -> FeatureMap:
         """Compute the feature map of one picture (see `pixels`), in full precision. Raises ExplanationError."""
         return capture(self.network, self._batch([picture]), None, layer or self.layer)
 
-    def nearest(self, picture: torch.Tensor, count: int) -> list[Neighbour]:
+    def nearest(self, picture: np.ndarray, count: int) -> list[Neighbour]:
         """Find the training pictures nearest to one picture (see `pixels`); none where the entry does not name them.
 
         Raises:
@@ -241,7 +275,7 @@ class LoadedModel:
         head = self.network.classical_head
         if head is None or known is None:
             return []
-        rows, distances = head.nearest(self._embed(self._batch([picture])), count)
+        rows, distances = head.nearest(self.embed([picture]), count)
         if rows.max(initial=0) >= len(known):
             raise EntryError(f"{NEIGHBOURS} of {self.entry.id} does not fit its classifier.")
         named = known.iloc[rows]
@@ -258,13 +292,20 @@ class LoadedModel:
             raise EntryError(f"{self.entry.id} gives no vectors before its last layer.")
         return vectors
 
-    def _distances(self, detector: OodDetector, vectors: torch.Tensor, confidence: torch.Tensor | None) -> list[float]:
-        with torch.autocast(self.device.type, enabled=False):
-            confidence = None if confidence is None else confidence.to(self.device)
-            return detector.distances(vectors.float(), confidence).tolist()
+    def _distances(self, vectors: np.ndarray, confidence: np.ndarray | None) -> list[float | None]:
+        """Out-of-distribution distances of vectors (B, d); None each where the entry has no detector."""
+        detector = self.ood_detector
+        found: list[float | None] = [None] * len(vectors)
+        return found if detector is None else detector.distances(vectors, confidence).tolist()
 
-    def _batch(self, pictures: Sequence[torch.Tensor]) -> torch.Tensor:
-        pixels = torch.stack(list(pictures)).to(self.device, non_blocking=True)
+    def _run_arrays(self, pictures: Sequence[np.ndarray]) -> Arrays | None:
+        """Run pictures by the backend without torch; None where torch runs the network."""
+        if self.network.backend == "torch":
+            return None
+        return self.network.run_arrays(self.prepare.normalise_array(np.stack(pictures)))
+
+    def _batch(self, pictures: Sequence[np.ndarray]) -> torch.Tensor:
+        pixels = torch.from_numpy(np.stack(pictures)).to(self.device, non_blocking=True)
         return self.prepare.normalise(pixels)
 
     def _settle(self, batch: torch.Tensor, logits: torch.Tensor) -> np.ndarray:
@@ -275,9 +316,18 @@ class LoadedModel:
             if unclear.any():
                 again = self.network.run(batch[unclear]).logits
                 probabilities[unclear] = (again / self.temperature).softmax(1)
-        if not torch.isfinite(probabilities).all():
+        return self._checked(probabilities.double().cpu().numpy())
+
+    def _checked(self, probabilities: np.ndarray) -> np.ndarray:
+        if not np.isfinite(probabilities).all():
             raise EntryError(f"{self.entry.id} gave no number for this picture; its weights may be damaged.")
-        return probabilities.double().cpu().numpy()
+        return probabilities
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Compute probabilities float64 of logits (B, classes)."""
+    powers = np.exp(logits.astype(np.float64) - logits.max(1, keepdims=True))
+    return powers / powers.sum(1, keepdims=True)
 
 
 def _same_work(explanations: Sequence[ExplanationRequest | None]) -> list[list[int]]:

@@ -6,23 +6,31 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future
+from functools import lru_cache
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from zoo.entry import WEIGHTS, Entry, EntryError
+from zoo.lazy import lazy_module
 from zoo.serving.engine import return_memory
 from zoo.serving.loaded import LoadedModel
-from zoo.sources.hub import fetch
 
-Loader = Callable[[Entry, torch.device, str], LoadedModel]
+if TYPE_CHECKING:
+    import torch
+
+    from zoo.sources import hub
+else:
+    torch = lazy_module("torch")
+    hub = lazy_module("zoo.sources.hub")
+
+Loader = Callable[[Entry, str, str], LoadedModel]  # entry, device, precision
 _Key = tuple[str, int]  # folder, time of the weights' last change: an entry trained again is loaded again
 
 
 class ModelCache:
     """Loaded models of one device. Safe to share between threads."""
 
-    def __init__(self, device: torch.device, precision: str, max_bytes: int, loader: Loader = LoadedModel) -> None:
+    def __init__(self, device: str, precision: str, max_bytes: int, loader: Loader = LoadedModel) -> None:
         self.device, self.precision, self.max_bytes = device, precision, max_bytes
         self._loader = loader
         self._models: OrderedDict[_Key, Future[LoadedModel]] = OrderedDict()
@@ -36,8 +44,9 @@ class ModelCache:
         Raises:
             EntryError: it cannot be loaded.
         """
-        entry = fetch(entry)
-        key = (str(entry.folder.resolve()), _changed_at(entry.folder / WEIGHTS))
+        if entry.origin is not None:
+            entry = hub.fetch(entry)
+        key = (_real(entry.folder), _changed_at(entry.folder / WEIGHTS))
         with self._lock:
             place = self._models.get(key)
             known = place is not None
@@ -80,13 +89,19 @@ class ModelCache:
                 del self._models[key]
                 total -= loaded.pop(key).bytes
         del loaded
-        if self.device.type == "cuda":
+        if self.device.startswith("cuda"):
             torch.cuda.empty_cache()
         return_memory()
 
 
 def _is_loaded(place: Future[LoadedModel]) -> bool:
     return place.done() and place.exception() is None
+
+
+@lru_cache(1024)
+def _real(folder: Path) -> str:
+    """The folder without links. It is remembered because looking takes a tenth of the time of a small picture."""
+    return str(folder.resolve())
 
 
 def _changed_at(path: Path) -> int:

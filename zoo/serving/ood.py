@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from safetensors import SafetensorError
+from safetensors.numpy import load_file
 
 from zoo.entry import OOD_STATISTICS, EntryError
 from zoo.entry.write import write_ood_statistics
@@ -28,10 +29,8 @@ from zoo.lazy import lazy_module
 
 if TYPE_CHECKING:
     import torch
-    from safetensors import torch as safetensors
 else:
     torch = lazy_module("torch")
-    safetensors = lazy_module("safetensors.torch")
 
 DIRECTIONS = 64  # principal directions with a variance of their own, at most
 MIN_DIRECTIONS = 8
@@ -59,7 +58,7 @@ OPTIONAL = ("confidence_limit", "unseen_confidence_limit")  # absent in files of
 
 @dataclass(frozen=True, eq=False)
 class OodDetector:
-    """Statistics of the training embeddings, and limits.
+    """Statistics of the training embeddings, and limits, all float32.
 
     Attributes:
         mean: mean of all embeddings (d,).
@@ -74,17 +73,17 @@ class OodDetector:
         unseen_confidence_limit: the same for cells of other laboratories.
     """
 
-    mean: torch.Tensor
-    class_means: torch.Tensor
-    axes: torch.Tensor
-    variances: torch.Tensor
-    residual_variance: torch.Tensor
-    limit: torch.Tensor
-    unseen_limit: torch.Tensor
-    confidence_limit: torch.Tensor = field(default_factory=lambda: torch.tensor(0.0))
-    unseen_confidence_limit: torch.Tensor = field(default_factory=lambda: torch.tensor(0.0))
+    mean: np.ndarray
+    class_means: np.ndarray
+    axes: np.ndarray
+    variances: np.ndarray
+    residual_variance: np.ndarray
+    limit: np.ndarray
+    unseen_limit: np.ndarray
+    confidence_limit: np.ndarray = field(default_factory=lambda: np.array(0, np.float32))
+    unseen_confidence_limit: np.ndarray = field(default_factory=lambda: np.array(0, np.float32))
 
-    def distances(self, vectors: torch.Tensor, confidence: torch.Tensor | None = None) -> torch.Tensor:
+    def distances(self, vectors: np.ndarray, confidence: np.ndarray | None = None) -> np.ndarray:
         """Compute distances, scaled so that the limits are SHIFTED and UNKNOWN.
 
         Args:
@@ -95,30 +94,26 @@ class OodDetector:
             Distances (n,): see `familiarity`.
         """
         beyond = self.relative_distances(vectors) - 1
-        scaled = torch.where(self.unseen_limit > 1, beyond / (self.unseen_limit - 1).clamp(min=1e-6), 1 + beyond)
-        distances = 1 + torch.where(beyond > 0, scaled, beyond)
+        scaled = beyond / max(self.unseen_limit - 1, 1e-6) if self.unseen_limit > 1 else 1 + beyond
+        distances = 1 + np.where(beyond > 0, scaled, beyond)
         if confidence is None or self.confidence_limit == 0:
             return distances
-        gap = (self.confidence_limit - self.unseen_confidence_limit).clamp(min=MIN_CONFIDENCE_GAP)
-        doubt = 1 + (self.confidence_limit - confidence) / gap
-        return torch.maximum(distances, doubt.to(distances))
+        gap = max(self.confidence_limit - self.unseen_confidence_limit, MIN_CONFIDENCE_GAP)
+        return np.maximum(distances, 1 + (self.confidence_limit - np.asarray(confidence, np.float32)) / gap)
 
-    def relative_distances(self, vectors: torch.Tensor) -> torch.Tensor:
+    def relative_distances(self, vectors: np.ndarray) -> np.ndarray:
         """Compute distances (n,) of embeddings (n, d) in units of `limit`."""
-        centred = _normalised(vectors.float()) - self.mean
+        lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+        centred = vectors / lengths.clip(min=1e-6) - self.mean
         along = centred @ self.axes
-        outside = (centred.square().sum(1) - along.square().sum(1)).clamp(min=0) / self.residual_variance
-        inside = ((along[:, None] - self.class_means).square() / self.variances).sum(2).amin(1)
-        return ((inside + outside) / vectors.shape[1]).sqrt() / self.limit
+        outside = (np.square(centred).sum(1) - np.square(along).sum(1)).clip(min=0) / self.residual_variance
+        inside = (np.square(along[:, None] - self.class_means) / self.variances).sum(2).min(1)
+        return np.sqrt((inside + outside) / vectors.shape[1]) / self.limit
 
     @property
     def width(self) -> int:
         """Length of the embeddings."""
         return len(self.mean)
-
-    def to(self, device: torch.device) -> OodDetector:
-        """Copy it to a device."""
-        return OodDetector(**{name: getattr(self, name).to(device) for name in TENSORS})
 
 
 def familiarity(distance: float | None) -> Familiarity | None:
@@ -157,12 +152,12 @@ def fit_ood_detector(
     classes = torch.stack([values[numbers == number].mean(0) for number in numbers.unique()])
     within = values - classes[torch.searchsorted(numbers.unique(), numbers)]
     axes, variances, residual = _principal_components(within, classes - mean, seed)
-    one = torch.tensor(1.0)
-    detector = OodDetector(mean, (classes - mean) @ axes, axes, variances, residual, one, one)
+    parts = (mean, (classes - mean) @ axes, axes, variances, residual, torch.tensor(1.0), torch.tensor(1.0))
+    detector = OodDetector(*(part.numpy() for part in parts))
     detector = replace(detector, limit=_quantile(detector, held_out, false_alarms))
     if unseen is None:
         return detector
-    return replace(detector, unseen_limit=_quantile(detector, unseen, false_alarms).clamp(min=1))
+    return replace(detector, unseen_limit=_quantile(detector, unseen, false_alarms).clip(min=1))
 
 
 def with_confidence_limits(
@@ -183,22 +178,22 @@ def with_confidence_limits(
     unseen_limit = limit if unseen is None else min(limit, np.quantile(unseen, false_alarms))
     return replace(
         detector,
-        confidence_limit=torch.tensor(float(limit)),
-        unseen_confidence_limit=torch.tensor(float(unseen_limit)),
+        confidence_limit=np.array(limit, np.float32),
+        unseen_confidence_limit=np.array(unseen_limit, np.float32),
     )
 
 
-def widen(detector: OodDetector, vectors: torch.Tensor, confidence: Sequence[float]) -> OodDetector:
+def widen(detector: OodDetector, vectors: np.ndarray, confidence: Sequence[float]) -> OodDetector:
     """Widen the first limits so that the cells of these embeddings (n, d) and confidences (n,) are familiar as well."""
-    factor = torch.quantile(detector.relative_distances(vectors), 1 - FALSE_ALARMS).clamp(min=1)
-    lowest = torch.quantile(torch.tensor(confidence), FALSE_ALARMS)
-    confidence_limit = torch.minimum(detector.confidence_limit, lowest)
+    factor = _quantile(detector, vectors, FALSE_ALARMS).clip(min=1)
+    lowest = np.quantile(confidence, FALSE_ALARMS).astype(np.float32)
+    confidence_limit = np.minimum(detector.confidence_limit, lowest)
     return replace(
         detector,
         limit=detector.limit * factor,
-        unseen_limit=(detector.unseen_limit / factor).clamp(min=1),
+        unseen_limit=np.maximum(detector.unseen_limit / factor, np.float32(1)),
         confidence_limit=confidence_limit,
-        unseen_confidence_limit=torch.minimum(detector.unseen_confidence_limit, confidence_limit),
+        unseen_confidence_limit=np.minimum(detector.unseen_confidence_limit, confidence_limit),
     )
 
 
@@ -215,7 +210,7 @@ def read_ood_detector(folder: Path, classes: int) -> OodDetector | None:
         classes: number of the entry's labels.
 
     Returns:
-        The detector, on the CPU; None if the entry has none.
+        The detector; None if the entry has none.
 
     Raises:
         EntryError: the file is damaged, or does not fit the entry.
@@ -224,10 +219,10 @@ def read_ood_detector(folder: Path, classes: int) -> OodDetector | None:
     if not path.exists():
         return None
     try:
-        stored = safetensors.load_file(str(path))
+        stored = load_file(path)
         known = {name: key for name, key in TENSORS.items() if name not in OPTIONAL or key in stored}
-        detector = OodDetector(**{name: stored[key].float() for name, key in known.items()})
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        detector = OodDetector(**{name: stored[key].astype(np.float32) for name, key in known.items()})
+    except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
         raise EntryError(
             f"{OOD_STATISTICS} of {folder.name} is damaged; fit it again (`python -m training gate`)."
         ) from error
@@ -251,7 +246,7 @@ def _is_sound(detector: OodDetector, classes: int) -> bool:
     if any(tuple(tensor.shape) != shapes.get(name, ()) for name, tensor in tensors.items()):
         return False
     return bool(
-        all(torch.isfinite(tensor).all() for tensor in tensors.values())
+        all(np.isfinite(tensor).all() for tensor in tensors.values())
         and detector.limit > 0
         and detector.unseen_limit >= 1
         and 0 <= detector.unseen_confidence_limit <= detector.confidence_limit <= 1
@@ -282,9 +277,10 @@ def _principal_components(
     return axes, variances.clamp(min=floor), residual.clamp(min=floor)
 
 
-def _quantile(detector: OodDetector, vectors: np.ndarray, false_alarms: float) -> torch.Tensor:
+def _quantile(detector: OodDetector, vectors: np.ndarray, false_alarms: float) -> np.ndarray:
     """The distance that all but a share of `false_alarms` of the embeddings (n, d) stay within."""
-    return torch.quantile(detector.relative_distances(_tensor(vectors)), 1 - false_alarms)
+    found = detector.relative_distances(np.asarray(vectors, np.float32))
+    return np.asarray(np.quantile(found, 1 - false_alarms), np.float32)
 
 
 def _tensor(vectors: np.ndarray) -> torch.Tensor:

@@ -34,10 +34,12 @@ class Client:
     Attributes:
         name: requests of one name wait in one queue.
         is_active: whether the client still waits for answers; its requests are dropped when it does not.
+        sends_more: whether further requests of the client are on their way, so that a batch may wait for them.
     """
 
     name: str = ""
     is_active: Callable[[], bool] = field(default=lambda: True, compare=False)
+    sends_more: Callable[[], bool] = field(default=lambda: False, compare=False)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from zoo.attribution import DEFAULT
-from zoo.entry import Entry
+from zoo.entry import Entry, EntryError
 from zoo.imaging.preprocess import NetworkInput
 from zoo.scores.calibration import unseen_laboratory_confidence
 from zoo.scores.samples import ALIKE, Sample
@@ -123,3 +123,16 @@ class Explanation:
     against: str | None = None
     cam: np.ndarray | None = None
     seen: NetworkInput | None = None
+
+
+def on_picture(seen: NetworkInput, cam: np.ndarray | None) -> np.ndarray:
+    """Lay a network's map (h, w), scaled, on the picture that it was given: (H, W). Raises EntryError without a map."""
+    if cam is None:
+        raise EntryError("The model gave no map.")
+    return seen.place(scaled(cam)).clip(0, 1)
+
+
+def scaled(values: np.ndarray) -> np.ndarray:
+    """Divide a map by its largest value, if that is above 0."""
+    top = float(values.max())
+    return values / top if top > 0 else values

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from PIL import Image
 
 from zoo.attribution import DEFAULT, METHODS, PREDICTED, ExplanationError, method_of
@@ -20,11 +20,12 @@ from zoo.attribution.faithfulness import Faithfulness, Predict, faithfulness
 from zoo.entry import Entry, EntryError
 from zoo.imaging.localise import LocatedCell, locate_cell
 from zoo.imaging.preprocess import NetworkInput, augmented_views
+from zoo.lazy import lazy_module
 from zoo.limits import MODELS_MB
 from zoo.scores.samples import Sample
 from zoo.serving.backends import BACKENDS, default_backend
 from zoo.serving.client_queues import QueueLimits
-from zoo.serving.devices import PRECISIONS, default_precision, resolve_device
+from zoo.serving.devices import PRECISIONS, default_precision, find_device
 from zoo.serving.engine import BATCH_SIZE, BATCH_WAIT, Engine, EngineStatus
 from zoo.serving.heads import Neighbour
 from zoo.serving.loaded import LoadedModel
@@ -39,7 +40,13 @@ from zoo.serving.requests import (
     mean_answer,
     wait_for,
 )
-from zoo.serving.results import Explanation, Prediction, predict
+from zoo.serving.results import Explanation, Prediction, on_picture, predict, scaled
+from zoo.threads import preparing
+
+if TYPE_CHECKING:
+    import torch
+else:
+    torch = lazy_module("torch")
 
 __all__ = ["BATCH_SIZE", "BusyError", "Client", "Explanation", "ExplanationError", "Prediction", "Runtime", "Ticket"]
 
@@ -101,13 +108,18 @@ class Runtime:
         backend = backend or default_backend()
         if backend not in BACKENDS:
             raise ValueError(f"backend is one of {', '.join(BACKENDS)}, not {backend!r}")
-        self.device = resolve_device(device)
+        self.device_name = find_device(device)
         self.precision, self.batch_size = precision, batch_size
-        self.engine = Engine(str(self.device), batch_size, batch_wait, limits)
+        self.engine = Engine(self.device_name, batch_size, batch_wait, limits)
         self._models = ModelCache(
-            self.device, precision, max_bytes or MODELS_MB.bytes, loader or partial(LoadedModel, backend=backend)
+            self.device_name, precision, max_bytes or MODELS_MB.bytes, loader or partial(LoadedModel, backend=backend)
         )
         self._locate, self._watch_interval = locate, watch_interval
+
+    @property
+    def device(self) -> torch.device:
+        """The device of networks, unless another library than torch runs them on the CPU."""
+        return torch.device(self.device_name)
 
     def model(self, entry: Entry) -> LoadedModel:
         """Return the network of an entry that is no ensemble, loading it if need be.
@@ -233,9 +245,9 @@ class Runtime:
         if answer.cam is None:
             raise EntryError(f"{entry.id} gave no map.")
         if entry.members:  # the map lies on the picture already
-            return Explanation(prediction, label, _scaled(answer.cam), method, against)
+            return Explanation(prediction, label, scaled(answer.cam), method, against)
         seen = networks[0].seen
-        return Explanation(prediction, label, _scaled(_on_picture(seen, answer.cam)), method, against, answer.cam, seen)
+        return Explanation(prediction, label, scaled(on_picture(seen, answer.cam)), method, against, answer.cam, seen)
 
     def measure_faithfulness(
         self, entry: Entry, explanation: Explanation, client: Client | None = None
@@ -250,14 +262,16 @@ class Runtime:
         if explanation.cam is None or explanation.seen is None:
             raise ExplanationError(f"{entry.id} is an ensemble: measure the maps of its members.")
         label = entry.labels.index(explanation.label)
-        return faithfulness(self.predictor(entry, client), explanation.seen.pixels, explanation.cam, label)
+        return faithfulness(
+            self.predictor(entry, client), torch.from_numpy(explanation.seen.pixels), explanation.cam, label
+        )
 
     def predictor(self, entry: Entry, client: Client | None = None) -> Predict:
         """Make a function from network inputs, uint8 (3, H, W) each, to probabilities (n, classes)."""
         model, who = self.model(entry), client or Client()
 
         def predict(pictures: Sequence[torch.Tensor]) -> np.ndarray:
-            tickets = [self.engine.submit(model, picture, None, who) for picture in pictures]
+            tickets = [self.engine.submit(model, picture.numpy(), None, who) for picture in pictures]
             return np.stack([ticket.result().probabilities for ticket in tickets])
 
         return predict
@@ -284,7 +298,7 @@ class Runtime:
         probabilities = self.engine.work(
             model, lambda: classify_parts(model.network, features.native, vectors, layer or model.layer), client
         ).result()
-        return Concepts(np.stack([_on_picture(network.seen, one) for one in maps]), probabilities)
+        return Concepts(np.stack([on_picture(network.seen, one) for one in maps]), probabilities)
 
     def neighbours(
         self,
@@ -349,9 +363,10 @@ class Runtime:
         for single in entry.networks:
             model = self.model(single)
             crop = model.prepare.crop
-            if crop not in cells:
-                cells[crop] = self._locate(image, crop)
-            networks.append(_Network(single, model, model.prepare.input(image, cells[crop])))
+            with preparing():
+                if crop not in cells:
+                    cells[crop] = self._locate(image, crop)
+                networks.append(_Network(single, model, model.prepare.input(image, cells[crop])))
         return networks
 
     def _submit(
@@ -426,20 +441,8 @@ def _mean_map(
 ) -> Answer:
     """The ensemble's answer with the weighted mean of its members' maps, at the picture's size."""
     maps = [
-        weight * _scaled(_on_picture(network.seen, part.cam))
+        weight * scaled(on_picture(network.seen, part.cam))
         for network, weight, part in zip(networks, weights, parts, strict=True)
     ]
     values = sum(maps, np.zeros_like(maps[0]))
     return replace(answer, cam=values, seconds=answer.seconds + sum(part.seconds for part in parts))
-
-
-def _on_picture(seen: NetworkInput, cam: np.ndarray | None) -> np.ndarray:
-    """A network's map (h, w), scaled, on the picture that it was given: (H, W)."""
-    if cam is None:
-        raise EntryError("The model gave no map.")
-    return seen.place(_scaled(cam)).clip(0, 1)
-
-
-def _scaled(values: np.ndarray) -> np.ndarray:
-    top = float(values.max())
-    return values / top if top > 0 else values

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from zoo.entry import CONFIG, AnyEntry, BrokenEntry, Entry, EntryError, read_entry, usable_entries, with_members
 from zoo.lazy import lazy_module
+from zoo.sources import HUB_PREFIX
 
 if TYPE_CHECKING:
     from zoo.sources import hub
@@ -69,8 +70,8 @@ def sources(environment: Mapping[str, str] | None = None) -> list[Source]:
 
 
 def _source(part: str) -> Source:
-    if part.startswith(hub.PREFIX):
-        return hub.HubSource(part.removeprefix(hub.PREFIX))
+    if part.startswith(HUB_PREFIX):
+        return hub.HubSource(part.removeprefix(HUB_PREFIX))
     return FolderSource(Path(part).expanduser(), part)
 
 

@@ -19,6 +19,7 @@ from zoo.cache import cache_folder
 from zoo.entry import EntryError
 from zoo.imaging.decode import SUFFIXES
 from zoo.lazy import lazy_module
+from zoo.sources import HUB_PREFIX
 
 if TYPE_CHECKING:
     import pooch
@@ -76,8 +77,8 @@ def list_examples() -> list[Example]:
     place = os.environ.get(VARIABLE)
     if not place:
         return _of_manifest()
-    if place.startswith(hub.PREFIX):
-        return _of_hub(place.removeprefix(hub.PREFIX))
+    if place.startswith(HUB_PREFIX):
+        return _of_hub(place.removeprefix(HUB_PREFIX))
     return _of_folder(Path(place).expanduser())
 
 

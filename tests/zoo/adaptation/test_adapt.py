@@ -194,11 +194,11 @@ def test_a_strong_penalty_keeps_the_layer_and_a_weak_one_fits_it():
 
 
 def test_views_are_rotations_of_one_picture():
-    pixels = torch.arange(3 * 4 * 4).reshape(3, 4, 4)
+    pixels = np.arange(3 * 4 * 4).reshape(3, 4, 4)
     views = augmented_views(pixels, 8)
     assert len({tuple(view.flatten().tolist()) for view in views}) == 8
     assert all(sorted(view.flatten().tolist()) == sorted(pixels.flatten().tolist()) for view in views)
-    assert augmented_views(torch.zeros(3, 4, 6), 8).shape == (4, 3, 4, 6)
+    assert augmented_views(np.zeros((3, 4, 6)), 8).shape == (4, 3, 4, 6)
 
 
 def test_new_cells_are_familiar_to_the_ood_detector(source, tmp_path):

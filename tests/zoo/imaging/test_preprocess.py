@@ -24,12 +24,35 @@ def test_equals_timms_transform(architecture, size):
     assert torch.allclose(preprocessor(config)(picture), theirs(picture), atol=1e-6)
 
 
+@pytest.mark.parametrize("mode", ["squash", "center", "border"])
+@pytest.mark.parametrize("input_size", [(96, 96), (64, 96), (60, 41)], ids=str)
+@pytest.mark.parametrize("crop_pct", [None, 1.0, 0.875, 0.9, 0.5])
+def test_equals_timms_transform_in_every_mode(mode, input_size, crop_pct):
+    random = np.random.default_rng(0)
+    for filter_name in ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"):
+        config = {"input_size": (3, *input_size), "mean": (0.2, 0.5, 0.7), "std": (0.5,) * 3, "crop_mode": mode}
+        config |= {"interpolation": filter_name, "crop_pct": crop_pct}
+        width, height = random.integers(20, 300, 2)
+        picture = Image.fromarray(random.integers(0, 256, (height, width, 3), np.uint8))
+        resolved = timm.data.resolve_data_config(pretrained_cfg=config)
+        theirs = timm.data.create_transform(**resolved, is_training=False, use_prefetcher=True)(picture)
+        assert np.array_equal(preprocessor(config).pixels(picture), theirs), (filter_name, width, height)
+
+
+def test_what_a_configuration_lacks_is_timms():
+    picture = draw_cell("monocyte", size=(320, 240))
+    config = timm.data.resolve_data_config(pretrained_cfg={"crop_mode": "center"})
+    theirs = timm.data.create_transform(**config, is_training=False)
+    assert torch.allclose(preprocessor({})(picture), theirs(picture), atol=1e-6)
+
+
 @pytest.mark.parametrize("recipe", [name for name in recipe_ids() if load_recipe(name).model])
 def test_training_validates_with_the_same_tensor(recipe):
     config = pretrained_cfg(load_recipe(recipe).network)
     picture = draw_cell("eosinophil", size=(160, 160))
     one = preprocessor(config)
     assert torch.equal(one(picture), one.normalise(one.pixels(picture)[None])[0])
+    assert np.allclose(one(picture), one.normalise_array(one.pixels(picture)), atol=1e-6)
     assert one(picture).shape == tuple(config["input_size"])
 
 

@@ -16,11 +16,13 @@ from tests import backends as comparing
 from tests.backends import MAP_TOLERANCE, assert_equal_answers
 from tests.making import ARCHITECTURES, LABELS, draw_cell
 from zoo.attribution import METHODS
-from zoo.attribution.network import Outputs, run
+from zoo.attribution.network import run
 from zoo.cli import main
 from zoo.entry import Entry, read_entry
 from zoo.files import only_writer
 from zoo.serving.backends import default_backend
+from zoo.serving.backends.base import Arrays
+from zoo.serving.backends.choose import serve
 from zoo.serving.backends.served import ServedNetwork
 from zoo.serving.backends.torch_backend import TorchBackend
 from zoo.serving.loading import load_model
@@ -149,15 +151,24 @@ def test_torch_answers_where_nothing_can_be_stored(fresh, tmp_path, monkeypatch,
     assert caplog.text.count("no room") == 2
 
 
+def test_one_slow_turn_does_not_decide_for_a_small_network(fresh):
+    """As where another process held the processor for a moment."""
+    told = iter([10.0])
+    network = serve(fresh, "cpu", "fp32", "auto", lambda module, batch: next(told, 1e-6))
+    assert network.backend == "torch"
+    again = serve(fresh, "cpu", "fp32", "auto", lambda module, batch: 10.0)
+    assert again.backend == "torch", "the choice is remembered"
+
+
 class Broken:
     """A backend whose library fails in the middle of the work."""
 
     name, bytes = "openvino", 0
 
-    def accepts(self, batch: torch.Tensor) -> bool:
+    def accepts(self, shape: tuple[int, ...]) -> bool:
         return True
 
-    def predict(self, batch: torch.Tensor, vectors: bool = False) -> Outputs:
+    def predict(self, batch: np.ndarray) -> Arrays:
         raise RuntimeError("the library failed")
 
 

@@ -1,16 +1,30 @@
-"""The interface of a backend."""
+"""The interface of a backend beside torch."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
-import torch
+import numpy as np
 
-from zoo.attribution.network import Outputs
+
+@dataclass(frozen=True, eq=False)
+class Arrays:
+    """Results of one pass, all float32.
+
+    Attributes:
+        logits: (B, classes).
+        features: the backbone's output, in its own layout.
+        vectors: (B, d) before the last layer.
+    """
+
+    logits: np.ndarray
+    features: np.ndarray
+    vectors: np.ndarray
 
 
 class Backend(Protocol):
-    """One network, ready to compute passes. Only one thread may call it.
+    """One network, ready to compute passes without torch. Only one thread may call it.
 
     Attributes:
         name: one of BACKENDS.
@@ -22,19 +36,8 @@ class Backend(Protocol):
     def bytes(self) -> int:
         """Memory for the weights."""
 
-    def accepts(self, batch: torch.Tensor) -> bool:
+    def accepts(self, shape: tuple[int, ...]) -> bool:
         """Whether it can run a batch of this shape."""
 
-    def predict(self, batch: torch.Tensor, vectors: bool = False) -> Outputs:
-        """Run a normalised batch (B, 3, H, W).
-
-        Args:
-            batch: float (B, 3, H, W).
-            vectors: whether the vectors before the last layer are wanted.
-
-        Returns:
-            Logits, feature map and vectors.
-
-        Raises:
-            RuntimeError: the library failed.
-        """
+    def predict(self, batch: np.ndarray) -> Arrays:
+        """Run a normalised batch, float32 (B, 3, H, W). Raises RuntimeError if the library fails."""

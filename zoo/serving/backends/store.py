@@ -16,18 +16,17 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-import torch
+import numpy as np
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.numpy import load_file, save_file
 
-from zoo.attribution.network import LinearHead
 from zoo.cache import cache_folder, mark_used
 from zoo.entry import WEIGHTS, Entry
 from zoo.files import file_hash, only_writer, write_json
 from zoo.limits import CONVERTED_MB, CONVERTED_WAIT, FREE_DISK_MB
 from zoo.serving.backends import openvino_backend
 
-VERSION = 1  # part of the key: raise when conversion, comparison or trial changes
+VERSION = 2  # part of the key: raise when conversion, comparison or trial changes
 NETWORK, REFERENCE, CHOICE = "network.xml", "reference.safetensors", "choice.json"
 HEAD_WEIGHT, HEAD_BIAS = "head.weight", "head.bias"  # tensors of REFERENCE that need not be there
 
@@ -50,6 +49,14 @@ class Choice:
 
 
 @dataclass(frozen=True, eq=False)
+class LinearLayer:
+    """A linear layer: weight (classes, C) and bias (classes,), float32."""
+
+    weight: np.ndarray
+    bias: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
 class Reference:
     """Torch's results for a batch, in float32.
 
@@ -58,14 +65,14 @@ class Reference:
         features: (B, …).
         vectors: (B, d).
         logits: (B, classes); empty where a classical head takes the vectors.
-        linear_head: the head, where it is linear.
+        linear: the last layer, where the head is that and a mean over places.
     """
 
-    batch: torch.Tensor
-    features: torch.Tensor
-    vectors: torch.Tensor
-    logits: torch.Tensor
-    linear_head: LinearHead | None
+    batch: np.ndarray
+    features: np.ndarray
+    vectors: np.ndarray
+    logits: np.ndarray
+    linear: LinearLayer | None
 
 
 def key_of(entry: Entry, precision: str) -> str:
@@ -85,7 +92,6 @@ def key_of(entry: Entry, precision: str) -> str:
         "head": bool(config.zoo.head),
         "precision": precision,
         "machine": platform.machine(),
-        "capabilities": torch.cpu.get_capabilities(),
         **{name: version(name) for name in ("torch", "timm", "openvino")},
         "processor": openvino_backend.processor(),
     }
@@ -128,19 +134,22 @@ def forget(folder: Path) -> None:
 
 
 def write_reference(folder: Path, reference: Reference) -> None:
-    """Write torch's results into a folder."""
+    """Write torch's results into a folder. Raises OSError."""
     tensors = {name: getattr(reference, name) for name in ("batch", "features", "vectors", "logits")}
-    if reference.linear_head is not None:
-        tensors |= {HEAD_WEIGHT: reference.linear_head.weight, HEAD_BIAS: reference.linear_head.bias}
-    save_file({name: tensor.detach().contiguous().clone() for name, tensor in tensors.items()}, folder / REFERENCE)
+    if reference.linear is not None:
+        tensors |= {HEAD_WEIGHT: reference.linear.weight, HEAD_BIAS: reference.linear.bias}
+    try:
+        save_file({name: np.ascontiguousarray(values) for name, values in tensors.items()}, folder / REFERENCE)
+    except SafetensorError as error:
+        raise OSError(str(error)) from error
 
 
 def read_reference(folder: Path) -> Reference | None:
     """Read torch's results; None where the file is damaged."""
     try:
         stored = load_file(folder / REFERENCE)
-        head = LinearHead(stored[HEAD_WEIGHT], stored[HEAD_BIAS]) if HEAD_WEIGHT in stored else None
-        return Reference(stored["batch"], stored["features"], stored["vectors"], stored["logits"], head)
+        linear = LinearLayer(stored[HEAD_WEIGHT], stored[HEAD_BIAS]) if HEAD_WEIGHT in stored else None
+        return Reference(stored["batch"], stored["features"], stored["vectors"], stored["logits"], linear)
     except (OSError, SafetensorError, KeyError):
         return None
 

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-
-import torch
-from torch import nn
+from typing import TYPE_CHECKING
 
 from zoo.attribution.network import Outputs, run
+from zoo.lazy import lazy_module
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+else:
+    torch = lazy_module("torch")
 
 
 class TorchBackend:
@@ -15,7 +20,7 @@ class TorchBackend:
 
     name = "torch"
 
-    def __init__(self, load: Callable[[], nn.Module], device: torch.device) -> None:
+    def __init__(self, load: Callable[[], nn.Module], device: torch.device | str) -> None:
         """Remember how to build the network.
 
         Args:
@@ -37,10 +42,6 @@ class TorchBackend:
         """Memory for the weights; 0 before the network is built."""
         return 0 if self._module is None else sum(p.numel() * p.element_size() for p in self._module.parameters())
 
-    def accepts(self, batch: torch.Tensor) -> bool:
-        """Whether it can run a batch of this shape: the network itself decides."""
-        return True
-
     def predict(self, batch: torch.Tensor, vectors: bool = False) -> Outputs:
-        """Run a normalised batch (B, 3, H, W); see `Backend.predict`."""
+        """Run a normalised batch (B, 3, H, W), with the vectors before the last layer if wanted."""
         return run(self.module, batch, vectors)

@@ -9,12 +9,13 @@ from pathlib import Path
 from zoo.cache import cache_folder
 from zoo.entry import CONFIG, HEAD, WEIGHTS, AnyEntry, BrokenEntry, Entry, EntryError, Weights, load_entry, read_entry
 from zoo.limits import HUB_LISTING, HUB_LISTING_MB
+from zoo.sources import HUB_PREFIX
 from zoo.sources.hub.ceilings import answer_ceiling, ceiling
 from zoo.sources.hub.client import api, is_offline, snapshot_folder
 from zoo.sources.hub.download import Progress, Remote, forget_verified
 from zoo.sources.hub.errors import hub_errors
 from zoo.sources.hub.locate import commit_at, commit_of, listed, listings, status
-from zoo.sources.hub.schema import LISTING_FILES, NEEDED_FILES, PREFIX, TAG, Revision, entry_id
+from zoo.sources.hub.schema import LISTING_FILES, NEEDED_FILES, TAG, Revision, entry_id
 from zoo.sources.hub.verify import file_hash
 
 WORKERS = 8  # repositories read at the same time
@@ -29,7 +30,7 @@ class HubSource:
     name: str = field(init=False)
 
     def __post_init__(self) -> None:
-        self.name = f"{PREFIX}{self.place}"
+        self.name = f"{HUB_PREFIX}{self.place}"
 
     def entries(self) -> list[AnyEntry]:
         """Entries by name, broken ones with their reason. Asks the Hub when the last listing has expired."""

@@ -23,7 +23,6 @@ from zoo.entry import (
 )
 from zoo.limits import JSON_MB
 
-PREFIX = "hub:"  # before a place on the Hub, where folders may stand as well
 DATASETS = "datasets/"  # before the name of a repository that holds pictures instead of a model
 TAG = "hemazoo"  # tag of every repository that holds an entry
 LISTING_FILES = (CONFIG, EVALUATION)  # fetched for every entry of a listing

@@ -1,0 +1,161 @@
+"""Conversion of a torch network, and comparison of results and speed with torch's. Imports torch."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from zoo.attribution.features import forward_features, forward_head
+from zoo.entry import Entry
+from zoo.limits import BACKEND_TRIAL
+from zoo.serving.backends import store
+from zoo.serving.backends.base import Backend
+from zoo.serving.backends.compare import TOLERANCE, difference
+from zoo.serving.backends.openvino_backend import OpenVinoBackend
+from zoo.serving.backends.store import Choice, LinearLayer, Reference
+from zoo.serving.heads.network import ClassicalHeadModel
+
+EXAMPLE_PICTURES = 2  # of the traced pass; any number of pictures can be run afterwards
+REFERENCE_PICTURES = 3  # another number than that of the traced pass, so that a fixed number of pictures is noticed
+TRIAL_PICTURES = 8  # of one turn of the trial
+TRIAL_TURNS = 4
+MIN_TRIAL = 0.3  # seconds
+GIVE_UP = 4.0  # times as slow as the other, after which no more turns are needed
+MIN_GAIN = 1.1  # speed over torch's from which on a backend is used
+
+TorchSeconds = Callable[[nn.Module, torch.Tensor], float]  # network, batch → seconds of torch's pass
+
+
+class _Traced(nn.Module):
+    """A timm model as one pass with its features, vectors and, unless a classical head follows, logits."""
+
+    def __init__(self, model: nn.Module, logits: bool) -> None:
+        super().__init__()
+        self.model, self.logits = model, logits
+
+    def forward(self, batch: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Compute the outputs of a batch (B, 3, H, W)."""
+        network: Any = self.model
+        features = network.forward_features(batch)
+        vectors = network.forward_head(features, pre_logits=True)
+        if not self.logits:
+            return features, vectors
+        last = network.get_classifier()
+        # most heads end in one layer: the vectors need not be computed twice
+        logits = last(vectors) if isinstance(last, nn.Linear) else network.forward_head(features)
+        return features, vectors, logits
+
+
+def convert(model: nn.Module, size: tuple[int, int, int], logits: bool, target: Path) -> None:
+    """Convert a torch network to OpenVINO's format and store it.
+
+    Args:
+        model: a timm model on the CPU, in evaluation mode.
+        size: (3, H, W) of its input.
+        logits: whether its own logits are wanted; False where a classical head takes its vectors.
+        target: file to write, ending in .xml; the weights are written beside it.
+
+    Raises:
+        OSError: it cannot be written.
+        Exception: whatever tracing or the conversion raises.
+    """
+    import openvino  # noqa: PLC0415
+    from openvino.frontend import FrontEndManager  # noqa: PLC0415
+    from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder  # noqa: PLC0415
+
+    with torch.no_grad(), warnings.catch_warnings():
+        # tracing warns of every shape that it takes for constant; the converted network is compared with torch's
+        warnings.simplefilter("ignore")
+        traced = TorchScriptPythonDecoder(
+            _Traced(model, logits),
+            example_input=(torch.zeros(EXAMPLE_PICTURES, *size),),
+            trace_kwargs={"check_trace": False},
+        )
+        frontend = FrontEndManager().load_by_framework("pytorch")
+        converted = frontend.convert(frontend.load(traced))
+    converted.reshape({0: openvino.PartialShape([-1, *size])})
+    try:
+        openvino.save_model(converted, str(target), compress_to_fp16=False)
+    except RuntimeError as error:
+        raise OSError(f"it cannot be written: {str(error).strip()}") from error
+
+
+def convert_and_judge(entry: Entry, module: nn.Module, folder: Path, torch_seconds: TorchSeconds) -> Choice:
+    """Convert a network into a folder, compare results and speeds, and write down the choice. Raises OSError."""
+    size = entry.config.pretrained_cfg.input_size
+    network = module.network if isinstance(module, ClassicalHeadModel) else module
+    classify = module.head.logits if isinstance(module, ClassicalHeadModel) else None
+    try:
+        reference = _reference(network, size, classify is None)
+        store.write_reference(folder, reference)
+        convert(network, size, classify is None, folder / store.NETWORK)
+        backend = OpenVinoBackend(folder / store.NETWORK, classify)
+        differs = difference(backend, reference)
+    except (OSError, MemoryError):
+        raise
+    # each operation that the library does not know may fail in its own way
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        return store.write_choice(folder, False, False, f"OpenVINO cannot convert it ({reason[:200]})")
+    if differs > TOLERANCE:
+        return store.write_choice(folder, False, False, f"OpenVINO's results differ from torch's by {differs:.1e}")
+    gain = _gain(backend, module, size, torch_seconds)
+    return store.write_choice(folder, True, gain >= MIN_GAIN, f"OpenVINO is {gain:.2f} times as fast as torch")
+
+
+def _reference(network: nn.Module, size: tuple[int, int, int], logits: bool) -> Reference:
+    """Torch's results for pictures that are noise at several scales, the same in every run."""
+    random = torch.Generator().manual_seed(0)
+    batch = torch.randn(REFERENCE_PICTURES, *size, generator=random) * 0.5
+    for side in (2, 8):
+        coarse = torch.randn(REFERENCE_PICTURES, size[0], side, side, generator=random)
+        batch += nn.functional.interpolate(coarse, size[1:], mode="bilinear")
+    with torch.no_grad():
+        features = forward_features(network, batch).float()
+        vectors = forward_head(network, features, pre_logits=True).float()
+        # a classical head follows on the same vectors, whatever the backend
+        own = forward_head(network, features).float() if logits else torch.empty(0)
+    layer = _linear_layer(network, features, vectors) if logits else None
+    return Reference(batch.numpy(), features.numpy(), vectors.numpy(), own.numpy(), layer)
+
+
+def _linear_layer(network: nn.Module, features: torch.Tensor, vectors: torch.Tensor) -> LinearLayer | None:
+    """The last layer, if the head is the mean over places and that one linear layer."""
+    get_classifier = getattr(network, "get_classifier", None)
+    last = get_classifier() if get_classifier else None
+    if not isinstance(last, nn.Linear) or features.ndim != 4 or features.shape[:2] != vectors.shape:
+        return None
+    if not torch.allclose(features.mean((2, 3)), vectors, rtol=1e-4, atol=1e-5):
+        return None
+    weight = last.weight.detach().float()
+    bias = torch.zeros(len(weight)) if last.bias is None else last.bias.detach().float()
+    return LinearLayer(weight.numpy(), bias.numpy())
+
+
+def _gain(backend: Backend, module: nn.Module, size: tuple[int, int, int], torch_seconds: TorchSeconds) -> float:
+    """Speed over torch's: the shortest times of some turns of each, one after the other, within the limit.
+
+    One turn decides only where it is long: that of a small network may have waited for another process.
+    """
+    batch = torch.zeros(TRIAL_PICTURES, *size)
+    mine, theirs = float("inf"), float("inf")
+    begin = time.perf_counter()
+    for turn in count():
+        start = time.perf_counter()
+        backend.predict(batch.numpy())
+        taken = time.perf_counter() - start, torch_seconds(module, batch)
+        elapsed = time.perf_counter() - begin
+        if turn == 0 and elapsed < MIN_TRIAL:
+            continue  # the first one warms up
+        mine, theirs = min(mine, taken[0]), min(theirs, taken[1])
+        is_clear = turn >= TRIAL_TURNS or max(mine, theirs) > GIVE_UP * min(mine, theirs)
+        if elapsed > BACKEND_TRIAL.exact or (elapsed > MIN_TRIAL and is_clear):
+            break
+    return theirs / mine
