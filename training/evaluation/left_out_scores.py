@@ -17,9 +17,9 @@ import pandas as pd
 
 from training.evaluation import benchmarks as evaluation
 from training.evaluation.crossval import predictions_on_test
-from training.evaluation.samples import validation_benchmarks
+from training.evaluation.samples import widest_benchmarks
 from zoo.benchmarks import BenchmarkSet
-from zoo.benchmarks.eligibility import is_scored, refusal
+from zoo.benchmarks.eligibility import is_scored
 from zoo.data.registry import datasets, joins_of
 from zoo.entry import Entry, load_entry
 from zoo.scores import label_mapping
@@ -130,7 +130,7 @@ def score_validation(models: Sequence[LeftOutModel], root: Path, runtime: Runtim
         DataError: A picture cannot be read.
     """
     found = []
-    for benchmark in _widest(models[0].entry):
+    for benchmark in widest_benchmarks(models[0].entry):
         data = benchmark.data_set
         if not (root / data.place).is_dir():
             log(f"{data.title} is not in {root}: not scored there.")
@@ -142,17 +142,6 @@ def score_validation(models: Sequence[LeftOutModel], root: Path, runtime: Runtim
         sample = data.sample
         found.append(LaboratoryScores(data.laboratory, "validation", sample, benchmark.labels, scores))
     return found
-
-
-def _widest(entry: Entry) -> list[BenchmarkSet]:
-    """For each validation laboratory the benchmark with the most kinds that an entry can name."""
-    best: dict[str, BenchmarkSet] = {}
-    for benchmark in validation_benchmarks():
-        laboratory = benchmark.data_set.laboratory
-        known = best.get(laboratory)
-        if refusal(entry, benchmark) is None and (known is None or len(benchmark.labels) > len(known.labels)):
-            best[laboratory] = benchmark
-    return list(best.values())
 
 
 def _stored_score(model: LeftOutModel, benchmark: BenchmarkSet) -> SeedScore:
