@@ -1,8 +1,8 @@
 """Choose the limits within which an entry's answers are accepted, by laboratories that it was not trained on.
 
-The entry answers cells of every such laboratory once; what its decisions rest on is kept in `acceptance.parquet`, so
-that limits can be chosen again without pictures. Limits accept the largest share of cells of which at least
-`zoo.scores.acceptance.RIGHT` are right, over kinds, in each laboratory, and few cells of kinds that the entry does not
+The entry answers cells of every validation laboratory once; what its decisions rest on is kept in `acceptance.parquet`,
+so that limits can be chosen again without pictures. Limits accept the largest share of cells of which on average over
+laboratories at least `zoo.scores.acceptance.RIGHT` are right, over kinds, and few cells of kinds that the entry does not
 know. How they hold is told by leaving laboratories out: temperature and limits are chosen by the others.
 """
 
@@ -30,8 +30,9 @@ from zoo.scores.temperature import MIN_PROBABILITY
 from zoo.serving.batch import classify_files
 from zoo.serving.runtime import Runtime
 
-MAX_CELLS = 700  # of each data set that may also be trained on
+MAX_CELLS = 250  # of each data set
 MIN_CELLS = 5  # of a kind that counts in a laboratory
+MIN_ACCEPTED = 3  # cells of a kind, for the share of them that is right to count
 UNKNOWN_ACCEPTED = 0.05  # share of cells of kinds that the entry does not know that may be accepted
 TEMPERATURES = np.geomspace(0.7, 4, 60)
 CONFIDENCES = (0.0, 0.4, 0.5, 0.6, 0.65, 0.7, 0.75, 0.8, 0.84, 0.88, 0.9, 0.92, 0.94, 0.95, 0.96, 0.97, 0.98, 0.99)
@@ -89,7 +90,7 @@ class ChosenLimits:
 
 
 def collect(entry: Entry, root: Path, runtime: Runtime, log: Log) -> None:
-    """Classify cells of all laboratories below `root` that an entry was not trained on, and keep the answers.
+    """Classify cells of the validation laboratories below `root`, and keep the answers in the entry.
 
     Raises:
         TrainingDataError: There are fewer than two such laboratories.
@@ -99,7 +100,7 @@ def collect(entry: Entry, root: Path, runtime: Runtime, log: Log) -> None:
         if not (root / info.place).is_dir():
             log(f"{info.title} is not in {root}: left out.")
             continue
-        items = _some(list(read_pictures(info, root)), info)
+        items = _some(list(read_pictures(info, root)))
         results = classify_files(runtime, entry, ((item.file, item.source) for item in items))
         answers = [result.prediction for result in results]
         log(f"{entry.id}: {len(answers):,} cells of {info.title}")
@@ -109,22 +110,16 @@ def collect(entry: Entry, root: Path, runtime: Runtime, log: Log) -> None:
         table.insert(1, "label", [str(item.label) for item in items])
         table.insert(2, "distance", np.array([one.distance for one in answers if one], np.float32))
         parts.append(table)
+        write_evidence(entry.folder, pd.concat(parts, ignore_index=True))
     if len({_laboratory(str(part["data"].iloc[0])) for part in parts}) < 2:
         raise TrainingDataError(f"{entry.id}: at least two laboratories that it was not trained on are needed.")
-    write_evidence(entry.folder, pd.concat(parts, ignore_index=True))
 
 
 def _foreign_sets(entry: Entry) -> list[DataSetInfo]:
-    """Data sets of single cells, from laboratories that choices may be made by and the entry was not trained on."""
+    """Data sets of single cells of the validation laboratories, none of which the entry was trained on."""
     own = laboratories_of(entry)
-    return [
-        one
-        for one in datasets().values()
-        if one.role in ("validation", "training")
-        and one.readable
-        and one.pictures == "cells"
-        and one.laboratory not in own
-    ]
+    known = [one for one in datasets().values() if one.role == "validation" and one.laboratory not in own]
+    return [one for one in known if one.readable and one.pictures == "cells"]
 
 
 def _laboratory(data: str) -> str:
@@ -132,9 +127,7 @@ def _laboratory(data: str) -> str:
     return known.laboratory if known else data
 
 
-def _some(items: Sequence[Item], info: DataSetInfo) -> list[Item]:
-    if info.role == "validation" or len(items) <= MAX_CELLS:
-        return list(items)
+def _some(items: list[Item]) -> list[Item]:
     chosen = np.random.default_rng(0).permutation(len(items))[:MAX_CELLS]
     return [items[row] for row in sorted(chosen.tolist())]
 
@@ -198,9 +191,9 @@ def fit_temperature_there(entry: Entry, laboratories: Sequence[Cells]) -> float:
 
 
 def best_limits(entry: Entry, laboratories: Sequence[Cells], temperature: float) -> AcceptanceLimits:
-    """The limits that accept the largest share of cells, with enough right in each laboratory.
+    """The limits that accept the largest share of cells, with enough right on average over laboratories.
 
-    Where no limits do, those of which the most are right in the worst laboratory.
+    Where no limits do, those of which the most are right.
     """
     found = [_evidence(entry, one, temperature) for one in laboratories]
     best: tuple[tuple[float, float], AcceptanceLimits] | None = None
@@ -220,7 +213,7 @@ def best_limits(entry: Entry, laboratories: Sequence[Cells], temperature: float)
 def _outcome(
     laboratories: Sequence[Cells], found: Sequence[Evidence], limits: AcceptanceLimits
 ) -> tuple[float, float, float]:
-    """Mean share accepted, least share right of a laboratory, and share of cells of unknown kinds accepted."""
+    """Mean share accepted, mean share right of these, and share of cells of unknown kinds accepted."""
     shares, right, strangers = [], [], []
     for cells, one in zip(laboratories, found, strict=True):
         accepted = one.accepts(limits)
@@ -229,18 +222,16 @@ def _outcome(
         right.append(0.0 if part is None else part)
         strangers.append(accepted[~cells.known])
     unknown = np.concatenate(strangers)
-    return float(np.mean(shares)), float(np.min(right)), float(unknown.mean()) if len(unknown) else 0.0
+    return float(np.mean(shares)), float(np.mean(right)), float(unknown.mean()) if len(unknown) else 0.0
 
 
 def right_of(cells: Cells, found: Evidence, accepted: np.ndarray) -> float | None:
-    """Share right of the accepted cells, mean over the kinds of which some are accepted; None where none is."""
+    """Share right of the accepted cells, mean over kinds with at least MIN_ACCEPTED of them; None where none has."""
     kept = accepted & cells.known
-    if not kept.any():
-        return None
-    right = (found.best == cells.truth)[kept]
-    sums = np.bincount(cells.truth[kept], right)
-    counts = np.bincount(cells.truth[kept])
-    return float((sums[counts > 0] / counts[counts > 0]).mean())
+    counts = np.bincount(cells.truth[kept], minlength=cells.network.shape[1])
+    right = np.bincount(cells.truth[kept], (found.best == cells.truth)[kept], minlength=len(counts))
+    enough = counts >= MIN_ACCEPTED
+    return float((right[enough] / counts[enough]).mean()) if enough.any() else None
 
 
 def store(entry: Entry, chosen: ChosenLimits) -> None:
