@@ -2,8 +2,8 @@
 
 The entry answers cells of every validation laboratory once; what its decisions rest on is kept in `acceptance.parquet`,
 so that limits can be chosen again without pictures. Limits accept the largest share of cells of which on average over
-laboratories at least `zoo.scores.acceptance.RIGHT` are right, over kinds, and few cells of kinds that the entry does not
-know. How they hold is told by leaving laboratories out: temperature and limits are chosen by the others.
+laboratories at least `zoo.scores.acceptance.RIGHT` are right, over kinds, and few cells of kinds that the entry does
+not know. How they hold is told by leaving laboratories out: temperature and limits are chosen by the others.
 """
 
 from __future__ import annotations
