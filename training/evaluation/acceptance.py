@@ -141,11 +141,12 @@ def stored_cells(entry: Entry) -> list[Cells]:
         scored = {str(name): set(known[str(name)].scored) for name in set(rows["data"]) if str(name) in known}
         truth = pd.Index(entry.labels).get_indexer(pd.Index(rows["label"]))
         counts = rows["label"].value_counts()
-        valid = [
+        # kinds that a laboratory labels badly are neither known nor unknown
+        usable = [
             number < 0 or (label in (scored.get(data) or {label}) and counts[label] >= MIN_CELLS)
             for number, label, data in zip(truth, rows["label"], rows["data"], strict=True)
         ]
-        # kinds that a laboratory labels badly are neither known nor unknown
+        valid = np.array(usable, bool)
         kept = rows[valid]
         sample = next((known[str(name)].sample for name in set(rows["data"]) if known[str(name)].sample), "")
         found.append(

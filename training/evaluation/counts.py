@@ -95,7 +95,8 @@ def draw_counts(entry: Entry, benchmark: BenchmarkSet, draws: int = DRAWS) -> pd
         shares /= shares.sum()
         for size in SIZES:
             for cells in random.multinomial(size, shares, size=draws):
-                counts = sum(random.multinomial(n, row) for n, row in zip(cells, confusion, strict=True))
+                answered = [random.multinomial(n, row) for n, row in zip(cells, confusion, strict=True)]
+                counts = np.sum(answered, axis=0)
                 counted = [counts[labels.index(kind)] for kind in kinds]
                 rows.append(pd.DataFrame({"kind": kinds, "cells": size, "count": counted, "share": shares}))
     return pd.concat(rows, ignore_index=True)
