@@ -12,7 +12,7 @@ from zoo.lazy import lazy_exports
 from zoo.version import __version__
 
 if TYPE_CHECKING:
-    from zoo.api import classify, default_runtime, explain, find_cells, name_cells
+    from zoo.api import classify, count_cells, default_runtime, explain, find_cells, name_cells
     from zoo.attribution import ExplanationError
     from zoo.attribution.overlay import overlay
     from zoo.entry import EntryError, read_predictions
@@ -34,6 +34,7 @@ else:
             "Runtime": "zoo.serving.runtime",
             "classify": "zoo.api",
             "classify_files": "zoo.serving.batch",
+            "count_cells": "zoo.api",
             "decode": "zoo.imaging.decode",
             "default_runtime": "zoo.api",
             "explain": "zoo.api",
@@ -59,6 +60,7 @@ __all__ = [
     "__version__",
     "classify",
     "classify_files",
+    "count_cells",
     "decode",
     "default_runtime",
     "explain",

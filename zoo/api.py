@@ -6,6 +6,7 @@ Any number of threads may call these functions: `zoo.classify("cell.png", "pbc8-
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from zoo.imaging.decode import Picture, from_array, read_image, read_picture
+from zoo.scores.counts import KindCount, count_kinds
 from zoo.scores.samples import Sample, find_sample
 from zoo.serving.results import Explanation, Prediction
 from zoo.sources.catalogue import get_detector, get_entry
@@ -165,6 +167,29 @@ def explain(
     """
     entry = get_entry(model)
     return default_runtime().explain(entry, _picture(picture), label, method, sample=_sample(sample))
+
+
+def count_cells(predictions: Iterable[Prediction], model: str) -> list[KindCount]:
+    """Count the kinds of the cells of one slide.
+
+    Args:
+        predictions: answers of `classify`, one a cell; those without a recognisable cell are not counted.
+        model: id of the entry that gave them.
+
+    Returns:
+        For each kind its count and share, with 95 % limits for chance and the model's errors, and for chance alone.
+
+    Raises:
+        EntryError: there is no such model.
+
+    Example:
+        >>> answers = [zoo.classify(path, "champion8") for path in Path("slide").glob("*.png")]
+        >>> for kind in zoo.count_cells(answers, "champion8"):
+        ...     print(kind.kind, kind.count, f"{kind.share:.0%} ({kind.low:.0%} to {kind.high:.0%})")
+    """
+    entry = get_entry(model)
+    answers = [prediction.label for prediction in predictions if prediction.warning is None]
+    return count_kinds(answers, entry.labels, entry.count_error)
 
 
 def _sample(sample: Sample | str | None) -> Sample | None:

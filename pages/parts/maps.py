@@ -146,6 +146,7 @@ def _sheet_notes(drawn: DrawnMap) -> list[str]:
     notes.append(f"Sample: {samples.described(prediction.sample, drawn.entry)}.")
     if text := samples.difference(drawn.entry, prediction):
         notes.append(text)
+    notes.append("; ".join([f"Decision: {prediction.acceptance.decision}", *prediction.acceptance.reasons]) + ".")
     if prediction.familiarity is not None:
         notes.append(f"Distance {prediction.distance:.2f}: {FAMILIARITY[prediction.familiarity]}.")
     return [line for note in notes for line in textwrap.wrap(note, NOTE_LETTERS)]

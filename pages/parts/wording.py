@@ -136,14 +136,30 @@ def description(entry: Entry) -> str:
 
 
 def warn_if_unfamiliar(entry: Entry, prediction: Prediction) -> None:
-    """Show a warning if the picture is unlike the training cells."""
+    """Show whether the answer is accepted, or why it is for review."""
     if prediction.familiarity == "unknown":
         st.error("**No recognisable blood cell.** Try one stained cell, in focus.", icon=":material/block:")
-    elif prediction.familiarity == "shifted":
-        st.warning(
-            f"**Unlike the training cells**: another laboratory, stain or camera, or no cell. {check_answers(entry)}",
-            icon=":material/help:",
-        )
+    elif prediction.acceptance.accepted:
+        st.markdown(":green-badge[:material/check: accepted]", help=_accepted_help(entry))
+    else:
+        reasons = plain("; ".join(prediction.acceptance.reasons))
+        st.warning(f"**For review**: {reasons}. {check_answers(entry)}", icon=":material/help:")
+
+
+def _accepted_help(entry: Entry) -> str:
+    """Figures of accepted answers, in words."""
+    measured = entry.acceptance
+    if measured is None or not measured.laboratories:
+        return "Limits of acceptance were not measured for this model: the usual ones are used."
+    found = measured.laboratories.values()
+    share = 100 * sum(one.share for one in found) / len(found)
+    right = [100 * one.right for one in found if one.right is not None]
+    if not right:
+        return "In laboratories that the limits were chosen without, no answer was accepted."
+    return (
+        f"In laboratories that the limits were chosen without, {share:.0f} % of the answers were accepted; of these "
+        f"{sum(right) / len(right):.0f} % were right on average, {min(right):.0f} % in the worst."
+    )
 
 
 def check_answers(entry: Entry) -> str:
@@ -157,13 +173,14 @@ def check_answers(entry: Entry) -> str:
 
 def show_unseen_confidence(entry: Entry, prediction: Prediction) -> None:
     """Show the confidence to expect in a laboratory that the model never saw, where it was measured."""
-    known = entry.other_laboratories
-    if known is None or prediction.unseen_confidence is None:
+    if prediction.unseen_confidence is None:
         return
-    places = " and ".join(f"{100 * score.value:.0f} % in {plain(name)}" for name, score in known.balanced.items())
+    known, text = entry.other_laboratories, None
+    if known is not None:
+        places = " and ".join(f"{100 * score.value:.0f} % in {plain(name)}" for name, score in known.balanced.items())
+        text = f"Models trained without one of their laboratories had a balanced accuracy of {places} there."
     st.caption(
-        f"Expect about {100 * prediction.unseen_confidence:.0f} % if this slide comes from a new laboratory.",
-        help=f"Models trained without one of their laboratories had a balanced accuracy of {places} there.",
+        f"Expect about {100 * prediction.unseen_confidence:.0f} % if this slide comes from a new laboratory.", help=text
     )
 
 

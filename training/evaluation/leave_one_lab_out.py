@@ -1,15 +1,16 @@
 """Leave-one-laboratory-out evaluation of a recipe.
 
-For each of the recipe's laboratories a model is trained without it and scored on it. The models are kept in a folder,
-so that an interrupted evaluation can be resumed. The predictions go into an entry of the same recipe as a benchmark of
-their own, together with the temperature that confidence needs in an unseen laboratory; both describe the recipe, not
-that entry's weights. Recipes are chosen by these scores: laboratories that are reserved for the final test take no
-part.
+For each of the recipe's laboratories, and for each of some seeds, a model is trained without it and scored on it, and
+on the validation laboratories, which no model is trained on (`training.evaluation.left_out_scores`). The models are
+kept in a folder, so that an interrupted evaluation can be resumed. The predictions of the first seed go into an entry
+of the same recipe as a benchmark of their own, together with the temperature that confidence needs in an unseen
+laboratory; both describe the recipe, not that entry's weights. Recipes are chosen by these scores: laboratories that
+are reserved for the final test take no part.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,7 @@ import pandas as pd
 from accelerate import Accelerator
 
 from training.evaluation.crossval import predictions_on_test
+from training.evaluation.left_out_scores import LeftOutModel
 from training.fit.averaging import has_unfinished_run
 from training.prepare.dataset import TrainingDataError
 from training.prepare.laboratories import laboratories
@@ -56,19 +58,20 @@ class UnseenLaboratories:
 
 
 def leave_one_laboratory_out(
-    recipe: Recipe, data: Path, place: Path, accelerator: Accelerator, log: Log
-) -> UnseenLaboratories:
-    """Train the models that do not exist yet, and score each on the laboratory that it was trained without.
+    recipe: Recipe, data: Path, place: Path, accelerator: Accelerator, log: Log, seeds: int = 1
+) -> list[LeftOutModel]:
+    """Train the models that do not exist yet.
 
     Args:
         recipe: A recipe that mixes several laboratories.
         data: Folder that holds the laboratories' data sets.
-        place: Folder that holds one entry a laboratory.
+        place: Folder that holds one entry a laboratory, and a folder of such entries for each further seed.
         accelerator: Where to train.
         log: Called with a line for each model that is trained.
+        seeds: Number of models a laboratory: the recipe's own seed and the ones after it.
 
     Returns:
-        The joint result.
+        One model a seed and laboratory.
 
     Raises:
         TrainingDataError: The recipe mixes no laboratories, a model cannot be read, or training refuses the data.
@@ -76,23 +79,31 @@ def leave_one_laboratory_out(
     names = laboratories(recipe.data.mix)
     if len(names) < 2:
         raise TrainingDataError(f"{recipe.id} trains on one laboratory: leaving it out would leave no data.")
-    predictions: list[LaboratoryPredictions] = []
-    for name in names:
-        out, work = place / f"without-{name}", place / f"without-{name}.work"
-        if not (out / EVALUATION).exists():
-            log(f"== {recipe.id} without {name}")
-            reduced = recipe.model_copy(update={"data": recipe.data.model_copy(update={"left_out": name})})
-            train(TrainingJob(reduced, data, out, work, resume=has_unfinished_run(work)), accelerator)
-        try:
-            entry = load_entry(out)
-        except EntryError as error:
-            raise TrainingDataError(f"{out} cannot be read: {error} Delete it to train it again.") from error
-        predictions.append((name, entry.labels, predictions_on_test(entry)))
-    return score_unseen_laboratories(predictions)
+    models = []
+    for seed in range(recipe.seed, recipe.seed + seeds):
+        folder = place if seed == recipe.seed else place / f"seed-{seed}"
+        for name in names:
+            out, work = folder / f"without-{name}", folder / f"without-{name}.work"
+            if not (out / EVALUATION).exists():
+                log(f"== {recipe.id} without {name}, seed {seed}")
+                reduced = recipe.data.model_copy(update={"left_out": name})
+                changed = recipe.model_copy(update={"data": reduced, "seed": seed})
+                train(TrainingJob(changed, data, out, work, resume=has_unfinished_run(work)), accelerator)
+            try:
+                models.append(LeftOutModel(seed, name, load_entry(out)))
+            except EntryError as error:
+                raise TrainingDataError(f"{out} cannot be read: {error} Delete it to train it again.") from error
+    return models
+
+
+def predictions_of(models: Sequence[LeftOutModel]) -> list[LaboratoryPredictions]:
+    """The predictions of the models of the first seed, each on the laboratory that it was trained without."""
+    first = [model for model in models if model.seed == models[0].seed]
+    return [(model.laboratory, model.entry.labels, predictions_on_test(model.entry)) for model in first]
 
 
 def score_unseen_laboratories(predictions: Sequence[LaboratoryPredictions]) -> UnseenLaboratories:
-    """Score predictions on unseen laboratories in the labels that all of them have.
+    """Score predictions on unseen laboratories, each in its own labels, and join them in the labels that all have.
 
     Args:
         predictions: For each laboratory its name, the labels of the model that was trained without it, and that
@@ -108,16 +119,25 @@ def score_unseen_laboratories(predictions: Sequence[LaboratoryPredictions]) -> U
     joins = joins_of(name for name, _, _ in predictions)
     parts, scores = [], {}
     for name, labels, table in predictions:
-        kept = table[table["label"].isin(shared)]
-        mapped = label_mapping.map_probabilities(kept[list(labels)].to_numpy(), labels, shared, joins)
-        columns = [kept[["file", "cell", "label"]], pd.DataFrame(mapped, index=kept.index, columns=shared)]
-        part = pd.concat(columns, axis=1)
-        scores[name] = metrics.as_dict(scoring.intervals(scoring.score(part, shared, AS_STORED)))
-        parts.append(part)
+        known = sorted(set(label_mapping.map_labels(sorted(set(table["label"])), labels, {})))
+        own = _in_labels(table, labels, known, joins)
+        scores[name] = metrics.as_dict(scoring.intervals(scoring.score(own, known, AS_STORED)))
+        parts.append(_in_labels(table, labels, shared, joins))
     table = pd.concat(parts, ignore_index=True).sort_values("file", ignore_index=True)
     truth, probabilities = label_arrays(table, shared)
     logits = np.log(np.clip(probabilities, MIN_PROBABILITY, 1))
     return UnseenLaboratories(table, shared, scores, fit_temperature(truth, logits, _row_weights(table)))
+
+
+def _in_labels(
+    table: pd.DataFrame, labels: Sequence[str], wanted: Sequence[str], joins: Mapping[str, str]
+) -> pd.DataFrame:
+    """The rows of a model's predictions that have some labels, answered among these."""
+    kept = table[table["label"].isin(wanted)]
+    mapped = label_mapping.map_probabilities(kept[list(labels)].to_numpy(), labels, wanted, joins)
+    return pd.concat(
+        [kept[["file", "cell", "label"]], pd.DataFrame(mapped, index=kept.index, columns=list(wanted))], axis=1
+    )
 
 
 def _row_weights(table: pd.DataFrame) -> np.ndarray:

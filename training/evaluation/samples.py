@@ -12,6 +12,7 @@ import numpy as np
 
 from zoo.benchmarks import BenchmarkSet, get_benchmark, published
 from zoo.benchmarks.asking import ask
+from zoo.benchmarks.eligibility import refusal
 from zoo.entry import Entry, EntryError, Metric, keeps_network, read_network_predictions
 from zoo.scores.metrics import balanced_accuracy
 from zoo.scores.predictions import table_confusion
@@ -49,6 +50,17 @@ def validation_benchmarks() -> list[BenchmarkSet]:
     """Benchmarks of laboratories that choices are made by, and whose sample is known."""
     named = [(name, one.data_set) for name, one in published().items()]
     return [get_benchmark(name) for name, data in named if data.role == "validation" and data.sample]
+
+
+def widest_benchmarks(entry: Entry) -> list[BenchmarkSet]:
+    """For each validation laboratory the benchmark with the most kinds that an entry can name."""
+    best: dict[str, BenchmarkSet] = {}
+    for benchmark in validation_benchmarks():
+        laboratory = benchmark.data_set.laboratory
+        known = best.get(laboratory)
+        if refusal(entry, benchmark) is None and (known is None or len(benchmark.labels) > len(known.labels)):
+            best[laboratory] = benchmark
+    return list(best.values())
 
 
 def scores_by_sample(entries: Sequence[Entry]) -> list[SampleScores]:

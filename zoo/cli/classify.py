@@ -1,8 +1,9 @@
 """Classify the white cells of pictures, and of folders of pictures.
 
-Prints one line per white cell of a field, and one for a picture of a single cell: file, class and probability, and what
-was assumed to read it. A picture without a recognisable cell has a warning instead of a class. With --out, writes a
-file of any size instead and can be resumed after an interruption.
+Prints one line per white cell of a field, and one for a picture of a single cell: file, class and probability, why the
+answer is for review where it is not accepted, and what was assumed to read it. A picture without a recognisable cell
+has a warning instead of a class. With --out, writes a file of any size instead and can be resumed after an
+interruption.
 """
 
 from __future__ import annotations
@@ -10,8 +11,10 @@ from __future__ import annotations
 import argparse
 import contextlib
 import csv
+import json
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -25,6 +28,7 @@ from zoo.cli.common import FAILED, OK, USAGE, fail, print_message
 from zoo.entry import Entry, EntryError
 from zoo.files import atomic_path, only_writer, printable
 from zoo.imaging.decode import PictureError, decode
+from zoo.scores.counts import KindCount, count_kinds
 from zoo.serving import bulk
 from zoo.serving.batch import ALL_PAGES, find_files, find_pages
 from zoo.serving.devices import device_name
@@ -59,6 +63,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "stack its sharpest slice)",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object per line on stdout")
+    parser.add_argument(
+        "--counts",
+        action="store_true",
+        help="after the answers, print the share of each kind with its limits (with --json one more object)",
+    )
     parser.add_argument("--csv", type=Path, metavar="FILE", help="also write a table")
     parser.add_argument("--batch-size", type=_count, default=BATCH_SIZE, metavar="N", help="(default: %(default)s)")
     parser.add_argument(
@@ -81,6 +90,8 @@ def run(options: argparse.Namespace) -> int:
     detector = _detector(options)
     if (options.resume or options.ray is not None) and options.out is None:
         return fail("--resume and --ray need --out: a file to write to.", USAGE)
+    if options.counts and options.out:
+        return fail("--counts cannot be combined with --out.", USAGE)
     files = list(find_pages(map(str, find_files(options.paths)), options.page))
     if not files:
         return fail("There is no picture in these folders.")
@@ -163,13 +174,17 @@ def _classify_to_stdout(options: argparse.Namespace, entry: Entry, detector: Ent
         tqdm(total=len(files), unit="image", file=sys.stderr) as progress,
     ):
         progress.set_description(f"{entry.id} on {device_name(runtime.device_name)}")
-        failed = 0
+        failed, answers = 0, []
         for record in bulk.classify_paths(runtime, entry, files, options.sample, finder):
             failed += "error" in record
             progress.update(bulk.is_last(record))
             print_record(record, options.json, _line)
             if table is not None:
                 table.writerow(bulk.csv_row(record, entry.labels))
+            if not (record.get("error") or record["warning"]):
+                answers.append(record["label"])
+    if options.counts:
+        _print_counts(answers, entry, options.json)
     return _report_failures(failed, len(files))
 
 
@@ -220,9 +235,29 @@ def _report_failures(failed: int, count: int) -> int:
 def _line(record: dict[str, Any]) -> str:
     """An answer for people."""
     notes = f"\t({'; '.join(record['notes'])})" if record["notes"] else ""
-    answer = record["warning"] or f"{record['label']}\t{record['confidence']:.4f}"
+    answer = record["warning"] or f"{record['label']}\t{record['confidence']:.4f}{_review(record)}"
     number = f"\tcell {record['cell']}" if record["cells"] > 1 else ""
     return f"{bulk.name_of(record)}{number}\t{answer}{notes}"
+
+
+def _review(record: dict[str, Any]) -> str:
+    return f"\t{record['decision']}: {'; '.join(record['reasons'])}" if record["reasons"] else ""
+
+
+def _print_counts(answers: Sequence[str], entry: Entry, as_json: bool) -> None:
+    """Print the share of each kind among the answers."""
+    found = count_kinds(answers, entry.labels, entry.count_error)
+    if as_json:
+        print(json.dumps({"cells": len(answers), "counts": [asdict(one) for one in found] if answers else []}))
+        return
+    print(f"{len(answers):,} cells counted; 95 % limits for chance and the model's errors, then for chance alone")
+    for one in found if answers else ():
+        wide, chance = (f"{100 * low:.1f} to {100 * high:.1f} %" for low, high in _ends(one))
+        print(f"{one.kind}\t{one.count}\t{100 * one.share:.1f} %\t{wide}\t{chance}")
+
+
+def _ends(count: KindCount) -> list[tuple[float, float]]:
+    return [(count.low, count.high), (count.chance_low, count.chance_high)]
 
 
 @contextlib.contextmanager

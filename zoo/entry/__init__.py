@@ -4,6 +4,7 @@ from zoo.entry.files import (
     CARD,
     CONFIG,
     EVALUATION,
+    EVIDENCE,
     HEAD,
     HISTORY,
     ID,
@@ -15,9 +16,25 @@ from zoo.entry.files import (
     EntryError,
 )
 from zoo.entry.model import AnyEntry, BrokenEntry, Entry, readable_entries, usable_entries
-from zoo.entry.predictions import as_stored, keeps_network, read_network_predictions, read_predictions
+from zoo.entry.predictions import (
+    as_stored,
+    keeps_network,
+    read_evidence,
+    read_network_predictions,
+    read_predictions,
+)
 from zoo.entry.read import load_entry, read_card, read_entry, read_history, summary, with_members
-from zoo.entry.schema import Benchmark, Config, Evaluation, Label, LocalisationScores, Metric, OodRates, is_on_frames
+from zoo.entry.schema import (
+    AcceptanceLimits,
+    Benchmark,
+    Config,
+    Evaluation,
+    Label,
+    LocalisationScores,
+    Metric,
+    OodRates,
+    is_on_frames,
+)
 from zoo.entry.weights import Weights, read_header
 from zoo.entry.write import write_predictions
 
@@ -25,6 +42,7 @@ __all__ = [
     "CARD",
     "CONFIG",
     "EVALUATION",
+    "EVIDENCE",
     "HEAD",
     "HISTORY",
     "ID",
@@ -33,6 +51,7 @@ __all__ = [
     "OOD_STATISTICS",
     "PREDICTIONS",
     "WEIGHTS",
+    "AcceptanceLimits",
     "AnyEntry",
     "Benchmark",
     "BrokenEntry",
@@ -51,6 +70,7 @@ __all__ = [
     "load_entry",
     "read_card",
     "read_entry",
+    "read_evidence",
     "read_header",
     "read_history",
     "read_network_predictions",

@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from zoo.entry.schema import Config, Evaluation, OtherLaboratories
+from zoo.entry.schema import AcceptanceQuality, Config, Evaluation, OtherLaboratories
 from zoo.entry.weights import Weights
 from zoo.scores import label_mapping
 from zoo.scores.samples import ALIKE, BLOOD, Sample, reference_shares, samples
@@ -151,6 +151,23 @@ class Entry:
         """Expected performance in unseen laboratories; of an ensemble of one member, that member's."""
         only = self.members[0].other_laboratories if len(self.members) == 1 else None
         return self.evaluation.other_laboratories or only
+
+    @property
+    def acceptance(self) -> AcceptanceQuality | None:
+        """Limits of acceptance, where they were chosen; of an ensemble of one member, that member's."""
+        only = self.members[0].acceptance if len(self.members) == 1 else None
+        return self.evaluation.acceptance or only
+
+    @property
+    def unseen_temperature(self) -> float | None:
+        """Temperature that confidence needs in unseen laboratories; None where it was not measured."""
+        measured = self.acceptance or self.other_laboratories
+        return measured.temperature if measured else None
+
+    @property
+    def count_error(self) -> float | None:
+        """Standard deviation of a counted share's error that is the classifier's; None where it was not measured."""
+        return self.evaluation.counts.error if self.evaluation.counts else None
 
     @cached_property
     def trained_prior(self) -> TrainedPrior:

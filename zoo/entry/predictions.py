@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from zoo.entry.files import EntryError, predictions_file
+from zoo.entry.files import EVIDENCE, EntryError, predictions_file
 from zoo.entry.model import Entry
 from zoo.entry.schema import Benchmark
 from zoo.lazy import lazy_module
@@ -74,6 +74,27 @@ def read_network_predictions(entry: Entry, benchmark: str) -> pd.DataFrame:
     if described.network_labels is None:
         return read_predictions(entry, benchmark)
     return _read_columns(entry, benchmark, described.network_labels, NETWORK_PREFIX)[0]
+
+
+def read_evidence(entry: Entry) -> pd.DataFrame:
+    """Read the answers that an entry's limits of acceptance were chosen by.
+
+    Returns:
+        Columns data (name of a data set), label, distance and one probability column "n:LABEL" per label of the entry,
+        the network's own.
+
+    Raises:
+        EntryError: They are not stored, or cannot be read.
+    """
+    path = entry.file(EVIDENCE)
+    if not path.is_file():
+        raise EntryError(f"{entry.id} keeps no answers to choose limits by; make them with --data ROOT.")
+    name = f"{path.name} of {entry.id}"
+    table = _read_table(path, name)
+    missing = [one for one in ("data", "label", "distance", *(f"n:{one}" for one in entry.labels)) if one not in table]
+    if missing:
+        raise EntryError(f"{name} has no column {', '.join(missing)}.")
+    return table
 
 
 def keeps_network(entry: Entry, benchmark: str) -> bool:

@@ -335,6 +335,68 @@ class OtherLaboratories(BaseModel):
     balanced: dict[Label, Metric] = Field(min_length=1)
 
 
+class AcceptanceLimits(BaseModel):
+    """Limits within which an answer is accepted.
+
+    Attributes:
+        confidence: Least probability of the answer for a laboratory never seen, asked with the sample.
+        network: Least probability of it in the network's own answer, before the sample.
+        distance: Largest out-of-distribution distance.
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    confidence: float = Field(ge=0, le=1)
+    network: float = Field(ge=0, le=1)
+    distance: float = Field(ge=0, allow_inf_nan=False)
+
+
+class AcceptedCells(BaseModel):
+    """Result in a laboratory with limits and temperature chosen without it.
+
+    Attributes:
+        share: Share of its cells that is accepted.
+        right: Share of these that is right, over kinds; None where none is accepted.
+        ece: Expected calibration error of the confidence there.
+        images: Number of cells.
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    share: float = Field(ge=0, le=1)
+    right: float | None = Field(None, ge=0, le=1)
+    ece: float = Field(ge=0, le=1)
+    images: int = Field(ge=0)
+
+
+class AcceptanceQuality(BaseModel):
+    """Limits of acceptance, and how they hold in laboratories that they were chosen without (`training accept`).
+
+    Attributes:
+        limits: The limits, chosen by all laboratories.
+        temperature: Divides the logarithms of the probabilities, so that confidence fits accuracy there.
+        laboratories: Results by laboratory.
+        unknown_kinds: Share of cells of kinds that the entry does not know that is accepted, by kind.
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    limits: AcceptanceLimits
+    temperature: float = Field(gt=0, lt=1000)
+    laboratories: dict[Label, AcceptedCells] = {}
+    unknown_kinds: dict[Label, float] = {}
+
+
+class CountErrors(BaseModel):
+    """Error of counted shares in validation laboratories (`training counts`).
+
+    Attributes:
+        error: Standard deviation of a share's error that is the classifier's, 0..1.
+        laboratories: By laboratory the mean `absolute` error; `coverage` and `width` of limits set by the others.
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    error: float = Field(ge=0, le=1)
+    laboratories: dict[Label, dict[str, float]] = {}
+
+
 class Evaluation(BaseModel):
     """`evaluation.json`."""
 
@@ -343,6 +405,8 @@ class Evaluation(BaseModel):
     explanations: dict[str, ExplanationQuality] = {}
     ood: OodQuality | None = Field(None, alias="gate")
     other_laboratories: OtherLaboratories | None = Field(None, alias="elsewhere")
+    acceptance: AcceptanceQuality | None = None
+    counts: CountErrors | None = None
     benchmarks: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")], Benchmark] = {}
     fields: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")], dict[str, Metric]] = Field(
         {}, description="Scores of a detector by evaluation set of fields"
@@ -350,5 +414,7 @@ class Evaluation(BaseModel):
 
     def as_written(self) -> dict[str, Any]:
         """Content of `evaluation.json`, with the field names of the file; sections never measured are left out."""
-        missing = {name for name in ("ood", "other_laboratories", "fields") if not getattr(self, name)}
+        missing = {
+            name for name in ("ood", "other_laboratories", "fields", "acceptance", "counts") if not getattr(self, name)
+        }
         return self.model_dump(mode="json", by_alias=True, exclude=missing)

@@ -20,6 +20,7 @@ from zoo.entry.files import (
     CARD,
     CONFIG,
     EVALUATION,
+    EVIDENCE,
     HEAD,
     HISTORY,
     NEIGHBOURS,
@@ -52,7 +53,7 @@ else:
     numpy_safetensors = lazy_module("safetensors.numpy")
 
 SCHEMA_VERSION = 1  # of evaluation.json
-Section = Literal["gate", "elsewhere", "speed", "fields"]
+Section = Literal["gate", "elsewhere", "speed", "fields", "counts", "acceptance"]
 
 
 @dataclass(frozen=True)
@@ -158,6 +159,13 @@ def write_predictions(
         stored = pd.concat([stored, network.astype(np.float16).add_prefix(NETWORK_PREFIX)], axis=1)
     content = pa.Table.from_pandas(stored, preserve_index=False)
     with atomic_path(folder / predictions_file(benchmark)) as temporary:
+        pq.write_table(content, temporary, compression="zstd", compression_level=19)
+
+
+def write_evidence(folder: Path, table: pd.DataFrame) -> None:
+    """Write the answers that limits of acceptance are chosen by, zstd-compressed; see `read_evidence`."""
+    content = pa.Table.from_pandas(table, preserve_index=False)
+    with atomic_path(folder / EVIDENCE) as temporary:
         pq.write_table(content, temporary, compression="zstd", compression_level=19)
 
 

@@ -71,8 +71,8 @@ def _own_scaling(entry: Entry) -> Scaling:
 def unseen_laboratory_confidence(entry: Entry, network: np.ndarray, sample: Sample, best: int) -> float | None:
     """Confidence to expect if the picture comes from a laboratory that the model was not trained on.
 
-    This is the answer's probability after the temperature that models of the same recipe needed on laboratories that
-    were held out of their training, asked with the same sample.
+    This is the answer's probability after the temperature that was needed on laboratories which the entry, or models of
+    its recipe, were not trained on, asked with the same sample.
 
     Args:
         entry: The entry that answered.
@@ -81,9 +81,9 @@ def unseen_laboratory_confidence(entry: Entry, network: np.ndarray, sample: Samp
         best: Class number of the answer.
 
     Returns:
-        A probability; None where the entry has no leave-one-laboratory-out result.
+        A probability; None where no such temperature was measured.
     """
-    unseen = entry.other_laboratories
-    if unseen is None:
+    temperature = entry.unseen_temperature
+    if temperature is None:
         return None
-    return float(entry.apply_sample(scale_probabilities(network[None], 1 / unseen.temperature), sample)[0, best])
+    return float(entry.apply_sample(scale_probabilities(network[None], 1 / temperature), sample)[0, best])

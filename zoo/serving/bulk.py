@@ -30,8 +30,17 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".jsonl", ".csv")
 SIDES = ("left", "top", "right", "bottom")  # of a cell's box
-MORE = ("warning", "notes", "page", "cell", *SIDES)  # last columns of a table
-ANSWER = ("label", "confidence", "confidence_elsewhere", "probabilities", "network", "distance", "familiarity")
+MORE = ("warning", "notes", "page", "cell", *SIDES, "decision", "reasons")  # last columns of a table
+ANSWER = (
+    "label",
+    "confidence",
+    "confidence_elsewhere",
+    "probabilities",
+    "network",
+    "distance",
+    "familiarity",
+    "decision",
+)
 FLUSH_RECORDS = 256  # after which the file is flushed
 CLUSTER_BATCH = 512  # files of one task on a cluster
 
@@ -69,6 +78,8 @@ def as_record(result: FileResult) -> dict[str, Any]:
         "distance": prediction.distance,
         "familiarity": prediction.familiarity,
         "warning": prediction.warning,
+        "decision": prediction.acceptance.decision,
+        "reasons": list(prediction.acceptance.reasons),
         "notes": list(result.notes),
         "backend": prediction.backend,
     }
@@ -142,6 +153,8 @@ def csv_row(record: dict[str, Any], labels: Sequence[str]) -> list[Any]:
     file, sample = guarded(record["file"]), guarded(record.get("sample") or "")
     box = record.get("box") or ("",) * len(SIDES)
     place = [guarded("; ".join(record.get("notes", ()))), record.get("page") or "", record.get("cell") or "", *box]
+    # absent in records of older versions
+    place += [record.get("decision") or "", guarded("; ".join(record.get("reasons", ())))]
     if "error" in record:
         return [file, *empty, "", guarded(record["error"]), "", "", *place]
     if warning := record.get("warning"):

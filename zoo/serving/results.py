@@ -10,6 +10,7 @@ import numpy as np
 from zoo.attribution import DEFAULT
 from zoo.entry import Entry, EntryError
 from zoo.imaging.preprocess import NetworkInput
+from zoo.scores.acceptance import UNDECIDED, Acceptance, decide
 from zoo.scores.calibration import unseen_laboratory_confidence
 from zoo.scores.samples import ALIKE, Sample
 from zoo.serving.ood import Familiarity, familiarity
@@ -32,6 +33,7 @@ class Prediction:
         unseen_confidence: probability that the answer is right in a laboratory that the model never saw (see
             `zoo.scores.calibration`); None where it was not measured.
         backend: the library that ran the network (`zoo.serving.backends`), or several.
+        acceptance: whether the answer is accepted or for review, with the reasons (`zoo.scores.acceptance`).
     """
 
     label: str
@@ -43,6 +45,7 @@ class Prediction:
     sample: str = ALIKE
     network: dict[str, float] = field(default_factory=dict)
     backend: str = ""
+    acceptance: Acceptance = UNDECIDED
 
     @property
     def network_label(self) -> str:
@@ -87,6 +90,7 @@ def predict(
         unseen_laboratory_confidence(entry, own, sample, best),
         sample.name,
         dict(network),
+        acceptance=decide(entry, network, distance, sample),
     )
 
 

@@ -89,9 +89,12 @@ def test_classify_prints_one_object_per_line(run, folder):
             "distance",
             "familiarity",
             "warning",
+            "decision",
+            "reasons",
             "notes",
             "backend",
         ]
+        assert line["decision"] == ("for review" if line["reasons"] else "accepted")
         assert line["confidence"] == max(line["probabilities"].values()) == line["probabilities"][line["label"]]
         assert sum(line["probabilities"].values()) == pytest.approx(1, abs=1e-5)
 
