@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from zoo.detection.scan import TOUCHING
+from zoo.detection.objects import TOUCHING
 from zoo.scores.bootstrap import Interval, wilson_interval
 
 HUNDRED = 100

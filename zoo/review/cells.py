@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from zoo.detection.matching import iou
-from zoo.review.kinds import kind_of_object
+from zoo.review.kinds import kind_named, kind_of_object
 
 Box = tuple[float, float, float, float]
 Key = tuple[str, Box]  # hash of a picture's content, and the box of a cell in it
@@ -52,8 +52,8 @@ class Cell:
 
     @property
     def answer(self) -> str | None:
-        """Kind that the models give it: the class, or the object where no class is asked for."""
-        return self.label or kind_of_object(self.object)
+        """Kind that the models give it: that of the class, or of the object where no class is asked for."""
+        return kind_named(self.label).name if self.label else kind_of_object(self.object)
 
 
 @dataclass(frozen=True)

@@ -68,11 +68,13 @@ class Differential:
             ("Platelets per 100 red cells", lambda count: _ratio(count.platelets_per_100_red)),
             ("Cut by the right or bottom edge, not counted", lambda count: f"{count.on_edge:,}"),
         )
+        both = self.model, self.corrected
         rows = [(name, told(self.model), told(self.corrected)) for name, told in pairs]
-        names = {name for count in (self.model, self.corrected) for name in count.other}
+        names = {name for count in both for name in count.other}
         for name in sorted(names, key=lambda one: one or ""):
             title = f"Not counted: {title_of(name)}" if name else "Not counted: no recognisable cell"
-            rows.append((title, *(f"{count.other.get(name, 0):,}" for count in (self.model, self.corrected))))
+            model, corrected = (f"{count.other.get(name, 0):,}" for count in both)
+            rows.append((title, model, corrected))
         return rows
 
     def _flag(self, kind: Kind) -> str:

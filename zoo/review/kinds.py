@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import tomllib
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -15,7 +17,7 @@ from zoo.detection.objects import PLATELET, RED, RED_KIND, WHITE
 
 FILE = Path(__file__).with_name("kinds.toml")
 VARIABLE = "HEMAZOO_REVIEW_KINDS"  # a laboratory's own file
-MAX_FILE_BYTES = 100_000
+MAX_FILE_BYTES, MAX_LETTERS = 100_000, 80  # of a file, and of a kind's name
 UNSURE, NO_CELL = "unsure", "not a cell"
 NOT_TRAINED = frozenset((UNSURE,))  # kinds that make no training cells
 
@@ -31,7 +33,7 @@ class Kind(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: str = Field(max_length=80)
+    name: str = Field(max_length=MAX_LETTERS)
     title: str = ""
     short: str = Field(max_length=4)
     key: str = Field(default="", pattern="^[a-z0-9]?$")
@@ -40,21 +42,18 @@ class Kind(BaseModel):
     normal: tuple[float, float] | None = None
 
 
-def kinds() -> dict[str, Kind]:
+def kinds() -> Mapping[str, Kind]:
     """All kinds by name, in the order of the files.
 
     Raises:
         KindsError: The laboratory's own file cannot be read, or two kinds have one key.
     """
-    own = os.environ.get(VARIABLE, "")
-    return dict(_read(Path(own).expanduser() if own else None))
+    return _read(os.environ.get(VARIABLE, ""))
 
 
 def kind_named(label: str) -> Kind:
     """The kind that a label means; one that is counted as a white cell where the list does not know it."""
-    known = kinds()
-    name = label if label in known else kind_of(label)
-    return known.get(name or "") or Kind(name=label[:80], short=label[:3].upper())
+    return _named(label, os.environ.get(VARIABLE, ""))
 
 
 def title_of(label: str) -> str:
@@ -68,16 +67,23 @@ def kind_of_object(name: str) -> str | None:
     return {RED: RED_KIND, PLATELET: PLATELET, WHITE: None}.get(name)
 
 
+@lru_cache(maxsize=1000)
+def _named(label: str, own: str) -> Kind:
+    known = _read(own)
+    name = label if label in known else kind_of(label)
+    return known.get(name or "") or Kind(name=label[:MAX_LETTERS], short=label[:3].upper())
+
+
 @lru_cache(maxsize=8)
-def _read(own: Path | None) -> tuple[tuple[str, Kind], ...]:
+def _read(own: str) -> Mapping[str, Kind]:
     found = _parse(FILE)
-    if own is not None:
-        found |= _parse(own)
+    if own:
+        found |= _parse(Path(own).expanduser())
     keys: dict[str, str] = {}
     for kind in found.values():
         if kind.key and keys.setdefault(kind.key, kind.name) != kind.name:
             raise KindsError(f"{own or FILE}: {kind.name} and {keys[kind.key]} have the same key, {kind.key!r}.")
-    return tuple(found.items())
+    return MappingProxyType(found)
 
 
 def _parse(path: Path) -> dict[str, Kind]:

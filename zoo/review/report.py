@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -81,7 +82,7 @@ class Report:
 
 
 def cells_table(cells: Sequence[Reviewed], files: dict[str, str]) -> pd.DataFrame:
-    """A row for each cell: place, object, the model's and the final kind, who decided, and probabilities."""
+    """A row for each cell: file, the kind that counts, the model's answer, who decided, place, and probabilities."""
     rows = []
     for one in cells:
         cell, decision = one.cell, one.decision
@@ -89,11 +90,11 @@ def cells_table(cells: Sequence[Reviewed], files: dict[str, str]) -> pd.DataFram
         rows.append(
             {
                 "file": files.get(cell.picture, ""),
+                "label": one.kind if one.corrected else cell.label or one.kind,
+                "confidence": round(cell.confidence, 6),
                 "cell": cell.number,
                 "object": cell.object,
-                "label": one.kind,
-                "model_label": cell.answer,
-                "confidence": round(cell.confidence, 4),
+                "model_label": cell.label or cell.answer,
                 "corrected": one.corrected,
                 "reader": decision.reader if decision else "",
                 "time": decision.time if decision else "",
@@ -154,14 +155,14 @@ def _differential_rows(report: Report) -> tuple[tuple[str, ...], list[tuple[str,
             _percent(row["model_share"]),
             f"{row['corrected']:,}",
             _percent(row["corrected_share"]),
-            f"{100 * row['low']:.0f} to {100 * row['high']:.0f} %" if row["low"] == row["low"] else "–",
+            f"{100 * row['low']:.0f} to {100 * row['high']:.0f} %" if math.isfinite(row["low"]) else "–",
         )
         rows.append((*texts, f"{row['normal']} {row['flag']}".strip()) if report.reference else texts)
     return (*head, "normal") if report.reference else head, rows
 
 
 def _percent(value: float) -> str:
-    return f"{100 * value:.1f} %" if value == value else "–"
+    return f"{100 * value:.1f} %" if math.isfinite(value) else "–"
 
 
 def _html_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
