@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import streamlit as st
 
 from pages.parts import gallery, layout, pickers, plots, samples, session, wording
+from pages.parts.review import examples as first_pictures
 from pages.parts.review import found, page
 from pages.parts.review.found import Examined
 from pages.parts.session import Picture
@@ -167,14 +168,13 @@ def show_many(entry: Entry, sample: Sample, examined: list[Examined]) -> None:
     """Show several cells: their number, fields without cells, warnings, and the review."""
     fields = [one for one in examined if one.found is not None]
     white = sum(cell.object == WHITE for one in fields for cell in one.cells)
-    title = f"{len(examined)} pictures" if len(examined) > 1 else f"{white} white cells"
+    cells = f"{white} white cell{'' if white == 1 else 's'}"
+    title = cells if len(examined) == 1 else f"{len(examined)} pictures"
     if fields and len(examined) > 1:
-        title += f", {len(fields)} of them fields with {white} white cells"
+        title += f", {len(fields)} of them fields with {cells}"
     st.subheader(title, help="Click a cell to see it large and to correct it.")
     for one in fields:
-        if not one.cells:
-            st.info(f"{wording.plain(one.picture.name)}: no blood cell was found. {found.NO_CELLS_ADVICE}")
-        elif not any(cell.object == WHITE for cell in one.cells):
+        if not any(cell.object == WHITE for cell in one.cells):
             st.info(f"{wording.plain(one.picture.name)}: no white cell was found among its {len(one.cells)} cells.")
     show_unrecognised(examined)
     page.show(entry, sample, examined)
@@ -188,7 +188,10 @@ with model:
 with upload:
     pickers.picture_input("classify")
     found.offer_whole_pictures()
-pickers.stop_without_pictures()
+if not session.pictures():
+    pickers.point_to_examples()
+    first_pictures.offer()
+    st.stop()
 pictures = session.pictures()
 try:
     located = found.locate(pictures)

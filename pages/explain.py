@@ -6,6 +6,7 @@ import streamlit as st
 from PIL import Image
 
 from pages.parts import explanations, gallery, layout, maps, pickers, samples, session
+from pages.parts.review import found, state
 from pages.parts.session import Picture
 from pages.parts.wording import plain
 from zoo.attribution import METHODS
@@ -20,9 +21,20 @@ Readable = dict[str, tuple[Picture, Image.Image]]
 
 
 def readable_pictures() -> Readable:
-    """The session's pictures that can be read, by id; a warning for each of the others. Stops the page without any."""
+    """White cells of fields and other pictures that can be read, by id; a warning for each of the others.
+
+    Stops the page without any.
+    """
+    cells = found.white_cells(session.pictures())
+    located = found.locate(session.pictures())
     readable: Readable = {}
     for picture in session.pictures():
+        if picture.id in located:
+            own = {key: cell for key, cell in cells.items() if cell[0].upload is picture.upload}
+            readable |= own
+            if not own:
+                st.info(f"{plain(picture.name)}: no white cell was found, so there is nothing to explain.")
+            continue
         image = gallery.decoded(picture.id, picture.data, picture.name)
         if isinstance(image, str):
             st.warning(f"{plain(picture.name)}: {image}", icon=":material/error:")
@@ -31,6 +43,12 @@ def readable_pictures() -> Readable:
     if not readable:
         st.stop()
     return readable
+
+
+def first_pictures(readable: Readable) -> list[str]:
+    """Pictures to explain before anybody chose here: the cells that were chosen on Classify, else the first ones."""
+    ids = {identity if identity in readable else identity.rpartition("-")[0] for identity in state.state().chosen}
+    return [identity for identity in readable if identity in ids][:FIRST_PICTURES] or list(readable)[:FIRST_PICTURES]
 
 
 def show_picture(picture: Picture, image: Image.Image, entries: list[Entry], options: explanations.MapOptions) -> None:
@@ -85,9 +103,9 @@ with upload:
 pickers.stop_without_pictures()
 readable = readable_pictures()
 chosen = st.multiselect(
-    "Pictures",
+    "Pictures and cells",
     list(readable),
-    default=list(readable)[:FIRST_PICTURES],
+    default=first_pictures(readable),
     format_func=lambda identity: readable[identity][0].name,
 )
 options = explanations.pick_options(entry, second)

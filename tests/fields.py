@@ -57,7 +57,9 @@ def empty_ground() -> Image.Image:
     return Image.new("RGB", (300, 300), (232, 222, 214))
 
 
-def find(_self: Detector, image: Image.Image, um_per_px: float | None = None, _file: float | None = None) -> Cells:
+def find(
+    _self: Detector, image: Image.Image, um_per_px: float | None = None, file_um_per_px: float | None = None
+) -> Cells:
     """Stand-in for `Detector.find`: the cells of drawn fields, none on an empty ground, else one in the middle."""
     boxes = _known().get(digest(image))
     if boxes is None:
@@ -71,7 +73,7 @@ def find(_self: Detector, image: Image.Image, um_per_px: float | None = None, _f
         ]
     numbers = np.array([OBJECTS.index(name) for name, _ in boxes], np.int64)
     found = Found(np.array([box for _, box in boxes], np.float32).reshape(-1, 4), np.full(len(boxes), 0.9), numbers)
-    return describe(found, image.size, um_per_px)
+    return describe(found, image.size, um_per_px, file_um_per_px)
 
 
 def digest(image: Image.Image) -> str:

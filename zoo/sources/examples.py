@@ -1,6 +1,6 @@
 """Example pictures: smear frames of a manifest, downloaded on demand, or pictures that the operator names.
 
-The project contains no picture: a manifest (JSON, named in HEMAZOO_EXAMPLES_MANIFEST or the one beside this module)
+A few thumbnails come with the program (`bundled/`). Further pictures are fetched: a manifest (JSON, named in HEMAZOO_EXAMPLES_MANIFEST or the one beside this module)
 gives the address and SHA-256 of each. With HEMAZOO_EXAMPLES an operator offers a folder or a data-set repository of the
 Hub instead (see `training publish-examples`).
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import tomllib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,6 +29,7 @@ else:
     pooch = lazy_module("pooch")
     hub = lazy_module("zoo.sources.hub")
 
+BUNDLED = Path(__file__).parent / "bundled"
 MANIFEST = Path(__file__).parent / "examples.json"
 MANIFEST_VARIABLE = "HEMAZOO_EXAMPLES_MANIFEST"
 VARIABLE = "HEMAZOO_EXAMPLES"
@@ -79,6 +81,16 @@ def list_examples() -> list[Example]:
     if place.startswith(hub.PREFIX):
         return _of_hub(place.removeprefix(hub.PREFIX))
     return _of_folder(Path(place).expanduser())
+
+
+def bundled_examples() -> list[Example]:
+    """The pictures that come with the program: fields, and one of each kind; `label` is their title."""
+    content = tomllib.loads((BUNDLED / "examples.toml").read_text(encoding="utf-8"))
+    credits = content["credits"]
+    return [
+        Example(item["file"], item["title"], credits[item["credit"]], BUNDLED / item["file"])
+        for item in content["examples"]
+    ]
 
 
 def fetch(example: Example) -> Example:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import streamlit as st
@@ -11,8 +11,9 @@ from PIL import Image
 
 from pages.parts import entries, gallery, session
 from pages.parts.session import Picture
-from zoo.api import default_runtime
+from zoo.api import default_detector, default_runtime
 from zoo.bounded import ByteCache
+from zoo.detection.objects import WHITE
 from zoo.entry import Entry
 from zoo.lazy import lazy_module
 from zoo.limits import ANSWERS_MB
@@ -22,15 +23,12 @@ from zoo.serving.results import Prediction, with_sample
 
 if TYPE_CHECKING:
     from zoo.detection import detector as detection
-    from zoo.detection import single
     from zoo.serving import fields
 else:  # torch is imported when a picture is there
     detection = lazy_module("zoo.detection.detector")
-    single = lazy_module("zoo.detection.single")
     fields = lazy_module("zoo.serving.fields")
 
 COUNT_UNKNOWN = "count unknown"  # session key: whether cells that are not recognised keep their class
-NO_CELLS_ADVICE = "Try a field in focus, or switch to one answer a picture."
 FOUND, NAMED, AS_WHOLE = "found cells", "named cells", "one answer a picture"  # session keys
 CELL_BYTES, PREDICTION_BYTES = 500, 3000  # of memory, about
 Answers = tuple[Prediction | None, ...]
@@ -64,11 +62,6 @@ def cell_id(picture: Picture, number: int) -> str:
     return f"{picture.id}-{number}"
 
 
-@st.cache_resource(max_entries=2, show_spinner="Loading the detector …")
-def _detector(folder: str, weights: str, _entry: Entry) -> detection.Detector:
-    return detection.Detector(_entry)
-
-
 def detector_entry() -> Entry | None:
     """The detector in use; None without one, and where the visitor wants one answer a picture."""
     return None if st.session_state.get(AS_WHOLE) else entries.detector_entry()
@@ -92,7 +85,10 @@ def offer_whole_pictures() -> None:
 def locate(pictures: Sequence[Picture]) -> dict[str, detection.Cells]:
     """Cells of each picture that is a field, by the picture's id; the detector runs once a picture.
 
-    A picture that is missing here is classified as a whole: one cell as data sets show it, or no readable picture.
+    A picture that is missing here is classified as a whole: a close-up of one cell, or one without any found cell.
+
+    Raises:
+        EntryError: The detector cannot be loaded.
     """
     entry = detector_entry()
     if entry is None:
@@ -103,14 +99,14 @@ def locate(pictures: Sequence[Picture]) -> dict[str, detection.Cells]:
     for number, picture in enumerate(pictures):
         cells = known.get((*made, picture.id))
         if cells is None:
-            image = gallery.decoded(picture.id, picture.data, picture.name)
-            if isinstance(image, str):
+            read = gallery.read(picture.id, picture.data, picture.name)
+            if isinstance(read, str):
                 continue
             if len(pictures) > 1:
                 bar.progress(number / len(pictures), f"Finding cells in {number + 1} of {len(pictures)} pictures …")
-            cells = _detector(*made, entry).find(image)
+            cells = default_detector(entry.id).find(read.image, file_um_per_px=read.um_per_px)
             known.put((*made, picture.id), cells)
-        if not single.shows_one_cell(cells):
+        if cells.cells and fields.close_up(cells) is None:
             found[picture.id] = cells
     bar.empty()
     return found
@@ -144,22 +140,39 @@ def name(
     return examined
 
 
+def unanswered(picture: Picture, image: Image.Image, cells: detection.Cells | None) -> Examined:
+    """A picture with its cells and without answers; as a whole where `cells` is None."""
+    if cells is not None:
+        return Examined(picture, image, _cells(picture, cells, {}), {}, cells)
+    box = (0.0, 0.0, float(image.width), float(image.height))
+    return Examined(picture, image, (Cell(picture.content, 1, box, WHOLE, None, 0.0),))
+
+
 def whole(picture: Picture, prediction: Prediction) -> Examined | None:
     """A picture that was classified as a whole; None if it cannot be read any more."""
     image = gallery.decoded(picture.id, picture.data, picture.name)
     if isinstance(image, str):
         return None
-    box = (0.0, 0.0, float(image.width), float(image.height))
-    cell = Cell(
-        picture.content,
-        1,
-        box,
-        WHOLE,
-        _label(prediction),
-        prediction.confidence,
-        prediction.probabilities,
-    )
+    one = unanswered(picture, image, None)
+    answer = {"label": _label(prediction), "confidence": prediction.confidence}
+    cell = replace(one.cells[0], probabilities=prediction.probabilities, **answer)
     return Examined(picture, image, (cell,), {1: prediction})
+
+
+def white_cells(pictures: Sequence[Picture]) -> dict[str, tuple[Picture, Image.Image]]:
+    """Pictures of the white cells of all fields, by id of the cell; each is named after its field."""
+    cut = {}
+    located = locate(pictures)
+    for picture in pictures:
+        image = gallery.decoded(picture.id, picture.data, picture.name)
+        if picture.id not in located or isinstance(image, str):
+            continue
+        for number, cell in enumerate(located[picture.id].cells, 1):
+            if cell.object == WHITE:
+                identity = cell_id(picture, number)
+                part = Picture(identity, f"Cell {number} of {picture.name}", picture.upload, picture.credit)
+                cut[identity] = part, fields.cut_cell(image, cell)
+    return cut
 
 
 def _cells(picture: Picture, found: detection.Cells, predictions: Mapping[int, Prediction]) -> tuple[Cell, ...]:

@@ -16,7 +16,6 @@ from zoo.review.cells import MAX_NOTE, WHOLE, Reviewed
 from zoo.review.kinds import kinds, title_of
 from zoo.serving.results import Prediction
 
-CELL_PIXELS = 220
 MANY = 2  # cells from which buttons say how many
 
 
@@ -83,7 +82,7 @@ def _show_answer(entry: Entry, seen: Examined, one: Reviewed, prediction: Predic
     """Picture and kind of one cell, with both answers where a reader corrected the model's."""
     cell = one.cell
     left, right = st.columns([2, 3])
-    left.image(seen.cut(cell), width=CELL_PIXELS, caption=_caption(seen, one))
+    left.image(seen.cut(cell), width="stretch", caption=_caption(seen, one))
     with right:
         confidence = f" · {100 * cell.confidence:.1f} %" if one.decision is None else ""
         st.markdown(f"#### {wording.plain(board.kind_title(one.kind)).capitalize()}{confidence}")
