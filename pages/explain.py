@@ -30,7 +30,7 @@ def readable_pictures() -> Readable:
     readable: Readable = {}
     for picture in session.pictures():
         if picture.id in located:
-            own = {key: cell for key, cell in cells.items() if cell[0].upload is picture.upload}
+            own = {key: cell for key, cell in cells.items() if key.rpartition("-")[0] == picture.id}
             readable |= own
             if not own:
                 st.info(f"{plain(picture.name)}: no white cell was found, so there is nothing to explain.")

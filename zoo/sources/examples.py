@@ -1,8 +1,9 @@
-"""Example pictures: smear frames of a manifest, downloaded on demand, or pictures that the operator names.
+"""Example pictures: some that come with the program, and smear frames or pictures that the operator names.
 
-A few thumbnails come with the program (`bundled/`). Further pictures are fetched: a manifest (JSON, named in HEMAZOO_EXAMPLES_MANIFEST or the one beside this module)
-gives the address and SHA-256 of each. With HEMAZOO_EXAMPLES an operator offers a folder or a data-set repository of the
-Hub instead (see `training publish-examples`).
+A few thumbnails are bundled (`bundled/examples.toml`). Of smear frames, a manifest (JSON, named in
+HEMAZOO_EXAMPLES_MANIFEST or the one beside this module) gives the address and SHA-256 of each; they are downloaded on
+demand. With HEMAZOO_EXAMPLES an operator offers a folder or a data-set repository of the Hub instead (see
+`training publish-examples`).
 """
 
 from __future__ import annotations
@@ -86,9 +87,9 @@ def list_examples() -> list[Example]:
 def bundled_examples() -> list[Example]:
     """The pictures that come with the program: fields, and one of each kind; `label` is their title."""
     content = tomllib.loads((BUNDLED / "examples.toml").read_text(encoding="utf-8"))
-    credits = content["credits"]
+    credit = content["credits"]
     return [
-        Example(item["file"], item["title"], credits[item["credit"]], BUNDLED / item["file"])
+        Example(item["file"], item["title"], credit[item["credit"]], BUNDLED / item["file"])
         for item in content["examples"]
     ]
 

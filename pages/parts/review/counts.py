@@ -46,7 +46,8 @@ def show(entry: Entry, sample: Sample, examined: Sequence[Examined], found: Diff
         table = pd.DataFrame(found.statistics(), columns=["", "model", "corrected"])
         st.dataframe(table, hide_index=True, width="content")
         _show_scales(fields)
-    st.caption(samples.about(sample.name, entry))
+    predictions = [prediction for one in examined for prediction in one.predictions.values()]
+    st.caption(samples.about(sample.name, entry, predictions))
 
 
 def _show_differential(sample: Sample, found: Differential) -> None:

@@ -154,8 +154,12 @@ def whole(picture: Picture, prediction: Prediction) -> Examined | None:
     if isinstance(image, str):
         return None
     one = unanswered(picture, image, None)
-    answer = {"label": _label(prediction), "confidence": prediction.confidence}
-    cell = replace(one.cells[0], probabilities=prediction.probabilities, **answer)
+    cell = replace(
+        one.cells[0],
+        label=_label(prediction),
+        confidence=prediction.confidence,
+        probabilities=prediction.probabilities,
+    )
     return Examined(picture, image, (cell,), {1: prediction})
 
 
