@@ -54,7 +54,8 @@ def draw_field(seed: int, white: int = 4) -> tuple[Image.Image, Boxes]:
 
 def empty_ground() -> Image.Image:
     """A field without any cell."""
-    return Image.new("RGB", (300, 300), (232, 222, 214))
+    noise = np.random.default_rng(0).normal(0, 4, (300, 300, 3))
+    return Image.fromarray((np.array((232, 222, 214)) + noise).clip(0, 255).astype(np.uint8))
 
 
 def find(

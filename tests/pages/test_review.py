@@ -9,7 +9,6 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import streamlit as st
-from streamlit.runtime import Runtime
 from streamlit.testing.v1 import AppTest
 
 from tests.fields import draw_field, empty_ground, find, make_detector
@@ -69,9 +68,25 @@ def give(app: AppTest, kind: str) -> AppTest:
     return app
 
 
-def downloaded(app: AppTest, label: str) -> bytes:
-    button = next(one for one in app.get("download_button") if one.proto.label == label)
-    return Runtime.instance().media_file_mgr.execute_deferred(button.proto.deferred_file_id)
+class Downloads:
+    """What the download buttons of the last run give."""
+
+    def __init__(self, button) -> None:
+        self.button, self.made = button, {}
+
+    def __call__(self, label: str, data, *arguments, **options):
+        self.made[label] = data
+        return self.button(label, data, *arguments, **options)
+
+    def __getitem__(self, label: str) -> bytes:
+        return self.made[label]()
+
+
+@pytest.fixture
+def downloads(monkeypatch) -> Downloads:
+    recorder = Downloads(st.download_button)
+    monkeypatch.setattr(st, "download_button", recorder)
+    return recorder
 
 
 def edit(app: AppTest, label: str, text: str) -> AppTest:
@@ -94,7 +109,7 @@ def test_every_white_cell_of_a_field_has_its_row_and_the_field_its_counts(app):
     assert "µm a pixel" in said(app)
 
 
-def test_a_correction_reaches_counts_reports_and_csv_and_can_be_undone(app):
+def test_a_correction_reaches_counts_reports_and_csv_and_can_be_undone(app, downloads):
     upload(app, ("field.png", field()))
     model = app.dataframe[0].value["label"].tolist()
     edit(app, "Slide", "slide 7")
@@ -104,14 +119,14 @@ def test_a_correction_reaches_counts_reports_and_csv_and_can_be_undone(app):
     counted = app.dataframe[1].value.set_index("kind")
     assert counted.loc["blast", "count"] == 1
     assert "✎ Corrected; the model says" in said(app)
-    table = pd.read_csv(io.BytesIO(downloaded(app, "Results as CSV")))
+    table = pd.read_csv(io.BytesIO(downloads["Results as CSV"]))
     white = table[table["object"] == "white cell"]
     assert white["label"].tolist() == ["blast", *model[1:]]
     assert white["model_label"].tolist() == model
     assert white["reader"][0] == "A. Reader"
-    html = downloaded(app, "Report as HTML").decode()
+    html = downloads["Report as HTML"].decode()
     assert "slide 7" in html and "blast" in html and "not for diagnosis" in html
-    assert downloaded(app, "Report as PDF").startswith(b"%PDF")
+    assert downloads["Report as PDF"].startswith(b"%PDF")
     click(app, "Undo")
     assert app.dataframe[0].value["label"].tolist() == model
     click(app, "Redo")
@@ -120,11 +135,11 @@ def test_a_correction_reaches_counts_reports_and_csv_and_can_be_undone(app):
     assert app.dataframe[0].value["label"].tolist() == model
 
 
-def test_a_review_is_saved_and_opened_for_the_same_picture_under_another_name(app, zoo_environment):
+def test_a_review_is_saved_and_opened_for_the_same_picture_under_another_name(app, downloads, zoo_environment):
     upload(app, ("field.png", field()))
     give(app, "not a cell")
     edit(app, "Note", "stain on the lens")
-    saved = downloaded(app, "Save review")
+    saved = downloads["Save review"]
     with zipfile.ZipFile(io.BytesIO(saved)) as file:
         assert file.namelist() == ["review.json"]
     other = start(zoo_environment)
@@ -180,7 +195,7 @@ def test_without_a_detector_pictures_are_reviewed_as_wholes(without_detector):
     upload(app, ("a.png", field()))
     give(app, "artefact")
     assert "✎ Corrected to artefact" in said(app)
-    upload(app, ("b.png", png("monocyte")))
+    upload(app, ("a.png", field()), ("b.png", png("monocyte")))
     assert app.dataframe[0].value["kind"][0] == "artefact"
     next(button for button in app.button if button.label == "Clear all").click().run()
     assert "review" not in app.session_state

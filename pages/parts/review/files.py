@@ -54,10 +54,12 @@ def show(
     cells = [one for part in reviewed for one in part]
     st.subheader("Report")
     _names()
+    # files are made when somebody clicks, outside of the session: what they need of it is taken now
     review = state.state()
+    detector = entries.detector_entry() if any(one.found is not None for one in examined) else None
     stem = NOT_IN_NAME.sub("-", review.slide).strip("-.") or "review"
     with st.container(horizontal=True):
-        made = partial(_report, entry, sample, examined, reviewed, found)
+        made = partial(_report, review, detector, entry, sample, examined, reviewed, found)
         _download("Report as PDF", lambda: reports.pdf(made()), f"{stem}.pdf", "application/pdf")
         _download("Report as HTML", lambda: reports.html(made()).encode(), f"{stem}.html", "text/html")
         one = len(examined) == 1 and examined[0].found is None
@@ -68,7 +70,7 @@ def show(
             "text/csv",
         )
     with st.expander("Save or open a review; train with its cells", icon=":material/save:"):
-        _save(entry, sample, examined, reviewed, stem)
+        _save(review, detector, entry, sample, examined, reviewed, stem)
         open_review()
         _teach(examined, cells)
 
@@ -153,6 +155,8 @@ def _download(label: str, make: object, name: str, mime: str) -> None:
 
 
 def _report(
+    review: state.State,
+    detector: Entry | None,
     entry: Entry,
     sample: Sample,
     examined: Sequence[Examined],
@@ -160,8 +164,6 @@ def _report(
     found: Differential,
 ) -> reports.Report:
     """The report of what the page shows."""
-    review = state.state()
-    detector = entries.detector_entry() if any(one.found is not None for one in examined) else None
     facts = [("Model", f"{entry.title} ({entry.id})"), ("Sample", sample.name)]
     if revision := getattr(entry.origin, "sha", None):
         facts.insert(1, ("Revision", str(revision)))
@@ -186,17 +188,17 @@ def _report(
 
 
 def _save(
+    review: state.State,
+    detector: Entry | None,
     entry: Entry,
     sample: Sample,
     examined: Sequence[Examined],
     reviewed: Sequence[Sequence[Reviewed]],
     stem: str,
 ) -> None:
-    review = state.state()
     with_pictures = st.toggle("With the pictures", key="save pictures", help="The file is then as large as they are.")
 
     def make() -> bytes:
-        detector = entries.detector_entry()
         saved = Review(
             slide=review.slide,
             reader=review.reader,
