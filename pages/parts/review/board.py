@@ -195,21 +195,21 @@ def _field(seen: Examined, reviewed: Sequence[Reviewed]) -> dict[str, Any]:
         )
     # white cells are drawn last, above the others
     boxes.sort(key=lambda box: not box["other"])
-    data = _field_jpeg(seen.picture.id, seen.image)
+    data = _field_jpeg(seen.picture.id, seen)
     white = sum(one.cell.object == WHITE for one in reviewed)
     return {
         "url": _url(data, f"field {seen.picture.id}"),
         "file": seen.picture.name,
         "alt": f"{seen.picture.name}: a field with {white} white cells and {len(reviewed) - white} other cells",
-        "width": seen.image.width,
-        "height": seen.image.height,
+        "width": seen.size[0],
+        "height": seen.size[1],
         "boxes": boxes,
     }
 
 
 @st.cache_data(max_entries=64, show_spinner=False)
-def _field_jpeg(identity: str, _image: Image.Image) -> bytes:
-    return _jpeg(_shrunk(_image, FIELD_PIXELS))
+def _field_jpeg(identity: str, _seen: Examined) -> bytes:
+    return _jpeg(_shrunk(_seen.image, FIELD_PIXELS))
 
 
 def _sheets(listed: Sequence[Shown]) -> tuple[list[dict[str, Any]], list[tuple[int, int]]]:
@@ -245,9 +245,9 @@ def _thumbnail(seen: Examined, cell: Cell) -> Image.Image:
     side = VIEW_WHITE * (white[len(white) // 2] if white else own)
     if seen.found.scale is not None:
         side = VIEW_UM / seen.found.scale.um_per_px
-    side = min(side, *seen.image.size)
-    left = min(max(0.0, (cell.box[0] + cell.box[2] - side) / 2), seen.image.width - side)
-    top = min(max(0.0, (cell.box[1] + cell.box[3] - side) / 2), seen.image.height - side)
+    side = min(side, *seen.size)
+    left = min(max(0.0, (cell.box[0] + cell.box[2] - side) / 2), seen.size[0] - side)
+    top = min(max(0.0, (cell.box[1] + cell.box[3] - side) / 2), seen.size[1] - side)
     return seen.image.crop((round(left), round(top), round(left + side), round(top + side)))
 
 

@@ -28,7 +28,7 @@ TARGETS = (100, 200, 500)  # white cells of a differential
 
 def count(examined: Sequence[Examined], reviewed: Sequence[Reviewed]) -> Differential:
     """Both counts of the cells of all pictures."""
-    return differential(reviewed, {one.picture.content: one.image.size for one in examined})
+    return differential(reviewed, {one.picture.content: one.size for one in examined})
 
 
 def show(entry: Entry, sample: Sample, examined: Sequence[Examined], found: Differential) -> None:

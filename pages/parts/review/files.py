@@ -220,7 +220,7 @@ def _saved_picture(one: Examined) -> SavedPicture:
     return SavedPicture(
         hash=one.picture.content,
         name=one.picture.name,
-        size=one.image.size,
+        size=one.size,
         um_per_px=scale.um_per_px if scale is not None else None,
     )
 

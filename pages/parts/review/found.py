@@ -29,7 +29,7 @@ else:  # torch is imported when a picture is there
     fields = lazy_module("zoo.serving.fields")
 
 COUNT_UNKNOWN = "count unknown"  # session key: whether cells that are not recognised keep their class
-FOUND, NAMED, AS_WHOLE = "found cells", "named cells", "one answer a picture"  # session keys
+FOUND, NAMED, AS_WHOLE, SIZES = "found cells", "named cells", "one answer a picture", "sizes"  # session keys
 CELL_BYTES, PREDICTION_BYTES = 500, 3000  # of memory, about
 Answers = tuple[Prediction | None, ...]
 
@@ -40,17 +40,24 @@ class Examined:
 
     Attributes:
         picture: The picture.
-        image: It decoded.
+        size: Its width and height.
         cells: Its cells, numbered from 1; one, WHOLE, where the picture is classified as a whole.
         predictions: The classifier's answers by number of the cell.
         found: What the detector found; None where the picture is classified as a whole.
     """
 
     picture: Picture
-    image: Image.Image
+    size: tuple[int, int]
     cells: tuple[Cell, ...]
     predictions: Mapping[int, Prediction] = field(default_factory=dict)
     found: detection.Cells | None = None
+
+    @property
+    def image(self) -> Image.Image:
+        """The decoded picture; it is kept for all sessions within a bound, not here."""
+        image = gallery.decoded(self.picture.id, self.picture.data, self.picture.name)
+        assert isinstance(image, Image.Image), image
+        return image
 
     def cut(self, cell: Cell) -> Image.Image:
         """Picture of one cell as the classifier sees it."""
@@ -125,58 +132,64 @@ def name(
     shown = [picture for picture in pictures if picture.id in located]
     for number, picture in enumerate(shown):
         cells, key = located[picture.id], (str(entry.folder), str(entry.weights), picture.id)
-        image = gallery.decoded(picture.id, picture.data, picture.name)
-        if isinstance(image, str):
-            continue
+        one = unanswered(picture, cells.size, cells)
         answers: Answers | None = known.get(key)
         if answers is None:
             if len(shown) > 1:
                 bar.progress(number / len(shown), f"Classifying the cells of {number + 1} of {len(shown)} fields …")
-            answers = fields.name_found(default_runtime(), entry, cells, image, sample, session.client()).answers
+            answers = fields.name_found(default_runtime(), entry, cells, one.image, sample, session.client()).answers
             known.put(key, answers)
         predictions = {n: with_sample(entry, one, sample) for n, one in enumerate(answers, 1) if one is not None}
-        examined.append(Examined(picture, image, _cells(picture, cells, predictions), predictions, cells))
+        examined.append(replace(one, cells=_cells(picture, cells, predictions), predictions=predictions))
     bar.empty()
     return examined
 
 
-def unanswered(picture: Picture, image: Image.Image, cells: detection.Cells | None) -> Examined:
-    """A picture with its cells and without answers; as a whole where `cells` is None."""
+def unanswered(picture: Picture, size: tuple[int, int], cells: detection.Cells | None) -> Examined:
+    """A picture of `size` with its cells and without answers; as a whole where `cells` is None."""
     if cells is not None:
-        return Examined(picture, image, _cells(picture, cells, {}), {}, cells)
-    box = (0.0, 0.0, float(image.width), float(image.height))
-    return Examined(picture, image, (Cell(picture.content, 1, box, WHOLE, None, 0.0),))
+        return Examined(picture, size, _cells(picture, cells, {}), {}, cells)
+    box = (0.0, 0.0, float(size[0]), float(size[1]))
+    return Examined(picture, size, (Cell(picture.content, 1, box, WHOLE, None, 0.0),))
 
 
 def whole(picture: Picture, prediction: Prediction) -> Examined | None:
     """A picture that was classified as a whole; None if it cannot be read any more."""
-    image = gallery.decoded(picture.id, picture.data, picture.name)
-    if isinstance(image, str):
+    size = size_of(picture)
+    if size is None:
         return None
-    one = unanswered(picture, image, None)
+    one = unanswered(picture, size, None)
     cell = replace(
         one.cells[0],
         label=_label(prediction),
         confidence=prediction.confidence,
         probabilities=prediction.probabilities,
     )
-    return Examined(picture, image, (cell,), {1: prediction})
+    return replace(one, cells=(cell,), predictions={1: prediction})
 
 
-def white_cells(pictures: Sequence[Picture]) -> dict[str, tuple[Picture, Image.Image]]:
-    """Pictures of the white cells of all fields, by id of the cell; each is named after its field."""
-    cut = {}
-    located = locate(pictures)
-    for picture in pictures:
+def size_of(picture: Picture) -> tuple[int, int] | None:
+    """Width and height of a picture; None if it cannot be read."""
+    sizes: dict[str, tuple[int, int]] = st.session_state.setdefault(SIZES, {})
+    if picture.id not in sizes:
         image = gallery.decoded(picture.id, picture.data, picture.name)
-        if picture.id not in located or isinstance(image, str):
-            continue
-        for number, cell in enumerate(located[picture.id].cells, 1):
-            if cell.object == WHITE:
-                identity = cell_id(picture, number)
-                part = Picture(identity, f"Cell {number} of {picture.name}", picture.upload, picture.credit)
-                cut[identity] = part, fields.cut_cell(image, cell)
-    return cut
+        if isinstance(image, str):
+            return None
+        sizes[picture.id] = image.size
+    return sizes[picture.id]
+
+
+def white_cells(pictures: Sequence[Picture]) -> dict[str, tuple[Picture, Examined, Cell]]:
+    """White cells of all fields by id: as a picture named after its field, the field, and the cell in it."""
+    found, located = {}, locate(pictures)
+    for picture in pictures:
+        cells = located.get(picture.id)
+        one = unanswered(picture, cells.size, cells) if cells is not None else None
+        for cell in one.cells if one else ():
+            if one and cell.object == WHITE:
+                identity, name = cell_id(picture, cell.number), f"Cell {cell.number} of {picture.name}"
+                found[identity] = Picture(identity, name, picture.upload, picture.credit), one, cell
+    return found
 
 
 def _cells(picture: Picture, found: detection.Cells, predictions: Mapping[int, Prediction]) -> tuple[Cell, ...]:

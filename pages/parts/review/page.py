@@ -38,8 +38,8 @@ def reviews(examined: Sequence[Examined]) -> list[list[Reviewed]]:
 def show(entry: Entry, sample: Sample, examined: Sequence[Examined]) -> None:
     """Show the review of several cells; what happens in it draws only this part of the page again."""
     reviewed = reviews(examined)
-    found = counts.count(examined, [one for cells in reviewed for one in cells])
-    if any(board.in_gallery(one) or one.cell.object for cells in reviewed for one in cells):
+    found = counts.count(examined, all_cells(reviewed))
+    if any(reviewed):
         left, right = st.columns([13, 7], gap="medium")
         with left:
             board.show(examined, reviewed)
@@ -64,10 +64,10 @@ def show_single(entry: Entry, sample: Sample, one: Examined) -> None:
     with st.expander("Correct this answer", icon=":material/edit:"):
         panel.correct([one], reviewed)
     st.caption(samples.about(sample.name, entry))
-    files.show(entry, sample, [one], reviewed, counts.count([one], first_of(reviewed)))
+    files.show(entry, sample, [one], reviewed, counts.count([one], all_cells(reviewed)))
 
 
-def first_of(reviewed: Reviews) -> list[Reviewed]:
+def all_cells(reviewed: Reviews) -> list[Reviewed]:
     """All cells in one list."""
     return [one for cells in reviewed for one in cells]
 
@@ -84,6 +84,9 @@ def _show_table(entry: Entry, examined: Sequence[Examined], reviewed: Reviews) -
             for one in cells
             if everything or board.in_gallery(one)
         ]
+        if not listed:
+            st.caption("No white cell was found.")
+            return
         table = _table(entry, listed)
         key = f"table {entry.id} {len(table)}"
 

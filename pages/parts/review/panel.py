@@ -111,7 +111,7 @@ def _explain_link(seen: Examined, one: Reviewed) -> None:
 
 def _caption(seen: Examined, one: Reviewed) -> str:
     if one.cell.object == WHOLE:
-        return f"{seen.picture.name}, {seen.image.width}×{seen.image.height}"
+        return f"{seen.picture.name}, {seen.size[0]}×{seen.size[1]}"
     return f"Cell {one.cell.number} of {seen.picture.name}"
 
 

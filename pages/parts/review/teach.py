@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from pages.parts import gallery, session
+from pages.parts import session
 from pages.parts.review import found, state
 from zoo.data.kinds import kind_of
 from zoo.entry import Entry
@@ -48,6 +48,6 @@ def _examined(decided: set[str]) -> Iterator[found.Examined]:
     pictures = [picture for picture in session.pictures() if picture.content in decided]
     located = found.locate(pictures)
     for picture in pictures:
-        image = gallery.decoded(picture.id, picture.data, picture.name)
-        if not isinstance(image, str):
-            yield found.unanswered(picture, image, located.get(picture.id))
+        size = found.size_of(picture)
+        if size is not None:
+            yield found.unanswered(picture, size, located.get(picture.id))
