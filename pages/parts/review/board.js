@@ -107,13 +107,13 @@ function drawGallery(state) {
     group.setAttribute("role", "group");
     group.setAttribute("aria-label", `${kind.title}, ${cells.length}`);
     const heading = element("h4");
+    heading.setAttribute("aria-hidden", "true"); // the group has its name; the button beside the cell approves too
     const swatch = element("span", "swatch");
     swatch.style.background = kind.colour;
     const open = cells.filter((cell) => !cell.decided).length;
     heading.append(swatch, `${kind.title} (${cells.length})`);
     if (open && kind.name) {
       const approve = element("button", "", "Approve all");
-      approve.setAttribute("aria-label", `Approve all ${open} of ${kind.title}`);
       approve.tabIndex = -1;
       approve.onclick = () => {
         state.told = `${open} approved as ${kind.title}.`;
