@@ -69,7 +69,7 @@ def give(app: AppTest, kind: str) -> AppTest:
 
 
 class Downloads:
-    """What the download buttons of the last run give."""
+    """Content behind the download buttons of the last run."""
 
     def __init__(self, button) -> None:
         self.button, self.made = button, {}

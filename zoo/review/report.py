@@ -42,7 +42,7 @@ STYLE = (
 
 @dataclass(frozen=True)
 class Report:
-    """What a report tells.
+    """Content of a report.
 
     Attributes:
         slide, reader: As the reader typed them.
