@@ -17,6 +17,7 @@ from PIL import Image
 from pages.parts import entries as zoo_entries
 from pages.parts import gallery, layout, pickers, samples, session, tables
 from pages.parts.folder_upload import pick_folder
+from pages.parts.review import teach
 from pages.parts.wording import class_description, plain, points
 from zoo.adaptation import MAX_PICTURES, MIN_CELLS, MIN_UNLABELLED, Adapted, adapt, can_adapt
 from zoo.entry import Entry, EntryError, read_predictions
@@ -71,6 +72,7 @@ def upload(entry: Entry) -> Given:
     given = Given([], [], [], [])
     if folder:
         given = Given(list(folder.images), list(folder.labels), list(folder.names), list(folder.groups))
+    add_reviewed(entry, given)
     for row in gallery.chunks([*entry.labels, UNLABELLED], COLUMNS):
         for column, label in zip(st.columns(COLUMNS), row, strict=False):
             title = class_description(entry, label) if label in entry.labels else label
@@ -90,6 +92,21 @@ def upload(entry: Entry) -> Given:
                 given.names.append(f"{label}/{len(given.names)}-{file.name}")
                 given.groups.append(None)
     return given
+
+
+def add_reviewed(entry: Entry, given: Given) -> None:
+    """Add the cells that were reviewed on Classify, unless the person does not want them."""
+    taught, left_out = teach.reviewed_cells(entry)
+    if not taught and not left_out:
+        return
+    wanted = st.toggle(f"Use the {len(taught)} cells that you reviewed on Classify", value=True, key="use reviewed")
+    if left_out:
+        st.caption(f"{left_out} reviewed cells are left out: the model has no such class.")
+    for one in taught if wanted else ():
+        given.images.append(one.image)
+        given.labels.append(one.label)
+        given.names.append(one.name)
+        given.groups.append(one.group)
 
 
 def missing(labels: list[str | None]) -> str | None:

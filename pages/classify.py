@@ -1,4 +1,4 @@
-"""Classify page: a class for each picture, and the differential count of many."""
+"""Classify page: cells found, named and reviewed; a class for each picture where there is no detector."""
 
 from __future__ import annotations
 
@@ -6,15 +6,17 @@ import time
 from typing import TYPE_CHECKING
 
 import streamlit as st
-from streamlit.elements.lib.column_types import ColumnConfig
 
-from pages.parts import gallery, layout, pickers, plots, samples, session, tables, wording
+from pages.parts import gallery, layout, pickers, plots, samples, session, wording
+from pages.parts.review import examples as first_pictures
+from pages.parts.review import found, page
+from pages.parts.review.found import Examined
 from pages.parts.session import Picture
 from zoo.api import default_runtime
+from zoo.detection.objects import WHITE
 from zoo.entry import Entry, EntryError
 from zoo.figures import prediction as figures
 from zoo.lazy import lazy_module
-from zoo.scores.predictions import differential_count
 from zoo.scores.samples import Sample
 from zoo.serving.batch import FileResult, classify_files
 from zoo.serving.requests import BusyError
@@ -27,8 +29,7 @@ else:
 
 RESULTS = "results"  # session key: results by model, then by picture id
 REDRAW_SECONDS = 0.4  # between two updates of the table while pictures are classified
-MIN_COLUMN_PIXELS, PADDING_PIXELS, LETTER_PIXELS = 80, 36, 7  # of a table column
-ROW_PIXELS, MAX_TABLE_PIXELS, LIVE_TABLE_PIXELS = 44, 420, 280
+LIVE_TABLE_PIXELS = 280
 
 Answers = list[tuple[Picture, Prediction]]
 
@@ -91,15 +92,6 @@ def result_table(entry: Entry, answers: Answers) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*columns, *entry.labels])
 
 
-def full_table(entry: Entry, answers: Answers) -> pd.DataFrame:
-    """The table to download: also with the sample, and the network's own probabilities before it."""
-    more = [
-        {"sample": one.sample, **{f"network: {label}": one.network[label] for label in entry.labels}}
-        for _, one in answers
-    ]
-    return pd.concat([result_table(entry, answers), pd.DataFrame(more)], axis="columns")
-
-
 def show_failures(pictures: list[Picture], results: dict[str, FileResult]) -> None:
     """List the files that could not be classified, with the reasons."""
     failed = [(picture.name, results[picture.id].error) for picture in pictures if results[picture.id].error]
@@ -141,91 +133,51 @@ def show_one(entry: Entry, picture: Picture, prediction: Prediction) -> None:
         st.caption(wording.plain(picture.credit))
 
 
-def share_column(title: str, help_text: str | None = None) -> ColumnConfig:
-    """A column of bars from 0 to 1, wide enough for its title."""
-    width = max(MIN_COLUMN_PIXELS, PADDING_PIXELS + LETTER_PIXELS * len(title))
-    return st.column_config.ProgressColumn(
-        title, format="percent", min_value=0, max_value=1, width=width, help=help_text
-    )
+def examine(
+    entry: Entry, sample: Sample, pictures: list[Picture], results: dict[str, FileResult], fields: list[Examined]
+) -> list[Examined]:
+    """All pictures that have an answer, fields and those that were classified as a whole, in the session's order."""
+    by_id = {one.picture.id: one for one in fields}
+    for picture, prediction in answers_of(entry, sample, [p for p in pictures if p.id not in by_id], results):
+        one = found.whole(picture, prediction)
+        if one is not None:
+            by_id[picture.id] = one
+    return [by_id[picture.id] for picture in pictures if picture.id in by_id]
 
 
-def show_table(entry: Entry, answers: Answers) -> tuple[Picture, Prediction]:
-    """Show all results; returns the selected picture with its prediction, else the first."""
-    results = result_table(entry, answers)
-    shown = results.copy()
-    shown.insert(0, "picture", [gallery.thumbnail(picture.id, picture.data, picture.name) for picture, _ in answers])
-    event = st.dataframe(
-        shown,
-        hide_index=True,
-        on_select="rerun",
-        selection_mode="single-row",
-        key=f"table {entry.id}",
-        row_height=ROW_PIXELS,
-        height=min(ROW_PIXELS * len(shown) + 40, MAX_TABLE_PIXELS),
-        column_config={
-            "picture": st.column_config.ImageColumn(width="small"),
-            "confidence": share_column("confidence"),
-            "elsewhere": share_column(
-                "new laboratory", "Expected confidence if the slide comes from a new laboratory."
-            ),
-            "familiarity": st.column_config.TextColumn(help=wording.FAMILIARITY_HELP),
-            **{label: share_column(name) for label, name in wording.class_names(entry).items()},
-        },
-    )
-    predictions = [prediction for _, prediction in answers]
-    st.caption(samples.about(predictions[0].sample, entry, predictions))
-    tables.csv_button("Results as CSV", full_table(entry, answers), f"{entry.id}.csv")
-    rows = event["selection"]["rows"]
-    return answers[rows[0] if rows and rows[0] < len(answers) else 0]
-
-
-def show_count(entry: Entry, predictions: list[Prediction]) -> None:
-    """Show the differential count of all pictures with a recognisable cell: chart, table and download."""
+def show_unrecognised(examined: list[Examined]) -> None:
+    """Say how many pictures or cells show no recognisable cell, or are unlike the training cells."""
+    predictions = [prediction for one in examined for prediction in one.predictions.values()]
+    word = "cells" if any(one.found is not None for one in examined) else "pictures"
     unknown = sum(prediction.familiarity == "unknown" for prediction in predictions)
-    include_unknown = True
     if unknown:
         st.error(
-            f"{unknown} of {len(predictions)} pictures show no recognisable blood cell and are not counted.",
+            f"{unknown} of {len(predictions)} {word} show no recognisable blood cell and are not counted.",
             icon=":material/block:",
         )
-        include_unknown = st.toggle("Count them anyway", key="count unknown")
-    labels = [p.label for p in predictions if include_unknown or p.familiarity != "unknown"]
-    if not labels:
-        return
-    st.subheader("Differential count")
-    count = differential_count(labels, entry.labels)
-    written_out = count.assign(label=count["label"].map(wording.class_names(entry)))
-    chart, numbers = st.columns([3, 2])
-    with chart:
-        plots.chart(figures.differential_count(written_out))
-    limits = zip(count["low"], count["high"], strict=True)
-    shown = written_out.assign(
-        share=[f"{100 * share:.1f} %" for share in count["share"]],
-        interval=[f"{100 * low:.1f} to {100 * high:.1f} %" for low, high in limits],
-    )[["label", "count", "share", "interval"]]
-    numbers.dataframe(shown, hide_index=True, column_config={"interval": "95 % interval"})
-    st.caption(
-        f"{len(labels)} cells. Count at least 100 for a differential. {samples.about(predictions[0].sample, entry)}",
-        help="Intervals (Wilson) show variation by chance; errors of the model come on top.",
-    )
-    with numbers:
-        tables.csv_button("Count as CSV", count.assign(sample=predictions[0].sample), "differential-count.csv")
-
-
-def show_many(entry: Entry, answers: Answers) -> None:
-    """Show several results: table, the selected picture, warnings and the differential count."""
-    st.subheader(
-        f"{len(answers)} pictures", help="Click a column's name to sort, a row's left edge to see its picture."
-    )
-    show_one(entry, *show_table(entry, answers))
-    predictions = [prediction for _, prediction in answers]
+        st.toggle("Count them anyway", key=found.COUNT_UNKNOWN)
     shifted = sum(prediction.familiarity == "shifted" for prediction in predictions)
     if shifted:
         st.warning(
-            f"{shifted} of {len(predictions)} pictures are unlike the training cells. {wording.check_answers(entry)}",
+            f"{shifted} of {len(predictions)} {word} are unlike the training cells. {wording.check_answers(entry)}",
             icon=":material/help:",
         )
-    show_count(entry, predictions)
+
+
+def show_many(entry: Entry, sample: Sample, examined: list[Examined]) -> None:
+    """Show several cells: their number, fields without cells, warnings, and the review."""
+    fields = [one for one in examined if one.found is not None]
+    white = sum(cell.object == WHITE for one in fields for cell in one.cells)
+    cells = f"{white} white cell{'' if white == 1 else 's'}"
+    title = cells if len(examined) == 1 else f"{len(examined)} pictures"
+    if fields and len(examined) > 1:
+        title += f", {len(fields)} of them fields with {cells}"
+    st.subheader(title, help="Click a cell to see it large and to correct it.")
+    for one in fields:
+        if not any(cell.object == WHITE for cell in one.cells):
+            st.info(f"{wording.plain(one.picture.name)}: no white cell was found among its {len(one.cells)} cells.")
+    show_unrecognised(examined)
+    page.show(entry, sample, examined)
 
 
 layout.page("Classify blood cells")
@@ -235,20 +187,25 @@ with model:
     sample = samples.pick_sample(entry)
 with upload:
     pickers.picture_input("classify")
-pickers.stop_without_pictures()
+    found.offer_whole_pictures()
+if not session.pictures():
+    pickers.point_to_examples()
+    first_pictures.offer()
+    st.stop()
 pictures = session.pictures()
 try:
-    results = classify(entry, sample, pictures)
+    located = found.locate(pictures)
+    fields = found.name(entry, sample, pictures, located)
+    whole_pictures = [picture for picture in pictures if picture.id not in located]
+    results = classify(entry, sample, whole_pictures)
 except (EntryError, BusyError) as error:
     st.error(wording.plain(error))
     st.stop()
-show_failures(pictures, results)
-answers = answers_of(entry, sample, pictures, results)
-if len(answers) == 1:
-    show_one(entry, *answers[0])
-    st.caption(samples.about(sample.name, entry))
-    tables.csv_button("Result as CSV", full_table(entry, answers), f"{entry.id}.csv")
-elif answers:
-    show_many(entry, answers)
-if answers:
+show_failures(whole_pictures, results)
+examined = examine(entry, sample, pictures, results, fields)
+if len(examined) == 1 and examined[0].found is None:
+    show_one(entry, examined[0].picture, examined[0].predictions[1])
     st.page_link("pages/explain.py", label="See why", icon=":material/center_focus_strong:")
+    page.show_single(entry, sample, examined[0])
+elif examined:
+    show_many(entry, sample, examined)

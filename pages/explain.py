@@ -2,35 +2,59 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import streamlit as st
 from PIL import Image
 
 from pages.parts import explanations, gallery, layout, maps, pickers, samples, session
+from pages.parts.review import found, state
 from pages.parts.session import Picture
 from pages.parts.wording import plain
 from zoo.attribution import METHODS
 from zoo.attribution.overlay import COLOURS, scale_bar
-from zoo.entry import Entry
+from zoo.entry import Entry, EntryError
 from zoo.figures.prediction import linked_pictures
 
 FIRST_PICTURES = 3  # explained before anybody chose
 SCALE_PIXELS = 260
 
-Readable = dict[str, tuple[Picture, Image.Image]]
+Readable = dict[str, tuple[Picture, Callable[[], Image.Image]]]  # fields are cut when a cell is chosen
 
 
 def readable_pictures() -> Readable:
-    """The session's pictures that can be read, by id; a warning for each of the others. Stops the page without any."""
+    """White cells of fields and other pictures that can be read, by id; a warning for each of the others.
+
+    Stops the page without any.
+    """
+    try:
+        cells, located = found.white_cells(session.pictures()), found.locate(session.pictures())
+    except EntryError as error:
+        st.error(plain(error))
+        st.stop()
     readable: Readable = {}
     for picture in session.pictures():
+        if picture.id in located:
+            own = {key: cell for key, cell in cells.items() if key.rpartition("-")[0] == picture.id}
+            readable |= {key: (part, partial(one.cut, cell)) for key, (part, one, cell) in own.items()}
+            if not own:
+                st.info(f"{plain(picture.name)}: no white cell was found, so there is nothing to explain.")
+            continue
         image = gallery.decoded(picture.id, picture.data, picture.name)
         if isinstance(image, str):
             st.warning(f"{plain(picture.name)}: {image}", icon=":material/error:")
         else:
-            readable[picture.id] = (picture, image)
+            readable[picture.id] = (picture, image.copy)
     if not readable:
         st.stop()
     return readable
+
+
+def first_pictures(readable: Readable) -> list[str]:
+    """Pictures to explain before anybody chose here: the cells that were chosen on Classify, else the first ones."""
+    ids = {identity if identity in readable else identity.rpartition("-")[0] for identity in state.state().chosen}
+    return [identity for identity in readable if identity in ids][:FIRST_PICTURES] or list(readable)[:FIRST_PICTURES]
 
 
 def show_picture(picture: Picture, image: Image.Image, entries: list[Entry], options: explanations.MapOptions) -> None:
@@ -61,7 +85,8 @@ def show_other_views(entry: Entry, readable: Readable, chosen: list[str], option
     """Show one picture by all methods, or divided into parts."""
     st.subheader("One picture in other ways")
     which = st.selectbox("Picture", chosen, format_func=lambda identity: readable[identity][0].name)
-    picture, image = readable[which]
+    picture, image_of = readable[which]
+    image = image_of()
     methods, parts = st.tabs(["All methods", "Parts"], on_change="rerun", key="views")
     if methods.open:
         with methods:
@@ -85,9 +110,9 @@ with upload:
 pickers.stop_without_pictures()
 readable = readable_pictures()
 chosen = st.multiselect(
-    "Pictures",
+    "Pictures and cells",
     list(readable),
-    default=list(readable)[:FIRST_PICTURES],
+    default=first_pictures(readable),
     format_func=lambda identity: readable[identity][0].name,
 )
 options = explanations.pick_options(entry, second)
@@ -103,5 +128,6 @@ if not chosen:
     st.stop()
 for identity in chosen:
     with st.container(border=True):
-        show_picture(*readable[identity], [entry, second] if second else [entry], options)
+        picture, image_of = readable[identity]
+        show_picture(picture, image_of(), [entry, second] if second else [entry], options)
 show_other_views(entry, readable, chosen, options)

@@ -10,7 +10,7 @@ from zoo import entry as zoo_entry
 from zoo.benchmarks.comparison import leaderboard_value
 from zoo.entry import AnyEntry, BrokenEntry, Entry, EntryError
 from zoo.sources import hub
-from zoo.sources.catalogue import list_entries
+from zoo.sources.catalogue import DETECTOR, list_detectors, list_entries
 
 REFRESH_SECONDS = 5  # how long a new entry may take to appear
 
@@ -53,8 +53,20 @@ def usable_entries() -> list[Entry]:
 
 
 def refresh() -> None:
-    """Read the list of entries again."""
+    """Read the lists of entries again."""
     _listed.clear()
+    _detectors.clear()
+
+
+@st.cache_resource(ttl=REFRESH_SECONDS, show_spinner=False)
+def _detectors() -> list[Entry]:
+    return [entry for entry in list_detectors() if entry.usable]
+
+
+def detector_entry() -> Entry | None:
+    """The detector of the pages: the built-in one, else the first of the zoo; None without any."""
+    found = {entry.id: entry for entry in _detectors()}
+    return found.get(DETECTOR) or next(iter(found.values()), None)
 
 
 @st.cache_resource(max_entries=64, show_spinner=False)

@@ -113,11 +113,15 @@ def picture_input(page: str) -> None:
 
 def stop_without_pictures() -> None:
     """Stop the page with a hint if the session has no pictures."""
-    if session.pictures():
-        return
+    if not session.pictures():
+        point_to_examples()
+        st.stop()
+
+
+def point_to_examples() -> None:
+    """Hint for a session without pictures."""
     st.info("Drop pictures above, or open the examples.", icon=":material/upload:")
     st.page_link("pages/examples.py", label="Open the examples", icon=":material/photo_library:")
-    st.stop()
 
 
 def _camera(page: str, turn: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 
 import streamlit as st
 from streamlit import runtime
@@ -12,12 +13,14 @@ from streamlit.runtime.scriptrunner import get_script_run_ctx
 from zoo.api import default_runtime
 from zoo.bounded import LivingBytes
 from zoo.entry import Entry
+from zoo.imaging.decode import split_page
 from zoo.limits import ALL_SESSIONS_MB, SESSION_MB, SESSION_PICTURES
 from zoo.serving.requests import Client, Ticket
 
 MODEL, PICTURES, OWN, PINS = "model", "pictures", "own", "revisions"  # session keys
 REJECTED = "rejected pictures"  # session key: number of pictures that did not fit into the session
 CROWDED = "crowded out pictures"  # session key: number of pictures that did not fit into the memory for all sessions
+REVIEW = "review"  # session key: decisions about cells, see `pages.parts.review.state`
 FULL = "The server keeps at most {:,} MB of pictures for all its visitors, and has no room now."
 ID_LETTERS = 24  # of a picture's hash
 
@@ -29,6 +32,11 @@ class Upload:
     """The content of a file; its pages are several pictures."""
 
     data: bytes
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hash of the content."""
+        return hashlib.sha256(self.data).hexdigest()
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +52,12 @@ class Picture:
     def data(self) -> bytes:
         """Content of its file."""
         return self.upload.data
+
+    @property
+    def content(self) -> str:
+        """Hash of the content, whatever the file is called, and the page of a file with several."""
+        page = split_page(self.name)[1]
+        return self.upload.sha256 + (f"#page={page}" if page else "")
 
     @property
     def stem(self) -> str:
@@ -94,8 +108,9 @@ def remove_picture(identity: str) -> None:
 
 
 def clear_pictures() -> None:
-    """Forget all pictures."""
+    """Forget all pictures, and what was decided about their cells."""
     st.session_state[PICTURES] = {}
+    st.session_state.pop(REVIEW, None)
 
 
 def current_model() -> str | None:

@@ -46,7 +46,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @contextmanager
-def serving(place: Path, *options: str, **more: str) -> Iterator[str]:
+def serving(place: Path, *options: str, program: str = "streamlit", **more: str) -> Iterator[str]:
     """The app as `make demo` starts it, with the built-in zoo and a folder of drawn examples; `more` is environment."""
     port = free_port()
     environment = {
@@ -56,7 +56,7 @@ def serving(place: Path, *options: str, **more: str) -> Iterator[str]:
         "HEMAZOO_REPORTS": str(make_report(place / "report", 17_000)),
     }
     environment = {k: v for k, v in environment.items() if k != "HEMAZOO_ZOO"} | more
-    command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(port)]
+    command = [sys.executable, "-m", program, "run", "app.py", "--server.port", str(port)]
     with (place / "log").open("w") as log:
         server = subprocess.Popen(
             [*command, "--server.address", "127.0.0.1", *options], cwd=ROOT, env=environment, stdout=log, stderr=log

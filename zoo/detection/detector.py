@@ -12,9 +12,9 @@ from safetensors.torch import load_file
 
 from zoo.detection.found import Found
 from zoo.detection.network import CellDetector
-from zoo.detection.objects import OBJECTS
+from zoo.detection.objects import OBJECTS, TOUCHING
 from zoo.detection.ruler import Scale, chosen_scale, red_cell_scale
-from zoo.detection.scan import TOUCHING, search
+from zoo.detection.scan import search
 from zoo.entry import WEIGHTS, Entry, EntryError
 
 ARCHITECTURE = "cell_detector"

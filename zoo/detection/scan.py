@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from zoo.detection.found import Found, read_maps, suppress
-from zoo.detection.objects import OBJECTS, RED, WHITE
+from zoo.detection.objects import OBJECTS, RED, TOUCHING, WHITE
 
 Forward = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
@@ -28,7 +28,6 @@ NEAR = 1.25  # factor between two scales that give the same answer
 SCALES = (1 / 16, 4.0)  # of the search
 TILE, OVERLAP = 1024, 192  # pixels at the scale of the search
 GRID = 32  # sides of the network's input are multiples of it
-TOUCHING = 2.0  # pixels between a box and an edge that cuts its cell
 LEAST = 0.1  # confidence of what is returned; a detector's entry says what counts
 
 

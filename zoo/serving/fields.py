@@ -12,6 +12,7 @@ from zoo.detection.objects import OBJECTS, WHITE
 from zoo.entry import Entry
 from zoo.imaging.decode import Picture, split_page
 from zoo.scores.samples import Sample
+from zoo.serving.requests import Client
 from zoo.serving.results import Prediction
 
 if TYPE_CHECKING:
@@ -112,9 +113,21 @@ def name_cells(
         BusyError: The queue stayed full.
     """
     found = detector.find(picture.image, um_per_px, picture.um_per_px)
+    return name_found(runtime, entry, found, picture.image, sample)
+
+
+def name_found(
+    runtime: Runtime,
+    entry: Entry,
+    found: Cells,
+    image: Image.Image,
+    sample: Sample | None = None,
+    client: Client | None = None,
+) -> NamedCells:
+    """Classify the white cells that were found in an RGB picture; arguments and errors as for `name_cells`."""
     white = [number for number, cell in enumerate(found.cells) if cell.object == WHITE]
     # all are submitted first, so that they are answered in batches
-    tickets = [runtime.submit(entry, cut_cell(picture.image, found.cells[number])) for number in white]
+    tickets = [runtime.submit(entry, cut_cell(image, found.cells[number]), client=client) for number in white]
     answers = {
         number: runtime.prediction(entry, ticket.result(), sample)
         for number, ticket in zip(white, tickets, strict=True)

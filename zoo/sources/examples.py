@@ -1,14 +1,16 @@
-"""Example pictures: smear frames of a manifest, downloaded on demand, or pictures that the operator names.
+"""Example pictures: some that come with the program, and smear frames or pictures that the operator names.
 
-The project contains no picture: a manifest (JSON, named in HEMAZOO_EXAMPLES_MANIFEST or the one beside this module)
-gives the address and SHA-256 of each. With HEMAZOO_EXAMPLES an operator offers a folder or a data-set repository of the
-Hub instead (see `training publish-examples`).
+A few thumbnails are bundled (`bundled/examples.toml`). Of smear frames, a manifest (JSON, named in
+HEMAZOO_EXAMPLES_MANIFEST or the one beside this module) gives the address and SHA-256 of each; they are downloaded on
+demand. With HEMAZOO_EXAMPLES an operator offers a folder or a data-set repository of the Hub instead (see
+`training publish-examples`).
 """
 
 from __future__ import annotations
 
 import json
 import os
+import tomllib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,6 +31,7 @@ else:
     pooch = lazy_module("pooch")
     hub = lazy_module("zoo.sources.hub")
 
+BUNDLED = Path(__file__).parent / "bundled"
 MANIFEST = Path(__file__).parent / "examples.json"
 MANIFEST_VARIABLE = "HEMAZOO_EXAMPLES_MANIFEST"
 VARIABLE = "HEMAZOO_EXAMPLES"
@@ -80,6 +83,16 @@ def list_examples() -> list[Example]:
     if place.startswith(HUB_PREFIX):
         return _of_hub(place.removeprefix(HUB_PREFIX))
     return _of_folder(Path(place).expanduser())
+
+
+def bundled_examples() -> list[Example]:
+    """The pictures that come with the program: fields, and one of each kind; `label` is their title."""
+    content = tomllib.loads((BUNDLED / "examples.toml").read_text(encoding="utf-8"))
+    credit = content["credits"]
+    return [
+        Example(item["file"], item["title"], credit[item["credit"]], BUNDLED / item["file"])
+        for item in content["examples"]
+    ]
 
 
 def fetch(example: Example) -> Example:

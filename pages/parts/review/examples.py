@@ -1,0 +1,41 @@
+"""Pictures to try at a first visit; they come with the program."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from pages.parts import session
+from pages.parts.wording import plain
+from zoo.sources.examples import Example, bundled_examples
+
+PICTURE_PIXELS, TILE_PIXELS = 104, 132
+
+
+def offer() -> None:
+    """Show the bundled examples, each with a button that classifies it."""
+    examples = bundled_examples()
+    st.markdown("Or try one of these:")
+    with st.container(horizontal=True):
+        for example in examples:
+            with st.container(width=TILE_PIXELS, horizontal_alignment="center", gap="small"):
+                st.image(_read(example), width=PICTURE_PIXELS)
+                st.button(
+                    plain(str(example.label)),
+                    key=f"try {example.name}",
+                    on_click=_use,
+                    args=([example],),
+                    width="stretch",
+                )
+    st.button("All of them", icon=":material/select_all:", on_click=_use, args=(examples,))
+    st.caption(f"Pictures: {plain('; '.join(dict.fromkeys(example.credit for example in examples)))}.")
+
+
+def _use(examples: list[Example]) -> None:
+    for example in examples:
+        session.add_picture(example.name, _read(example), example.credit)
+
+
+@st.cache_data(max_entries=32, show_spinner=False, hash_funcs={Example: lambda example: example.name})
+def _read(example: Example) -> bytes:
+    assert example.path is not None
+    return example.path.read_bytes()

@@ -1,0 +1,243 @@
+"""Files of a review: reports, the saved review, and reviewed cells as a data set."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+import streamlit as st
+from streamlit.runtime.uploaded_file_manager import UploadedFile
+
+from pages.parts import entries, session
+from pages.parts.review import state
+from pages.parts.review.found import Examined
+from pages.parts.wording import plain
+from zoo.entry import Entry
+from zoo.files import printable
+from zoo.lazy import lazy_module
+from zoo.review import report as reports
+from zoo.review.cells import Reviewed
+from zoo.review.differential import Differential
+from zoo.review.session_file import (
+    Review,
+    ReviewFileError,
+    SavedPicture,
+    read_review,
+    saved_cells,
+    saved_decisions,
+    write_review,
+)
+from zoo.review.training_cells import class_folders, labelled
+from zoo.scores.samples import BLOOD, Sample
+from zoo.tables import to_csv
+
+if TYPE_CHECKING:
+    import pandas as pd
+else:
+    pd = lazy_module("pandas")
+
+MAX_NAME_LETTERS = 80
+OPENED = "opened review"  # key of the uploader
+NOT_IN_NAME = re.compile(r"[^\w.-]+")
+
+
+def show(
+    entry: Entry,
+    sample: Sample,
+    examined: Sequence[Examined],
+    reviewed: Sequence[Sequence[Reviewed]],
+    found: Differential,
+) -> None:
+    """Offer the results as CSV, reports, the saved review, and the cells for Adapt."""
+    cells = [one for part in reviewed for one in part]
+    st.subheader("Report")
+    _names()
+    # files are made when somebody clicks, outside of the session: what they need of it is taken now
+    review = state.state()
+    detector = entries.detector_entry() if any(one.found is not None for one in examined) else None
+    stem = NOT_IN_NAME.sub("-", review.slide).strip("-.") or "review"
+    with st.container(horizontal=True):
+        made = partial(_report, review, detector, entry, sample, examined, reviewed, found)
+        _download("Report as PDF", lambda: reports.pdf(made()), f"{stem}.pdf", "application/pdf")
+        _download("Report as HTML", lambda: reports.html(made()).encode(), f"{stem}.html", "text/html")
+        one = len(examined) == 1 and examined[0].found is None
+        _download(
+            "Result as CSV" if one else "Results as CSV",
+            lambda: to_csv(results(entry, examined, reviewed)).encode(),
+            f"{entry.id}.csv",
+            "text/csv",
+        )
+    with st.expander("Save or open a review; train with its cells", icon=":material/save:"):
+        _save(review, detector, entry, sample, examined, reviewed, stem)
+        open_review()
+        _teach(examined, cells)
+
+
+def results(entry: Entry, examined: Sequence[Examined], reviewed: Sequence[Sequence[Reviewed]]) -> pd.DataFrame:
+    """A row for each cell, with the sample and the network's own probabilities before it."""
+    files = {one.picture.content: one.picture.name for one in examined}
+    parts = []
+    for one, cells in zip(examined, reviewed, strict=True):
+        table = reports.cells_table(cells, files | {one.picture.content: one.picture.name})
+        more = []
+        for cell in cells:
+            answer = one.predictions.get(cell.cell.number)
+            network = {f"network: {label}": answer and answer.network[label] for label in entry.labels}
+            elsewhere = answer and answer.unseen_confidence
+            familiarity = answer and answer.familiarity
+            sample = answer.sample if answer else ""
+            more.append({"elsewhere": elsewhere, "familiarity": familiarity, "sample": sample, **network})
+        parts.append(pd.concat([table, pd.DataFrame(more)], axis="columns"))
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+
+
+def open_review() -> None:
+    """Open a saved review: its decisions hold for pictures with the same content."""
+    st.file_uploader(
+        "Open a review",
+        type=["zip"],
+        key=OPENED,
+        on_change=_take,
+        help="A file from “Save review”. Its decisions hold for the same pictures, whatever they are called now.",
+    )
+    if problem := st.session_state.get(f"{OPENED} error"):
+        st.error(plain(problem))
+
+
+def _take() -> None:
+    """Read the opened review: decisions, names, and the pictures that are in it."""
+    file: UploadedFile | None = st.session_state[OPENED]
+    st.session_state.pop(f"{OPENED} error", None)
+    if file is None:
+        return
+    try:
+        review, pictures = read_review(file.getvalue())
+    except ReviewFileError as error:
+        st.session_state[f"{OPENED} error"] = str(error)
+        return
+    names = {one.hash: one.name for one in review.pictures}
+    content = {identity.partition("#")[0]: data for identity, data in pictures.items()}
+    for identity, name in names.items():
+        if identity.partition("#")[0] in content:
+            session.add_picture(printable(name), content[identity.partition("#")[0]])
+    here = {one.content for one in session.pictures()}
+    journal, told = review.journal(), f"{len(review.decisions):,} decisions opened."
+    if missing := [name for identity, name in names.items() if identity not in here]:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        told += f" Add these pictures to see all: {printable(missing[0])}{more}."
+    merged = state.state().journal.decide(journal.decisions, told)
+    state.change(journal=merged, told=told, slide=review.slide, reader=review.reader or state.state().reader)
+
+
+def _names() -> None:
+    """Names of slide and reader, for the report and the decisions."""
+    review = state.state()
+    for column, name, label, hint in zip(
+        st.columns(2),
+        ("slide", "reader"),
+        ("Slide", "Reader"),
+        ("Name or number", "Your name or initials"),
+        strict=True,
+    ):
+        key = f"review {name}"
+        st.session_state[key] = getattr(review, name)
+
+        def keep(name: str = name, key: str = key) -> None:
+            state.change(**{name: st.session_state[key]})
+
+        column.text_input(label, key=key, on_change=keep, max_chars=MAX_NAME_LETTERS, placeholder=hint)
+
+
+def _download(label: str, make: object, name: str, mime: str) -> None:
+    st.download_button(label, make, name, mime, icon=":material/download:", on_click="ignore")  # type: ignore[arg-type]
+
+
+def _report(
+    review: state.State,
+    detector: Entry | None,
+    entry: Entry,
+    sample: Sample,
+    examined: Sequence[Examined],
+    reviewed: Sequence[Sequence[Reviewed]],
+    found: Differential,
+) -> reports.Report:
+    """The report of what the page shows."""
+    facts = [("Model", f"{entry.title} ({entry.id})"), ("Sample", sample.name)]
+    if revision := getattr(entry.origin, "sha", None):
+        facts.insert(1, ("Revision", str(revision)))
+    if detector is not None:
+        facts.insert(1, ("Detector", f"{detector.title} ({detector.id})"))
+    corrected = [
+        (cell, one.cut(cell.cell))
+        for one, cells in zip(examined, reviewed, strict=True)
+        for cell in cells
+        if cell.corrected
+    ]
+    return reports.Report(
+        review.slide,
+        review.reader,
+        facts,
+        found,
+        [cell for cells in reviewed for cell in cells],
+        {one.picture.content: one.picture.name for one in examined},
+        corrected[: reports.MAX_PICTURES],
+        sample.name == BLOOD,
+    )
+
+
+def _save(
+    review: state.State,
+    detector: Entry | None,
+    entry: Entry,
+    sample: Sample,
+    examined: Sequence[Examined],
+    reviewed: Sequence[Sequence[Reviewed]],
+    stem: str,
+) -> None:
+    with_pictures = st.toggle("With the pictures", key="save pictures", help="The file is then as large as they are.")
+
+    def make() -> bytes:
+        saved = Review(
+            slide=review.slide,
+            reader=review.reader,
+            model=entry.id,
+            detector=detector.id if detector else "",
+            sample=sample.name,
+            pictures=[_saved_picture(one) for one in examined],
+            cells=saved_cells([one.cell for cells in reviewed for one in cells]),
+            decisions=saved_decisions(review.journal.decisions),
+        )
+        content = {one.picture.upload.sha256: (one.picture.name, one.picture.data) for one in examined}
+        return write_review(saved, content if with_pictures else None)
+
+    _download("Save review", make, f"{stem}.zip", "application/zip")
+
+
+def _saved_picture(one: Examined) -> SavedPicture:
+    scale = one.found.scale if one.found is not None else None
+    return SavedPicture(
+        hash=one.picture.content,
+        name=one.picture.name,
+        size=one.size,
+        um_per_px=scale.um_per_px if scale is not None else None,
+    )
+
+
+def _teach(examined: Sequence[Examined], cells: Sequence[Reviewed]) -> None:
+    """Offer the reviewed cells as class folders, and to Adapt."""
+    known = labelled(cells)
+    if not known:
+        st.caption("Cells that you corrected or approved can train a model: none yet.")
+        return
+    by_content = {one.picture.content: one for one in examined}
+    files = {one.picture.content: one.picture.name for one in examined}
+    with st.container(horizontal=True):
+        _download(
+            f"{len(known)} reviewed cells as class folders",
+            lambda: class_folders(known, lambda one: by_content[one.cell.picture].cut(one.cell), files),
+            "reviewed-cells.zip",
+            "application/zip",
+        )
+        st.page_link("pages/adapt.py", label="Adapt a model with them", icon=":material/tune:")

@@ -1,0 +1,209 @@
+"""The review on the Classify page: fields, corrections with undo, counts, reports and saved reviews."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import streamlit as st
+from streamlit.testing.v1 import AppTest
+
+from tests.fields import draw_field, empty_ground, find, make_detector
+from tests.pages.test_pages import MODEL, ROOT, go, picker, png, said, upload
+
+
+def encoded(image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def field(seed: int = 0) -> bytes:
+    return encoded(draw_field(seed)[0])
+
+
+def start(zoo_environment: Path) -> AppTest:
+    st.cache_resource.clear()
+    st.cache_data.clear()
+    running = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60)
+    running.session_state["model"] = MODEL
+    return running.run()
+
+
+@pytest.fixture(scope="module")
+def detectors(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("detectors")
+    make_detector(folder / "drawn")
+    return folder
+
+
+@pytest.fixture
+def app(zoo_environment, detectors, monkeypatch) -> AppTest:
+    monkeypatch.setenv("HEMAZOO_ZOO", f"{zoo_environment}:{detectors}")
+    monkeypatch.setattr("zoo.detection.detector.Detector.find", find)
+    return start(zoo_environment)
+
+
+@pytest.fixture
+def without_detector(zoo_environment) -> AppTest:
+    return start(zoo_environment)
+
+
+def click(app: AppTest, label: str) -> AppTest:
+    next(button for button in app.button if button.label == label).click()
+    app.run()
+    assert not app.exception
+    return app
+
+
+def give(app: AppTest, kind: str) -> AppTest:
+    box = next(box for box in app.selectbox if box.label == "Correct to" or "chosen cells" in box.label)
+    box.set_value(kind).run()
+    next(button for button in app.button if button.label.startswith("Give")).click()
+    app.run()
+    assert not app.exception
+    return app
+
+
+class Downloads:
+    """Content behind the download buttons of the last run."""
+
+    def __init__(self, button) -> None:
+        self.button, self.made = button, {}
+
+    def __call__(self, label: str, data, *arguments, **options):
+        self.made[label] = data
+        return self.button(label, data, *arguments, **options)
+
+    def __getitem__(self, label: str) -> bytes:
+        return self.made[label]()
+
+
+@pytest.fixture
+def downloads(monkeypatch) -> Downloads:
+    recorder = Downloads(st.download_button)
+    monkeypatch.setattr(st, "download_button", recorder)
+    return recorder
+
+
+def edit(app: AppTest, label: str, text: str) -> AppTest:
+    next(box for box in app.text_input if box.label == label).set_value(text).run()
+    assert not app.exception
+    return app
+
+
+def test_every_white_cell_of_a_field_has_its_row_and_the_field_its_counts(app):
+    upload(app, ("field.png", field()))
+    table = app.dataframe[0].value
+    assert table["cell"].tolist() == [1, 2, 3, 4]
+    assert set(table["file"]) == {"field.png"}
+    assert "4 white cells" in [one.value for one in app.subheader]
+    statistics = {row[""]: row["corrected"] for row in app.dataframe[2].value.to_dict("records")}
+    assert statistics["White cells counted"] == "4"
+    assert statistics["Red cells"] == "9"
+    assert statistics["Cut by the right or bottom edge, not counted"] == "1"
+    assert statistics["Platelets per 100 red cells"] == "22.2"
+    assert "µm a pixel" in said(app)
+
+
+def test_a_correction_reaches_counts_reports_and_csv_and_can_be_undone(app, downloads):
+    upload(app, ("field.png", field()))
+    model = app.dataframe[0].value["label"].tolist()
+    edit(app, "Slide", "slide 7")
+    edit(app, "Reader", "A. Reader")
+    give(app, "blast")
+    assert app.dataframe[0].value["label"].tolist() == ["blast", *model[1:]]
+    counted = app.dataframe[1].value.set_index("kind")
+    assert counted.loc["blast", "count"] == 1
+    assert "✎ Corrected; the model says" in said(app)
+    table = pd.read_csv(io.BytesIO(downloads["Results as CSV"]))
+    white = table[table["object"] == "white cell"]
+    assert white["label"].tolist() == ["blast", *model[1:]]
+    assert white["model_label"].tolist() == model
+    assert white["reader"][0] == "A. Reader"
+    html = downloads["Report as HTML"].decode()
+    assert "slide 7" in html and "blast" in html and "not for diagnosis" in html
+    assert downloads["Report as PDF"].startswith(b"%PDF")
+    click(app, "Undo")
+    assert app.dataframe[0].value["label"].tolist() == model
+    click(app, "Redo")
+    assert app.dataframe[0].value["label"][0] == "blast"
+    click(app, "As the model says")
+    assert app.dataframe[0].value["label"].tolist() == model
+
+
+def test_a_review_is_saved_and_opened_for_the_same_picture_under_another_name(app, downloads, zoo_environment):
+    upload(app, ("field.png", field()))
+    give(app, "not a cell")
+    edit(app, "Note", "stain on the lens")
+    saved = downloads["Save review"]
+    with zipfile.ZipFile(io.BytesIO(saved)) as file:
+        assert file.namelist() == ["review.json"]
+    other = start(zoo_environment)
+    opener = next(one for one in upload(other, ("renamed.png", field())).file_uploader if one.label == "Open a review")
+    opener.upload("review.zip", saved)
+    other.run()
+    assert not other.exception
+    assert other.dataframe[0].value["kind"][0] == "not a cell"
+    assert other.dataframe[1].value["count"].sum() == 3
+    assert "1 decisions opened." in other.session_state["review"].told
+    opener = next(one for one in other.file_uploader if one.label == "Open a review")
+    opener.set_value([("bad.zip", b"no zip", "application/zip")]).run()
+    assert "This is no saved review" in said(other)
+
+
+def test_the_model_changes_and_corrections_stay(app):
+    upload(app, ("field.png", field()))
+    give(app, "plasma cell")
+    picker(app).set_value("tiny-cnn60").run()
+    assert app.dataframe[0].value["kind"][0] == "plasma cell"
+
+
+def test_a_chosen_cell_is_explained_and_reviewed_cells_go_to_adapt(app):
+    upload(app, ("field.png", field()), ("other.png", field(1)))
+    give(app, "monocyte")
+    go(app, "explain")
+    assert app.multiselect[0].value[0].endswith("-1")
+    assert "Cell 1 of field.png" in said(app)
+    go(app, "adapt")
+    toggle = next(one for one in app.toggle if "reviewed on Classify" in one.label)
+    assert toggle.label.startswith("Use the 1 cells")
+    assert "Still needed: 4 more of monocyte" in said(app)
+
+
+def test_a_picture_without_cells_is_classified_as_a_whole_and_a_close_up_too(app):
+    upload(app, ("empty.png", encoded(empty_ground())), ("cell.png", png("monocyte")))
+    assert app.dataframe[0].value["file"].tolist() == ["empty.png", "cell.png"]
+    assert "cell" not in app.dataframe[0].value
+    assert "Whole fields" not in [one.value for one in app.subheader]
+
+
+def test_one_answer_a_picture_is_a_choice(app):
+    upload(app, ("field.png", field()))
+    next(one for one in app.toggle if one.label == "One answer a picture").set_value(True).run()
+    assert not app.exception
+    assert "Whole fields" not in [one.value for one in app.subheader]
+    assert any("Result as CSV" in one.proto.label for one in app.get("download_button"))
+
+
+def test_without_a_detector_pictures_are_reviewed_as_wholes(without_detector):
+    app = without_detector
+    assert not [one for one in app.toggle if one.label == "One answer a picture"]
+    upload(app, ("a.png", field()))
+    give(app, "artefact")
+    assert "✎ Corrected to artefact" in said(app)
+    upload(app, ("a.png", field()), ("b.png", png("monocyte")))
+    assert app.dataframe[0].value["kind"][0] == "artefact"
+    next(button for button in app.button if button.label == "Clear all").click().run()
+    assert "review" not in app.session_state
+
+
+def test_bundled_examples_are_offered_at_the_first_visit(app):
+    labels = [button.label for button in app.button]
+    assert {"field 1", "field 2", "neutrophil", "platelet", "All of them"} <= set(labels)
+    assert "BCCD_Dataset (MIT)" in said(app)
+    click(app, "lymphocyte")
+    assert [one.name for one in app.session_state["pictures"].values()] == ["lymphocyte.jpg"]
