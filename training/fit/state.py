@@ -296,7 +296,7 @@ class TrainingState:
             broadcast_object_list(best)
         model = self.best.to("cpu").to(memory_format=torch.contiguous_format).eval().requires_grad_(True)
         auxiliary.narrow(model, len(self.recipe.labels))
-        return Fitted(model, self.position.history, best[0], self._seconds(), self.position.images, self.world)
+        return Fitted(model, self.position.history, best[0], self.seconds, self.position.images, self.world)
 
     # --- several processes
 
@@ -339,7 +339,7 @@ class TrainingState:
             **self._origin(),
             **asdict(self.position),
             "sums": sums,
-            "seconds": self._seconds(),
+            "seconds": self.seconds,
             **{key: getattr(self.recipe.schedule, key) for key in checkpoint.ARITHMETIC},
             "scaler": self.scaler.state_dict(),
         }
@@ -408,7 +408,7 @@ class TrainingState:
             "epochs": self.recipe.epochs,
             "step": self.position.step,
             "steps": self.steps,
-            "images_per_second": round(self.position.images / max(self._seconds(), 1e-6), 1),
+            "images_per_second": round(self.position.images / max(self.seconds, 1e-6), 1),
             "updated": time.time(),
         }
         self._write(lambda: write_json(self.work / STATE, progress))
@@ -421,7 +421,9 @@ class TrainingState:
         modules = {"model": self.model, "best": self.best}
         return modules | ({"ema": self.ema.module} if self.ema else {})
 
-    def _seconds(self) -> float:
+    @property
+    def seconds(self) -> float:
+        """Seconds of training and validation so far."""
         return time.monotonic() - self.began
 
     def _write(self, action: Callable[[], None]) -> None:

@@ -9,13 +9,13 @@ from typing import Literal
 
 from huggingface_hub import EvalResult, ModelCardData
 
+from training.fit.plan import start_weights, trained_layers
 from training.prepare.splits import Split
 from training.recipe import (
     PUBLISHED,
     SCRATCH,
     Recipe,
     RecipeError,
-    Stage,
     differences,
     load_recipe,
     read_recipe,
@@ -51,7 +51,6 @@ GROUPING = {  # by how a recipe splits its data: what keeps training and test im
     "stratified": "pixel-identical images on one side",
 }
 HEADS = {"knn": "K nearest neighbours", "svm": "A support vector machine", "forest": "A random forest"}
-START = {"imagenet": "ImageNet weights", "none": "random weights"}
 
 
 def renew_card(folder: Path, repo: str = "", pictures: Mapping[str, str] | None = None) -> bool:
@@ -276,8 +275,8 @@ def _fitting(entry: Entry, recipe: Recipe) -> str:
         given = f"the features of `{recipe.head.of}`" if recipe.head.of else "raw pixels"
         return f"{HEADS[recipe.head.kind]} on {given}, options {recipe.head.options}."
     facts = entry.config.zoo.training
-    start = START.get(recipe.network.weights, f"the weights of {recipe.network.weights}")
-    stages = "; then ".join(f"{stage.epochs} epochs of {_trained_layers(stage)}" for stage in recipe.all_stages)
+    start = start_weights(recipe)
+    stages = "; then ".join(f"{stage.epochs} epochs of {trained_layers(stage)}" for stage in recipe.all_stages)
     metric = recipe.schedule.select.removeprefix("val_").replace("_", " ").replace("loss", "log loss")
     if recipe.schedule.runs > 1:
         kept = (
@@ -307,13 +306,6 @@ def _ensemble(entry: Entry, ensemble: Ensemble) -> str:
     named = ", ".join(f"{member} {weight:.2f}" for member, weight in zip(ensemble.members, weights, strict=False))
     how = "weights fitted on validation" if ensemble.weights == "fitted" else "equal weights"
     return f"The probabilities of its members are averaged, with {how}: {named}."
-
-
-def _trained_layers(stage: Stage) -> str:
-    """Phrase naming the layers that a stage of the training changes."""
-    if isinstance(stage.train, str):
-        return {"all": "all layers", "head": "the head"}[stage.train]
-    return f"the head and {', '.join(stage.train)}"
 
 
 def _explanations(qualities: Mapping[str, ExplanationQuality]) -> str:

@@ -14,7 +14,6 @@ from typing import Any, Protocol
 import numpy as np
 import pandas as pd
 import torch
-from tqdm import tqdm
 
 from training.fit.state import Fitted
 from training.prepare.cleaning import trained_shares
@@ -35,6 +34,7 @@ from zoo.entry.write import (
     write_neighbours,
     write_weights,
 )
+from zoo.progress import progress_bar
 from zoo.scores.calibration import scaling_of
 from zoo.scores.predictions import label_arrays
 from zoo.scores.temperature import MIN_PROBABILITY, fit_temperature
@@ -248,7 +248,9 @@ def predict(runtime: Runtime, entry: Entry, items: Sequence[Item], split: Split,
     """
     rows = split.rows[side]
     files = ((items[i].file, items[i].source) for i in rows)
-    results = list(tqdm(classify_files(runtime, entry, files), f"scoring {side}", total=len(rows), unit="image"))
+    results = list(
+        progress_bar(classify_files(runtime, entry, files), f"scoring {side}", total=len(rows), unit="image")
+    )
     failed = [f"{result.file}: {result.error}" for result in results if result.prediction is None]
     if failed:
         raise TrainingDataError(f"{len(failed)} pictures could not be read again. {failed[0]}")

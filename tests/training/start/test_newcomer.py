@@ -1,0 +1,103 @@
+"""A first training as somebody meets it: a folder, no recipe, no terminal; then the same from Python."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+import training
+from tests.making import LABELS, draw_cell
+from training.cli import main
+from training.errors import UsageError
+from training.recipe import RecipeError
+from zoo.entry import read_entry
+from zoo.sources.catalogue import list_entries
+
+
+@pytest.fixture(scope="module")
+def cells(tmp_path_factory):
+    """Cells of a folder with a name as people give it."""
+    folder = tmp_path_factory.mktemp("data") / "Our Cells_24"
+    random = np.random.default_rng(0)
+    for label in LABELS:
+        (folder / label).mkdir(parents=True)
+        for seed in range(10):
+            # turned and moved, so that no two are taken for copies of one
+            picture = draw_cell(label, seed, (120, 120)).rotate(float(random.uniform(0, 360)))
+            left, top = random.integers(8, 32, 2).tolist()
+            picture.crop((left, top, left + 80, top + 80)).save(folder / label / f"{seed}.png")
+    return folder
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HEMAZOO_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("HEMAZOO_ZOO", raising=False)
+    return tmp_path
+
+
+QUICK = ["--epochs", "2", "--input-size", "32", "--set", "schedule.precision=fp32", "--set", "schedule.views=1"]
+QUICK += ["--set", "data.split=stratified"]
+
+
+def test_a_folder_becomes_an_entry_that_the_app_lists(place, cells, capsys):
+    assert main(["train", "--data", str(cells), *QUICK]) == 0
+    said = capsys.readouterr().err
+    steps = ["First, an audit", "Training tf_efficientnet_lite0 from ImageNet weights", "Curves and scores", "Recall:"]
+    assert sorted(steps, key=said.index) == steps
+    assert "balanced accuracy" in said.splitlines()[-4] or "balanced accuracy" in said.splitlines()[-3]
+    assert said.splitlines()[-1] == "To see it in the app: make demo"
+    assert "\r" not in said  # plain lines
+    entry = next(entry for entry in list_entries() if entry.id == "our-cells-24")
+    assert entry.title == "Our Cells 24, EfficientNet-Lite0"
+    assert "our-cells-24-test" in entry.evaluation.benchmarks
+    assert (place / "runs" / "audits" / "our-cells-24" / "index.html").is_file()
+    assert "plotly" in (place / "runs" / "reports" / "our-cells-24.html").read_text()
+
+
+def test_a_changed_recipe_is_not_resumed_and_both_values_are_told(place, cells, capsys, monkeypatch):
+    class Ended(Exception):
+        """As if the process had ended here."""
+
+    def end(*given):
+        raise Ended
+
+    with monkeypatch.context() as ending, pytest.raises(Ended):
+        ending.setattr("training.run.write_entry", end)
+        main(["train", "starter", "--data", str(cells), *QUICK])
+    capsys.readouterr()
+    with monkeypatch.context() as before:
+        before.setattr("training.run.load_training_data", None)  # said before a picture is read
+        assert main(["train", "starter", "--data", str(cells), *QUICK, "--resume", "--batch-size", "7"]) == 1
+    assert "schedule.batch_size: 32 before, 7 now" in capsys.readouterr().err
+    assert main(["train", "starter", "--data", str(cells), *QUICK, "--resume", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["id"] == "our-cells-24"
+
+
+def test_commands_are_functions(place, cells, capsys):
+    manifest = training.split(cells, "split.json", scheme="stratified")[0]
+    assert {row[3] for row in manifest.rows} == {"train", "val", "test"}
+    report = training.audit(cells, "report").report
+    assert report.images == 40
+    entry = training.train(
+        cells,
+        "zoo/mine",
+        epochs=2,
+        input_size=(32, 32),
+        recipe="starter",
+        split="split.json",
+        set=["schedule.precision=fp32", "schedule.views=1"],
+    )
+    assert entry.title == "Our Cells 24, EfficientNet-Lite0"
+    assert "theirs" in training.evaluate(entry, own=cells, name="theirs").evaluation.benchmarks
+    adapted = training.adapt(entry, cells, "zoo/adapted")
+    assert adapted.after is not None and read_entry(place / "zoo" / "adapted").usable
+    with pytest.raises(UsageError, match=r"split\.json already exists"):
+        training.split(cells, "split.json")
+    with pytest.raises(UsageError, match="unrecognized arguments: --speed"):
+        training.train(cells, speed=3)
+    with pytest.raises(RecipeError, match="There is no recipe"):
+        training.train(cells, recipe="starer")
