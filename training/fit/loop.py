@@ -7,7 +7,7 @@ Everything else is called from here: batches with their augmentations (`batches`
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from accelerate import Accelerator
 from torch import nn
 from tqdm import tqdm
 
-from training.fit.batches import Arrays
+from training.fit.batches import VALIDATION_BATCH, Arrays
 from training.fit.devices import autocast
 from training.fit.forecast import Forecast
 from training.fit.network import build_model, set_training_mode
@@ -126,7 +126,7 @@ def evaluate(state: TrainingState) -> Scores:
     forward = state.forward_of(state.evaluated_model.eval())
     rows, classes = state.split.rows["val"], len(state.recipe.labels)
     parts = [torch.zeros(0, classes)]
-    for batch in state.batches.plain(rows[state.process :: state.world]):
+    for batch in _validation_inputs(state, rows[state.process :: state.world]):
         inputs = batch.to(state.device)
         with autocast(state.device, state.recipe.schedule.precision):
             logits = forward(inputs)
@@ -136,6 +136,14 @@ def evaluate(state: TrainingState) -> Scores:
     balanced = np.mean([correct[labels == label].mean() for label in np.unique(labels)])
     loss = -log_probabilities[np.arange(len(rows)), labels].mean()
     return Scores(float(loss), float(correct.mean()), float(balanced))
+
+
+def _validation_inputs(state: TrainingState, rows: np.ndarray) -> Iterator[torch.Tensor]:
+    """Inputs of validation rows, in portions: as they are, or changed at random where the recipe says so."""
+    if not state.recipe.schedule.augment_validation:
+        return state.batches.plain(rows)
+    portions = [rows[start : start + VALIDATION_BATCH] for start in range(0, len(rows), VALIDATION_BATCH)]
+    return (inputs for inputs, _, _ in state.batches.training(state.epoch_number, portions))
 
 
 @dataclass(frozen=True)

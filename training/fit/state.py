@@ -27,7 +27,7 @@ from tqdm import tqdm
 from training.fit import auxiliary, checkpoint
 from training.fit.batches import Arrays, BatchSource, PictureBatches, cached_features, divide
 from training.fit.depthwise import use_fast_gradients
-from training.fit.network import AfterFeatures, build_model, unfreeze
+from training.fit.network import AfterFeatures, build_model, linear_classifier, unfreeze
 from training.fit.schedules import history_scale, learning_rates, lower_is_better, should_stop
 from training.fit.step import Objective, check_finite
 from training.fit.stopping import FitError, without_interruption
@@ -160,7 +160,10 @@ class TrainingState:
         if optimizer.momentum is not None:
             options["momentum"] = optimizer.momentum
         self.trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        self.decayed = [parameter for parameter in self.trained if parameter.ndim > 1]
+        last = None if optimizer.l2_last else linear_classifier(self.model)
+        self.decayed = [
+            value for value in self.trained if value.ndim > 1 and value is not getattr(last, "weight", None)
+        ]
         base_rate = stage.lr or optimizer.lr
         self.optimizer = create_optimizer_v2(self.model, opt=optimizer.name, lr=base_rate, **options)
         self.rates = learning_rates(self.recipe.schedule, base_rate, stage.epochs, self.steps)
@@ -285,6 +288,8 @@ class TrainingState:
     def _rank(self, entry: Figures) -> tuple[float, float]:
         """Key by which epochs are compared: the smaller, the better."""
         select = self.recipe.schedule.select
+        if select == "last":
+            return -entry["epoch"], 0.0
         return (entry[select] if lower_is_better(select) else -entry[select]), entry["val_loss"]
 
     def result(self) -> Fitted:

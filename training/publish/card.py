@@ -240,6 +240,8 @@ def how_split(recipe: Recipe, split: Split) -> str:
     # a manifest may be leaky whatever the recipe says
     if split.leaky or recipe.data.split not in GROUPING:
         grouping = f"copies of one cell on both sides: {100 * split.leak_share:.0f} % of test images leak"
+        if recipe.data.split in ("holdout", "first"):
+            grouping += ", and the test images are those of validation, as published"
     else:
         grouping = GROUPING[recipe.data.split]
     return f"Images: {sides}, split with {grouping}. Left out of training: {left_out}."
@@ -277,12 +279,15 @@ def _fitting(entry: Entry, recipe: Recipe) -> str:
     facts = entry.config.zoo.training
     start = start_weights(recipe)
     stages = "; then ".join(f"{stage.epochs} epochs of {trained_layers(stage)}" for stage in recipe.all_stages)
-    metric = recipe.schedule.select.removeprefix("val_").replace("_", " ").replace("loss", "log loss")
+    select = recipe.schedule.select
+    metric = select.removeprefix("val_").replace("_", " ").replace("loss", "log loss")
     if recipe.schedule.runs > 1:
         kept = (
             f"There were {recipe.schedule.runs} runs with different random orders and augmentations; the weights of "
             f"each run's best epoch (by {metric} on validation) are averaged."
         )
+    elif select == "last":
+        kept = "The last epoch was kept."
     else:
         kept = f"The best epoch by {metric} on validation was kept (epoch {facts.get('best_epoch', '?')})."
     time = ""

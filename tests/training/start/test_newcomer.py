@@ -78,7 +78,7 @@ def test_a_changed_recipe_is_not_resumed_and_both_values_are_told(place, cells, 
 
 
 def test_commands_are_functions(place, cells, capsys):
-    manifest = training.split(cells, "split.json", scheme="stratified")[0]
+    manifest = training.split(cells, "split.json", scheme="random")[0]
     assert {row[3] for row in manifest.rows} == {"train", "val", "test"}
     report = training.audit(cells, "report").report
     assert report.images == 40
