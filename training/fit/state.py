@@ -161,9 +161,8 @@ class TrainingState:
             options["momentum"] = optimizer.momentum
         self.trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         last = None if optimizer.l2_last else linear_classifier(self.model)
-        self.decayed = [
-            value for value in self.trained if value.ndim > 1 and value is not getattr(last, "weight", None)
-        ]
+        left_out = None if last is None else last.weight
+        self.decayed = [value for value in self.trained if value.ndim > 1 and value is not left_out]
         base_rate = stage.lr or optimizer.lr
         self.optimizer = create_optimizer_v2(self.model, opt=optimizer.name, lr=base_rate, **options)
         self.rates = learning_rates(self.recipe.schedule, base_rate, stage.epochs, self.steps)
