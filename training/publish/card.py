@@ -136,7 +136,7 @@ def _scores(tests: Mapping[str, Benchmark], missing: Sequence[str]) -> str:
         cells = [_value(benchmark, metric) for metric in TABLE_METRICS]
         sample = benchmark.sample or "alike"  # older records were asked as the network was trained
         rows.append(f"| `{name}` | {sample} | {benchmark.n_images:,} | {benchmark.n_cells:,} | {' | '.join(cells)} |")
-    notes = [f"- `{name}`: {b.title}. {' '.join(b.notes)}" for name, b in tests.items()]
+    notes = [note for name, benchmark in tests.items() if (note := _note(name, benchmark))]
     notes += [f"- `{name}`: {NOT_SCORED}." for name in missing]
     lines = [
         "## Scores",
@@ -146,6 +146,13 @@ def _scores(tests: Mapping[str, Benchmark], missing: Sequence[str]) -> str:
         "\n".join(notes),
     ]
     return "\n\n".join(lines)
+
+
+def _note(name: str, benchmark: Benchmark) -> str:
+    """What a benchmark is; empty where there is nothing to say but its name."""
+    title = "" if benchmark.title.strip(" .").lower() == name.lower() else f"{benchmark.title.rstrip('.')}."
+    said = " ".join(part for part in (title, *benchmark.notes) if part)
+    return f"- `{name}`: {said}" if said else ""
 
 
 def _other_laboratories(entry: Entry) -> list[str]:
@@ -217,12 +224,16 @@ Labels: {", ".join(entry.labels)}.{crop}"""
     views = ""
     if config.zoo.views > 1:
         views = f" The scores are of {config.zoo.views} rotated and mirrored views, averaged; this code uses one view."
-    imports = "import timm\n"
+    imports, first = "import timm\n", ""
     if is_own(config.architecture):
+        first = (
+            "Plain timm does not know this network: it has layers of HemaZoo, which has to be installed "
+            "(`pip install hemazoo`) and imported, as below.\n\n"
+        )
         imports += f"import zoo.architectures  # from HemaZoo: registers {config.architecture} with timm\n"
     return f"""## Use
 
-```python
+{first}```python
 {imports}
 model = timm.create_model("{f"hf-hub:{repo}" if repo else f"local-dir:{entry.id}"}", pretrained=True).eval()
 transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model), is_training=False)
@@ -363,7 +374,7 @@ def _shares_by_kind(quality: OodQuality, which: Literal["flagged", "rejected"]) 
 def _limits(entry: Entry, task: str) -> str:
     """Section on intended use and limits."""
     flagged = " A `distance` above 1 flags most such pictures." if entry.evaluation.ood else ""
-    data = " and ".join(entry.data_sets)
+    data = " and ".join(entry.data_sets) or f"its training data ({task})"
     return f"""## Intended use and limits
 
 Made for the task "{task}" on pictures like those of {data}. Scores on its own test split are from \

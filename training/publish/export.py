@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
 import torch
+from torch import nn
 
+from training.fit.plain import plain_network
 from training.fit.state import Fitted
 from training.prepare.cleaning import trained_shares
 from training.prepare.dataset import TrainingDataError
@@ -64,15 +67,30 @@ class FittedNetwork:
     recipe: Recipe
     fitted: Fitted
 
+    @cached_property
+    def _plain(self) -> tuple[nn.Module, dict[str, Any]] | None:
+        return plain_network(self.recipe.network, self.fitted.model)
+
+    @property
+    def network(self) -> nn.Module:
+        """The network as it is written: timm's own where that gives the same answers."""
+        return self.fitted.model if self._plain is None else self._plain[0]
+
     def write(self, folder: Path) -> dict[str, Any]:
         """Write weights in half precision, and the training curves."""
         write_history(folder, self.fitted.history)
-        write_weights(folder, half_precision(self.fitted.model.state_dict()))
-        return network_config(self.recipe)
+        write_weights(folder, half_precision(self.network.state_dict()))
+        config = network_config(self.recipe)
+        if self._plain is None:
+            return config
+        arguments = {name: value for name, value in self._plain[1].items() if name not in TRAINING_ARGUMENTS}
+        layer = self.recipe.network.explanation_layer
+        ours = {**config["zoo"], "explanation_layer": layer and layer.removeprefix("backbone.")}
+        return {**config, "architecture": self.recipe.network.architecture, "model_args": arguments, "zoo": ours}
 
     def calibrate(self, folder: Path, temperature: float) -> dict[str, Any]:
         """Divide the last layer by the temperature, so that plain timm is calibrated too."""
-        model: Any = self.fitted.model
+        model: Any = self.network
         last = model.get_classifier()
         with torch.no_grad():
             last.weight.div_(temperature)
