@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import runpy
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import training
-from tests.making import LABELS, draw_cell
+from tests.making import LABELS, draw_cell, draw_smears
 from training.cli import main
 from training.errors import UsageError
 from training.recipe import RecipeError
 from zoo.entry import read_entry
 from zoo.sources.catalogue import list_entries
+
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")
@@ -77,27 +81,26 @@ def test_a_changed_recipe_is_not_resumed_and_both_values_are_told(place, cells, 
     assert json.loads(capsys.readouterr().out)["id"] == "our-cells-24"
 
 
-def test_commands_are_functions(place, cells, capsys):
+def test_the_example_in_python_runs(place, tmp_path_factory, capsys):
+    """docs/train_example.py, from the audit to the adapted entry."""
+    mine = draw_smears(tmp_path_factory.mktemp("smears") / "my lab", 9)
+    theirs = draw_smears(tmp_path_factory.mktemp("smears") / "their lab", 8, (150, 150))
+    example = runpy.run_path(str(ROOT / "docs" / "train_example.py"))["main"]
+    example(mine, theirs, epochs=2, input_size=(32, 32), set=["schedule.precision=fp32", "schedule.views=1"])
+    said = capsys.readouterr().out
+    assert "pictures: 36" in said and "entry: my-lab" in said and "another laboratory: " in said
+    assert {entry.id for entry in list_entries()} >= {"my-lab", "my-lab-adapted"}
+    assert read_entry(place / "my-zoo" / "my-lab").title == "my lab, EfficientNet-Lite0"
+
+
+def test_functions_raise_what_commands_refuse(place, cells):
     manifest = training.split(cells, "split.json", scheme="random")[0]
     assert {row[3] for row in manifest.rows} == {"train", "val", "test"}
-    report = training.audit(cells, "report").report
-    assert report.images == 40
-    entry = training.train(
-        cells,
-        "zoo/mine",
-        epochs=2,
-        input_size=(32, 32),
-        recipe="starter",
-        split="split.json",
-        set=["schedule.precision=fp32", "schedule.views=1"],
-    )
-    assert entry.title == "Our Cells 24, EfficientNet-Lite0"
-    assert "theirs" in training.evaluate(entry, own=cells, name="theirs").evaluation.benchmarks
-    adapted = training.adapt(entry, cells, "zoo/adapted")
-    assert adapted.after is not None and read_entry(place / "zoo" / "adapted").usable
     with pytest.raises(UsageError, match=r"split\.json already exists"):
         training.split(cells, "split.json")
     with pytest.raises(UsageError, match="unrecognized arguments: --speed"):
         training.train(cells, speed=3)
     with pytest.raises(RecipeError, match="There is no recipe"):
         training.train(cells, recipe="starer")
+    with pytest.raises(UsageError, match="was not scored"):
+        training.evaluate("cnn60", own=cells, name="dataset2-test")
