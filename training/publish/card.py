@@ -149,7 +149,7 @@ def _scores(tests: Mapping[str, Benchmark], missing: Sequence[str]) -> str:
 
 
 def _note(name: str, benchmark: Benchmark) -> str:
-    """What a benchmark is; empty where there is nothing to say but its name."""
+    """Line on a benchmark; empty where there is nothing to say but its name."""
     title = "" if benchmark.title.strip(" .").lower() == name.lower() else f"{benchmark.title.rstrip('.')}."
     said = " ".join(part for part in (title, *benchmark.notes) if part)
     return f"- `{name}`: {said}" if said else ""

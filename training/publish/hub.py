@@ -90,7 +90,7 @@ def publish(entry: Entry, repo: str, options: PublishOptions, log: Log) -> Publi
 
 
 def _preview(staged: Path, repo: str, url: str, options: PublishOptions, log: Log) -> Publication:
-    """What a publication would change, and the card that it would send; without a network, all files."""
+    """Tell what a publication would change, and the card that it would send; without a network, all files."""
     head: str | None = None
     try:
         with hub.hub_errors(repo):

@@ -98,7 +98,7 @@ def export_onnx(entry: Entry, target: Path) -> float | None:
 
 
 def metadata(entry: Entry) -> dict[str, str]:
-    """What a user of the file must know: labels, and how a picture becomes its input; values are text or JSON."""
+    """Facts that a user of the file must know: labels, and how a picture becomes its input; values are text or JSON."""
     config, expected = entry.config, entry.config.pretrained_cfg
     preprocessing = {
         "color": "RGB",

@@ -1,1 +1,1 @@
-"""What a training begins with: usual options, checks before pictures are read, and names taken from the folder."""
+"""First steps of a training: usual options, checks before pictures are read, and names taken from the folder."""

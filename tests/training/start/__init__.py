@@ -1,1 +1,1 @@
-"""Tests of what a training begins with."""
+"""Tests of the first steps of a training."""

@@ -1,4 +1,4 @@
-"""What is said of a new entry at the end of its training."""
+"""Sentences on a new entry at the end of its training."""
 
 from __future__ import annotations
 
