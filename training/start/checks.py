@@ -65,7 +65,7 @@ def _check_optimizer(name: str) -> None:
     try:
         get_optimizer_class(name, bind_defaults=False)
     except ValueError as error:
-        names = list_optimizers()
+        names = [str(known) for known in list_optimizers()]
         hint = near_names(name, names) or f"There are: {', '.join(names)}."
         raise RecipeError(f"There is no optimiser {name!r}. {hint}") from error
 

@@ -95,7 +95,9 @@ def _rates(recipe: Recipe, lr: float) -> dict[str, object]:
     """Learning rates of optimiser and stages, in the recipe's proportions, with `lr` as the highest that is used."""
     base = recipe.optimizer.lr
     factor = lr / max(stage.lr or base for stage in recipe.all_stages)
-    stages = {f"stages.{n}.lr": _rounded(stage.lr * factor) for n, stage in enumerate(recipe.stages) if stage.lr}
+    stages: dict[str, object] = {
+        f"stages.{n}.lr": _rounded(stage.lr * factor) for n, stage in enumerate(recipe.stages) if stage.lr
+    }
     every = bool(stages) and len(stages) == len(recipe.stages)
     return stages if every else {"optimizer.lr": _rounded(base * factor), **stages}
 
