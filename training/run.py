@@ -14,7 +14,8 @@ from torch import nn
 
 from training.fit.averaging import train_runs, unfinished_runs
 from training.fit.classical import fit_head, hidden_vectors
-from training.fit.precision import with_precision
+from training.fit.plan import describe_plan
+from training.fit.precision import seconds_a_picture, with_precision
 from training.fit.state import Fitted
 from training.prepare.dataset import TrainingDataError
 from training.prepare.splits import Split
@@ -122,6 +123,9 @@ def _fit_network(job: TrainingJob, data: TrainingData, accelerator: Accelerator)
     start = starting_network(job.recipe, data.split, job.out)
     begun = next(iter(unfinished_runs(job.work)), None) if job.resume or job.finish else None
     recipe = with_precision(job.recipe, accelerator, begun)
+    if accelerator.is_main_process:
+        speed = seconds_a_picture(job.recipe, accelerator.device)
+        print_message(describe_plan(recipe, {side: len(rows) for side, rows in data.split.rows.items()}, speed))
     fitted = train_runs(recipe, data.arrays, data.split, job.work, accelerator, job.resume, job.finish, start)
     facts = _training_facts(fitted, accelerator.device) | {"precision": recipe.schedule.precision}
     return FittedNetwork(job.recipe, fitted), facts

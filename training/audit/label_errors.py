@@ -13,11 +13,11 @@ from cleanlab.filter import find_label_issues
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.preprocessing import StandardScaler
-from tqdm import tqdm
 
 from training.audit.measure import Measured
 from training.audit.outliers import components
 from training.audit.shortcuts import usable_rows
+from zoo.progress import progress_bar
 
 FOLDS = 5
 COMPONENTS = 128  # of the embedding
@@ -52,7 +52,7 @@ def find_label_errors(
     _, place, sizes = np.unique(subject[rows], return_inverse=True, return_counts=True)
     weight = 1 / sizes[place]
     folds = StratifiedGroupKFold(min(FOLDS, few), shuffle=True, random_state=seed)
-    for train, test in tqdm(list(folds.split(parts, truth, place)), "judging labels", unit="fold"):
+    for train, test in progress_bar(list(folds.split(parts, truth, place)), "judging labels", unit="fold"):
         model = LogisticRegression(C=STRENGTH * len(train) / weight[train].sum(), max_iter=300)
         model.fit(parts[train], truth[train], sample_weight=weight[train])
         probabilities[np.ix_(test, model.classes_)] = model.predict_proba(parts[test])

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from training.audit import measure
 from training.audit.copies import Copies
@@ -20,6 +19,7 @@ from zoo.data import DataError
 from zoo.data.table import natural
 from zoo.files import write_json
 from zoo.imaging.decode import SUFFIXES, PictureError, decode
+from zoo.progress import progress_bar
 
 VERSION = 4  # of the answers that are kept: raise when how a frame is chosen changes
 VOTERS = 6  # best pictures of a group, and as many of its others, that are compared with all frames
@@ -80,7 +80,7 @@ def read_frames(originals: Path) -> tuple[list[str], list[Features]]:
     """Names (file stems) and local features of all frames below a folder. Raises DataError if there is none."""
     paths = sorted((p for p in originals.rglob("*") if p.suffix.lower() in SUFFIXES), key=lambda p: natural(p.name))
     names, frames = [], []
-    for path in tqdm(paths, "reading originals", unit="frame", disable=not paths):
+    for path in progress_bar(paths, "reading originals", unit="frame", disable=not paths):
         try:
             pixels = np.asarray(decode(path))
         except PictureError as error:
@@ -154,7 +154,7 @@ def _choose(
     alike = _same_exposure(copies)
     found: list[str | None] = [None] * len(measured.problems)
     doubtful = []
-    for subject, group in tqdm(subjects.items(), "checking pictures", unit="subject"):
+    for subject, group in progress_bar(subjects.items(), "checking pictures", unit="subject"):
         choices = sorted(candidates[subject])
         counts = {
             row: np.array([compare(measured.features(row), by_name[name]).inliers for name in choices]) for row in group

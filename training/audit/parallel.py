@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 import cv2
 import torch
 from threadpoolctl import threadpool_limits
-from tqdm import tqdm
 
+from zoo.progress import progress_bar
 from zoo.threads import usable_processors
 
 In = TypeVar("In")
@@ -47,7 +47,7 @@ def spread(
     """
     total = sum(map(weight, items))
     workers = min(usable_processors(), len(items))
-    with tqdm(total=total, desc=title, unit=unit, disable=not items) as bar:
+    with progress_bar(description=title, total=total, unit=unit, disable=not items) as bar:
         if total < least or workers < 2:
             start(*arguments)
             for item in items:

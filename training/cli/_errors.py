@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from zoo.cli.common import FAILED, INTERRUPTED, USAGE
 
 EXIT_STATUS: Mapping[str, int] = {
+    "training.errors.UsageError": USAGE,
     "training.recipe.errors.RecipeError": USAGE,
     "training.sweep.SweepError": USAGE,
     "zoo.scores.samples.SampleError": USAGE,

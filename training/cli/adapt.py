@@ -51,6 +51,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Adapt the entry; the status is 1 if a picture could not be read."""
+    adapted, unreadable = adapt_entry(options)
+    if options.json:
+        _print_json(adapted, options.out)
+    return FAILED if unreadable else OK
+
+
+def adapt_entry(options: argparse.Namespace) -> tuple[Adapted, int]:
+    """Adapt the entry and print the gain; also returns how many pictures could not be read."""
     entry = find_entry(options.entry)
     laboratory = options.name or options.data.resolve().name
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", laboratory).strip("-._") or "laboratory"
@@ -73,11 +81,9 @@ def run(options: argparse.Namespace) -> int:
             sample=options.sample,
             groups=cells.groups,
         )
-    if options.json:
-        _print_json(adapted, options.out)
     _print_result(adapted)
     print_message(f"To see it in the app: HEMAZOO_ZOO={options.out.resolve().parent} make demo")
-    return FAILED if cells.unreadable else OK
+    return adapted, cells.unreadable
 
 
 @dataclass

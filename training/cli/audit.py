@@ -19,7 +19,7 @@ from training.cli.common import (
     read_named,
     reading_of,
 )
-from zoo.audits.reports import REPORT, headlines
+from zoo.audits.reports import REPORT, Audit, headlines
 from zoo.cache import cache_folder
 from zoo.cli.common import FAILED, OK, print_message
 from zoo.files import new_target
@@ -48,13 +48,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Write the report; the status is 1 if a picture could not be read."""
+    audit = audit_data(options)
+    if options.json:
+        print(audit.report.model_dump_json())
+    return FAILED if audit.report.unreadable else OK
+
+
+def audit_data(options: argparse.Namespace) -> Audit:
+    """Audit the data, write the report and print its findings."""
     out = options.out.resolve()
     with new_target(out, options.restart, (REPORT,), (options.data,)):
         return _audit_into(out, options)
 
 
-def _audit_into(out: Path, options: argparse.Namespace) -> int:
-    """Audit the data and write the report into `out`."""
+def _audit_into(out: Path, options: argparse.Namespace) -> Audit:
     from training.audit.report import run as run_audit
     from training.audit.report import write
 
@@ -70,6 +77,4 @@ def _audit_into(out: Path, options: argparse.Namespace) -> int:
     for name, reason in audit.report.unreadable_reasons.items():
         print_message(f"cannot be read: {name}: {reason}")
     print_message(f"Report: {out / 'index.html'}")
-    if options.json:
-        print(audit.report.model_dump_json())
-    return FAILED if audit.report.unreadable else OK
+    return audit

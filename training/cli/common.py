@@ -41,7 +41,7 @@ def add_json(parser: argparse.ArgumentParser, content: str) -> None:
     parser.add_argument("--json", action="store_true", help=f"print {content} as JSON on stdout")
 
 
-def add_recipe_changes(parser: argparse.ArgumentParser) -> None:
+def add_recipe_changes(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
     """Add `--set`."""
     parser.add_argument(
         "--set",

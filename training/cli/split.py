@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from training.cli.common import INTERRUPTED_RESUME, add_json, add_originals, add_reading, layouts_text, reading_of
-from training.prepare.splits import SCHEMES, Split, split_by, table_of
+from training.errors import UsageError
+from training.prepare.dataset import TrainingDataError
+from training.prepare.splits import SCHEMES, SIDES, split_by, table_of
 from zoo.cache import cache_folder
-from zoo.cli.common import OK, USAGE, fail, print_message
+from zoo.cli.common import OK, print_message
 from zoo.data import read_dataset
 
 if TYPE_CHECKING:
@@ -46,27 +48,40 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Write the manifest, or one per fold."""
+    manifests = split_data(options)
+    if options.json:
+        records = [_record(path, manifest) for path, manifest in zip(_paths(options), manifests, strict=True)]
+        print(json.dumps(records if options.scheme == "kfold" else records[0]))
+    return OK
+
+
+def split_data(options: argparse.Namespace) -> list[Manifest]:
+    """Split the data, write the manifests and print what is in them.
+
+    Raises:
+        UsageError: A manifest exists, or there are too few folds.
+        TrainingDataError: The data cannot be split.
+    """
     from training.audit.report import look_for_copies
     from training.prepare.manifest import make_manifest, write_manifest
     from training.prepare.training_data import print_excluded, print_split
 
-    is_kfold = options.scheme == "kfold"
-    paths = [_numbered(options.out, n) for n in range(1, options.folds + 1)] if is_kfold else [options.out]
+    is_kfold, paths = options.scheme == "kfold", _paths(options)
     existing = next((path for path in paths if path.exists()), None)
     if existing and not options.restart:
-        return fail(f"{existing} already exists. Choose another --out, or --restart to replace it.", USAGE)
+        raise UsageError(f"{existing} already exists. Choose another --out, or --restart to replace it.")
     if is_kfold and options.folds < 2:
-        return fail("kfold needs at least 2 folds.", USAGE)
+        raise UsageError("kfold needs at least 2 folds.")
     everything = read_dataset(options.data, reading_of(options))
     for line in everything.about():
         print_message(line)
     data = everything.where(lambda item: item.label is not None)
     if len(data.labels) < 2:
-        return fail(f"{options.data} has pictures of fewer than two classes; there is nothing to split.")
+        raise TrainingDataError(f"{options.data} has pictures of fewer than two classes; there is nothing to split.")
     measured, _, cells = look_for_copies(data, cache_folder(), options.originals)
     table = table_of(data, measured, cells)
     print_excluded(len(everything) - len(table.files), "pictures without a label or that cannot be read")
-    records = []
+    manifests = []
     for number, path in enumerate(paths):
         split = split_by(options.scheme, table, options.fractions, options.seed, options.folds, number)
         fold = {"fold": number, "folds": options.folds} if is_kfold else {}
@@ -74,21 +89,27 @@ def run(options: argparse.Namespace) -> int:
         write_manifest(path, manifest)
         print_split(split)
         print_message(f"{path}: {manifest.hash}")
-        records.append(_record(path, manifest, split))
-    if options.json:
-        print(json.dumps(records if is_kfold else records[0]))
-    return OK
+        manifests.append(manifest)
+    return manifests
 
 
-def _record(path: Path, manifest: Manifest, split: Split) -> dict[str, Any]:
+def _paths(options: argparse.Namespace) -> list[Path]:
+    """Files of the manifests."""
+    if options.scheme != "kfold":
+        return [options.out]
+    return [_numbered(options.out, number) for number in range(1, options.folds + 1)]
+
+
+def _record(path: Path, manifest: Manifest) -> dict[str, Any]:
+    sides = {name: [row for row in manifest.rows if row[3] == name] for name in SIDES}
     return {
         "manifest": str(path),
         "hash": manifest.hash,
-        "images": {name: len(rows) for name, rows in split.rows.items()},
-        "cells": {name: len({split.cells[i] for i in rows}) for name, rows in split.rows.items()},
-        "left_out": dict(split.left_out),
-        "leaky": split.leaky,
-        "leak_share": split.leak_share,
+        "images": {name: len(rows) for name, rows in sides.items()},
+        "cells": {name: len({row[2] for row in rows}) for name, rows in sides.items()},
+        "left_out": manifest.left_out,
+        "leaky": manifest.leaky,
+        "leak_share": manifest.leak_share,
     }
 
 

@@ -44,7 +44,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--space", type=Path, required=True, metavar="FILE", help="TOML file of the settings to search, and how"
     )
     parser.add_argument(
-        "--storage", required=True, metavar="URL", help="sqlite:///sweep.db, or any other storage URL of Optuna"
+        "--storage",
+        metavar="URL",
+        help="any storage URL of Optuna, which workers may share (default: sqlite:///runs/sweeps/NAME.db)",
     )
     parser.add_argument("--data", type=Path, required=True, metavar="DATA", help="the data set's folder or file")
     add_originals(parser)
@@ -67,7 +69,7 @@ def run(options: argparse.Namespace) -> int:
     name = options.name or load_recipe(options.recipe).id
     out = options.out or RUNS / "sweeps" / name
     accelerator = make_accelerator(resolve_device(options.device))
-    study = sweep.open_study(space, options.storage, name)
+    study = sweep.open_study(space, options.storage or _default_storage(name), name)
     sweep.run(study, space, options.recipe, _DataCache(options), out, accelerator, print_message)
     sweep.write_report(study, space, out)
     trials = sweep.table(study)
@@ -81,6 +83,13 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print(trials.to_json(orient="records"))
     return OK
+
+
+def _default_storage(name: str) -> str:
+    """URL of a study's own file, among the running states."""
+    folder = (RUNS / "sweeps").resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    return f"sqlite:///{folder / name}.db"
 
 
 class _DataCache:

@@ -14,7 +14,6 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, update_bn
-from tqdm import tqdm
 
 from training.fit.batches import PASS_BATCH, Arrays, PictureBatches
 from training.fit.devices import autocast
@@ -23,6 +22,7 @@ from training.fit.state import CHECKPOINT, Fitted
 from training.fit.stopping import FitError
 from training.prepare.splits import Split
 from training.recipe import Recipe
+from zoo.progress import progress_bar
 from zoo.sources.runs import STATE
 
 
@@ -101,7 +101,7 @@ def average(recipe: Recipe, data: Arrays, split: Split, runs: Sequence[Fitted], 
     with (
         torch.random.fork_rng(devices=[]),
         autocast(device, recipe.schedule.precision),
-        tqdm(batches, "statistics", total=len(parts), unit="batch") as progress,
+        progress_bar(batches, "statistics", total=len(parts), unit="batch") as progress,
     ):
         torch.manual_seed(recipe.training_seed)
         update_bn(progress, network, device)

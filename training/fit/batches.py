@@ -30,6 +30,7 @@ from zoo.cache import cache_folder, keep_within, mark_used
 from zoo.files import atomic_folder, only_writer
 from zoo.imaging.preprocess import preprocessor
 from zoo.limits import FEATURES_MB
+from zoo.progress import progress_bar
 
 VALIDATION_BATCH = 128
 PASS_BATCH = 64  # pictures of a pass without gradients in training mode
@@ -217,7 +218,7 @@ def _write_features(
     """Write features of `views` augmented views of the rows `train`, and of the plain rows `val`, into a folder."""
     with atomic_folder(folder, Path.is_dir) as place, torch.inference_mode():
         order = [train[start : start + PASS_BATCH] for start in range(0, len(train), PASS_BATCH)]
-        with tqdm(total=views * len(train) + len(val), desc="features", unit="image") as progress:
+        with progress_bar(description="features", total=views * len(train) + len(val), unit="image") as progress:
             for view in range(views):
                 batches = (batch[0] for batch in pictures.training(view, order))
                 writer.write(place / f"view{view}.npy", len(train), batches, progress)

@@ -13,12 +13,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from training.recipe import RecipeError
+from training.recipe import RecipeError, changed_values
 from training.recipe.versions import upgrade
 from zoo.files import atomic_path
 
 VERSION = 2  # of the facts; 1: a "key" instead of recipe, split and processes, from before recipes had versions
 VERSION_KEY = "schema_version"
+MAX_CHANGES = 6  # of a recipe that are named
 DIGEST = "sha256"  # key of the header
 # how steps are computed: facts of a checkpoint, with their values in checkpoints that do not tell them
 ARITHMETIC: dict[str, Any] = {"precision": "bf16", "channels_last": True, "fast_depthwise": True}
@@ -41,6 +42,39 @@ def origin(recipe: str, split: str, processes: int) -> dict[str, Any]:
 
 def check_origin(facts: Mapping[str, Any], expected: Mapping[str, Any], path: Path) -> None:
     """Raise CheckpointError if facts read from `path` are of another origin, or of a version that cannot be read."""
+    found = _readable(facts, path)
+    _check_recipe(found, expected["recipe"], path)
+    if any(found[key] != expected[key] for key in ("split", "processes")):
+        raise CheckpointError(
+            f"{path} was made with other data, another split or another number of processes. Start again with "
+            "--restart."
+        )
+
+
+def check_recipe(facts: Mapping[str, Any], fingerprint: str, path: Path) -> None:
+    """Raise CheckpointError if facts read from `path` are of another recipe; each key is named with both values.
+
+    Args:
+        facts: What `read_facts` returned.
+        fingerprint: Of the recipe that is to be continued.
+        path: The checkpoint.
+    """
+    _check_recipe(_readable(facts, path), json.loads(fingerprint), path)
+
+
+def _check_recipe(facts: Mapping[str, Any], recipe: Mapping[str, Any], path: Path) -> None:
+    # checkpoints of before wrote these keys into the recipe, of which they no longer count as a part
+    before, now = (_without_arithmetic(content) for content in (facts["recipe"], recipe))
+    if before != now:
+        changes = "; ".join(changed_values(before, now)[:MAX_CHANGES])
+        raise CheckpointError(
+            f"{path} was made with another recipe: {changes}. Give the same options again to continue, or start again "
+            "with --restart."
+        )
+
+
+def _readable(facts: Mapping[str, Any], path: Path) -> Mapping[str, Any]:
+    """Facts in the form of today's version. Raises CheckpointError if their version cannot be read."""
     version = facts.get("version", 1)
     if version > VERSION:
         raise CheckpointError(
@@ -48,16 +82,9 @@ def check_origin(facts: Mapping[str, Any], expected: Mapping[str, Any], path: Pa
             f"{VERSION}: update it, or start again with --restart."
         )
     try:
-        found = _origin_of_version_1(facts) if version == 1 else facts
+        return _origin_of_version_1(facts) if version == 1 else facts
     except RecipeError as error:
         raise CheckpointError(f"{path} was written in checkpoint version 1 and cannot be continued: {error}") from error
-    # checkpoints of before wrote these keys into the recipe, of which they no longer count as a part
-    recipes = [_without_arithmetic(facts["recipe"]) for facts in (found, expected)]
-    if recipes[0] != recipes[1] or any(found[key] != expected[key] for key in ("split", "processes")):
-        raise CheckpointError(
-            f"{path} was made with another recipe, other data or another number of processes. Start again with "
-            "--restart."
-        )
 
 
 def arithmetic_of(path: Path) -> dict[str, Any]:

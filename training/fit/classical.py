@@ -16,12 +16,12 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 from torch import nn
-from tqdm import tqdm
 
 from training.prepare.dataset import TrainingDataError
 from training.recipe import Head
 from zoo.entry import EntryError
 from zoo.imaging.preprocess import Preprocessor
+from zoo.progress import progress_bar
 from zoo.serving.heads import check_storable
 
 BATCH = 128
@@ -48,7 +48,7 @@ def _vectors(
     network: nn.Module, prepare: Preprocessor, pictures: np.ndarray, device: torch.device
 ) -> Iterator[np.ndarray]:
     model: Any = network.to(device).eval()  # timm's networks have forward_features and forward_head
-    with tqdm(total=len(pictures), desc="features", unit="image") as progress:
+    with progress_bar(description="features", total=len(pictures), unit="image") as progress:
         for start in range(0, len(pictures), BATCH):
             part = pictures[start : start + BATCH]
             batch = torch.stack([prepare(Image.fromarray(picture)) for picture in part]).to(device)

@@ -7,7 +7,7 @@ Everything else is called from here: batches with their augmentations (`batches`
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +18,9 @@ from accelerate import Accelerator
 from torch import nn
 from tqdm import tqdm
 
-from training.fit.batches import Arrays
+from training.fit.batches import VALIDATION_BATCH, Arrays
 from training.fit.devices import autocast
+from training.fit.forecast import Forecast
 from training.fit.network import build_model, set_training_mode
 from training.fit.schedules import history_scale
 from training.fit.state import Build, Figures, Fitted, Scores, TrainingState
@@ -27,6 +28,7 @@ from training.fit.step import train_step
 from training.fit.stopping import TrainingStopped, stop_on_interrupt
 from training.prepare.splits import Split
 from training.recipe import Recipe
+from zoo.progress import duration, progress_bar
 
 SAVE_SECONDS = 60.0  # between two checkpoints within an epoch
 
@@ -103,8 +105,9 @@ def train_one_epoch(state: TrainingState, interrupted: Callable[[], bool]) -> No
         batches = state.batches.training(epoch, rows_of_batches)
         for rows, batch in zip(rows_of_batches, batches, strict=True):
             train_step(state, batch, rows, history_factor)
+            loss = position.sums[0] / position.sums[2]
+            bar.set_postfix_str(f"loss {loss:.3f}{_left_in_all(state)}", refresh=False)
             bar.update(len(rows) * state.world)
-            bar.set_postfix(loss=f"{position.sums[0] / position.sums[2]:.3f}", refresh=False)
             state.report_progress()
             stop, save = state.any_process(interrupted(), time.monotonic() - saved > SAVE_SECONDS)
             if stop or save:
@@ -123,7 +126,7 @@ def evaluate(state: TrainingState) -> Scores:
     forward = state.forward_of(state.evaluated_model.eval())
     rows, classes = state.split.rows["val"], len(state.recipe.labels)
     parts = [torch.zeros(0, classes)]
-    for batch in state.batches.plain(rows[state.process :: state.world]):
+    for batch in _validation_inputs(state, rows[state.process :: state.world]):
         inputs = batch.to(state.device)
         with autocast(state.device, state.recipe.schedule.precision):
             logits = forward(inputs)
@@ -133,6 +136,14 @@ def evaluate(state: TrainingState) -> Scores:
     balanced = np.mean([correct[labels == label].mean() for label in np.unique(labels)])
     loss = -log_probabilities[np.arange(len(rows)), labels].mean()
     return Scores(float(loss), float(correct.mean()), float(balanced))
+
+
+def _validation_inputs(state: TrainingState, rows: np.ndarray) -> Iterator[torch.Tensor]:
+    """Inputs of validation rows, in portions: as they are, or changed at random where the recipe says so."""
+    if not state.recipe.schedule.augment_validation:
+        return state.batches.plain(rows)
+    portions = [rows[start : start + VALIDATION_BATCH] for start in range(0, len(rows), VALIDATION_BATCH)]
+    return (inputs for inputs, _, _ in state.batches.training(state.epoch_number, portions))
 
 
 @dataclass(frozen=True)
@@ -150,11 +161,18 @@ class Hooks:
 
 
 def _progress_bar(state: TrainingState) -> tqdm:
-    return tqdm(
+    return progress_bar(
+        description=f"epoch {state.epoch_number + 1}/{state.recipe.epochs}",
         total=sum(state.sizes),
         initial=sum(state.sizes[: state.position.step]),
-        desc=f"epoch {state.epoch_number + 1}/{state.recipe.epochs}",
         unit="image",
-        smoothing=0.05,
         disable=not state.is_main,
     )
+
+
+def _left_in_all(state: TrainingState) -> str:
+    """Phrase on the time that all epochs still take."""
+    rows = state.split.rows
+    forecast = Forecast.of(state.recipe, len(rows["train"]), len(rows["val"]))
+    left = forecast.left(state.epoch_number, state.position.step / state.steps, state.seconds)
+    return "" if left is None else f", about {duration(left)} left in all"

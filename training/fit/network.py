@@ -11,6 +11,7 @@ import timm
 import torch
 from torch import nn
 
+from training.fit.plain import as_transfer, classifier_name
 from training.fit.stopping import FitError
 from training.recipe import Model
 from zoo.architectures.transfer import Transfer
@@ -69,7 +70,7 @@ def build_model(model: Model, classes: int, start: nn.Module | None = None) -> n
     network: nn.Module = timm.create_model(model.timm_name, pretrained=False, num_classes=classes, **model.timm_args)
     if model.begins_with_entry:
         try:
-            network.load_state_dict(start.state_dict() if start else {})
+            network.load_state_dict(_start_state(network, start) if start else {})
         except RuntimeError as error:
             raise WeightsError(f"The weights of {model.weights} do not fit {model.architecture}.") from error
     if model.weights == "imagenet":
@@ -79,6 +80,15 @@ def build_model(model: Model, classes: int, start: nn.Module | None = None) -> n
             nn.init.normal_(layer.weight, std=CLASSIFIER_STD)
             nn.init.zeros_(layer.bias)
     return network
+
+
+def _start_state(network: nn.Module, start: nn.Module) -> dict[str, torch.Tensor]:
+    """Weights to start with, under the names of `network`: an entry may hold timm's own network in place of ours."""
+    weights = start.state_dict()
+    name = classifier_name(start)
+    if isinstance(network, Transfer) and not isinstance(start, Transfer) and name is not None:
+        return as_transfer(weights, name)
+    return weights
 
 
 def linear_classifier(network: nn.Module) -> nn.Linear | None:

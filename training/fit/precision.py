@@ -108,6 +108,23 @@ def _kept_or_measured(recipe: Recipe, device: torch.device) -> Arithmetic:
     return chosen
 
 
+def seconds_a_picture(recipe: Recipe, device: torch.device) -> float | None:
+    """Seconds of a training step for each picture, from a trial that was kept; None if there was none.
+
+    Args:
+        recipe: The recipe as it was before `with_precision`.
+        device: The device.
+    """
+    times = _read(cache_folder() / "trials" / f"{_key(recipe, device)}.json")
+    if times is None or len(times) < 2:  # a single way is not measured
+        return None
+    return times[_fastest(times)] / _trial_pictures(recipe, device)
+
+
+def _trial_pictures(recipe: Recipe, device: torch.device) -> int:
+    return max(2, min(TRIAL_PICTURES.get(device.type, GPU_PICTURES), recipe.schedule.batch_size))
+
+
 def _key(recipe: Recipe, device: torch.device) -> str:
     """Identity of what decides the times: processor, threads, torch, network and batch."""
     processor: Any = dict(sorted(torch.cpu.get_capabilities().items())) if device.type == "cpu" else ""
@@ -187,8 +204,8 @@ class _Trial:
 
     def __init__(self, network: nn.Module, recipe: Recipe, device: torch.device) -> None:
         self.network, self.device = network, device
-        count = min(TRIAL_PICTURES.get(device.type, GPU_PICTURES), recipe.schedule.batch_size)
-        self.pictures = torch.randn(max(2, count), 3, *recipe.network.input_size, device=device)
+        count = _trial_pictures(recipe, device)
+        self.pictures = torch.randn(count, 3, *recipe.network.input_size, device=device)
 
     def seconds(self, ways: Iterable[Arithmetic], until: float) -> Times:
         """Measure ways in turn, the best step of each; one that is GIVE_UP times slower than the best is given up.

@@ -27,7 +27,7 @@ from tqdm import tqdm
 from training.fit import auxiliary, checkpoint
 from training.fit.batches import Arrays, BatchSource, PictureBatches, cached_features, divide
 from training.fit.depthwise import use_fast_gradients
-from training.fit.network import AfterFeatures, build_model, unfreeze
+from training.fit.network import AfterFeatures, build_model, linear_classifier, unfreeze
 from training.fit.schedules import history_scale, learning_rates, lower_is_better, should_stop
 from training.fit.step import Objective, check_finite
 from training.fit.stopping import FitError, without_interruption
@@ -160,7 +160,9 @@ class TrainingState:
         if optimizer.momentum is not None:
             options["momentum"] = optimizer.momentum
         self.trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        self.decayed = [parameter for parameter in self.trained if parameter.ndim > 1]
+        last = None if optimizer.l2_last else linear_classifier(self.model)
+        left_out = None if last is None else last.weight
+        self.decayed = [value for value in self.trained if value.ndim > 1 and value is not left_out]
         base_rate = stage.lr or optimizer.lr
         self.optimizer = create_optimizer_v2(self.model, opt=optimizer.name, lr=base_rate, **options)
         self.rates = learning_rates(self.recipe.schedule, base_rate, stage.epochs, self.steps)
@@ -285,6 +287,8 @@ class TrainingState:
     def _rank(self, entry: Figures) -> tuple[float, float]:
         """Key by which epochs are compared: the smaller, the better."""
         select = self.recipe.schedule.select
+        if select == "last":
+            return -entry["epoch"], 0.0
         return (entry[select] if lower_is_better(select) else -entry[select]), entry["val_loss"]
 
     def result(self) -> Fitted:
@@ -296,7 +300,7 @@ class TrainingState:
             broadcast_object_list(best)
         model = self.best.to("cpu").to(memory_format=torch.contiguous_format).eval().requires_grad_(True)
         auxiliary.narrow(model, len(self.recipe.labels))
-        return Fitted(model, self.position.history, best[0], self._seconds(), self.position.images, self.world)
+        return Fitted(model, self.position.history, best[0], self.seconds, self.position.images, self.world)
 
     # --- several processes
 
@@ -339,7 +343,7 @@ class TrainingState:
             **self._origin(),
             **asdict(self.position),
             "sums": sums,
-            "seconds": self._seconds(),
+            "seconds": self.seconds,
             **{key: getattr(self.recipe.schedule, key) for key in checkpoint.ARITHMETIC},
             "scaler": self.scaler.state_dict(),
         }
@@ -408,7 +412,7 @@ class TrainingState:
             "epochs": self.recipe.epochs,
             "step": self.position.step,
             "steps": self.steps,
-            "images_per_second": round(self.position.images / max(self._seconds(), 1e-6), 1),
+            "images_per_second": round(self.position.images / max(self.seconds, 1e-6), 1),
             "updated": time.time(),
         }
         self._write(lambda: write_json(self.work / STATE, progress))
@@ -421,7 +425,9 @@ class TrainingState:
         modules = {"model": self.model, "best": self.best}
         return modules | ({"ema": self.ema.module} if self.ema else {})
 
-    def _seconds(self) -> float:
+    @property
+    def seconds(self) -> float:
+        """Seconds of training and validation so far."""
         return time.monotonic() - self.began
 
     def _write(self, action: Callable[[], None]) -> None:

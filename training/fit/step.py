@@ -99,7 +99,7 @@ def check_finite(state: TrainingState, loss: float) -> None:
     )
     raise DivergedError(
         f"The loss is no longer a number (epoch {len(position.history) + 1}, step {position.step + 1}). {saved}Lower "
-        "optimizer.lr (--set optimizer.lr=…) or set optimizer.clip_norm, and start again with --restart."
+        "the learning rate (--lr RATE) or set optimizer.clip_norm, and start again with --restart."
     )
 
 

@@ -66,22 +66,27 @@ def _repeated(rows: np.ndarray, keys: Sequence[str]) -> np.ndarray:
     return again
 
 
-def resample(split: Split, how: str, labels: np.ndarray, seed: int) -> Split:
-    """Training rows with as many of every class as of the rarest (`downsample`) or the commonest (`oversample`)."""
+def resample(split: Split, balance: Balance, labels: np.ndarray, seed: int) -> Split:
+    """Training rows with as many of each class as the recipe's [balance] says."""
     rows = split.rows["train"]
     counts = {label: int((labels[rows] == label).sum()) for label in np.unique(labels[rows])}
-    if how == "none" or not counts:
+    if balance.resample == "none" or not counts:
         return split
-    target = min(counts.values()) if how == "downsample" else max(counts.values())
+    fewest, most = balance.class_sizes or (1, len(rows))
+    targets = {
+        "downsample": dict.fromkeys(counts, min(counts.values())),
+        "oversample": dict.fromkeys(counts, max(counts.values())),
+        "within": {label: min(max(count, fewest), most) for label, count in counts.items()},
+    }[balance.resample]
     random = np.random.default_rng([seed, 0])
     parts = []
     for label in counts:
-        own = rows[labels[rows] == label]
+        own, target = rows[labels[rows] == label], targets[label]
         whole = np.tile(own, target // len(own))
         parts.append(np.concatenate([whole, random.permutation(own)[: target - len(whole)]]))
     chosen = np.sort(np.concatenate(parts))
     told = dict(split.left_out)
-    if how == "downsample":
+    if balance.resample == "downsample":
         told["training: downsampled to the rarest class"] = len(rows) - len(chosen)
     return replace(split, rows={**split.rows, "train": chosen}, left_out=told)
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from zoo.cache import cache_folder
 from zoo.data import AS_FOUND, DataError, DataSet, Item, ReadOptions, pack, read_dataset
 from zoo.data.kinds import Names, describe, kind_of, name_labels, nearest_kind
+from zoo.progress import progress_bar
 
 
 class TrainingDataError(DataError):
@@ -98,7 +98,7 @@ def prepare(data: DataSet, size: tuple[int, int], crop: str = "none") -> Prepare
 
 def show_progress(items: Iterable, title: str, total: int) -> Iterable:
     """A progress bar on stderr."""
-    return tqdm(items, title, total=total, unit="image")
+    return progress_bar(items, title, total=total, unit="image")
 
 
 def item_names(items: Iterable[Item]) -> list[str]:

@@ -29,8 +29,8 @@ else:
     model_selection = lazy_module("sklearn.model_selection")
 
 SIDES = ("train", "val", "test")
-SCHEMES = ("official", "stratified", "grouped", "kfold", "random")
-Scheme = Literal["official", "stratified", "grouped", "kfold", "random"]
+SCHEMES = ("official", "stratified", "grouped", "kfold", "random")  # that a manifest may have
+Scheme = Literal["official", "stratified", "grouped", "kfold", "random", "holdout", "first"]
 
 
 @dataclass(frozen=True)
@@ -177,6 +177,27 @@ def random_split(table: Table, val: float, test: float, seed: int) -> Split:
     return finish(table, sides, {}, leaky=True)
 
 
+def holdout_split(table: Table, share: float, seed: int | None) -> Split:
+    """Two parts by image, as published systems without a test set have them: the second both validates and tests.
+
+    Args:
+        table: What is split; copies of one cell end on both sides, so it is leaky.
+        share: Of the second part.
+        seed: Of a random cut; None: the first names of each class, as Keras's `validation_split` takes them.
+    """
+    rows = np.arange(len(table.files))
+    labels = np.array(table.labels)
+    if seed is None:
+        named = [sorted(rows[labels == label], key=lambda row: table.files[row]) for label in np.unique(labels)]
+        held = np.array([row for own in named for row in own[: int(share * len(own))]], np.int64)
+    else:
+        held = model_selection.train_test_split(rows, test_size=share, random_state=seed, stratify=labels)[1]
+    if set(labels[held]) != set(labels):
+        raise TrainingDataError("A class has too few pictures for this split. Add more, or split another way.")
+    sides = {"train": np.setdiff1d(rows, held), "val": np.sort(held), "test": np.sort(held)}
+    return finish(table, sides, {}, leaky=True)
+
+
 def cut(table: Table, rows: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Rows in two parts, the second about `share` of them, whole cells, stratified by label."""
     labels, groups = _columns(table, rows)
@@ -278,6 +299,8 @@ def split_by(
         return kfold_split(table, folds, fold, val, seed)
     if scheme == "random":
         return random_split(table, val, test, seed)
+    if scheme in ("holdout", "first"):
+        return holdout_split(table, test, seed if scheme == "holdout" else None)
     return stratified_split(table, val, test, seed)
 
 

@@ -9,13 +9,13 @@ from typing import Literal
 
 from huggingface_hub import EvalResult, ModelCardData
 
+from training.fit.plan import start_weights, trained_layers
 from training.prepare.splits import Split
 from training.recipe import (
     PUBLISHED,
     SCRATCH,
     Recipe,
     RecipeError,
-    Stage,
     differences,
     load_recipe,
     read_recipe,
@@ -51,7 +51,6 @@ GROUPING = {  # by how a recipe splits its data: what keeps training and test im
     "stratified": "pixel-identical images on one side",
 }
 HEADS = {"knn": "K nearest neighbours", "svm": "A support vector machine", "forest": "A random forest"}
-START = {"imagenet": "ImageNet weights", "none": "random weights"}
 
 
 def renew_card(folder: Path, repo: str = "", pictures: Mapping[str, str] | None = None) -> bool:
@@ -138,7 +137,7 @@ def _scores(tests: Mapping[str, Benchmark], missing: Sequence[str]) -> str:
         cells = [_value(benchmark, metric) for metric in TABLE_METRICS]
         sample = benchmark.sample or "alike"  # older records were asked as the network was trained
         rows.append(f"| `{name}` | {sample} | {benchmark.n_images:,} | {benchmark.n_cells:,} | {' | '.join(cells)} |")
-    notes = [f"- `{name}`: {b.title}. {' '.join(b.notes)}" for name, b in tests.items()]
+    notes = [note for name, benchmark in tests.items() if (note := _note(name, benchmark))]
     notes += [f"- `{name}`: {NOT_SCORED}." for name in missing]
     lines = [
         "## Scores",
@@ -148,6 +147,13 @@ def _scores(tests: Mapping[str, Benchmark], missing: Sequence[str]) -> str:
         "\n".join(notes),
     ]
     return "\n\n".join(lines)
+
+
+def _note(name: str, benchmark: Benchmark) -> str:
+    """Line on a benchmark; empty where there is nothing to say but its name."""
+    title = "" if benchmark.title.strip(" .").lower() == name.lower() else f"{benchmark.title.rstrip('.')}."
+    said = " ".join(part for part in (title, *benchmark.notes) if part)
+    return f"- `{name}`: {said}" if said else ""
 
 
 def _other_laboratories(entry: Entry) -> list[str]:
@@ -219,12 +225,16 @@ Labels: {", ".join(entry.labels)}.{crop}"""
     views = ""
     if config.zoo.views > 1:
         views = f" The scores are of {config.zoo.views} rotated and mirrored views, averaged; this code uses one view."
-    imports = "import timm\n"
+    imports, first = "import timm\n", ""
     if is_own(config.architecture):
+        first = (
+            "Plain timm does not know this network: it has layers of HemaZoo, which has to be installed "
+            "(`pip install hemazoo`) and imported, as below.\n\n"
+        )
         imports += f"import zoo.architectures  # from HemaZoo: registers {config.architecture} with timm\n"
     return f"""## Use
 
-```python
+{first}```python
 {imports}
 model = timm.create_model("{f"hf-hub:{repo}" if repo else f"local-dir:{entry.id}"}", pretrained=True).eval()
 transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model), is_training=False)
@@ -242,6 +252,8 @@ def how_split(recipe: Recipe, split: Split) -> str:
     # a manifest may be leaky whatever the recipe says
     if split.leaky or recipe.data.split not in GROUPING:
         grouping = f"copies of one cell on both sides: {100 * split.leak_share:.0f} % of test images leak"
+        if recipe.data.split in ("holdout", "first"):
+            grouping += ", and the test images are those of validation, as published"
     else:
         grouping = GROUPING[recipe.data.split]
     return f"Images: {sides}, split with {grouping}. Left out of training: {left_out}."
@@ -277,14 +289,17 @@ def _fitting(entry: Entry, recipe: Recipe) -> str:
         given = f"the features of `{recipe.head.of}`" if recipe.head.of else "raw pixels"
         return f"{HEADS[recipe.head.kind]} on {given}, options {recipe.head.options}."
     facts = entry.config.zoo.training
-    start = START.get(recipe.network.weights, f"the weights of {recipe.network.weights}")
-    stages = "; then ".join(f"{stage.epochs} epochs of {_trained_layers(stage)}" for stage in recipe.all_stages)
-    metric = recipe.schedule.select.removeprefix("val_").replace("_", " ").replace("loss", "log loss")
+    start = start_weights(recipe)
+    stages = "; then ".join(f"{stage.epochs} epochs of {trained_layers(stage)}" for stage in recipe.all_stages)
+    select = recipe.schedule.select
+    metric = select.removeprefix("val_").replace("_", " ").replace("loss", "log loss")
     if recipe.schedule.runs > 1:
         kept = (
             f"There were {recipe.schedule.runs} runs with different random orders and augmentations; the weights of "
             f"each run's best epoch (by {metric} on validation) are averaged."
         )
+    elif select == "last":
+        kept = "The last epoch was kept."
     else:
         kept = f"The best epoch by {metric} on validation was kept (epoch {facts.get('best_epoch', '?')})."
     time = ""
@@ -308,13 +323,6 @@ def _ensemble(entry: Entry, ensemble: Ensemble) -> str:
     named = ", ".join(f"{member} {weight:.2f}" for member, weight in zip(ensemble.members, weights, strict=False))
     how = "weights fitted on validation" if ensemble.weights == "fitted" else "equal weights"
     return f"The probabilities of its members are averaged, with {how}: {named}."
-
-
-def _trained_layers(stage: Stage) -> str:
-    """Phrase naming the layers that a stage of the training changes."""
-    if isinstance(stage.train, str):
-        return {"all": "all layers", "head": "the head"}[stage.train]
-    return f"the head and {', '.join(stage.train)}"
 
 
 def _explanations(qualities: Mapping[str, ExplanationQuality]) -> str:
@@ -395,7 +403,7 @@ def _acceptance(entry: Entry) -> list[str]:
 def _limits(entry: Entry, task: str) -> str:
     """Section on intended use and limits."""
     flagged = " A `distance` above 1 flags most such pictures." if entry.evaluation.ood else ""
-    data = " and ".join(entry.data_sets)
+    data = " and ".join(entry.data_sets) or f"its training data ({task})"
     return f"""## Intended use and limits
 
 Made for the task "{task}" on pictures like those of {data}. Scores on its own test split are from \

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
 import torch
-from tqdm import tqdm
+from torch import nn
 
+from training.fit.plain import plain_network
 from training.fit.state import Fitted
 from training.prepare.cleaning import trained_shares
 from training.prepare.dataset import TrainingDataError
@@ -35,6 +37,7 @@ from zoo.entry.write import (
     write_neighbours,
     write_weights,
 )
+from zoo.progress import progress_bar
 from zoo.scores.calibration import scaling_of
 from zoo.scores.predictions import label_arrays
 from zoo.scores.temperature import MIN_PROBABILITY, fit_temperature
@@ -64,15 +67,30 @@ class FittedNetwork:
     recipe: Recipe
     fitted: Fitted
 
+    @cached_property
+    def _plain(self) -> tuple[nn.Module, dict[str, Any]] | None:
+        return plain_network(self.recipe.network, self.fitted.model)
+
+    @property
+    def network(self) -> nn.Module:
+        """The network as it is written: timm's own where that gives the same answers."""
+        return self.fitted.model if self._plain is None else self._plain[0]
+
     def write(self, folder: Path) -> dict[str, Any]:
         """Write weights in half precision, and the training curves."""
         write_history(folder, self.fitted.history)
-        write_weights(folder, half_precision(self.fitted.model.state_dict()))
-        return network_config(self.recipe)
+        write_weights(folder, half_precision(self.network.state_dict()))
+        config = network_config(self.recipe)
+        if self._plain is None:
+            return config
+        arguments = {name: value for name, value in self._plain[1].items() if name not in TRAINING_ARGUMENTS}
+        layer = self.recipe.network.explanation_layer
+        ours = {**config["zoo"], "explanation_layer": layer and layer.removeprefix("backbone.")}
+        return {**config, "architecture": self.recipe.network.architecture, "model_args": arguments, "zoo": ours}
 
     def calibrate(self, folder: Path, temperature: float) -> dict[str, Any]:
         """Divide the last layer by the temperature, so that plain timm is calibrated too."""
-        model: Any = self.fitted.model
+        model: Any = self.network
         last = model.get_classifier()
         with torch.no_grad():
             last.weight.div_(temperature)
@@ -248,7 +266,9 @@ def predict(runtime: Runtime, entry: Entry, items: Sequence[Item], split: Split,
     """
     rows = split.rows[side]
     files = ((items[i].file, items[i].source) for i in rows)
-    results = list(tqdm(classify_files(runtime, entry, files), f"scoring {side}", total=len(rows), unit="image"))
+    results = list(
+        progress_bar(classify_files(runtime, entry, files), f"scoring {side}", total=len(rows), unit="image")
+    )
     failed = [f"{result.file}: {result.error}" for result in results if result.prediction is None]
     if failed:
         raise TrainingDataError(f"{len(failed)} pictures could not be read again. {failed[0]}")

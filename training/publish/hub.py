@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import numpy as np
 from huggingface_hub import ModelCard, constants
-from huggingface_hub.errors import RepositoryNotFoundError
+from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled, RepositoryNotFoundError
 
 from training.publish.card import renew_card
 from training.publish.figures import CAPTIONS, card_figures
@@ -36,6 +37,7 @@ from zoo.imaging.decode import from_array
 from zoo.serving.runtime import Runtime
 from zoo.sources import hub
 
+UNREACHABLE = (OfflineModeIsEnabled, LocalEntryNotFoundError, httpx2.TransportError, ConnectionError)
 ASSETS = "assets"  # folder of the card's figures
 TOLERANCE = 1e-3  # largest difference of a probability before and after publication
 
@@ -68,13 +70,12 @@ def publish(entry: Entry, repo: str, options: PublishOptions, log: Log) -> Publi
     with hub.hub_errors(repo), tempfile.TemporaryDirectory() as temporary:
         staged = stage(entry, repo, Path(temporary) / repo.split("/")[1])
         url = repository_url(repo, "model")
-        if not options.dry_run:
-            create_repository(repo, "model", options.private)
+        if options.dry_run:
+            return _preview(staged, repo, url, options, log)
+        create_repository(repo, "model", options.private)
         head, published = repository_state(repo, "model")
         change = find_changes(staged, published, _is_ours)
         _check_tag(repo, options.tag, head if change.is_empty else None)
-        if options.dry_run:
-            return Publication(repo, head, url, change, options.tag)
         if change.is_empty:
             log(f"{repo}: nothing has changed.")
             sha = str(head)
@@ -86,6 +87,23 @@ def publish(entry: Entry, repo: str, options: PublishOptions, log: Log) -> Publi
             hub.api().create_tag(repo, tag=options.tag, revision=sha)
         verify(entry, repo, sha)
     return Publication(repo, sha, url, change, options.tag)
+
+
+def _preview(staged: Path, repo: str, url: str, options: PublishOptions, log: Log) -> Publication:
+    """Tell what a publication would change, and the card that it would send; without a network, all files."""
+    head: str | None = None
+    try:
+        with hub.hub_errors(repo):
+            head, published = repository_state(repo, "model")
+            change = find_changes(staged, published, _is_ours)
+            _check_tag(repo, options.tag, head if change.is_empty else None)
+    except EntryError as error:
+        if not isinstance(error.__cause__, UNREACHABLE):
+            raise
+        log(f"{error} It is not known what is there: all files are listed.")
+        change = find_changes(staged, {}, _is_ours)
+    log(f"{repo}: the card {CARD} would be:\n\n{(staged / CARD).read_text(encoding='utf-8')}")
+    return Publication(repo, head, url, change, options.tag)
 
 
 def stage(entry: Entry, repo: str, folder: Path) -> Path:

@@ -1,6 +1,6 @@
 """Recipes: what is trained, on which data and how."""
 
-from training.recipe.changes import as_set, differences
+from training.recipe.changes import as_set, changed_values, differences
 from training.recipe.errors import RecipeError
 from training.recipe.load import FOLDER, PUBLISHED, SCRATCH, load_recipe, read_recipe, recipe_ids
 from training.recipe.schema import (
@@ -35,6 +35,7 @@ __all__ = [
     "Schedule",
     "Stage",
     "as_set",
+    "changed_values",
     "differences",
     "load_recipe",
     "pretrained_cfg",

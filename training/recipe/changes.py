@@ -7,7 +7,7 @@ import tomllib
 from collections.abc import Mapping
 from typing import Any
 
-from training.recipe.errors import RecipeError
+from training.recipe.errors import RecipeError, default_value
 from training.recipe.schema import UNDECISIVE, Recipe
 
 
@@ -45,6 +45,28 @@ def differences(made: Recipe, named: Recipe) -> list[str]:
         for recipe in (named, made)
     )
     return as_set({key: value for key, value in after.items() if value is not None and before.get(key) != value})
+
+
+def changed_values(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """List the keys in which two fingerprints of recipes differ, as in "seed: 0 before, 1 now"."""
+    old, new = (_leaves(_numbered(dict(content))) for content in (before, after))
+    keys = [key for key in dict.fromkeys([*old, *new]) if old.get(key) != new.get(key) or (key in old) != (key in new)]
+    told = [[_told(content, key) for content in (old, new)] for key in keys]
+    return [f"{key}: {before} before, {now} now" for key, (before, now) in zip(keys, told, strict=True)]
+
+
+def _told(content: Mapping[str, Any], key: str) -> str:
+    value = content.get(key, default_value(Recipe, key))
+    return "none" if value is None else _inline(value)
+
+
+def _numbered(value: Any) -> Any:
+    """A value in which lists of tables are tables by number, so that each of their keys is named."""
+    if isinstance(value, dict):
+        return {key: _numbered(part) for key, part in value.items()}
+    if isinstance(value, list) and value and all(isinstance(part, dict) for part in value):
+        return {str(number): _numbered(part) for number, part in enumerate(value)}
+    return value
 
 
 def as_set(values: Mapping[str, Any]) -> list[str]:

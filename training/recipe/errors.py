@@ -62,6 +62,17 @@ def _explain(item: dict[str, Any], recipe: type[BaseModel]) -> str:
     return f"unknown key {where}. Did you mean {before + dot + name if name in part.model_fields else elsewhere!r}?"
 
 
+def default_value(recipe: type[BaseModel], key: str) -> Any:
+    """Default of a dotted key of a recipe; None if it has none."""
+    part: Any = recipe
+    *tables, name = [word for word in key.split(".") if not word.isdigit()]
+    for table in tables:
+        field = getattr(part, "model_fields", {}).get(table)
+        part = _model_in(field.annotation) if field else None
+    field = getattr(part, "model_fields", {}).get(name)
+    return None if field is None or field.is_required() else field.get_default(call_default_factory=True)
+
+
 def _keys(recipe: type[BaseModel]) -> Iterator[str]:
     """Dotted keys of a recipe, those of its tables included."""
     for name, field in recipe.model_fields.items():

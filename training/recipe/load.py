@@ -56,19 +56,21 @@ def load_recipe(name: str, changes: Sequence[str] = (), published: bool = False,
         content["title"] = f"{content.get('title')} (published protocol)"
     for change in changes:
         apply_change(content, change)
-    _refuse_epochs_beside_stages(content, changes)
+    _refuse_keys_beside_stages(content, changes)
     return read_recipe(content, path.name)
 
 
-def _refuse_epochs_beside_stages(content: Mapping[str, Any], changes: Sequence[str]) -> None:
-    """Raise RecipeError if a change sets the epochs of a recipe whose stages have their own."""
-    stages = content.get("stages")
-    if stages and any(change.partition("=")[0].strip() == "schedule.epochs" for change in changes):
-        keys = " and ".join(f"stages.{number}.epochs" for number in range(len(stages)))
-        raise RecipeError(
-            f"schedule.epochs changes nothing here, because {content.get('id')} trains in stages: set {keys}, or "
-            "stages=[] to train all at once."
-        )
+def _refuse_keys_beside_stages(content: Mapping[str, Any], changes: Sequence[str]) -> None:
+    """Raise RecipeError if a change sets the epochs or the rate of a recipe whose stages all have their own."""
+    stages = content.get("stages") or []
+    changed = {change.partition("=")[0].strip() for change in changes}
+    for key, own, option in (("schedule.epochs", "epochs", "--epochs"), ("optimizer.lr", "lr", "--lr")):
+        if key in changed and stages and all(isinstance(stage, Mapping) and own in stage for stage in stages):
+            keys = " and ".join(f"stages.{number}.{own}" for number in range(len(stages)))
+            raise RecipeError(
+                f"{key} changes nothing here, because {content.get('id')} trains in stages: set {keys}, or all of them "
+                f"with {option}, or stages=[] to train all at once."
+            )
 
 
 def read_recipe(content: Mapping[str, Any], origin: str) -> Recipe:

@@ -45,10 +45,11 @@ class Data(_Part):
     )
     descriptions: dict[str, str] = {}
     parts: list[str] = Field([], description="Official parts that are used (train, val, test); none: all")
-    split: Literal["stratified", "official", "grouped", "random"] = Field(
+    split: Literal["stratified", "official", "grouped", "random", "holdout", "first"] = Field(
         "stratified",
         description="stratified: identical pixels stay on one side; grouped: all copies of a cell that an audit finds; "
-        "official: the data set's own test part; random: by image, which leaks, to reproduce published protocols",
+        "official: the data set's own test part. By image, which leaks, to reproduce published protocols: random; "
+        "holdout: test_fraction at random, which validates too; first: the same of the first names of each class",
     )
     originals: bool = Field(False, description="Pictures are augmented copies: group them by their source frame")
     val_fraction: float = Field(0.1, gt=0, lt=0.5)
@@ -60,10 +61,10 @@ class Data(_Part):
         "", description="Laboratory of the mix that is held out: tested on instead of trained on; empty: none"
     )
     packed: tuple[int, int] = Field(description="Height and width, in pixels, to which pictures are decoded once")
-    crop: Literal["none", "cell", "square", "alone"] = Field(
+    crop: Literal["none", "cell", "cell-0.2", "square", "alone"] = Field(
         "none",
-        description="cell: cut out as published system E does; square: a square around the cell, of one scale; "
-        "alone: the same, with empty slide in place of the cell's surroundings",
+        description="cell: cut out as published system E does; cell-0.2: nearly so, as HemaZoo 0.2 did; square: a "
+        "square around the cell, of one scale; alone: the same, with empty slide in place of the cell's surroundings",
     )
 
 
@@ -118,6 +119,7 @@ class Optimizer(_Part):
     momentum: float | None = Field(None, ge=0, lt=1)
     weight_decay: float = Field(0.0, ge=0, description="Decoupled from the gradient (Loshchilov & Hutter 2019)")
     l2: float = Field(0.0, ge=0, description="Factor of the sum of squared weights (not biases, not norms) in the loss")
+    l2_last: bool = Field(True, description="Whether l2 counts the last layer too")
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     clip_norm: float | None = Field(None, gt=0, description="Largest norm of the gradients")
     ema_decay: float | None = Field(None, gt=0, lt=1, description="Decay of the moving average of the weights")
@@ -151,8 +153,12 @@ class Schedule(_Part):
     plateau_metric: Metric = "val_loss"
     plateau_factor: float = Field(0.3, gt=0, lt=1)
     plateau_patience: int = Field(2, ge=0)
-    select: Metric = Field(
-        "val_loss", description="Metric that chooses the best epoch; the validation loss decides between equals"
+    select: Metric | Literal["last"] = Field(
+        "val_loss",
+        description="Metric that chooses the best epoch; the validation loss decides between equals. last: the last",
+    )
+    augment_validation: bool = Field(
+        False, description="Validate on pictures changed at random, as some published systems do; not for choosing well"
     )
     stop_metric: Metric = "val_loss"
     stop_patience: int | None = Field(
@@ -258,7 +264,20 @@ class Balance(_Part):
         le=1,
         description="Weight of laboratories of a mix: 0 by their number of cells, 1 all the same",
     )
-    resample: Literal["none", "downsample", "oversample"] = "none"
+    resample: Literal["none", "downsample", "oversample", "within"] = Field(
+        "none",
+        description="Training pictures a class: as many as of the rarest (downsample), of the commonest (oversample), "
+        "or within class_sizes",
+    )
+    class_sizes: tuple[int, int] | None = Field(None, description="Fewest and most training pictures of a class")
+
+    @model_validator(mode="after")
+    def _sizes(self) -> Balance:
+        if (self.resample == "within") != (self.class_sizes is not None):
+            raise ValueError('resample = "within" and class_sizes belong together')
+        if self.class_sizes and not 0 < self.class_sizes[0] <= self.class_sizes[1]:
+            raise ValueError("class_sizes are the fewest and the most pictures of a class, in this order")
+        return self
 
 
 class Attributes(_Part):
@@ -338,6 +357,8 @@ class Recipe(_Part):
             raise ValueError("attributes belong to one picture: set augment.mixup and augment.cutmix to 0")
         if self.augment.surroundings and self.data.crop != "alone":
             raise ValueError("augment.surroundings needs cells that are cut out alone: set data.crop to alone")
+        if self.schedule.augment_validation and self.schedule.cache_features:
+            raise ValueError("schedule.augment_validation needs fresh pictures: set schedule.cache_features to false")
         for stage in self.stages:
             if stage.train != "all" and self.model and not self.model.head:
                 raise ValueError("stages that train a part need model.head, the layers after the backbone")

@@ -14,7 +14,16 @@ from training.fit.averaging import has_unfinished_run
 from training.fit.checkpoint import CheckpointError
 from training.fit.network import WeightsError
 from training.fit.stopping import FitError
-from training.recipe import PUBLISHED, SCRATCH, Recipe, load_recipe, recipe_ids
+from training.recipe import (
+    PUBLISHED,
+    SCRATCH,
+    Recipe,
+    RecipeError,
+    differences,
+    load_recipe,
+    read_recipe,
+    recipe_ids,
+)
 from training.recipe.overview import count_parameters
 from training.reproduce.formats import MISSING, markdown_table
 from training.reproduce.texts import texts
@@ -29,6 +38,7 @@ ENTRIES = "entries"  # folder of whole entries, below that of the running states
 OURS = "Ours"  # title of the recipes that belong to no published system
 LAST = "Z"  # sorts recipes of no system behind the systems
 NOT_TRAINED = "not yet"
+EARLIER = "†"  # after figures of entries that were trained with an earlier version of their recipe
 COLUMNS = (
     "recipe",
     "reported",
@@ -59,7 +69,10 @@ class Folders:
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Accuracy on a test split with its 95 % interval over source cells, and what it was measured on."""
+    """Accuracy on a test split with its 95 % interval over source cells, and what it was measured on.
+
+    `earlier` tells that the entry was trained with an earlier version of its recipe.
+    """
 
     value: float
     low: float
@@ -67,6 +80,7 @@ class Accuracy:
     images: int
     cells: int
     leak_share: float
+    earlier: bool = False
 
 
 @dataclass(frozen=True)
@@ -227,7 +241,7 @@ def _row(recipe: Recipe, honest: Entry | None, published: Entry | None) -> Row:
 
 def _accuracy_of(entry: Entry | None) -> Accuracy | None:
     tests = [b for b in entry.evaluation.benchmarks.values() if b.role == "test"] if entry else []
-    if not tests or "accuracy" not in tests[0].metrics:
+    if entry is None or not tests or "accuracy" not in tests[0].metrics:
         return None
     accuracy = tests[0].metrics["accuracy"]
     return Accuracy(
@@ -237,7 +251,19 @@ def _accuracy_of(entry: Entry | None) -> Accuracy | None:
         tests[0].n_images,
         tests[0].n_cells,
         tests[0].leak_share,
+        _is_of_an_earlier_recipe(entry),
     )
+
+
+def _is_of_an_earlier_recipe(entry: Entry) -> bool:
+    """Whether the recipe that an entry was trained with is another one today."""
+    name = entry.id.removesuffix(PUBLISHED).removesuffix(SCRATCH)
+    try:
+        made = read_recipe(entry.recipe, entry.id)
+        named = load_recipe(name, published=entry.id.endswith(PUBLISHED), scratch=SCRATCH in entry.id)
+    except RecipeError:
+        return True
+    return bool(differences(made, named) or differences(named, made))
 
 
 def write_table(path: Path, rows: Sequence[Row]) -> None:
@@ -267,4 +293,5 @@ def _cells(row: Row) -> list[str]:
 def _percent(accuracy: Accuracy | None) -> str:
     if accuracy is None:
         return NOT_TRAINED
-    return f"{100 * accuracy.value:.1f} ({100 * accuracy.low:.1f} to {100 * accuracy.high:.1f})"
+    mark = EARLIER if accuracy.earlier else ""
+    return f"{100 * accuracy.value:.1f}{mark} ({100 * accuracy.low:.1f} to {100 * accuracy.high:.1f})"

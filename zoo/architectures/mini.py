@@ -1,11 +1,12 @@
 """`minicnn`, `miniresnet`, `miniinception`: the networks that system D trains from scratch on 96×96 pictures.
 
-The kinds of blocks, the dense layers of `minicnn` and the residual blocks' 32 → 128 filters are published; the other
-widths are ours.
+The kinds of blocks, the dense layers of `minicnn`, the residual blocks' 32 → 128 filters and that the dense layers of
+the other two get smaller are published; the other widths are ours.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -54,15 +55,23 @@ class Residual(nn.Module):
 
 
 class MiniResNet(PlainNetwork):
-    """A stem and three residual blocks of 32, 64 and 128 filters, then dense 128 with dropout."""
+    """A stem and three residual blocks of 32, 64 and 128 filters, then dense layers (`hidden`) with dropout."""
 
     def __init__(
-        self, num_classes: int = 8, in_chans: int = 3, drop_rate: float = 0.5, global_pool: str = "", **kwargs: Any
+        self,
+        num_classes: int = 8,
+        in_chans: int = 3,
+        drop_rate: float = 0.5,
+        global_pool: str = "",
+        hidden: Sequence[int] = (128,),
+        **kwargs: Any,
     ) -> None:
         check_options("miniresnet", kwargs)
         stem = [nn.Conv2d(in_chans, 32, 3, padding=1, bias=False), nn.BatchNorm2d(32), nn.ReLU(), nn.MaxPool2d(2)]
         features = nn.Sequential(*stem, Residual(32, 32), Residual(32, 64), Residual(64, 128))
-        super().__init__(features, dense(128 * (SIDE // 16) ** 2, (128,), drop_rate), 128, 128, num_classes, 16)
+        super().__init__(
+            features, dense(128 * (SIDE // 16) ** 2, tuple(hidden), drop_rate), 128, hidden[-1], num_classes, 16
+        )
 
 
 class Inception(nn.Module):
@@ -87,17 +96,25 @@ def _unit(inside: int, outside: int, side: int) -> nn.Sequential:
 
 
 class MiniInception(PlainNetwork):
-    """Four inception blocks, then dense 128 with dropout."""
+    """Four inception blocks, then dense layers (`hidden`) with dropout."""
 
     def __init__(
-        self, num_classes: int = 8, in_chans: int = 3, drop_rate: float = 0.5, global_pool: str = "", **kwargs: Any
+        self,
+        num_classes: int = 8,
+        in_chans: int = 3,
+        drop_rate: float = 0.5,
+        global_pool: str = "",
+        hidden: Sequence[int] = (128,),
+        **kwargs: Any,
     ) -> None:
         check_options("miniinception", kwargs)
         widths = (16, 32, 48, 64)
         before = (in_chans, *(3 * width for width in widths))
         features = nn.Sequential(*(Inception(i, w) for i, w in zip(before, widths, strict=False)))
         last = 3 * widths[-1]
-        super().__init__(features, dense(last * (SIDE // 16) ** 2, (128,), drop_rate), last, 128, num_classes, 16)
+        super().__init__(
+            features, dense(last * (SIDE // 16) ** 2, tuple(hidden), drop_rate), last, hidden[-1], num_classes, 16
+        )
 
 
 default_cfgs = generate_default_cfgs(

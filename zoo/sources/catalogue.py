@@ -25,6 +25,7 @@ else:
 
 BUILTIN = Path(__file__).parents[1] / "builtin"
 VARIABLE = "HEMAZOO_ZOO"
+DEFAULT = "my-zoo"  # folder of own entries where the variable is not set; the app looks there
 DETECTOR = "cells"  # the default detector
 ADVICE = "Train one with `python -m training train cells --data FIELDS --out ZOO/cells`, and name ZOO in HEMAZOO_ZOO."
 ANY_NAMESPACE_VARIABLE = "HEMAZOO_HUB_ANY"  # allow repositories of any namespace
@@ -62,11 +63,30 @@ class FolderSource:
 
 
 def sources(environment: Mapping[str, str] | None = None) -> list[Source]:
-    """The built-in folder, then the folders and Hub places that HEMAZOO_ZOO names, separated as in PATH."""
-    named = (os.environ if environment is None else environment).get(VARIABLE, "")
+    """The built-in folder, then the folders and Hub places that HEMAZOO_ZOO names, separated as in PATH.
+
+    Where it is not set, the folder `my-zoo` of the working directory, if it exists.
+    """
+    return [FolderSource(BUILTIN, "builtin"), *(_source(part) for part in _named_places(environment))]
+
+
+def own_folder(environment: Mapping[str, str] | None = None) -> Path:
+    """Folder for new entries that is listed without another setting: the first that HEMAZOO_ZOO names, or `my-zoo`."""
+    folders = [part for part in _named_places(environment) if not part.startswith(hub.PREFIX)]
+    return Path(folders[0] if folders else DEFAULT).expanduser()
+
+
+def is_listed(folder: Path) -> bool:
+    """Whether entries in `folder` are listed without another setting."""
+    return folder.resolve() in {source.folder.resolve() for source in sources() if isinstance(source, FolderSource)}
+
+
+def _named_places(environment: Mapping[str, str] | None) -> list[str]:
+    named = (os.environ if environment is None else environment).get(VARIABLE)
+    if named is None:
+        return [DEFAULT] if Path(DEFAULT).is_dir() else []
     # the colon of hub:NAMESPACE is not a separator
-    parts = [part.strip() for part in re.split(rf"(?<!\bhub){os.pathsep}", named) if part.strip()]
-    return [FolderSource(BUILTIN, "builtin"), *(_source(part) for part in parts)]
+    return [part.strip() for part in re.split(rf"(?<!\bhub){os.pathsep}", named) if part.strip()]
 
 
 def _source(part: str) -> Source:

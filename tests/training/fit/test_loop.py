@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from PIL import Image
@@ -100,3 +102,37 @@ def test_epochs_of_another_size_are_not_compared(run, small, best):
     scores = iter([Scores(0.1, 0.9, 0.9), Scores(0.2, 0.8, 0.8), Scores(0.5, 0.5, 0.5)])
     stages = [{"epochs": 2, "input_size": small}, {"epochs": 1}]
     assert run(stages=stages, evaluate=lambda _: next(scores)).best_epoch == best
+
+
+def test_the_last_epoch_is_kept_where_the_recipe_says_so(run):
+    fitted = run(schedule={"epochs": 3, "select": "last"}, optimizer={"lr": 1e-9})
+    assert fitted.best_epoch == 3
+
+
+def test_validation_pictures_may_be_augmented(run):
+    """They then differ between epochs, while the weights hardly change; and a run repeats exactly."""
+    given = {
+        "schedule": {"epochs": 2, "augment_validation": True, "cache_features": False},
+        "optimizer": {"lr": 1e-12},
+        "model": {"architecture": "minicnn", "input_size": [96, 96]},
+    }
+    fitted = run("one", **given)
+    losses = [entry["val_loss"] for entry in fitted.history]
+    plain = run("plain", **given | {"schedule": {"epochs": 2}})
+    assert abs(losses[0] - losses[1]) > 10 * abs(plain.history[0]["val_loss"] - plain.history[1]["val_loss"])
+    assert [entry["val_loss"] for entry in run("two", **given).history] == losses
+
+
+def test_l2_may_leave_out_the_last_layer(run):
+    """With L2 alone as the gradient, the last layer stays where it is."""
+    given = {"schedule": {"epochs": 1}, "optimizer": {"name": "sgd", "lr": 1e-6, "l2": 1e4, "l2_last": False}}
+    before = build_model(recipe(**given).network, 4)
+    shares = {}
+    for l2_last in (True, False):
+        given["optimizer"]["l2_last"] = l2_last
+        torch.manual_seed(0)
+        after = run(f"l2-{l2_last}", build=lambda model, classes, start: copy.deepcopy(before), **given).model
+        with torch.no_grad():
+            shares[l2_last] = float(after.get_classifier().weight.norm() / before.get_classifier().weight.norm())
+    assert shares[True] < 0.97
+    assert shares[False] == pytest.approx(1, abs=1e-3)

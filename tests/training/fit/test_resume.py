@@ -143,13 +143,13 @@ def test_two_processes_train_like_one(place):
     assert told["id"] == "mine"
     alone, both = read_entry(place / "zoo" / "alone"), read_entry(place / "zoo" / "mine")
     assert both.config.zoo.training["processes"] == 2
-    files = [set(read_predictions(entry, "my-cells-test")["file"]) for entry in (alone, both)]
+    files = [set(read_predictions(entry, "cells-test")["file"]) for entry in (alone, both)]
     assert files[0] == files[1]
     histories = [json.loads((entry.folder / "history.json").read_text()) for entry in (alone, both)]
     # the frozen stage has no batch norm of its own and no dropout that matters: nearly the same; then less so
     for first, second in zip(*(found[:2] for found in histories), strict=True):
         assert first["val_loss"] == pytest.approx(second["val_loss"], abs=0.05)
-    accuracies = [entry.evaluation.benchmarks["my-cells-test"].metrics["accuracy"].value for entry in (alone, both)]
+    accuracies = [entry.evaluation.benchmarks["cells-test"].metrics["accuracy"].value for entry in (alone, both)]
     assert accuracies[0] == pytest.approx(accuracies[1], abs=0.25)
     assert min(accuracies) > 0.5
 

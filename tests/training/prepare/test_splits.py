@@ -241,12 +241,35 @@ def test_cleaning_changes_training_only_and_reports_counts():
 def test_resampling_balances_classes(how):
     labels = np.array([0] * 30 + [1] * 7 + [2] * 12)
     split = replace(stratified_split(table(40), 0.2, 0.2, 0), rows={"train": np.arange(49)})
-    found = resample(split, how, labels, 0)
+    found = resample(split, Balance(resample=how), labels, 0)
     counts = np.bincount(labels[found.rows["train"]])
     assert set(counts) == {7 if how == "downsample" else 30}
     assert set(found.rows["train"]) <= set(range(49))
     if how == "oversample":
         assert set(found.rows["train"]) == set(range(49))
+
+
+def test_resampling_keeps_classes_within_sizes():
+    labels = np.array([0] * 30 + [1] * 7 + [2] * 12)
+    split = replace(stratified_split(table(40), 0.2, 0.2, 0), rows={"train": np.arange(49)})
+    found = resample(split, Balance(resample="within", class_sizes=(10, 20)), labels, 0)
+    assert np.bincount(labels[found.rows["train"]]).tolist() == [20, 10, 12]
+    with pytest.raises(ValueError, match="belong together"):
+        Balance(resample="within")
+
+
+def test_a_holdout_validates_and_tests_on_the_same_pictures():
+    data = table(40)
+    for scheme in ("holdout", "first"):
+        split = split_by(scheme, data, (0.7, 0.1, 0.2), 3)
+        assert split.leaky
+        assert split.rows["val"].tolist() == split.rows["test"].tolist()
+        assert len(split.rows["train"]) + len(split.rows["test"]) == len(data.files)
+    # by name: the first fifth of each class, as Keras takes it
+    for label in set(data.labels):
+        own = sorted(file for file, one in zip(data.files, data.labels, strict=True) if one == label)
+        held = [data.files[row] for row in split.rows["test"] if data.labels[row] == label]
+        assert sorted(held) == own[: int(0.2 * len(own))]
 
 
 def test_weights_are_inverse_to_frequency_and_to_copies():

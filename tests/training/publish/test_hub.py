@@ -287,3 +287,12 @@ def test_the_command_on_a_card_makes_the_entrys_recipe(entry):
     changes = [value for key, value in pairwise(words) if key == "--set"]
     named = load_recipe(words[1], changes, published="--published" in words, scratch="--scratch" in words)
     assert named.fingerprint() == read_recipe(entry.recipe, entry.id).fingerprint()
+
+
+def test_a_dry_run_without_a_network_shows_files_and_card(folder, capsys, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert main(["publish", str(folder), "--repo", "alice/tiny", "--dry-run"]) == 0
+    said = capsys.readouterr().err
+    assert "all files are listed" in said
+    assert "+ model.safetensors" in said and "+ README.md" in said
+    assert "license: apache-2.0" in said and "would be published" in said

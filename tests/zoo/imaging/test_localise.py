@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
@@ -181,10 +182,47 @@ def test_system_e_crops_the_purple_range():
     assert (pixels[1, 1] == 0).all()
 
 
-def test_system_e_gives_the_whole_picture_where_it_finds_nothing():
+def test_system_e_gives_the_padded_picture_where_it_finds_nothing():
+    found = crop_system_e(purple(None))
+    assert found.image.size == (320 + 2 * PADDING, 240 + 2 * PADDING)
+    assert found.box == (-PADDING, -PADDING, 320 + PADDING, 240 + PADDING)
+    assert found.image.getpixel((0, 0)) == (198, 203, 208)
+
+
+def published_size(image: Image.Image) -> tuple[int, int]:
+    """Width and height of the published crop, by its steps as they are written down."""
+    pixels = cv2.copyMakeBorder(np.array(image), *[PADDING] * 4, cv2.BORDER_CONSTANT, value=(198, 203, 208))
+    found = cv2.erode(cv2.inRange(pixels, (80, 80, 180), (180, 170, 245)), np.ones((3, 3)), iterations=2)
+    found = cv2.GaussianBlur(cv2.dilate(found, np.ones((5, 5)), iterations=5), (1, 1), 0)
+    edges = cv2.Canny(cv2.bilateralFilter(found, 9, 75, 75), 100, 400)
+    edges = cv2.erode(cv2.dilate(edges, None, iterations=1), None, iterations=1)
+    contours = sorted(cv2.findContours(edges, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)[0], key=cv2.contourArea)
+    corners = [np.array(cv2.boxPoints(cv2.minAreaRect(contour)), dtype=int) for contour in contours]
+    corners = [box for box in corners if (box[0] != box[3]).any() and (box[0] != box[1]).any()]
+    if corners:
+        (left, top), (right, bottom) = corners[-1].min(0), corners[-1].max(0)
+        part = pixels[top:bottom, left:right]
+        pixels = part if part.size else pixels
+    return pixels.shape[1], pixels.shape[0]
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_system_e_is_the_published_crop(seed):
+    """Irregular purple shapes, with holes, beside others and at the edges."""
+    random = np.random.default_rng(seed)
+    image = Image.new("RGB", (160, 120), (220, 200, 190))
+    draw = ImageDraw.Draw(image)
+    for _ in range(6):
+        x, y, a, b = random.integers([-10, -10, 4, 4], [170, 130, 40, 30]).tolist()
+        colour = (120, 100, 210) if random.random() < 0.7 else (220, 200, 190)
+        draw.ellipse([x - a, y - b, x + a, y + b], fill=colour)
+    assert crop_system_e(image).image.size == published_size(image)
+
+
+def test_entries_of_version_0_2_keep_their_crop():
     empty = purple(None)
-    assert crop_system_e(empty).image is empty
-    assert crop_system_e(empty).box == (0, 0, 320, 240)
+    assert locate_cell(empty, "cell-0.2").image is empty
+    assert locate_cell(purple((150, 100)), "cell-0.2").image.size == crop_system_e(purple((150, 100))).image.size
 
 
 def test_system_e_pads_so_that_a_cell_at_the_edge_is_found():

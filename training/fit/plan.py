@@ -1,0 +1,52 @@
+"""Sentences on what a training does: before it begins, and on the model card."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from training.fit.batches import divide
+from training.fit.forecast import FORWARD, Forecast
+from training.recipe import Recipe, Stage
+from zoo.progress import duration
+
+START = {"imagenet": "ImageNet weights", "none": "random weights"}
+
+
+def describe_plan(recipe: Recipe, pictures: Mapping[str, int], seconds_a_picture: float | None = None) -> str:
+    """Say what a training will do, and about how long it takes.
+
+    Args:
+        recipe: What is trained.
+        pictures: Number of pictures of each side of the split.
+        seconds_a_picture: Of a training step, where it is known.
+    """
+    height, width = recipe.network.input_size
+    stages = ", then ".join(
+        f"{stage.epochs} epoch{'s' if stage.epochs > 1 else ''} of {trained_layers(stage)} at a learning rate of "
+        f"{stage.lr or recipe.optimizer.lr:g}"
+        for stage in recipe.all_stages
+    )
+    runs = f"{recipe.schedule.runs} times, whose weights are averaged: " if recipe.schedule.runs > 1 else ""
+    batch = max(divide(pictures["train"], recipe.schedule.batch_size))
+    text = (
+        f"Training {recipe.network.architecture} from {start_weights(recipe)} on {pictures['train']:,} pictures of "
+        f"{len(recipe.labels)} classes, {height}×{width} pixels: {runs}{stages}, in batches of {batch}. "
+        f"{pictures['val']:,} pictures choose the best epoch, {pictures['test']:,} are scored once at the end."
+    )
+    forecast = Forecast.of(recipe, pictures["train"], pictures["val"], seconds_a_picture)
+    if forecast.seconds is None or seconds_a_picture is None:
+        return text
+    scored = (2 * pictures["val"] + pictures["test"]) * FORWARD * recipe.network.views * seconds_a_picture
+    return f"{text} About {duration(recipe.schedule.runs * forecast.seconds + scored)} in all."
+
+
+def start_weights(recipe: Recipe) -> str:
+    """Phrase naming the weights that a training starts from."""
+    return START.get(recipe.network.weights, f"the weights of {recipe.network.weights}")
+
+
+def trained_layers(stage: Stage) -> str:
+    """Phrase naming the layers that a stage of the training changes."""
+    if isinstance(stage.train, str):
+        return {"all": "all layers", "head": "the head"}[stage.train]
+    return f"the head and {', '.join(stage.train)}"
