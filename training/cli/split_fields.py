@@ -101,6 +101,6 @@ def _rows(path: Path) -> list[dict[str, str]]:
 
 
 def _names(folder: Path, files: Sequence[Path], scored: set[str]) -> list[str]:
-    """How the tables call a folder's pictures: by their stems, or by their paths in it."""
+    """Names of a folder's pictures in the tables: their stems, or their paths in it."""
     by_stem = any(path.stem in scored for path in files)
     return [path.stem if by_stem else path.relative_to(folder).as_posix() for path in files]

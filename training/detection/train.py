@@ -174,9 +174,9 @@ def best_limits(fitted: Fitted, fields: Sequence[Marked]) -> dict[str, float]:
 
 
 def best_limit(matches: Sequence[Matches]) -> float:
-    """Confidence at which most fields have the right count, each field by its relative error; F1 decides between equals.
+    """Confidence with the smallest relative errors of the fields' counts; F1 decides between equals.
 
-    The limit with the best F1 alone finds more red cells than there are: it takes halves at edges for cells.
+    By F1 alone more red cells are found than there are, because halves at edges are taken for cells.
     """
     marked_cells = np.array([one.marked for one in matches])
     confidences = np.concatenate([one.confidences for one in matches])

@@ -69,7 +69,8 @@ def reproduce(folders: results.Folders, budget_seconds: float, accelerator: Acce
         if entry.other_laboratories is None and not entry.members:
             recipe = load_recipe(entry.id, LEAVE_OUT_CHANGES)
             work = folders.runs / "loso" / recipe.id
-            result = leave_one_lab_out.leave_one_laboratory_out(recipe, folders.data, work, accelerator, log)
+            models = leave_one_lab_out.leave_one_laboratory_out(recipe, folders.data, work, accelerator, log)
+            result = leave_one_lab_out.score_unseen_laboratories(leave_one_lab_out.predictions_of(models))
             leave_one_lab_out.add_to_entry(entry, recipe, result, device_name(accelerator.device))
         _measure_ood_and_speed(entry, folders.data, device, log)
     return failed

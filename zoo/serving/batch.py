@@ -141,11 +141,6 @@ def classify_files(
         EntryError: the model cannot be loaded.
         SampleError: the sample rules out every class of the entry.
         BusyError: the queue stayed full.
-
-    Example:
-        >>> files = [(path.name, path) for path in find_files([Path("cells")])]
-        >>> with zoo.Runtime() as runtime:
-        ...     results = list(zoo.classify_files(runtime, zoo.get_entry("cnn60"), files))
     """
     runtime.load(entry)
     sample = sample or entry.default_sample

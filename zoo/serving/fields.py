@@ -27,7 +27,7 @@ CLOSE_UP_OTHER = 6.0  # the same where the cell is another one: platelets are sm
 
 @dataclass(frozen=True, eq=False)
 class Asked:
-    """What a classifier is asked about a picture.
+    """Question to a classifier about one picture.
 
     Attributes:
         parts: The pictures to classify: one a cell, or the whole one.

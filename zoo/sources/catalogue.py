@@ -72,7 +72,7 @@ def sources(environment: Mapping[str, str] | None = None) -> list[Source]:
 
 def own_folder(environment: Mapping[str, str] | None = None) -> Path:
     """Folder for new entries that is listed without another setting: the first that HEMAZOO_ZOO names, or `my-zoo`."""
-    folders = [part for part in _named_places(environment) if not part.startswith(hub.PREFIX)]
+    folders = [part for part in _named_places(environment) if not part.startswith(HUB_PREFIX)]
     return Path(folders[0] if folders else DEFAULT).expanduser()
 
 

@@ -1,4 +1,4 @@
-"""What a classifier is asked about a picture whose cells were found, and how answers for cells are recorded."""
+"""Questions to a classifier about a picture whose cells were found, and records of the answers."""
 
 from __future__ import annotations
 
