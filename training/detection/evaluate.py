@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from training.detection.card import render_detector_card
 from training.detection.composed import compose
 from zoo.detection.benchmarks import FieldBenchmark, result_rows
 from zoo.detection.detector import Detector
@@ -44,13 +45,14 @@ def find_in_fields(
 
 
 def evaluate_detector(entry: Entry, benchmark: FieldBenchmark, table: pd.DataFrame) -> dict[str, Metric]:
-    """Score a table of `find_in_fields`, and store table and scores with the entry."""
+    """Score a table of `find_in_fields`, and store table, scores and card with the entry."""
     detector = entry.config.zoo.detector
     limits = dict(detector.limits) if detector else {}
     scores = score_fields(table, limits)
     entry_files.write_found(entry.folder, benchmark.name, table)
     known = {name: _plain(metrics) for name, metrics in load_entry(entry.folder).evaluation.fields.items()}
     entry_files.update_section(entry.folder, "fields", {**known, benchmark.name: _plain(scores)})
+    entry_files.write_card(entry.folder, render_detector_card(load_entry(entry.folder)))
     return scores
 
 
