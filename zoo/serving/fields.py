@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 SCHEMA = 1  # of the records of `zoo cells`
 AROUND = 1.9  # side of a cell's square over its longer side, so that it is seen as in pictures of one cell
 CLOSE_UP = 3.6  # shorter side of a picture of one white cell, over the cell's longer side
-CLOSE_UP_OTHER = 6.0  # the same where the cell is another one: platelets are smaller
+CLOSE_UP_OTHER = 9.0  # the same where the cell is another one: platelets are smaller
 
 
 @dataclass(frozen=True, eq=False)
