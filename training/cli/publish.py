@@ -9,12 +9,14 @@ from __future__ import annotations
 import argparse
 import json
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from training.cli.common import add_dry_run, add_json, find_entry
 from zoo.cli.common import ENTRY_HELP, FAILED, OK, USAGE, fail, print_message
-from zoo.entry import EntryError
+from zoo.entry import CONFIG, Entry, EntryError, read_entry
 from zoo.lazy import lazy_module
+from zoo.sources.catalogue import list_detectors
 
 if TYPE_CHECKING:
     from training.publish import hub
@@ -38,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Publish the entries one after the other; the status is 1 if one of them failed."""
-    entries = [find_entry(name, usable=False) for name in options.entries]
+    entries = [_entry(name) for name in options.entries]
     namespace, _, name = options.repo.partition("/")
     if name and len(entries) > 1:
         return fail("Several entries need a namespace without a name: --repo NAMESPACE.", USAGE)
@@ -65,3 +67,12 @@ def _print_outcome(publication: Publication, dry_run: bool) -> None:
         print_message(f"{publication.repo}: would be published")
     elif not publication.change.is_empty:
         print_message(f"{publication.repo}: published at {publication.url}, commit {publication.sha}")
+
+
+def _entry(name: str) -> Entry:
+    """A classifier or a detector, by its folder or id. Raises EntryError if there is none."""
+    detectors = {entry.id: entry for entry in list_detectors()}
+    if name in detectors:
+        return detectors[name]
+    entry = read_entry(Path(name).resolve()) if (Path(name) / CONFIG).is_file() else None
+    return entry if isinstance(entry, Entry) and entry.is_detector else find_entry(name, usable=False)

@@ -44,11 +44,13 @@ LIMITS = """
 """
 
 
-def render_detector_card(entry: Entry) -> str:
-    """Markdown of the card."""
+def render_detector_card(entry: Entry, repo: str = "") -> str:
+    """Markdown of the card; `repo` is its repository on the Hub, NAMESPACE/NAME, if it has one."""
     limits = entry.config.zoo.detector.limits if entry.config.zoo.detector else {}
     counted = ", ".join(f"{name} {limits[name]:.2f}" for name in OBJECTS if name in limits)
     parts = [FRONT, f"# {entry.title}", USE.format(id=entry.id), f"Limits of confidence: {counted}."]
+    if repo:
+        parts.append(f"\nTo use it from the Hub: `HEMAZOO_ZOO=hub:{repo}`, which lists it as `{repo}`.")
     if entry.evaluation.fields:
         parts += ["\n## Scores\n", "95 % intervals over fields that training did not see.\n", *_tables(entry)]
     return "\n".join([*parts, LIMITS])

@@ -9,6 +9,7 @@ from typing import Literal
 
 from huggingface_hub import EvalResult, ModelCardData
 
+from training.detection.card import render_detector_card
 from training.fit.plan import start_weights, trained_layers
 from training.prepare.splits import Split
 from training.recipe import (
@@ -65,6 +66,9 @@ def renew_card(folder: Path, repo: str = "", pictures: Mapping[str, str] | None 
         False if the card was left as it is because this version cannot read the entry's recipe.
     """
     entry = load_entry(folder)
+    if entry.is_detector:
+        write_card(folder, render_detector_card(entry, repo))
+        return True
     if not entry.recipe:
         return True
     try:

@@ -16,8 +16,10 @@ from typing import Any
 
 import httpx2
 import numpy as np
+import torch
 from huggingface_hub import ModelCard, constants
 from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled, RepositoryNotFoundError
+from PIL import Image
 
 from training.publish.card import renew_card
 from training.publish.figures import CAPTIONS, card_figures
@@ -31,6 +33,7 @@ from training.publish.repository import (
     repository_state,
     repository_url,
 )
+from zoo.detection.detector import Detector
 from zoo.entry import CARD, BrokenEntry, Entry, EntryError, load_entry
 from zoo.entry.write import write_card
 from zoo.imaging.decode import from_array
@@ -173,11 +176,19 @@ def verify(entry: Entry, repo: str, sha: str) -> None:
         if published.weights is None or published.config.zoo.members:
             return  # no weights of its own to compare
         picture = from_array(np.random.default_rng(0).integers(0, 256, (160, 160, 3), np.uint8))
-        with Runtime("cpu", "fp32") as runtime:
-            remote = runtime.classify(hub.fetch(published), picture).network
-            local = runtime.classify(entry, picture).network
-    if any(abs(remote[label] - local[label]) > TOLERANCE for label in local):
+        remote, local = (_answers(one, picture) for one in (hub.fetch(published), entry))
+    if not np.allclose(remote, local, rtol=0, atol=TOLERANCE):
         raise EntryError(f"{repo} was published, but its answers differ from those of {entry.id}. Please report it.")
+
+
+def _answers(entry: Entry, picture: Image.Image) -> list[float]:
+    """Probabilities of a classifier, or confidences of a detector's first maps, for a picture."""
+    if entry.is_detector:
+        pixels = torch.from_numpy(np.asarray(picture)).permute(2, 0, 1)[None].float() / 255
+        with torch.inference_mode():
+            return Detector(entry).forward(pixels)[0].sigmoid().flatten().tolist()
+    with Runtime("cpu", "fp32") as runtime:
+        return list(runtime.classify(entry, picture).network.values())
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from training.detection.card import render_detector_card
 from training.publish.card import render_card
 from training.recipe import read_recipe
 from zoo.entry import CARD, Entry, load_entry, readable_entries
@@ -15,7 +16,7 @@ ENTRIES = readable_entries(FolderSource(BUILTIN, "built-in").entries())
 
 
 def render(entry: Entry) -> str:
-    return render_card(entry, read_recipe(entry.recipe, entry.id))
+    return render_detector_card(entry) if entry.is_detector else render_card(entry, read_recipe(entry.recipe, entry.id))
 
 
 def with_version(entry: Entry, version: str) -> Entry:

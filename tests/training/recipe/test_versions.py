@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from training.detection.recipe import read_detector_recipe
 from training.recipe import SCHEMA_VERSION, Recipe, RecipeError, load_recipe, read_recipe
 from zoo.sources.catalogue import BUILTIN
 
@@ -76,6 +77,9 @@ def test_a_file_of_version_1_may_inherit_one_of_version_2(tmp_path):
 
 @pytest.mark.parametrize("path", sorted(BUILTIN.glob("*/config.json")), ids=lambda path: path.parent.name)
 def test_recipes_in_built_in_entries_are_read(path):
-    content = json.loads(path.read_text())["zoo"].get("recipe")
-    if content is not None:
+    ours = json.loads(path.read_text())["zoo"]
+    content = ours.get("recipe")
+    if "detector" in ours:
+        assert read_detector_recipe(content, path.parent.name).id == path.parent.name
+    elif content is not None:
         assert read_recipe(content, path.parent.name).schema_version == SCHEMA_VERSION
