@@ -13,6 +13,8 @@ os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 os.environ["HF_HUB_DISABLE_XET"] = "1"  # the Hub of the tests keeps large files as LFS
 # tiny networks are converted only where a test is about that: it takes longer than running them
 os.environ["HEMAZOO_BACKEND"] = "torch"
+# drawn cells are classified as wholes, but where a test is about fields
+os.environ["HEMAZOO_DETECTOR"] = "none"
 # several test processes share two cores; what they start shares them too
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 

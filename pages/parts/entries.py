@@ -10,7 +10,7 @@ from zoo import entry as zoo_entry
 from zoo.benchmarks.comparison import leaderboard_value
 from zoo.entry import AnyEntry, BrokenEntry, Entry, EntryError
 from zoo.sources import hub
-from zoo.sources.catalogue import DETECTOR, list_detectors, list_entries
+from zoo.sources.catalogue import NO_DETECTOR, list_detectors, list_entries, usual_detector
 
 REFRESH_SECONDS = 5  # how long a new entry may take to appear
 
@@ -64,9 +64,11 @@ def _detectors() -> list[Entry]:
 
 
 def detector_entry() -> Entry | None:
-    """The detector of the pages: the built-in one, else the first of the zoo; None without any."""
+    """The detector of the pages: the usual one, else the first of the zoo; None where none is there or wanted."""
+    if usual_detector() == NO_DETECTOR:
+        return None
     found = {entry.id: entry for entry in _detectors()}
-    return found.get(DETECTOR) or next(iter(found.values()), None)
+    return found.get(usual_detector()) or next(iter(found.values()), None)
 
 
 @st.cache_resource(max_entries=64, show_spinner=False)

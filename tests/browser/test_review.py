@@ -21,7 +21,7 @@ pytestmark = pytest.mark.browser
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     place = tmp_path_factory.mktemp("review")
     make_detector(place / "zoo" / "drawn")
-    with serving(place, program="tests.fields", HEMAZOO_ZOO=str(place / "zoo")) as address:
+    with serving(place, program="tests.fields", HEMAZOO_ZOO=str(place / "zoo"), HEMAZOO_DETECTOR="drawn") as address:
         yield address
 
 

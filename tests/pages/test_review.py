@@ -43,6 +43,7 @@ def detectors(tmp_path_factory) -> Path:
 @pytest.fixture
 def app(zoo_environment, detectors, monkeypatch) -> AppTest:
     monkeypatch.setenv("HEMAZOO_ZOO", f"{zoo_environment}:{detectors}")
+    monkeypatch.setenv("HEMAZOO_DETECTOR", "drawn")
     monkeypatch.setattr("zoo.detection.detector.Detector.find", find)
     return start(zoo_environment)
 

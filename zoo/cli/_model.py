@@ -9,9 +9,7 @@ from zoo.entry import Entry
 from zoo.scores.samples import ONLY, ONLY_PREFIX, Sample, SampleError, find_sample, samples
 from zoo.serving.backends import BACKENDS
 from zoo.serving.devices import PRECISIONS
-from zoo.sources.catalogue import get_detector, get_entry
-
-DETECTOR = "cells"
+from zoo.sources.catalogue import DETECTOR_VARIABLE, get_detector, get_entry, usual_detector
 
 
 def add_model_arguments(parser: argparse.ArgumentParser, default: str | None = None) -> None:
@@ -55,7 +53,10 @@ def add_sample_argument(parser: argparse.ArgumentParser) -> None:
 def add_detector_argument(parser: argparse._ActionsContainer) -> None:
     """Add the option that says what finds the cells of fields."""
     parser.add_argument(
-        "--detector", default=DETECTOR, metavar="ID", help="model that finds the cells of fields (default: %(default)s)"
+        "--detector",
+        default=usual_detector(),
+        metavar="ID",
+        help=f"model that finds the cells of fields (default: %(default)s; {DETECTOR_VARIABLE} names another)",
     )
 
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from zoo.adaptation import MAX_PICTURES
-from zoo.cli._model import DETECTOR, add_detector_argument, add_model_arguments, selected_detector, selected_model
+from zoo.cli._model import add_detector_argument, add_model_arguments, selected_detector, selected_model
 from zoo.cli._records import print_record
 from zoo.cli.common import FAILED, OK, USAGE, fail, print_message
 from zoo.entry import Entry, EntryError
@@ -33,6 +33,7 @@ from zoo.serving import bulk
 from zoo.serving.batch import ALL_PAGES, find_files, find_pages
 from zoo.serving.devices import device_name
 from zoo.serving.requests import BATCH_SIZE
+from zoo.sources.catalogue import NO_DETECTOR, usual_detector
 from zoo.threads import usable_processors
 
 if TYPE_CHECKING:
@@ -112,12 +113,12 @@ def run(options: argparse.Namespace) -> int:
 
 def _detector(options: argparse.Namespace) -> Entry | None:
     """The detector that is asked for; none with --single, or where the usual one is not installed."""
-    if options.single:
+    if options.single or options.detector == NO_DETECTOR:
         return None
     try:
         return selected_detector(options)
     except EntryError:
-        if options.detector != DETECTOR:
+        if options.detector != usual_detector():
             raise
         print_message("There is no detector of cells here: each picture is classified as a whole.")
         return None

@@ -52,7 +52,7 @@ UNDECIDED = Acceptance(("not decided",))
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """What a decision on some answers rests on.
+    """Evidence that a decision on some answers rests on.
 
     Attributes:
         best: Class numbers of the answers, (n,).

@@ -27,6 +27,8 @@ BUILTIN = Path(__file__).parents[1] / "builtin"
 VARIABLE = "HEMAZOO_ZOO"
 DEFAULT = "my-zoo"  # folder of own entries where the variable is not set; the app looks there
 DETECTOR = "cells"  # the default detector
+DETECTOR_VARIABLE = "HEMAZOO_DETECTOR"  # another one, or NO_DETECTOR
+NO_DETECTOR = "none"
 ADVICE = "Train one with `python -m training train cells --data FIELDS --out ZOO/cells`, and name ZOO in HEMAZOO_ZOO."
 ANY_NAMESPACE_VARIABLE = "HEMAZOO_HUB_ANY"  # allow repositories of any namespace
 
@@ -115,6 +117,11 @@ def list_entries(places: Sequence[Source] | None = None) -> list[AnyEntry]:
 def list_detectors(places: Sequence[Source] | None = None) -> list[Entry]:
     """List the detectors of cells of all sources in order; `places` is as for `list_entries`."""
     return [entry for entry in _list_all(places) if isinstance(entry, Entry) and entry.is_detector]
+
+
+def usual_detector() -> str:
+    """Name of the detector that is used where none is chosen; NO_DETECTOR for one answer a picture."""
+    return os.environ.get(DETECTOR_VARIABLE) or DETECTOR
 
 
 def get_detector(name: str = DETECTOR) -> Entry:

@@ -36,7 +36,7 @@ USABLE = [name for name, entry in ENTRIES.items() if entry.usable]
 NETWORKS = [n for n in USABLE if not ENTRIES[n].config.zoo.head and not ENTRIES[n].config.zoo.members]
 # what plain timm can run by itself
 PLAIN = [name for name in NETWORKS if ENTRIES[name].config.zoo.crop == "none"]
-MAX_WEIGHTS, MAX_ALL, MAX_PREDICTIONS = 10_000_000, 60_000_000, 1_000_000
+MAX_WEIGHTS, MAX_ALL, MAX_PREDICTIONS = 10_000_000, 80_000_000, 1_000_000
 
 
 def typical(names, *always):
