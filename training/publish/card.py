@@ -275,7 +275,19 @@ def _training(entry: Entry, recipe: Recipe) -> str:
 
 {entry.config.zoo.split} {_fitting(entry, recipe)}
 
-The whole recipe is in `config.json`. To train the model again: `{command}`."""
+The whole recipe is in `config.json`. To train the model again: `{command}`.{_left_out(recipe, name)}"""
+
+
+def _left_out(recipe: Recipe, name: str) -> str:
+    """Sentence on keys that today's recipe has and the entry's had not, which --set cannot take out again."""
+    if recipe.model is None or name not in recipe_ids():
+        return ""
+    today = load_recipe(name, published=PUBLISHED in recipe.id, scratch=SCRATCH in recipe.id).network
+    keys = [key for key in ("mean", "std") if getattr(recipe.network, key) is None and getattr(today, key) is not None]
+    named = ", ".join(f"`model.{key}`" for key in keys)
+    return (
+        f" Leave out {named} of a copy of the recipe: this model had the backbone's own normalisation." if keys else ""
+    )
 
 
 def _changes(recipe: Recipe, name: str) -> list[str]:
