@@ -219,11 +219,9 @@ def test_several_pictures_and_one_that_is_none(page: Page, address: str, files: 
     expect(page.get_by_text("1 file could not be classified")).to_be_visible()
     expect(page.get_by_role("heading", name="5 pictures")).to_be_visible()
     # a pattern is like no cell, and counted only if somebody wants it; noise looks a little like one, and is marked
-    expect(page.get_by_role("heading", name="Differential count")).to_be_visible()
     expect(page.get_by_text("show no recognisable blood cell").first).to_be_visible()
-    expect(page.get_by_text("4 cells. Count at least 100")).to_be_visible()
-    page.get_by_text("Count them anyway").click()
-    expect(page.get_by_text("5 cells. Count at least 100")).to_be_visible(timeout=PATIENCE)
+    expect(page.get_by_text("Count them anyway")).to_be_visible()
+    expect(page.get_by_role("heading", name="Report")).to_be_visible()
     with page.expect_download() as download:
         page.get_by_role("button", name="Results as CSV").click()
     assert len(Path(download.value.path()).read_text().splitlines()) == 6
