@@ -17,7 +17,7 @@ from zoo.imaging.decode import Picture, from_array, read_image, read_picture
 from zoo.scores.counts import KindCount, count_kinds
 from zoo.scores.samples import Sample, find_sample
 from zoo.serving.results import Explanation, Prediction
-from zoo.sources.catalogue import get_detector, get_entry
+from zoo.sources.catalogue import DETECTOR, MODEL, get_detector, get_entry
 
 if TYPE_CHECKING:
     from zoo.detection.detector import Cells, Detector
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from zoo.serving.runtime import Runtime
 
 Given = Image.Image | np.ndarray | bytes | Path | str
-
-MODEL, DETECTOR = "champion8", "cells"  # what is used where none is named
 
 _lock = threading.Lock()
 _shared: list[Runtime] = []

@@ -22,9 +22,9 @@ from zoo.cli._records import print_record
 from zoo.cli.common import FAILED, OK, fail
 from zoo.files import atomic_path, printable
 from zoo.imaging.decode.scale import MAX_UM, MIN_UM, plausible
+from zoo.sources.catalogue import MODEL
 from zoo.tables import guarded
 
-CLASSIFIER = "champion8"
 COLUMNS = (
     "file",
     "page",
@@ -44,7 +44,7 @@ COLUMNS = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
     parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="pictures, or folders to search for them")
-    add_model_arguments(parser, default=CLASSIFIER)
+    add_model_arguments(parser, default=MODEL)
     add_detector_argument(parser)
     parser.add_argument(
         "--um-per-px",
