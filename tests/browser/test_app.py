@@ -96,9 +96,11 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 
 def settle(page: Page) -> None:
-    """Wait until the page's script is done."""
-    page.wait_for_function("!document.querySelector('[data-testid=stStatusWidget]')")
-    page.wait_for_timeout(300)
+    """Wait until the page's script is done, and no other run was asked for meanwhile."""
+    done = "document.querySelector('[data-testid=stApp]')?.dataset.testScriptState === 'notRunning'"
+    for _ in range(2):
+        page.wait_for_function(done)
+        page.wait_for_timeout(150)
 
 
 def open_page(page: Page, address: str) -> None:

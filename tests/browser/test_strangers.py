@@ -89,6 +89,7 @@ def test_every_page_asks_the_app_alone(page: Page, stranger: Path, tmp_path: Pat
         for tab in ("Curves", "Scores", "Card"):
             page.get_by_role("tab", name=tab, exact=True).click()
             settle(page)
+            expect(page.get_by_role("tab", name=tab, exact=True)).to_have_attribute("aria-selected", "true")
         shown = page.get_by_role("tabpanel").filter(visible=True)
         expect(shown.get_by_role("heading", name="A card")).to_be_visible()
         assert page.locator("[src*='evil'], [srcset*='evil'], link[href*='evil'], [data*='evil'], iframe").count() == 0

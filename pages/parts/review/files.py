@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from streamlit.runtime.uploaded_file_manager import UploadedFile
 from pages.parts import entries, session
 from pages.parts.review import state
 from pages.parts.review.found import Examined
+from pages.parts.tables import csv
 from pages.parts.wording import plain
 from zoo.entry import Entry
 from zoo.files import printable
@@ -31,7 +33,6 @@ from zoo.review.session_file import (
 )
 from zoo.review.training_cells import class_folders, labelled
 from zoo.scores.samples import BLOOD, Sample
-from zoo.tables import to_csv
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,6 +44,28 @@ OPENED = "opened review"  # key of the uploader
 NOT_IN_NAME = re.compile(r"[^\w.-]+")
 
 
+@dataclass(frozen=True)
+class _Shown:
+    """What the page shows. Files are made when somebody clicks, outside of the session: all they need is here."""
+
+    review: state.State
+    detector: Entry | None  # None: no picture was searched for cells
+    entry: Entry
+    sample: Sample
+    examined: Sequence[Examined]
+    reviewed: Sequence[Sequence[Reviewed]]
+
+    @property
+    def cells(self) -> list[Reviewed]:
+        """The cells of all pictures."""
+        return [cell for cells in self.reviewed for cell in cells]
+
+    @property
+    def stem(self) -> str:
+        """The slide's name as part of a file name."""
+        return NOT_IN_NAME.sub("-", self.review.slide).strip("-.") or "review"
+
+
 def show(
     entry: Entry,
     sample: Sample,
@@ -51,28 +74,22 @@ def show(
     found: Differential,
 ) -> None:
     """Offer the results as CSV, reports, the saved review, and the cells for Adapt."""
-    cells = [one for part in reviewed for one in part]
     st.subheader("Report")
     _names()
-    # files are made when somebody clicks, outside of the session: what they need of it is taken now
-    review = state.state()
     detector = entries.detector_entry() if any(one.found is not None for one in examined) else None
-    stem = NOT_IN_NAME.sub("-", review.slide).strip("-.") or "review"
+    shown = _Shown(state.state(), detector, entry, sample, examined, reviewed)
     with st.container(horizontal=True):
-        made = partial(_report, review, detector, entry, sample, examined, reviewed, found)
-        _download("Report as PDF", lambda: reports.pdf(made()), f"{stem}.pdf", "application/pdf")
-        _download("Report as HTML", lambda: reports.html(made()).encode(), f"{stem}.html", "text/html")
+        made = partial(_report, shown, found)
+        _download("Report as PDF", lambda: reports.pdf(made()), f"{shown.stem}.pdf", "application/pdf")
+        _download("Report as HTML", lambda: reports.html(made()).encode(), f"{shown.stem}.html", "text/html")
         one = len(examined) == 1 and examined[0].found is None
-        _download(
-            "Result as CSV" if one else "Results as CSV",
-            lambda: to_csv(results(entry, examined, reviewed)).encode(),
-            f"{entry.id}.csv",
-            "text/csv",
-        )
+        # quick to make, so not made at a click: Streamlit loses such a file where the page runs anew meanwhile
+        table = csv(results(entry, examined, reviewed))
+        _download("Result as CSV" if one else "Results as CSV", table, f"{entry.id}.csv", "text/csv")
     with st.expander("Save or open a review; train with its cells", icon=":material/save:"):
-        _save(review, detector, entry, sample, examined, reviewed, stem)
+        _save(shown)
         open_review()
-        _teach(examined, cells)
+        _teach(examined, shown.cells)
 
 
 def results(entry: Entry, examined: Sequence[Examined], reviewed: Sequence[Sequence[Reviewed]]) -> pd.DataFrame:
@@ -150,69 +167,54 @@ def _names() -> None:
         column.text_input(label, key=key, on_change=keep, max_chars=MAX_NAME_LETTERS, placeholder=hint)
 
 
-def _download(label: str, make: object, name: str, mime: str) -> None:
-    st.download_button(label, make, name, mime, icon=":material/download:", on_click="ignore")  # type: ignore[arg-type]
+def _download(label: str, data: bytes | Callable[[], bytes], name: str, mime: str) -> None:
+    st.download_button(label, data, name, mime, icon=":material/download:", on_click="ignore")
 
 
-def _report(
-    review: state.State,
-    detector: Entry | None,
-    entry: Entry,
-    sample: Sample,
-    examined: Sequence[Examined],
-    reviewed: Sequence[Sequence[Reviewed]],
-    found: Differential,
-) -> reports.Report:
+def _report(shown: _Shown, found: Differential) -> reports.Report:
     """The report of what the page shows."""
-    facts = [("Model", f"{entry.title} ({entry.id})"), ("Sample", sample.name)]
+    entry = shown.entry
+    facts = [("Model", f"{entry.title} ({entry.id})"), ("Sample", shown.sample.name)]
     if revision := getattr(entry.origin, "sha", None):
         facts.insert(1, ("Revision", str(revision)))
-    if detector is not None:
-        facts.insert(1, ("Detector", f"{detector.title} ({detector.id})"))
+    if shown.detector is not None:
+        facts.insert(1, ("Detector", f"{shown.detector.title} ({shown.detector.id})"))
     corrected = [
         (cell, one.cut(cell.cell))
-        for one, cells in zip(examined, reviewed, strict=True)
+        for one, cells in zip(shown.examined, shown.reviewed, strict=True)
         for cell in cells
         if cell.corrected
     ]
     return reports.Report(
-        review.slide,
-        review.reader,
+        shown.review.slide,
+        shown.review.reader,
         facts,
         found,
-        [cell for cells in reviewed for cell in cells],
-        {one.picture.content: one.picture.name for one in examined},
+        shown.cells,
+        {one.picture.content: one.picture.name for one in shown.examined},
         corrected[: reports.MAX_PICTURES],
-        sample.name == BLOOD,
+        shown.sample.name == BLOOD,
     )
 
 
-def _save(
-    review: state.State,
-    detector: Entry | None,
-    entry: Entry,
-    sample: Sample,
-    examined: Sequence[Examined],
-    reviewed: Sequence[Sequence[Reviewed]],
-    stem: str,
-) -> None:
+def _save(shown: _Shown) -> None:
     with_pictures = st.toggle("With the pictures", key="save pictures", help="The file is then as large as they are.")
 
     def make() -> bytes:
         saved = Review(
-            slide=review.slide,
-            reader=review.reader,
-            model=entry.id,
-            detector=detector.id if detector else "",
-            sample=sample.name,
-            pictures=[_saved_picture(one) for one in examined],
-            cells=saved_cells([one.cell for cells in reviewed for one in cells]),
-            decisions=saved_decisions(review.journal.decisions),
+            slide=shown.review.slide,
+            reader=shown.review.reader,
+            model=shown.entry.id,
+            detector=shown.detector.id if shown.detector else "",
+            sample=shown.sample.name,
+            pictures=[_saved_picture(one) for one in shown.examined],
+            cells=saved_cells([one.cell for one in shown.cells]),
+            decisions=saved_decisions(shown.review.journal.decisions),
         )
-        content = {one.picture.upload.sha256: (one.picture.name, one.picture.data) for one in examined}
+        content = {one.picture.upload.sha256: (one.picture.name, one.picture.data) for one in shown.examined}
         return write_review(saved, content if with_pictures else None)
 
-    _download("Save review", make, f"{stem}.zip", "application/zip")
+    _download("Save review", make, f"{shown.stem}.zip", "application/zip")
 
 
 def _saved_picture(one: Examined) -> SavedPicture:
