@@ -66,10 +66,10 @@ def test_resumes_in_every_stage(run):
     assert all(torch.equal(first[key], second[key]) for key in first)
 
 
-@pytest.mark.parametrize(("step", "precision"), [(1, "fp32"), (6, "fp32"), (7, "fp16"), (12, "fp32")])
-def test_resumes_after_any_step(run, step, precision):
+@pytest.mark.parametrize("step", [1, 6, 12])
+def test_resumes_after_any_step(run, step):
     """Also after the last step of an epoch; the history is the same, with its learning rates."""
-    parts = {"schedule": {"rate": "cosine", "epochs": 3, "batch_size": 16, "precision": precision}}
+    parts = {"schedule": {"rate": "cosine", "epochs": 3, "batch_size": 16, "precision": "fp32"}}
     parts["optimizer"] = {"clip_norm": 5.0}
     whole = run("whole", **parts)
     seen = itertools.count(1)

@@ -33,6 +33,7 @@ from zoo.sources import hub as zoo_hub
 from zoo.sources.catalogue import BUILTIN, FolderSource
 
 ENTRIES = FolderSource(BUILTIN, "builtin").entries()
+PUBLISHERS = 8
 
 
 @pytest.fixture
@@ -191,14 +192,14 @@ def _publish(folder: str, given: dict[str, str], ready: Any) -> None:
 
 
 def test_after_a_kill_at_any_moment_main_holds_a_whole_entry(server, folder, tmp_path):
-    """Twenty publishers with different scores, each killed at a random moment."""
+    """Publishers with different scores, each killed at a random moment."""
     add_evaluation(folder, 0)
     start = time.monotonic()
     assert main(["publish", str(folder), "--repo", "alice"]) == 0
     # here and now: on a busy machine everything takes longer
     longest = 2 * (time.monotonic() - start)
     states, place = {}, tmp_path / "states"
-    for seed in range(20):
+    for seed in range(PUBLISHERS):
         shutil.copytree(folder, place / str(seed) / "tiny")
         add_evaluation(place / str(seed) / "tiny", seed)
         states[(place / str(seed) / "tiny" / "evaluation.json").read_bytes()] = seed
@@ -206,7 +207,7 @@ def test_after_a_kill_at_any_moment_main_holds_a_whole_entry(server, folder, tmp
     context.set_forkserver_preload(["training.cli.publish"])
     moments, finished = random.Random(3), 0
     given = {key: os.environ[key] for key in ("HF_ENDPOINT", "HF_TOKEN", "HEMAZOO_CACHE")}
-    for seed in range(20):
+    for seed in range(PUBLISHERS):
         ready = context.Event()
         process = context.Process(target=_publish, args=(str(place / str(seed) / "tiny"), given, ready))
         process.start()
@@ -222,8 +223,8 @@ def test_after_a_kill_at_any_moment_main_holds_a_whole_entry(server, folder, tmp
         for path in whole.rglob("*"):
             if path.is_file() and path.name != "README.md":
                 assert there[path.relative_to(whole).as_posix()] == path.read_bytes()
-    assert finished < 20, "some were killed on their way"
-    assert len(server.repos["models", "alice/tiny"].commits) > 3, "and some got through"
+    assert finished < PUBLISHERS, "some were killed on their way"
+    assert len(server.repos["models", "alice/tiny"].commits) > 1, "and some got through"
     zoo_hub.forget()
     (entry,) = zoo_hub.HubSource("alice").entries()
     assert zoo_hub.fetch(entry).usable

@@ -75,7 +75,7 @@ def test_the_next_process_converts_anew_after_a_kill(asking):
     assert (left / "choice.json").exists()
 
 
-@pytest.mark.parametrize("room", [0, 20_000, 300_000])
+@pytest.mark.parametrize("room", [0, 300_000])
 def test_torch_answers_while_the_disk_is_full(asking, room):
     full = asking.answer("openvino", lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (room, room)))
     assert full["backend"] == "torch"
