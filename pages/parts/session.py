@@ -20,6 +20,7 @@ from zoo.serving.requests import Client, Ticket
 MODEL, PICTURES, OWN, PINS = "model", "pictures", "own", "revisions"  # session keys
 REJECTED = "rejected pictures"  # session key: number of pictures that did not fit into the session
 CROWDED = "crowded out pictures"  # session key: number of pictures that did not fit into the memory for all sessions
+PASSED = "passed over"  # session key: reason by name of each uploaded file that was passed over
 REVIEW = "review"  # session key: decisions about cells, see `pages.parts.review.state`
 FULL = "The server keeps at most {:,} MB of pictures for all its visitors, and has no room now."
 ID_LETTERS = 24  # of a picture's hash
@@ -110,7 +111,8 @@ def remove_picture(identity: str) -> None:
 def clear_pictures() -> None:
     """Forget all pictures, and what was decided about their cells."""
     st.session_state[PICTURES] = {}
-    st.session_state.pop(REVIEW, None)
+    for key in (REVIEW, PASSED, REJECTED, CROWDED):
+        st.session_state.pop(key, None)
 
 
 def current_model() -> str | None:

@@ -124,16 +124,23 @@ def open_review() -> None:
 
 
 def _take() -> None:
-    """Read the opened review: decisions, names, and the pictures that are in it."""
+    """Read the opened review."""
     file: UploadedFile | None = st.session_state[OPENED]
     st.session_state.pop(f"{OPENED} error", None)
-    if file is None:
-        return
+    if file is not None and (problem := take_review(file.getvalue())):
+        st.session_state[f"{OPENED} error"] = problem
+
+
+def take_review(data: bytes) -> str:
+    """Take over a saved review: decisions, names, and the pictures that are in it.
+
+    Returns:
+        What is wrong with the file; empty if nothing is.
+    """
     try:
-        review, pictures = read_review(file.getvalue())
+        review, pictures = read_review(data)
     except ReviewFileError as error:
-        st.session_state[f"{OPENED} error"] = str(error)
-        return
+        return str(error)
     names = {one.hash: one.name for one in review.pictures}
     content = {identity.partition("#")[0]: data for identity, data in pictures.items()}
     for identity, name in names.items():
@@ -146,6 +153,7 @@ def _take() -> None:
         told += f" Add these pictures to see all: {printable(missing[0])}{more}."
     merged = state.state().journal.decide(journal.decisions, told)
     state.change(journal=merged, told=told, slide=review.slide, reader=review.reader or state.state().reader)
+    return ""
 
 
 def _names() -> None:

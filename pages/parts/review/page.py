@@ -43,7 +43,7 @@ def show(entry: Entry, sample: Sample, examined: Sequence[Examined]) -> None:
         left, right = st.columns([13, 7], gap="medium")
         with left:
             board.show(examined, reviewed)
-        with right:
+        with right, st.container(key="chosen_cell"):
             panel.show(entry, examined, reviewed)
         _show_table(entry, examined, reviewed)
     counts.show(entry, sample, examined, found)
