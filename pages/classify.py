@@ -9,7 +9,7 @@ import streamlit as st
 
 from pages.parts import gallery, layout, pickers, plots, samples, session, uploads, wording
 from pages.parts.review import examples as first_pictures
-from pages.parts.review import found, page
+from pages.parts.review import found, kept, page
 from pages.parts.review.found import Examined
 from pages.parts.session import Picture
 from zoo.api import default_runtime
@@ -182,6 +182,7 @@ def show_many(entry: Entry, sample: Sample, examined: list[Examined]) -> None:
 
 
 layout.page("Classify blood cells")
+kept.restore()
 upload, model, blood = st.columns([2, 1, 1], gap="medium")
 with upload:
     uploads.picture_input("classify")
@@ -202,6 +203,8 @@ try:
 except (EntryError, BusyError) as error:
     st.error(wording.plain(error))
     st.stop()
+kept.save(entry, sample)
+kept.show_address()
 show_failures(whole_pictures, results)
 examined = examine(entry, sample, pictures, results, fields)
 if len(examined) == 1 and examined[0].found is None:

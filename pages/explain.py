@@ -9,7 +9,7 @@ import streamlit as st
 from PIL import Image
 
 from pages.parts import explanations, gallery, layout, maps, pickers, samples, session, uploads
-from pages.parts.review import found, state
+from pages.parts.review import found, kept, state
 from pages.parts.session import Picture
 from pages.parts.wording import plain
 from zoo.attribution import METHODS
@@ -100,6 +100,8 @@ def show_other_views(entry: Entry, readable: Readable, chosen: list[str], option
 
 
 layout.page("Explain a classification")
+kept.restore()
+kept.show_address()
 with st.expander("Pictures, model and sample", expanded=not session.pictures(), icon=":material/upload:"):
     upload, model, more = st.columns([2, 1, 1], gap="medium")
     with upload:

@@ -124,6 +124,7 @@ def _tell_left_out() -> None:
 def _clear() -> None:
     """Forget all pictures, before the page runs again: no upload can bring one back."""
     session.clear_pictures()
+    st.query_params.pop(session.WORK, None)
     _release(st.session_state.pop(UPLOADED, {}))
     st.session_state[TURN] = st.session_state.get(TURN, 0) + 1
 

@@ -74,11 +74,9 @@ def agreement(cells: Sequence[Cell], first: Journal, second: Mapping[Key, Decisi
         second: Decisions of the other; a box that was found a little differently there still matches.
     """
     own, other = first.matched(cells), Journal(dict(second)).matched(cells)
-    pairs = [
-        Pair(cell, own[cell.key], other[cell.key]) for cell in cells if cell.key in own and cell.key in other
-    ]
+    pairs = [Pair(cell, own[cell.key], other[cell.key]) for cell in cells if cell.key in own and cell.key in other]
     kinds = _kinds(pairs)
-    if len(kinds) < 2:  # noqa: PLR2004 - kappa compares at least two kinds
+    if len(kinds) < 2:
         return Agreement(pairs, None)
     codes = _codes(pairs, kinds)
     value = float(cohen_kappa(_counts(codes, len(kinds), np.ones((1, len(pairs))))[0]))
@@ -93,9 +91,11 @@ def _kinds(pairs: Sequence[Pair]) -> list[str]:
 def _codes(pairs: Sequence[Pair], kinds: Sequence[str]) -> np.ndarray:
     """Number of the pair of kinds of each cell."""
     number = {name: place for place, name in enumerate(kinds)}
-    return np.array(
-        [number[kind_named(p.first.kind).name] * len(kinds) + number[kind_named(p.second.kind).name] for p in pairs], int
+    first, second = (
+        np.array([number[kind_named(one.kind).name] for one in decisions], int)
+        for decisions in zip(*((pair.first, pair.second) for pair in pairs), strict=True)
     )
+    return first * len(kinds) + second
 
 
 def _counts(codes: np.ndarray, kinds: int, weights: np.ndarray) -> np.ndarray:

@@ -1,7 +1,8 @@
 """Reviews that are kept on the server for a time, each under a secret token, so that a reload loses nothing.
 
-A kept review is the file that "Save review" makes, with its pictures. Its name on the disk is a hash of the token: who
-reads the folder's listing cannot open a review in the app.
+A kept review is two files of the form that "Save review" makes: one with the pictures, which is written when these
+change, and a small one with the decisions. Their names on the disk are hashes of the token: who sees a listing of the
+folder cannot open a review in the app.
 """
 
 from __future__ import annotations
@@ -14,18 +15,21 @@ import secrets
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 from zoo.cache import cache_folder
 from zoo.files import atomic_path
 from zoo.limits import KEPT_MB
 
 VARIABLE = "HEMAZOO_KEEP_REVIEWS"  # hours that a review is kept; 0 keeps none
-SPACE = "SPACE_ID"  # environment variable that Hugging Face Spaces set
-USUAL_HOURS = 24.0  # where nobody else uses the server
+USUAL_HOURS = 24.0
 TOKEN_BYTES = 16
 TOKEN = re.compile(r"[0-9a-f]{32}")
 SUFFIX = ".review.zip"
 HOUR_SECONDS = 3600
+
+Part = Literal["pictures", "decisions"]
+PARTS: tuple[Part, ...] = ("pictures", "decisions")
 
 
 class KeptError(ValueError):
@@ -33,16 +37,14 @@ class KeptError(ValueError):
 
 
 def hours() -> float:
-    """Hours that reviews are kept, 0 for not at all: a day by default, and 0 on a shared Space.
+    """Hours that reviews are kept, 0 for not at all; the container's own setting is 0.
 
     Raises:
         KeptError: The environment variable is no number from 0.
     """
     text = os.environ.get(VARIABLE, "").strip()
-    if not text:
-        return 0.0 if os.environ.get(SPACE) else USUAL_HOURS
     try:
-        value = float(text)
+        value = float(text) if text else USUAL_HOURS
     except ValueError:
         value = -1.0
     if not 0 <= value < float("inf"):
@@ -60,54 +62,55 @@ def is_token(text: object) -> bool:
     return isinstance(text, str) and TOKEN.fullmatch(text) is not None
 
 
-def keep(token: str, data: bytes) -> bool:
-    """Keep a review, and drop others that are too old or, the oldest first, that take too much space.
+def keep(token: str, part: Part, data: bytes) -> bool:
+    """Keep a part of a review, and erase others that are too old or, the oldest first, that take too much space.
 
     Returns:
         Whether it is kept: not where it alone is too large, or the disk takes no file.
     """
+    path = _path(token, part)
     if len(data) > KEPT_MB.bytes:
-        forget(token)
         return False
     try:
-        with atomic_path(_path(token)) as temporary:
+        with atomic_path(path) as temporary:
             temporary.write_bytes(data)
-            temporary.chmod(0o600)
-        _path(token).chmod(0o600)
+        path.chmod(0o600)
+        _tidy()
     except OSError:
         return False
-    _tidy()
-    return True
+    return path.exists()
 
 
-def find(token: str) -> bytes | None:
-    """The review of a token; None if none is kept, or its time is over."""
-    path = _path(token)
-    try:
-        if time.time() - path.stat().st_mtime > HOUR_SECONDS * hours():
-            path.unlink()
-            return None
-        return path.read_bytes()
-    except OSError:
-        return None
+def find(token: str) -> list[bytes]:
+    """The parts of a review in the order in which to open them; none if none is kept, or its time is over."""
+    found = []
+    for part in PARTS:
+        path = _path(token, part)
+        with contextlib.suppress(OSError):
+            if time.time() - path.stat().st_mtime > HOUR_SECONDS * hours():
+                forget(token)
+                return []
+            found.append(path.read_bytes())
+    return found
 
 
 def forget(token: str) -> None:
     """Erase the review of a token."""
-    with contextlib.suppress(OSError):
-        _path(token).unlink()
+    for part in PARTS:
+        with contextlib.suppress(OSError):
+            _path(token, part).unlink()
 
 
 def _folder() -> Path:
     return cache_folder() / "reviews"
 
 
-def _path(token: str) -> Path:
-    return _folder() / (hashlib.sha256(token.encode()).hexdigest() + SUFFIX)
+def _path(token: str, part: Part) -> Path:
+    return _folder() / f"{hashlib.sha256(token.encode()).hexdigest()}.{part}{SUFFIX}"
 
 
 def _tidy() -> None:
-    """Erase reviews whose time is over, and the oldest of too many."""
+    """Erase what is too old, and the oldest of too much."""
     oldest_first = sorted(_kept())
     total = sum(size for _, size, _ in oldest_first)
     for changed, size, path in oldest_first:

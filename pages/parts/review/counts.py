@@ -26,9 +26,9 @@ else:
 TARGETS = (100, 200, 500)  # white cells of a differential
 
 
-def count(examined: Sequence[Examined], reviewed: Sequence[Reviewed]) -> Differential:
+def count(entry: Entry, examined: Sequence[Examined], reviewed: Sequence[Reviewed]) -> Differential:
     """Both counts of the cells of all pictures."""
-    return differential(reviewed, {one.picture.content: one.size for one in examined})
+    return differential(reviewed, {one.picture.content: one.size for one in examined}, entry.count_error)
 
 
 def show(entry: Entry, sample: Sample, examined: Sequence[Examined], found: Differential) -> None:
@@ -82,7 +82,12 @@ def _show_differential(sample: Sample, found: Differential) -> None:
         tables.csv_button("Count as CSV", table.assign(sample=sample.name), "differential-count.csv")
     st.caption(
         f"{total} cells. Count at least 100 for a differential.",
-        help="Intervals (Wilson) show variation by chance; errors of the model come on top. "
+        help=(
+            "Intervals show variation by chance; errors of the model come on top. "
+            if found.error is None
+            else "Intervals hold variation by chance, and the model's errors in cells that nobody decided about, as "
+            "measured in laboratories that it was not trained on. "
+        )
         + (f"Normal: {REFERENCE}; low or high where the interval lies outside." if table["normal"].any() else ""),
     )
 

@@ -21,6 +21,7 @@ from zoo.files import printable
 from zoo.lazy import lazy_module
 from zoo.review import report as reports
 from zoo.review.cells import Reviewed
+from zoo.review.coco import coco
 from zoo.review.differential import Differential
 from zoo.review.session_file import (
     Review,
@@ -82,9 +83,15 @@ def show(
         made = partial(_report, shown, found)
         _download("Report as PDF", lambda: reports.pdf(made()), f"{shown.stem}.pdf", "application/pdf")
         _download("Report as HTML", lambda: reports.html(made()).encode(), f"{shown.stem}.html", "text/html")
+        names = {seen.picture.content: seen.picture.name for seen in examined}
         one = len(examined) == 1 and examined[0].found is None
         # quick to make, so not made at a click: Streamlit loses such a file where the page runs anew meanwhile
         table = csv(results(entry, examined, reviewed))
+        if not one:
+            sizes = {seen.picture.content: seen.size for seen in examined}
+            _download(
+                "Boxes as COCO", partial(coco, shown.cells, names, sizes), f"{shown.stem}.json", "application/json"
+            )
         _download("Result as CSV" if one else "Results as CSV", table, f"{entry.id}.csv", "text/csv")
     with st.expander("Save or open a review; train with its cells", icon=":material/save:"):
         _save(shown)
