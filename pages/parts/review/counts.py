@@ -14,6 +14,7 @@ from pages.parts.wording import plain
 from zoo.entry import Entry
 from zoo.figures import prediction as figures
 from zoo.lazy import lazy_module
+from zoo.review import report as reports
 from zoo.review.cells import Reviewed
 from zoo.review.differential import REFERENCE, Differential, differential
 from zoo.scores.samples import BLOOD, Sample
@@ -60,14 +61,18 @@ def _show_differential(sample: Sample, found: Differential) -> None:
             {"label": table["kind"], "count": table["corrected"], "share": table["corrected_share"]}
         ).assign(low=table["low"], high=table["high"])
         plots.chart(figures.differential_count(shown))
+    digits = reports.share_digits(total)
     words = pd.DataFrame(
         {
             "kind": table["kind"],
             "count": table["corrected"],
-            "share": [f"{100 * value:.1f} %" for value in table["corrected_share"]],
-            "interval": [f"{100 * a:.1f} to {100 * b:.1f} %" for a, b in zip(table["low"], table["high"], strict=True)],
+            "share": [f"{100 * value:.{digits}f} %" for value in table["corrected_share"]],
+            "interval": [
+                f"{100 * low:.{digits}f} to {100 * high:.{digits}f} %"
+                for low, high in zip(table["low"], table["high"], strict=True)
+            ],
             "model": [
-                f"{n} ({100 * share:.1f} %)" if math.isfinite(share) else "0"
+                f"{n:,} ({100 * share:.{digits}f} %)" if math.isfinite(share) else "0"
                 for n, share in zip(table["model"], table["model_share"], strict=True)
             ],
         }
