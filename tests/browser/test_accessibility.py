@@ -1,4 +1,4 @@
-"""Every page in its main states by axe-core, on both grounds, at a desk and on a telephone: nothing serious is found."""
+"""Every page in its main states by axe-core, light and dark, at a desk and on a telephone: nothing serious is found."""
 
 from __future__ import annotations
 
