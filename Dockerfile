@@ -7,7 +7,8 @@ FROM python:3.11.14-slim-bookworm
 ARG DEVICE=cpu
 ENV PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1 \
     HF_HOME=/home/user/.cache/huggingface HEMAZOO_CACHE=/home/user/.cache/hemazoo \
-    HF_HUB_DISABLE_TELEMETRY=1
+    HF_HUB_DISABLE_TELEMETRY=1 \
+    HEMAZOO_KEEP_REVIEWS=0
 # A Space is shown in a frame of another site, where browsers block the cookie of Streamlit's protection against forged
 # requests, so that every upload would fail (403). The app works without it: there are no accounts and no cookies of
 # ours, and only the session that uploads a picture can see it.

@@ -8,7 +8,7 @@ from pages.parts import layout
 from zoo.threads import set_up_threads
 
 set_up_threads()
-HERE = Path(__file__).parent
+ASSETS = Path(__file__).parent / "pages" / "assets"
 PAGES = [
     st.Page("pages/classify.py", title="Classify", icon=":material/biotech:", default=True),
     st.Page("pages/explain.py", title="Explain", icon=":material/center_focus_strong:"),
@@ -20,9 +20,8 @@ PAGES = [
 ]
 
 st.set_page_config(page_title="HemaZoo", page_icon="🩸", layout="wide")
-# Streamlit leaves a wide empty band above every page
-st.html("<style>.stMainBlockContainer{padding-top:3.5rem;padding-bottom:2rem}</style>")
-st.logo(str(HERE / "pages" / "assets" / "logo.svg"), size="large")
+st.html(ASSETS / "style.css")
+st.logo(str(ASSETS / "logo.svg"), size="large")
 page = st.navigation(PAGES, position="top")
 st.session_state[layout.INSIDE] = True
 content = st.container()

@@ -17,7 +17,7 @@ from PIL import Image
 from pages.parts import entries as zoo_entries
 from pages.parts import gallery, layout, pickers, samples, session, tables
 from pages.parts.folder_upload import pick_folder
-from pages.parts.review import teach
+from pages.parts.review import kept, teach
 from pages.parts.wording import class_description, plain, points
 from zoo.adaptation import MAX_PICTURES, MIN_CELLS, MIN_UNLABELLED, Adapted, adapt, can_adapt
 from zoo.entry import Entry, EntryError, read_predictions
@@ -207,6 +207,8 @@ def zipped(entry: Entry) -> bytes:
 
 
 layout.page("Adapt to your laboratory")
+kept.restore()
+kept.show_address()
 st.markdown(
     f"Give at least {MIN_CELLS} cells of each class, or pictures without labels: a model learns how cells look in your "
     "laboratory.",

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from pages.parts import gallery, layout, pickers, plots, samples, session, wording
+from pages.parts import gallery, layout, pickers, plots, samples, session, uploads, wording
 from pages.parts.review import examples as first_pictures
-from pages.parts.review import found, page
+from pages.parts.review import found, kept, page
 from pages.parts.review.found import Examined
 from pages.parts.session import Picture
 from zoo.api import default_runtime
@@ -122,6 +122,7 @@ def show_one(entry: Entry, picture: Picture, prediction: Prediction) -> None:
         image,
         caption=f"{picture.name}, {image.width}×{image.height}, {answered}",
         width="stretch",
+        alt=f"{picture.name}: {prediction.label}",
     )
     if found.notes:
         notes = "; ".join(found.notes)
@@ -181,15 +182,16 @@ def show_many(entry: Entry, sample: Sample, examined: list[Examined]) -> None:
 
 
 layout.page("Classify blood cells")
-model, upload = st.columns([2, 3], gap="medium")
+kept.restore()
+upload, model, blood = st.columns([2, 1, 1], gap="medium")
+with upload:
+    uploads.picture_input("classify")
+    found.offer_whole_pictures()
 with model:
     entry = pickers.pick_model()
+with blood:
     sample = samples.pick_sample(entry)
-with upload:
-    pickers.picture_input("classify")
-    found.offer_whole_pictures()
 if not session.pictures():
-    pickers.point_to_examples()
     first_pictures.offer()
     st.stop()
 pictures = session.pictures()
@@ -201,6 +203,8 @@ try:
 except (EntryError, BusyError) as error:
     st.error(wording.plain(error))
     st.stop()
+kept.save(entry, sample)
+kept.show_address()
 show_failures(whole_pictures, results)
 examined = examine(entry, sample, pictures, results, fields)
 if len(examined) == 1 and examined[0].found is None:

@@ -24,7 +24,7 @@ def show(column: DeltaGenerator, example: Example, path: Path, key: str) -> None
         if isinstance(image, str):
             st.warning(f"{plain(example.name)}: {image}")
             return
-        st.image(image, width="stretch")
+        st.image(image, width="stretch", alt=f"{name}: {example.label or 'a smear'}")
         st.caption(plain(name + (f", {example.label}" if example.label else "")))
         if st.button("Use", key=key, icon=":material/add:", width="stretch"):
             session.add_picture(name, data, example.credit)

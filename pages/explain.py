@@ -8,8 +8,8 @@ from functools import partial
 import streamlit as st
 from PIL import Image
 
-from pages.parts import explanations, gallery, layout, maps, pickers, samples, session
-from pages.parts.review import found, state
+from pages.parts import explanations, gallery, layout, maps, pickers, samples, session, uploads
+from pages.parts.review import found, kept, state
 from pages.parts.session import Picture
 from pages.parts.wording import plain
 from zoo.attribution import METHODS
@@ -61,7 +61,7 @@ def show_picture(picture: Picture, image: Image.Image, entries: list[Entry], opt
     """Show one picture with every model's map."""
     columns = st.columns(1 + len(entries))
     with columns[0]:
-        st.image(image, width="stretch")
+        st.image(image, width="stretch", alt=picture.name)
         st.markdown(f"{plain(picture.name)}, {image.width}×{image.height}")
         if picture.credit:
             st.caption(plain(picture.credit))
@@ -100,14 +100,18 @@ def show_other_views(entry: Entry, readable: Readable, chosen: list[str], option
 
 
 layout.page("Explain a classification")
-model, upload = st.columns([2, 3], gap="medium")
-with model:
-    entry = pickers.pick_model()
-    samples.pick_sample(entry)
-    second = pickers.pick_second(entry)
-with upload:
-    pickers.picture_input("explain")
-pickers.stop_without_pictures()
+kept.restore()
+kept.show_address()
+with st.expander("Pictures, model and sample", expanded=not session.pictures(), icon=":material/upload:"):
+    upload, model, more = st.columns([2, 1, 1], gap="medium")
+    with upload:
+        uploads.picture_input("explain")
+    with model:
+        entry = pickers.pick_model()
+    with more:
+        samples.pick_sample(entry)
+        second = pickers.pick_second(entry)
+uploads.stop_without_pictures()
 readable = readable_pictures()
 chosen = st.multiselect(
     "Pictures and cells",
@@ -115,6 +119,7 @@ chosen = st.multiselect(
     default=first_pictures(readable),
     format_func=lambda identity: readable[identity][0].name,
 )
+maps_place = st.container()  # above the options, so that they are seen at once
 options = explanations.pick_options(entry, second)
 method = METHODS[options.method]
 st.caption(
@@ -122,12 +127,12 @@ st.caption(
     help=f"{method.title}: {method.about}. Each map is scaled to its own maximum, so strengths in different maps "
     "**cannot be compared**.",
 )
-st.image(scale_bar(colours=options.colours), caption="little → most evidence", width=SCALE_PIXELS)
+st.image(scale_bar(colours=options.colours), caption="little → most evidence", width=SCALE_PIXELS, alt="")
 if not chosen:
     st.info("Choose at least one picture above.")
     st.stop()
 for identity in chosen:
-    with st.container(border=True):
+    with maps_place.container(border=True, key=f"maps {identity}"):
         picture, image_of = readable[identity]
         show_picture(picture, image_of(), [entry, second] if second else [entry], options)
 show_other_views(entry, readable, chosen, options)

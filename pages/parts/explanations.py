@@ -10,6 +10,7 @@ from PIL import Image
 
 from pages.parts import samples, session
 from pages.parts.session import Picture
+from pages.parts.wording import class_names
 from zoo.api import default_runtime
 from zoo.attribution import METHODS, ExplanationError
 from zoo.attribution.faithfulness import Faithfulness
@@ -65,13 +66,20 @@ def pick_options(first: Entry, second: Entry | None) -> MapOptions:
     """Choose the class, the method and how maps are drawn."""
     left, middle, right = st.columns(3)
     classes = list(dict.fromkeys([*first.labels, *(second.labels if second else [])]))
+    written = (class_names(second) if second else {}) | class_names(first)
     label = left.selectbox(
         "Evidence for",
         [PREDICTED, NETWORK, *classes],
+        format_func=lambda label: written.get(label, label),
         help="A map shows the evidence for the network's score of a class. The predicted class is the one with the "
         "sample; the network alone may say another.",
     )
-    against = middle.selectbox("rather than", [ALL_OTHERS, *classes], help="Shows what distinguishes the two classes.")
+    against = middle.selectbox(
+        "rather than",
+        [ALL_OTHERS, *classes],
+        format_func=lambda label: written.get(label, label),
+        help="Shows what distinguishes the two classes.",
+    )
     names = methods_for(first)
     method = right.selectbox(
         "Method",

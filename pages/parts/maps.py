@@ -68,7 +68,8 @@ def show_map(entry: Entry, picture: Picture, image: Image.Image, options: MapOpt
             f"{METHODS[options.method].title} cannot explain this model; shown: {METHODS[explanation.method].title}."
         )
     drawn = options.draw(image, explanation)
-    st.image(drawn, width="stretch")
+    about = wording.class_names(entry).get(explanation.label, explanation.label)
+    st.image(drawn, width="stretch", alt=f"Map of the evidence for {about} on {picture.name}")
     st.markdown(f"{plain(entry.title)} {wording.verdict(entry, explanation)}")
     if text := samples.difference(entry, explanation.prediction):
         st.markdown(plain(text))
@@ -107,7 +108,7 @@ def _show_neighbours(entry: Entry, picture: Picture, image: Image.Image, explana
         with column:
             if source is not None:
                 with suppress(PictureError):
-                    st.image(source.image(), width="stretch")
+                    st.image(source.image(), width="stretch", alt=f"Training cell: {one.label}")
             st.caption(f"{plain(one.label)}, distance {one.distance:.2f}")
 
 

@@ -96,7 +96,7 @@ def _show_picture(model: ScoredModel, row: Mapping[str, object], source: Source 
     file = str(row["file"])
     if source is not None:
         try:
-            st.image(source.image(), width="stretch")
+            st.image(source.image(), width="stretch", alt=f"{Path(file).name}: {row['label']}")
         except PictureError as error:
             st.caption(str(error))
     probabilities = {label: float(str(row[label])) for label in model.benchmark.labels}

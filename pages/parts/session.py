@@ -15,11 +15,17 @@ from zoo.bounded import LivingBytes
 from zoo.entry import Entry
 from zoo.imaging.decode import split_page
 from zoo.limits import ALL_SESSIONS_MB, SESSION_MB, SESSION_PICTURES
+from zoo.review import kept
 from zoo.serving.requests import Client, Ticket
 
 MODEL, PICTURES, OWN, PINS = "model", "pictures", "own", "revisions"  # session keys
 REJECTED = "rejected pictures"  # session key: number of pictures that did not fit into the session
 CROWDED = "crowded out pictures"  # session key: number of pictures that did not fit into the memory for all sessions
+PASSED = "passed over"  # session key: reason by name of each uploaded file that was passed over
+WORK = "work"  # parameter of the address: a token of KEPT_TOKENS
+KEPT_TOKENS = "kept under"  # session key: tokens of this work, see `pages.parts.review.kept`
+KEPT_LAST = "kept last"  # session key: what of this work was kept last
+SECOND = "second reader"  # session key: another person's review
 REVIEW = "review"  # session key: decisions about cells, see `pages.parts.review.state`
 FULL = "The server keeps at most {:,} MB of pictures for all its visitors, and has no room now."
 ID_LETTERS = 24  # of a picture's hash
@@ -110,7 +116,10 @@ def remove_picture(identity: str) -> None:
 def clear_pictures() -> None:
     """Forget all pictures, and what was decided about their cells."""
     st.session_state[PICTURES] = {}
-    st.session_state.pop(REVIEW, None)
+    for token in st.session_state.get(KEPT_TOKENS, ()):
+        kept.forget(token)
+    for key in (REVIEW, PASSED, REJECTED, CROWDED, SECOND, KEPT_TOKENS, KEPT_LAST):
+        st.session_state.pop(key, None)
 
 
 def current_model() -> str | None:

@@ -73,14 +73,26 @@ def test_a_field_is_corrected_reported_saved_and_opened_again(page: Page, addres
     assert table["label"][2] == "blast"
     assert table["label"][3] == "smudge cell"
     assert table["corrected"].tolist() == [False, True, True, False]
+    # a reload keeps the work, under another token, and "Clear all" erases it
+    address_before = page.url
+    page.reload()
+    expect(cell(page, 2)).to_have_attribute("aria-label", re.compile("blast, the model says"))
+    settle(page)
+    assert re.search(r"\?work=[0-9a-f]{32}$", page.url)
+    assert page.url != address_before
     page.get_by_text("Save or open a review").click()
     with page.expect_download() as download:
         page.get_by_role("button", name="Save review").click()
     saved = tmp_path / "review.zip"
     download.value.save_as(saved)
+    kept_at = page.url
+    page.get_by_role("button", name="Clear all").click()
+    expect(page.get_by_role("option")).to_have_count(0)
+    open_page(page, kept_at)
+    expect(page.get_by_role("option")).to_have_count(0)
     show_field(page, address, picture)
     expect(page.get_by_role("option", name=re.compile("the model says"))).to_have_count(0)
     page.get_by_text("Save or open a review").click()
-    page.locator("input[type=file]").last.set_input_files(str(saved))
+    page.locator(".st-key-opened-review input[type=file]").set_input_files(str(saved))
     expect(cell(page, 2)).to_have_attribute("aria-label", re.compile("blast, the model says"))
     expect(page.get_by_role("option", name=re.compile("the model says"))).to_have_count(2)

@@ -80,7 +80,8 @@ class Downloads:
         return self.button(label, data, *arguments, **options)
 
     def __getitem__(self, label: str) -> bytes:
-        return self.made[label]()
+        made = self.made[label]
+        return made() if callable(made) else made
 
 
 @pytest.fixture

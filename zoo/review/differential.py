@@ -6,12 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from zoo.data.kinds import kind_of
 from zoo.detection.statistics import FieldCount, Seen, count_field
 from zoo.lazy import lazy_module
 from zoo.review.cells import WHOLE, Reviewed
 from zoo.review.kinds import Kind, kind_named, kinds, title_of
 from zoo.scores.bootstrap import wilson_interval
+from zoo.scores.counts import limits
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,10 +29,18 @@ COLUMNS = ("kind", "model", "model_share", "corrected", "corrected_share", "low"
 
 @dataclass(frozen=True)
 class Differential:
-    """Counts of the same cells by the model's answers and as the reader corrected them."""
+    """Counts of the same cells by the model's answers and as the reader corrected them.
+
+    Attributes:
+        model, corrected: The counts.
+        error: Standard deviation of a share's error that is the model's (`Entry.count_error`); None: not measured.
+        undecided: Part of the white cells that no reader decided about, 0..1: only these can hold errors of the model.
+    """
 
     model: FieldCount
     corrected: FieldCount
+    error: float | None = None
+    undecided: float = 1.0
 
     @property
     def kinds(self) -> list[Kind]:
@@ -41,8 +52,8 @@ class Differential:
     def table(self, reference: bool = True) -> pd.DataFrame:
         """A row for each kind of white cell, and one for their sum.
 
-        Columns kind; model and corrected (numbers); model_share and corrected_share with the latter's 95 % interval
-        low to high (0..1); normal and flag (texts, empty without a reference).
+        Columns kind; model and corrected (numbers); model_share and corrected_share with the latter's 95 % limits low
+        and high for chance and the model's errors (0..1); normal and flag (texts, empty without a reference).
 
         Args:
             reference: Whether shares are compared with those of healthy adults.
@@ -53,9 +64,8 @@ class Differential:
             normal = f"{kind.normal[0]:g} to {kind.normal[1]:g} %" if reference and kind.normal else ""
             flag = self._flag(kind) if normal else ""
             numbers = self.model.white.get(kind.name, 0), model.value, self.corrected.white.get(kind.name, 0)
-            rows.append(
-                (kind.title or kind.name, *numbers, corrected.value, corrected.low, corrected.high, normal, flag)
-            )
+            low, high = self._limits(numbers[2])
+            rows.append((kind.title or kind.name, *numbers, corrected.value, low, high, normal, flag))
         return pd.DataFrame(rows, columns=list(COLUMNS))
 
     def statistics(self) -> list[tuple[str, str, str]]:
@@ -81,14 +91,29 @@ class Differential:
         """Whether the share of a kind, its finer kinds included, is surely outside of its reference range."""
         assert kind.normal is not None
         count = sum(n for name, n in self.corrected.white.items() if name == kind.name or kind_of(name) == kind.name)
-        share = wilson_interval(count, self.corrected.white_cells)
-        if 100 * share.high < kind.normal[0]:
+        low, high = self._limits(count)
+        if 100 * high < kind.normal[0]:
             return LOW
-        return HIGH if 100 * share.low > kind.normal[1] else ""
+        return HIGH if 100 * low > kind.normal[1] else ""
+
+    def _limits(self, count: int) -> tuple[float, float]:
+        """95 % limits of a share of the corrected count."""
+        total = self.corrected.white_cells
+        if self.error is None or not total:
+            share = wilson_interval(count, total)
+            return share.low, share.high
+        low, high = limits(np.array([count]), total, self.error * self.undecided)
+        return float(low[0]), float(high[0])
 
 
-def differential(cells: Sequence[Reviewed], sizes: Sizes) -> Differential:
-    """Count the cells of some pictures by both answers."""
+def differential(cells: Sequence[Reviewed], sizes: Sizes, error: float | None = None) -> Differential:
+    """Count the cells of some pictures by both answers.
+
+    Args:
+        cells: The cells of all pictures.
+        sizes: Width and height of each picture.
+        error: As in `Differential`.
+    """
     by_picture: dict[str, list[Reviewed]] = {picture: [] for picture in sizes}
     for one in cells:
         by_picture.setdefault(one.cell.picture, []).append(one)
@@ -97,7 +122,9 @@ def differential(cells: Sequence[Reviewed], sizes: Sizes) -> Differential:
         size = sizes.get(picture, (0, 0))
         model += count_field(size, [_seen(one, one.cell.answer) for one in found])
         corrected += count_field(size, [_seen(one, one.kind) for one in found])
-    return Differential(model, corrected)
+    asked = [one for one in cells if one.cell.label is not None]
+    undecided = sum(one.decision is None for one in asked) / len(asked) if asked else 0.0
+    return Differential(model, corrected, error, undecided)
 
 
 def _seen(one: Reviewed, name: str | None) -> Seen:

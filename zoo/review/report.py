@@ -30,6 +30,7 @@ else:
 NOTICE = "For research and teaching. Not a medical device: not for diagnosis."
 MAX_PICTURES = 60  # corrected cells that a report shows
 PER_PAGE, PER_ROW = 20, 5  # of a PDF
+MANY_CELLS = 1000  # of a count whose shares are given to a tenth of a percent
 A4_INCHES = (8.27, 11.69)
 JPEG_QUALITY = 85
 STYLE = (
@@ -148,21 +149,27 @@ def _differential_rows(report: Report) -> tuple[tuple[str, ...], list[tuple[str,
     table = report.differential.table(report.reference)
     head: tuple[str, ...] = ("", "model", "share", "corrected", "share", "95 % interval")
     rows: list[tuple[str, ...]] = []
+    digits = share_digits(report.differential.corrected.white_cells)
     for row in table.to_dict("records"):
         texts = (
             str(row["kind"]),
             f"{row['model']:,}",
-            _percent(row["model_share"]),
+            _percent(row["model_share"], digits),
             f"{row['corrected']:,}",
-            _percent(row["corrected_share"]),
-            f"{100 * row['low']:.0f} to {100 * row['high']:.0f} %" if math.isfinite(row["low"]) else "–",
+            _percent(row["corrected_share"], digits),
+            f"{100 * row['low']:.{digits}f} to {100 * row['high']:.{digits}f} %" if math.isfinite(row["low"]) else "–",
         )
         rows.append((*texts, f"{row['normal']} {row['flag']}".strip()) if report.reference else texts)
     return (*head, "normal") if report.reference else head, rows
 
 
-def _percent(value: float) -> str:
-    return f"{100 * value:.1f} %" if math.isfinite(value) else "–"
+def share_digits(cells: int) -> int:
+    """Digits behind the point that the interval of a share in percent supports."""
+    return 1 if cells >= MANY_CELLS else 0
+
+
+def _percent(value: float, digits: int) -> str:
+    return f"{100 * value:.{digits}f} %" if math.isfinite(value) else "–"
 
 
 def _html_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

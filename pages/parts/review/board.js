@@ -50,7 +50,8 @@ function current(state) {
 
 function grouped(state) {
   const groups = new Map();
-  for (const cell of current(state)) {
+  const cells = current(state);
+  for (const cell of state.onlyReview ? cells.filter((one) => one.check) : cells) {
     if (!groups.has(cell.kind)) groups.set(cell.kind, []);
     groups.get(cell.kind).push(cell);
   }
@@ -102,6 +103,9 @@ function droppable(state, node, kind) {
 function drawGallery(state) {
   const gallery = state.root.querySelector(".gallery");
   const had = gallery.scrollTop;
+  const waiting = current(state).filter((cell) => cell.check).length;
+  state.root.querySelector(".filter").hidden = !waiting && !state.onlyReview;
+  state.root.querySelector(".filter span").textContent = `only the ${waiting} for review`;
   const parts = grouped(state).map(({ kind, cells }) => {
     const group = element("div", "group");
     group.setAttribute("role", "group");
@@ -151,7 +155,7 @@ function drawCell(state, cell) {
   thumb.style.backgroundSize = `${72 * sheet.columns}px auto`;
   const kind = kindOf(state, cell.kind);
   const mark = cell.kind === cell.model ? (cell.decided ? "✓ " : "") : "✎ ";
-  name.replaceChildren(element("b", "", `${mark}${cell.number} ${kind.short}`));
+  name.replaceChildren(element("b", "", `${cell.check ? "⚑ " : mark}${cell.number} ${kind.short}`));
   if (cell.kind !== cell.model) name.append(` ← ${kindOf(state, cell.model).short}`);
   else name.append(` ${cell.share}`);
   node.classList.toggle("check", Boolean(cell.check));
@@ -330,6 +334,10 @@ function listen(state) {
   state.root.querySelector("svg").onclick = (event) => {
     const box = event.target.closest("g");
     if (box) { pick(state, box.dataset.id, event); gallery.focus({ preventScroll: true }); }
+  };
+  state.root.querySelector(".review").onchange = (event) => {
+    state.onlyReview = event.target.checked;
+    drawGallery(state);
   };
   state.root.querySelector(".others").onchange = () => drawField(state);
   state.root.querySelector(".previous").onclick = () => emit(state, { type: "field", step: -1 }, true);

@@ -25,7 +25,6 @@ THUMBNAIL_PIXELS, SHEET_COLUMNS, SHEET_CELLS = 72, 8, 64  # as in board.css and 
 FIELD_PIXELS = 1600  # longer side of a field that is sent to the browser
 VIEW_UM, VIEW_WHITE = 22.0, 1.7  # side of a thumbnail's square: in micrometres, or in sides of a white cell
 JPEG_QUALITY = 88
-CHECK_BELOW = 0.7  # confidence
 
 _board = st.components.v2.component(
     "hemazoo_board",
@@ -110,9 +109,7 @@ def reasons(cell: Cell, prediction: Prediction | None) -> str:
         return ""
     if prediction.familiarity == "unknown":
         return "no recognisable cell"
-    if prediction.familiarity == "shifted":
-        return "unlike the training cells"
-    return "uncertain" if cell.confidence < CHECK_BELOW else ""
+    return "; ".join(prediction.acceptance.reasons)
 
 
 def _with_ids(

@@ -14,6 +14,7 @@ from pages.parts.wording import plain
 from zoo.entry import Entry
 from zoo.figures import prediction as figures
 from zoo.lazy import lazy_module
+from zoo.review import report as reports
 from zoo.review.cells import Reviewed
 from zoo.review.differential import REFERENCE, Differential, differential
 from zoo.scores.samples import BLOOD, Sample
@@ -26,9 +27,9 @@ else:
 TARGETS = (100, 200, 500)  # white cells of a differential
 
 
-def count(examined: Sequence[Examined], reviewed: Sequence[Reviewed]) -> Differential:
+def count(entry: Entry, examined: Sequence[Examined], reviewed: Sequence[Reviewed]) -> Differential:
     """Both counts of the cells of all pictures."""
-    return differential(reviewed, {one.picture.content: one.size for one in examined})
+    return differential(reviewed, {one.picture.content: one.size for one in examined}, entry.count_error)
 
 
 def show(entry: Entry, sample: Sample, examined: Sequence[Examined], found: Differential) -> None:
@@ -60,14 +61,18 @@ def _show_differential(sample: Sample, found: Differential) -> None:
             {"label": table["kind"], "count": table["corrected"], "share": table["corrected_share"]}
         ).assign(low=table["low"], high=table["high"])
         plots.chart(figures.differential_count(shown))
+    digits = reports.share_digits(total)
     words = pd.DataFrame(
         {
             "kind": table["kind"],
             "count": table["corrected"],
-            "share": [f"{100 * value:.1f} %" for value in table["corrected_share"]],
-            "interval": [f"{100 * a:.1f} to {100 * b:.1f} %" for a, b in zip(table["low"], table["high"], strict=True)],
+            "share": [f"{100 * value:.{digits}f} %" for value in table["corrected_share"]],
+            "interval": [
+                f"{100 * low:.{digits}f} to {100 * high:.{digits}f} %"
+                for low, high in zip(table["low"], table["high"], strict=True)
+            ],
             "model": [
-                f"{n} ({100 * share:.1f} %)" if math.isfinite(share) else "0"
+                f"{n:,} ({100 * share:.{digits}f} %)" if math.isfinite(share) else "0"
                 for n, share in zip(table["model"], table["model_share"], strict=True)
             ],
         }
@@ -82,7 +87,12 @@ def _show_differential(sample: Sample, found: Differential) -> None:
         tables.csv_button("Count as CSV", table.assign(sample=sample.name), "differential-count.csv")
     st.caption(
         f"{total} cells. Count at least 100 for a differential.",
-        help="Intervals (Wilson) show variation by chance; errors of the model come on top. "
+        help=(
+            "Intervals show variation by chance; errors of the model come on top. "
+            if found.error is None
+            else "Intervals hold variation by chance, and the model's errors in cells that nobody decided about, as "
+            "measured in laboratories that it was not trained on. "
+        )
         + (f"Normal: {REFERENCE}; low or high where the interval lies outside." if table["normal"].any() else ""),
     )
 

@@ -14,11 +14,11 @@ PICTURE_PIXELS, TILE_PIXELS = 104, 132
 def offer() -> None:
     """Show the bundled examples, each with a button that classifies it."""
     examples = bundled_examples()
-    st.markdown("Or try one of these:")
-    with st.container(horizontal=True):
+    st.info("Drop pictures above, or try one of these examples.", icon=":material/upload:")
+    with st.container(horizontal=True, key="examples"):
         for example in examples:
             with st.container(width=TILE_PIXELS, horizontal_alignment="center", gap="small"):
-                st.image(_read(example), width=PICTURE_PIXELS)
+                st.image(_read(example), width=PICTURE_PIXELS, alt=f"Example: {example.label}")
                 st.button(
                     plain(str(example.label)),
                     key=f"try {example.name}",
@@ -26,7 +26,9 @@ def offer() -> None:
                     args=([example],),
                     width="stretch",
                 )
-    st.button("All of them", icon=":material/select_all:", on_click=_use, args=(examples,))
+    with st.container(horizontal=True):
+        st.button("All of them", icon=":material/select_all:", on_click=_use, args=(examples,))
+        st.page_link("pages/examples.py", label="More examples", icon=":material/photo_library:")
     st.caption(f"Pictures: {plain('; '.join(dict.fromkeys(example.credit for example in examples)))}.")
 
 

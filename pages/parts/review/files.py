@@ -21,6 +21,7 @@ from zoo.files import printable
 from zoo.lazy import lazy_module
 from zoo.review import report as reports
 from zoo.review.cells import Reviewed
+from zoo.review.coco import coco
 from zoo.review.differential import Differential
 from zoo.review.session_file import (
     Review,
@@ -82,9 +83,15 @@ def show(
         made = partial(_report, shown, found)
         _download("Report as PDF", lambda: reports.pdf(made()), f"{shown.stem}.pdf", "application/pdf")
         _download("Report as HTML", lambda: reports.html(made()).encode(), f"{shown.stem}.html", "text/html")
+        names = {seen.picture.content: seen.picture.name for seen in examined}
         one = len(examined) == 1 and examined[0].found is None
         # quick to make, so not made at a click: Streamlit loses such a file where the page runs anew meanwhile
         table = csv(results(entry, examined, reviewed))
+        if not one:
+            sizes = {seen.picture.content: seen.size for seen in examined}
+            _download(
+                "Boxes as COCO", partial(coco, shown.cells, names, sizes), f"{shown.stem}.json", "application/json"
+            )
         _download("Result as CSV" if one else "Results as CSV", table, f"{entry.id}.csv", "text/csv")
     with st.expander("Save or open a review; train with its cells", icon=":material/save:"):
         _save(shown)
@@ -124,16 +131,23 @@ def open_review() -> None:
 
 
 def _take() -> None:
-    """Read the opened review: decisions, names, and the pictures that are in it."""
+    """Read the opened review."""
     file: UploadedFile | None = st.session_state[OPENED]
     st.session_state.pop(f"{OPENED} error", None)
-    if file is None:
-        return
+    if file is not None and (problem := take_review(file.getvalue())):
+        st.session_state[f"{OPENED} error"] = problem
+
+
+def take_review(data: bytes) -> str:
+    """Take over a saved review: decisions, names, and the pictures that are in it.
+
+    Returns:
+        What is wrong with the file; empty if nothing is.
+    """
     try:
-        review, pictures = read_review(file.getvalue())
+        review, pictures = read_review(data)
     except ReviewFileError as error:
-        st.session_state[f"{OPENED} error"] = str(error)
-        return
+        return str(error)
     names = {one.hash: one.name for one in review.pictures}
     content = {identity.partition("#")[0]: data for identity, data in pictures.items()}
     for identity, name in names.items():
@@ -146,6 +160,7 @@ def _take() -> None:
         told += f" Add these pictures to see all: {printable(missing[0])}{more}."
     merged = state.state().journal.decide(journal.decisions, told)
     state.change(journal=merged, told=told, slide=review.slide, reader=review.reader or state.state().reader)
+    return ""
 
 
 def _names() -> None:

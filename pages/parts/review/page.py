@@ -9,7 +9,7 @@ import streamlit as st
 from streamlit.elements.lib.column_types import ColumnConfig
 
 from pages.parts import gallery, samples, wording
-from pages.parts.review import board, counts, files, panel, state
+from pages.parts.review import board, counts, files, kept, panel, second, state
 from pages.parts.review.found import Examined, cell_id
 from zoo.entry import Entry
 from zoo.lazy import lazy_module
@@ -38,16 +38,19 @@ def reviews(examined: Sequence[Examined]) -> list[list[Reviewed]]:
 def show(entry: Entry, sample: Sample, examined: Sequence[Examined]) -> None:
     """Show the review of several cells; what happens in it draws only this part of the page again."""
     reviewed = reviews(examined)
-    found = counts.count(examined, all_cells(reviewed))
+    found = counts.count(entry, examined, all_cells(reviewed))
     if any(reviewed):
         left, right = st.columns([13, 7], gap="medium")
         with left:
             board.show(examined, reviewed)
-        with right:
+        with right, st.container(key="chosen_cell"):
             panel.show(entry, examined, reviewed)
         _show_table(entry, examined, reviewed)
     counts.show(entry, sample, examined, found)
     files.show(entry, sample, examined, reviewed, found)
+    second.show(examined)
+    kept.save(entry, sample)
+    st.caption(kept.told())
 
 
 @st.fragment
@@ -64,7 +67,8 @@ def show_single(entry: Entry, sample: Sample, one: Examined) -> None:
     with st.expander("Correct this answer", icon=":material/edit:"):
         panel.correct([one], reviewed)
     st.caption(samples.about(sample.name, entry))
-    files.show(entry, sample, [one], reviewed, counts.count([one], all_cells(reviewed)))
+    files.show(entry, sample, [one], reviewed, counts.count(entry, [one], all_cells(reviewed)))
+    kept.save(entry, sample)
 
 
 def all_cells(reviewed: Reviews) -> list[Reviewed]:
@@ -84,6 +88,7 @@ def _show_table(entry: Entry, examined: Sequence[Examined], reviewed: Reviews) -
             for one in cells
             if everything or board.in_gallery(one)
         ]
+        listed.sort(key=lambda pair: not _for_review(*pair))  # those for review first
         if not listed:
             st.caption("No white cell was found.")
             return
@@ -121,6 +126,7 @@ def _table(entry: Entry, listed: Sequence[tuple[Examined, Reviewed]]) -> pd.Data
             "file": seen.picture.name,
             "cell": cell.number if seen.found is not None else None,
             "kind": board.kind_title(one.kind) if one.kind else None,
+            "decision": _decision(seen, one),
             "label": one.kind if one.corrected else cell.label or one.kind,
             "model": title_of(cell.answer) if one.corrected and cell.answer else None,
             "confidence": cell.confidence if answered or prediction is None else None,
@@ -138,6 +144,21 @@ def _table(entry: Entry, listed: Sequence[tuple[Examined, Reviewed]]) -> pd.Data
         if table[name].isna().all()
     ]
     return table.drop(columns=empty)
+
+
+def _for_review(seen: Examined, one: Reviewed) -> bool:
+    return one.decision is None and bool(board.reasons(one.cell, seen.predictions.get(one.cell.number)))
+
+
+def _decision(seen: Examined, one: Reviewed) -> str | None:
+    """What was decided about a cell, by the reader or by the limits of the model; None where nothing was asked."""
+    if one.decision is not None:
+        return "corrected" if one.corrected else "approved"
+    prediction = seen.predictions.get(one.cell.number)
+    if prediction is None:
+        return None
+    reason = board.reasons(one.cell, prediction)
+    return f"for review: {reason}" if reason else "accepted"
 
 
 def _columns(entry: Entry) -> dict[str, ColumnConfig]:

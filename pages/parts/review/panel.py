@@ -82,7 +82,9 @@ def _show_answer(entry: Entry, seen: Examined, one: Reviewed, prediction: Predic
     """Picture and kind of one cell, with both answers where a reader corrected the model's."""
     cell = one.cell
     left, right = st.columns([2, 3])
-    left.image(seen.cut(cell), width="stretch", caption=_caption(seen, one))
+    left.image(
+        seen.cut(cell), width="stretch", caption=_caption(seen, one), alt=f"Cut-out: {board.kind_title(one.kind)}"
+    )
     with right:
         confidence = f" · {100 * cell.confidence:.1f} %" if one.decision is None else ""
         st.markdown(f"#### {wording.plain(board.kind_title(one.kind)).capitalize()}{confidence}")

@@ -11,6 +11,7 @@ from PIL import Image
 
 from zoo.review import report as reports
 from zoo.review.cells import Cell, Decision, Journal, Reviewed, review
+from zoo.review.coco import coco
 from zoo.review.differential import HIGH, LOW, differential
 from zoo.review.kinds import VARIABLE, KindsError, kind_named, kinds, title_of
 from zoo.review.session_file import (
@@ -194,3 +195,27 @@ def test_reviewed_cells_become_class_folders_and_unsure_ones_do_not():
         assert file.namelist() == ["band-neutrophil/my-slide-1.png", "band-neutrophil/my-slide-2.png"]
         assert Image.open(io.BytesIO(file.read(file.namelist()[0]))).size == (8, 8)
     assert not Reviewed(cells[0]).corrected
+
+
+def test_the_models_errors_widen_the_limits_of_what_nobody_decided_about():
+    cells = [cell(n, "neutrophil" if n % 2 else "lymphocyte") for n in range(20)]
+    plain, measured = (differential(review(cells, Journal()), {"one": SIZE}, error).table() for error in (None, 0.1))
+    assert (measured["high"] - measured["low"] > plain["high"] - plain["low"]).all()
+    approved = Journal({one.key: Decision(str(one.answer), one.answer, "A") for one in cells})
+    decided_all = differential(review(cells, approved), {"one": SIZE}, 0.1).table()
+    chance = differential(review(cells, approved), {"one": SIZE}, 0.0).table()
+    assert decided_all["low"].tolist() == chance["low"].tolist()
+    assert (decided_all["low"] > measured["low"]).all()
+
+
+def test_boxes_as_coco_hold_the_kinds_that_count_and_who_decided():
+    cells = [cell(0), cell(1), cell(2, None, "red cell"), cell(3, None)]
+    journal = Journal({cells[1].key: Decision("blast", "neutrophil", "A", "2026-01-01T00:00:00+00:00")})
+    content = json.loads(coco(review(cells, journal), {"one": "a.png"}, {"one": SIZE}))
+    names = {category["id"]: category["name"] for category in content["categories"]}
+    boxes = content["annotations"]
+    assert content["images"] == [{"id": 1, "file_name": "a.png", "width": SIZE[0], "height": SIZE[1]}]
+    assert [names[box["category_id"]] for box in boxes] == ["neutrophil", "blast", str(cells[2].answer)]
+    assert [box["bbox"] for box in boxes] == [[30.0 * n, 10.0, 20.0, 20.0] for n in range(3)]
+    assert boxes[1] | {"reader": "A", "model": "neutrophil"} == boxes[1]
+    assert "reader" not in boxes[0]

@@ -1,0 +1,91 @@
+"""Every page in its main states by axe-core, light and dark, at a desk and on a telephone: nothing serious is found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page, expect
+
+from tests.browser.conftest import PATIENCE, PHONE
+from tests.browser.test_app import open_page, serving, settle
+from tests.fields import draw_field, make_detector
+
+pytestmark = pytest.mark.browser
+
+DESK = {"width": 1440, "height": 900}
+SERIOUS = ("serious", "critical")
+THUMB_PIXELS = 44
+# Streamlit's own findings: rule and the element's CSS class or test id, with the reason. None is known.
+OF_STREAMLIT: dict[tuple[str, str], str] = {}
+OURS = ".stButton button, .stDownloadButton button, .stButtonGroup button, .stFileUploader button, summary"
+
+
+@pytest.fixture(scope="module")
+def page(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    place = tmp_path_factory.mktemp("axe")
+    make_detector(place / "zoo" / "drawn")
+    with serving(place, program="tests.fields", HEMAZOO_ZOO=str(place / "zoo"), HEMAZOO_DETECTOR="drawn") as address:
+        context = browser.new_context(viewport=DESK, reduced_motion="reduce")
+        context.set_default_timeout(PATIENCE)
+        page = context.new_page()
+        open_page(page, address)
+        yield page
+        context.close()
+
+
+def found(page: Page, state: str) -> list[str]:
+    """Serious findings of a page as it is now, in light at a desk and in dark on a telephone."""
+    problems = []
+    for scheme, size in (("light", DESK), ("dark", PHONE)):
+        page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+        page.set_viewport_size(size)
+        settle(page)
+        for one in Axe().run(page, options={"resultTypes": ["violations"]}).response["violations"]:
+            for node in one["nodes"]:
+                known = any(rule == one["id"] and mark in node["html"] for rule, mark in OF_STREAMLIT)
+                if one["impact"] in SERIOUS and not known:
+                    problems.append(f"{state}, {scheme}, {size['width']}: {one['id']} {node['html'][:200]}")
+    page.set_viewport_size(DESK)
+    return problems
+
+
+def small_targets(page: Page) -> list[str]:
+    """Visible buttons that are lower than a thumb needs, on a telephone."""
+    page.set_viewport_size(PHONE)
+    settle(page)
+    heights = page.locator(OURS).evaluate_all(
+        "nodes => nodes.filter(n => n.offsetParent && n.dataset.testid !== 'stBaseButton-elementToolbar')"
+        ".map(n => [n.innerText.slice(0, 40), n.getBoundingClientRect().height])"
+    )
+    page.set_viewport_size(DESK)
+    assert heights
+    return [text for text, height in heights if height < THUMB_PIXELS - 0.5]
+
+
+def follow(page: Page, name: str) -> None:
+    page.get_by_role("link", name=name, exact=True).first.click()
+    page.wait_for_function(f"document.title.includes({name!r})")
+    settle(page)
+
+
+def test_nothing_serious_on_any_page(page: Page, tmp_path: Path):
+    problems = found(page, "Classify, empty")
+    assert small_targets(page) == []
+    bad, field = tmp_path / "text.png", tmp_path / "field.png"
+    bad.write_text("no picture")
+    draw_field(0)[0].save(field)
+    page.locator("input[type=file]").first.set_input_files([str(field), str(bad)])
+    expect(page.get_by_text("1 file could not be classified")).to_be_visible()
+    expect(page.get_by_role("option").first).to_be_visible()
+    problems += found(page, "Classify, results and an error")
+    assert small_targets(page) == []
+    follow(page, "Explain")
+    page.get_by_role("button", name="Map as PNG").first.wait_for()
+    problems += found(page, "Explain, results")
+    for name in ("Compare", "Models", "Adapt", "Data", "Examples"):
+        follow(page, name)
+        problems += found(page, name)
+    assert problems == []
