@@ -23,14 +23,16 @@ SHOWS: Mapping[str, Callable[[overview.Shown], None]] = {
 
 layout.page("Published systems", "Five published classifiers, trained again. Sources and differences: docs/systems.md.")
 systems = published_systems()
+address = st.query_params.get("system")
 left, right = st.columns([3, 1], gap="large", vertical_alignment="bottom")
 letter = left.selectbox(
     "System",
     list(systems),
+    index=list(systems).index(address) if address in systems else 0,
     format_func=lambda one: f"{one}: {systems[one].title}",
     key="system",
-    bind="query-params",
 )
+st.query_params["system"] = letter
 right.segmented_control("Download figures as", ["PNG", "SVG"], default="PNG", required=True, key=plots.FORMAT)
 shown = overview.Shown(systems[letter], reproductions(systems[letter], readable_entries(zoo_entries.entries())))
 overview.show(shown)

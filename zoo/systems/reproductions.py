@@ -9,8 +9,8 @@ from zoo.entry import Benchmark, Entry
 from zoo.systems.published import PublishedModel, PublishedSystem, published_systems
 
 PUBLISHED, PACKAGED, SCRATCH = "_as_published", "_packaged", "_scratch"
-# ending of an id → the weights that training began with, in words
-STARTS = {"": "as published", PACKAGED: "packaged weights, tuned on other pictures before", SCRATCH: "random weights"}
+# ending of an id → the weights that training began with, the nearest to the published ones first
+STARTS = {"": "as published", PACKAGED: "packaged weights", SCRATCH: "random weights"}
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,9 @@ class Reproduction:
         return self.model.id + self.ending
 
     @property
-    def start(self) -> str:
-        """The weights that training began with, in words."""
-        return STARTS[self.ending]
+    def title(self) -> str:
+        """The network, and the weights that training began with where they are not the published ones."""
+        return f"{self.model.network} ({STARTS[self.ending]})" if self.ending else self.model.network
 
 
 @dataclass(frozen=True)

@@ -43,12 +43,7 @@ class Shown:
     @property
     def titles(self) -> dict[str, str]:
         """Title of each entry by its id: the network, and the weights where these are not the published ones."""
-        return {
-            entry.id: row.model.network + (f" ({row.start})" if row.ending else "")
-            for row in self.rows
-            for entry in (row.published, row.honest)
-            if entry is not None
-        }
+        return {entry.id: row.title for row in self.rows for entry in (row.published, row.honest) if entry is not None}
 
     @property
     def published(self) -> list[Entry]:
@@ -76,6 +71,10 @@ def show(shown: Shown) -> None:
         "from random weights says nothing about the pretrained network that was published.",
     )
     downloads(table, f"system-{system.letter}")
+    if missing := {row.model.id: row.model.missing for row in shown.rows if not row.honest}:
+        with st.expander(f"{len(missing)} without a figure yet", icon=":material/pending:"):
+            for name, reason in missing.items():
+                st.markdown(f"- `python -m training train {name} --data {system.data.upper()}`: {plain(reason)}.")
 
 
 def figures_table(rows: Sequence[Reproduction]) -> pd.DataFrame:
@@ -83,12 +82,11 @@ def figures_table(rows: Sequence[Reproduction]) -> pd.DataFrame:
     return pd.DataFrame(
         [
             {
-                "network": row.model.network,
+                "network": row.title,
                 "reported": row.model.reported,
                 "their protocol, here": accuracy(row.published),
-                "without leaks": accuracy(row.honest) if row.honest else f"{NOT_TRAINED}: {row.model.missing}",
+                "without leaks": accuracy(row.honest),
                 "other laboratories": other_laboratories(row.honest) if row.honest else NOT_TRAINED,
-                "started from": row.start,
             }
             for row in rows
         ]
