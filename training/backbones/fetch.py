@@ -37,7 +37,7 @@ def fetch_backbone(backbone: Backbone) -> tuple[Path, float]:
         archive = download(backbone, Path(folder))
         check_digest(archive, backbone)
         arrays = read_archive(archive, backbone.member, backbone.format)
-    network = timm.create_model(backbone.architecture, num_classes=0).eval()
+    network = timm.create_model(backbone.architecture, num_classes=0, **backbone.args).eval()
     weights = convert(backbone.names, arrays, network, backbone.bgr)
     fill(network, weights)
     difference = features_difference(network, backbone)

@@ -31,6 +31,7 @@ class Backbone(BaseModel):
     member: str
     names: Literal["vgg", "inception_v3", "mobilenet_v2"]
     bgr: bool = False
+    args: dict[str, str] = {}
     input_size: tuple[int, int]
     runtime: str
     largest_difference: float = Field(gt=0)
