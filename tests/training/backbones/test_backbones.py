@@ -116,7 +116,7 @@ def test_eight_bit_scripts_are_read(tmp_path):
             archive.addfile(member, io.BytesIO(text.encode()))
     found = read_archive(path, "package", "tfjs")
     assert np.allclose(found["a/kernel"].ravel(), values * 0.25 - 0.5)
-    with pytest.raises(FetchError, match="made-1.0.tgz"):
+    with pytest.raises(FetchError, match="made-1"):
         read_archive(path, "elsewhere", "tfjs")
 
 
