@@ -169,7 +169,7 @@ def champions_table(entries: Sequence[Entry]) -> str:
 
 
 def systems_table(_: Sequence[Entry]) -> str:
-    """One row per published model and kind of start weights: reported, leak-free, other laboratories, or the command."""
+    """One row per published model and kind of start weights: reported, leak-free or the command, elsewhere."""
     entries = readable_entries(list_entries([FolderSource(BUILTIN, "built-in")]))
     rows = []
     for system in published_systems().values():

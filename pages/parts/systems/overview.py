@@ -148,6 +148,8 @@ def show_classes(system: PublishedSystem) -> None:
 
 def show_kinds(labels: Sequence[str]) -> None:
     """Show a picture and a description of each kind of cell."""
+    if not labels:
+        return
     st.subheader("One picture of each kind")
     pictures = {example.label: example for example in bundled_examples()}
     for part in gallery.chunks(labels, PICTURES_PER_ROW):
