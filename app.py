@@ -14,6 +14,7 @@ PAGES = [
     st.Page("pages/explain.py", title="Explain", icon=":material/center_focus_strong:"),
     st.Page("pages/compare.py", title="Compare", icon=":material/grid_on:"),
     st.Page("pages/models.py", title="Models", icon=":material/inventory_2:"),
+    st.Page("pages/systems.py", title="Systems", icon=":material/history_edu:"),
     st.Page("pages/adapt.py", title="Adapt", icon=":material/tune:"),
     st.Page("pages/data.py", title="Data", icon=":material/fact_check:"),
     st.Page("pages/examples.py", title="Examples", icon=":material/photo_library:"),

@@ -17,6 +17,7 @@ from zoo.detection.objects import WHITE
 from zoo.entry import Entry, EntryError
 from zoo.figures import prediction as figures
 from zoo.lazy import lazy_module
+from zoo.review.kinds import kind_named
 from zoo.scores.samples import Sample
 from zoo.serving.batch import FileResult, classify_files
 from zoo.serving.requests import BusyError
@@ -111,6 +112,8 @@ def show_one(entry: Entry, picture: Picture, prediction: Prediction) -> None:
     if not prediction.warning:
         description = wording.class_description(entry, prediction.label)
         st.markdown(f"#### {wording.plain(description)} · {100 * prediction.confidence:.1f} %")
+        if text := kind_named(prediction.label).description:
+            st.caption(wording.plain(text))
         if text := samples.difference(entry, prediction):
             st.markdown(wording.plain(text))
         wording.show_unseen_confidence(entry, prediction)

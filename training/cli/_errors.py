@@ -26,4 +26,5 @@ EXIT_STATUS: Mapping[str, int] = {
     "zoo.attribution.features.ExplanationError": FAILED,
     "zoo.serving.requests.BusyError": FAILED,
     "training.prepare.fetch.FetchError": FAILED,
+    "training.backbones.store.FetchError": FAILED,
 }

@@ -11,6 +11,7 @@ import timm
 import torch
 from torch import nn
 
+from training.backbones import FetchError, load_fetched
 from training.fit.plain import as_transfer, classifier_name
 from training.fit.stopping import FitError
 from training.recipe import Model
@@ -73,8 +74,9 @@ def build_model(model: Model, classes: int, start: nn.Module | None = None) -> n
             network.load_state_dict(_start_state(network, start) if start else {})
         except RuntimeError as error:
             raise WeightsError(f"The weights of {model.weights} do not fit {model.architecture}.") from error
-    if model.weights == "imagenet":
-        load_imagenet(network.backbone if isinstance(network, Transfer) else network, model.architecture)
+    if model.weights in ("imagenet", "packaged"):
+        load = load_imagenet if model.weights == "imagenet" else load_packaged
+        load(network.backbone if isinstance(network, Transfer) else network, model.architecture)
         # timm's own start for this layer gives logits of some ±10, whose first gradients would undo the pretraining
         if layer := linear_classifier(network):
             nn.init.normal_(layer.weight, std=CLASSIFIER_STD)
@@ -159,6 +161,14 @@ def load_imagenet(model: nn.Module, architecture: str) -> None:
     classifier = tuple(f"{name}." for name in ("classifier", "fc", "head", "last_linear"))
     if missing := [key for key in own if key not in body and not key.startswith(classifier)]:
         raise WeightsError(f"The ImageNet weights of {architecture} do not fit: {missing[0]} is missing.")
+
+
+def load_packaged(model: nn.Module, architecture: str) -> None:
+    """Load the weights that `fetch-backbone` keeps for timm's `architecture`. Raises WeightsError."""
+    try:
+        load_fetched(architecture, model)
+    except FetchError as error:
+        raise WeightsError(str(error)) from error
 
 
 def _from_package(architecture: str, model: nn.Module) -> dict[str, torch.Tensor]:

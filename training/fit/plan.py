@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from training.backbones import backbones
 from training.fit.batches import divide
 from training.fit.forecast import FORWARD, Forecast
 from training.recipe import Recipe, Stage
@@ -42,6 +43,10 @@ def describe_plan(recipe: Recipe, pictures: Mapping[str, int], seconds_a_picture
 
 def start_weights(recipe: Recipe) -> str:
     """Phrase naming the weights that a training starts from."""
+    known = {one.architecture: one for one in backbones().values()}
+    if recipe.network.weights == "packaged" and recipe.network.architecture in known:
+        backbone = known[recipe.network.architecture]
+        return f"the weights of {backbone.origin}, trained before on {backbone.trained}"
     return START.get(recipe.network.weights, f"the weights of {recipe.network.weights}")
 
 

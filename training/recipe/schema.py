@@ -75,7 +75,8 @@ class Model(_Part):
     weights: str = Field(
         "none",
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
-        description="imagenet; none: random; else the entry of the same classes whose weights it starts with",
+        description="imagenet; packaged: fetched by fetch-backbone; none: random; else the entry of the same classes "
+        "whose weights it starts with",
     )
     head: list[str] = Field(
         [], description="Layers between features and classes, as zoo.architectures.transfer names them; none: own head"
@@ -96,7 +97,7 @@ class Model(_Part):
     @property
     def begins_with_entry(self) -> bool:
         """Whether it starts with another entry's weights."""
-        return self.weights not in ("imagenet", "none")
+        return self.weights not in ("imagenet", "packaged", "none")
 
     @property
     def timm_name(self) -> str:

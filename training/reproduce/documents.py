@@ -24,19 +24,20 @@ from zoo.benchmarks.leaderboard import (
     unseen_laboratories,
 )
 from zoo.data.registry import augmented_sets
-from zoo.entry import Entry, LocalisationScores, Metric, is_on_frames, usable_entries
+from zoo.entry import Entry, LocalisationScores, Metric, is_on_frames, readable_entries, usable_entries
 from zoo.entry.schema import ExplanationQuality, OodQuality
 from zoo.files import write_text
 from zoo.limits import every_limit
 from zoo.scores.calibration import is_scaled
 from zoo.scores.samples import known_kinds, samples
 from zoo.sources.catalogue import BUILTIN, FolderSource, list_entries
+from zoo.systems import count, published_systems, reproductions, tested_on
 
 Table = Callable[[Sequence[Entry]], str]
 
 ROOT = Path(__file__).parents[2]
 README, MODELS, SAMPLES = ROOT / "README.md", ROOT / "docs" / "models.md", ROOT / "docs" / "samples.md"
-OPERATIONS = ROOT / "docs" / "operations.md"
+OPERATIONS, SYSTEMS = ROOT / "docs" / "operations.md", ROOT / "docs" / "systems.md"
 AWAY_TITLES = ["other laboratories, mean", "other laboratories, worst", "the same asked with all kinds alike, mean"]
 TABLE_BLOCK = re.compile(r"(<!-- (?P<name>\w+) -->\n).*?(?=<!-- /(?P=name) -->)", re.DOTALL)
 MAX_SHORT_ROWS = 8  # models in the README
@@ -167,6 +168,33 @@ def champions_table(entries: Sequence[Entry]) -> str:
     return champions.render_table([entry for entry in entries if entry.id in ids])
 
 
+def systems_table(_: Sequence[Entry]) -> str:
+    """One row per published model and kind of start weights: reported, leak-free or the command, elsewhere."""
+    entries = readable_entries(list_entries([FolderSource(BUILTIN, "built-in")]))
+    rows = []
+    for system in published_systems().values():
+        for row in reproductions(system, entries):
+            published, honest = tested_on(row.published), tested_on(row.honest)
+            command = f"`python -m training train {row.model.id} --data {system.data.upper()}`: {row.model.missing}"
+            rows.append(
+                [
+                    system.letter,
+                    f"`{row.id}`",
+                    row.model.reported,
+                    _percent(published[1].metrics["accuracy"]) if published else NOT_SCORED,
+                    _percent(honest[1].metrics["accuracy"]) if honest else command,
+                    *_away_cells(other_laboratories(row.honest) if row.honest else None)[:2],
+                ]
+            )
+    found = count(entries)
+    text = (
+        f"{found.honest} of {found.models} models have a figure without leaks: {found.native} as published, "
+        f"{found.packaged} from packaged weights, {found.scratch} from random weights in place of pretrained ones.\n\n"
+    )
+    titles = ["system", "recipe", "reported", "their protocol", "without leaks, or how", *AWAY_TITLES[:2]]
+    return text + markdown_table(titles, rows)
+
+
 def limits_table(_: Sequence[Entry]) -> str:
     """Every limit with its default and the environment variable that changes it."""
     rows = [[limit.bounds, f"{limit.default:,} {limit.unit}", f"`{limit.variable}`"] for limit in every_limit()]
@@ -178,6 +206,7 @@ DOCUMENTS: Mapping[Path, Mapping[str, Table]] = {
     MODELS: {"models": scores_table, "champions": champions_table, "trust": trust_table},
     SAMPLES: {"samples": samples_table, "shares": shares_table},
     OPERATIONS: {"limits": limits_table},
+    SYSTEMS: {"figures": systems_table},
 }
 
 

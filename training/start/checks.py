@@ -16,6 +16,7 @@ from timm.optim import get_optimizer_class, list_optimizers
 from torch import nn
 
 import zoo.architectures  # noqa: F401 (registers our own networks with timm)
+from training.backbones import FetchError, fetched
 from training.fit.network import PACKAGED, WeightsError, unfreeze
 from training.fit.stopping import FitError
 from training.recipe import Model, Recipe, RecipeError
@@ -44,6 +45,11 @@ def check_start(recipe: Recipe) -> None:
             raise RecipeError(str(error)) from error
     if recipe.model.weights == "imagenet":
         _check_weights(recipe.model.architecture)
+    if recipe.model.weights == "packaged":
+        try:
+            fetched(recipe.model.architecture)
+        except FetchError as error:
+            raise WeightsError(str(error)) from error
 
 
 def near_names(word: str, names: list[str]) -> str:

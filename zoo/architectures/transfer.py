@@ -39,7 +39,8 @@ class Transfer(nn.Module):
         **kwargs: Any,
     ) -> None:
         super().__init__()
-        options: dict[str, Any] = {key: kwargs.pop(key) for key in ("drop_path_rate", "img_size") if key in kwargs}
+        names = ("drop_path_rate", "img_size", "pad_type")
+        options: dict[str, Any] = {key: kwargs.pop(key) for key in names if key in kwargs}
         check_options("transfer", kwargs)
         known = timm.get_pretrained_cfg(backbone)
         if known and known.fixed_input_size:  # position embeddings are made for one size

@@ -143,12 +143,27 @@ def crop_system_e(image: Image.Image) -> LocatedCell:
     reaches out of the padded picture so that nothing is left of it, the result is the whole padded picture.
     """
     pixels, purple = _purple(image)
-    # E blurs with a Gaussian of 1×1 first, which changes nothing
-    edges = cv2.Canny(cv2.bilateralFilter(purple, 9, 75, 75), 100, 400)
-    edges = cv2.erode(cv2.dilate(edges, np.ones((3, 3), np.uint8)), np.ones((3, 3), np.uint8))
-    contours, _ = cv2.findContours(edges, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    contours, _ = cv2.findContours(_closed_edges(purple), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
     whole = (-PADDING, -PADDING, image.width + PADDING, image.height + PADDING)
     return _cut_contour(pixels, contours) or LocatedCell(Image.fromarray(pixels), whole, "cell")
+
+
+def crop_stages(image: Image.Image) -> dict[str, Image.Image]:
+    """The steps of system E's published crop of an RGB picture, in their order, by what each of them does."""
+    pixels, purple = _purple(image)
+    return {
+        "picture": image,
+        "padded": Image.fromarray(pixels),
+        "purple parts": Image.fromarray(purple),
+        "edges": Image.fromarray(_closed_edges(purple)),
+        "crop": crop_system_e(image).image,
+    }
+
+
+def _closed_edges(purple: np.ndarray) -> np.ndarray:
+    """Edges of the purple parts, closed. E blurs with a Gaussian of 1×1 first, which changes nothing."""
+    edges = cv2.Canny(cv2.bilateralFilter(purple, 9, 75, 75), 100, 400)
+    return cv2.erode(cv2.dilate(edges, np.ones((3, 3), np.uint8)), np.ones((3, 3), np.uint8))
 
 
 def crop_system_e_before(image: Image.Image) -> LocatedCell:

@@ -17,7 +17,7 @@ from zoo.detection.objects import PLATELET, RED, RED_KIND, WHITE
 
 FILE = Path(__file__).with_name("kinds.toml")
 VARIABLE = "HEMAZOO_REVIEW_KINDS"  # a laboratory's own file
-MAX_FILE_BYTES, MAX_LETTERS = 100_000, 80  # of a file, and of a kind's name
+MAX_FILE_BYTES, MAX_LETTERS, MAX_DESCRIPTION = 100_000, 80, 300  # of a file, and of a kind's name and description
 UNSURE, NO_CELL = "unsure", "not a cell"
 NOT_TRAINED = frozenset((UNSURE,))  # kinds that make no training cells
 
@@ -40,6 +40,7 @@ class Kind(BaseModel):
     counted: Counted = "white"
     colour: str = Field(default="#7A7F87", pattern="^#[0-9A-Fa-f]{6}$")
     normal: tuple[float, float] | None = None
+    description: str = Field(default="", max_length=MAX_DESCRIPTION)
 
 
 def kinds() -> Mapping[str, Kind]:

@@ -13,7 +13,7 @@ from pages.parts.wording import plain
 from zoo.entry import Entry
 from zoo.figures import prediction as figures
 from zoo.review.cells import MAX_NOTE, WHOLE, Reviewed
-from zoo.review.kinds import kinds, title_of
+from zoo.review.kinds import kind_named, kinds, title_of
 from zoo.serving.results import Prediction
 
 MANY = 2  # cells from which buttons say how many
@@ -88,6 +88,8 @@ def _show_answer(entry: Entry, seen: Examined, one: Reviewed, prediction: Predic
     with right:
         confidence = f" · {100 * cell.confidence:.1f} %" if one.decision is None else ""
         st.markdown(f"#### {wording.plain(board.kind_title(one.kind)).capitalize()}{confidence}")
+        if text := kind_named(one.kind).description:
+            st.caption(plain(text))
         if one.corrected:
             st.markdown(
                 f"✎ Corrected; the model says **{plain(board.kind_title(cell.answer))}** "

@@ -1,0 +1,1 @@
+"""Published systems: what their authors showed, one file a system."""

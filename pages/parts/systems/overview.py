@@ -1,0 +1,163 @@
+"""Reported and honest figures of a published system, and the views that several systems share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import streamlit as st
+
+from pages.parts import gallery, plots, scored
+from pages.parts.comparison_tabs import show_training_curves
+from pages.parts.matrices import show_matrices
+from pages.parts.tables import downloads
+from pages.parts.wording import other_laboratories, percent, plain
+from zoo.audits.reports import BUILTIN, ReportError, read_report
+from zoo.entry import Entry, read_history
+from zoo.figures import audit as audit_figures
+from zoo.figures import comparison as figures
+from zoo.lazy import lazy_module
+from zoo.review.kinds import kind_named, title_of
+from zoo.sources.examples import bundled_examples
+from zoo.systems import PublishedSystem, Reproduction, own_protocol, tested_on
+
+if TYPE_CHECKING:
+    import pandas as pd
+else:
+    pd = lazy_module("pandas")
+
+NOT_TRAINED = "not yet"
+PICTURES_PER_ROW = 4
+PICTURE_PIXELS = 160
+SUMMARY = ("accuracy", "macro_precision", "macro_recall", "macro_f1")
+
+
+@dataclass(frozen=True)
+class Shown:
+    """The chosen system with its reproductions."""
+
+    system: PublishedSystem
+    rows: Sequence[Reproduction]
+
+    @property
+    def titles(self) -> dict[str, str]:
+        """Title of each entry by its id: the network, and the weights where these are not the published ones."""
+        return {entry.id: row.title for row in self.rows for entry in (row.published, row.honest) if entry is not None}
+
+    @property
+    def published(self) -> list[Entry]:
+        """Entries under the authors' protocol, one a model."""
+        return own_protocol(self.rows)
+
+    @property
+    def honest(self) -> list[Entry]:
+        """Entries under the leak-free protocol."""
+        return [row.honest for row in self.rows if row.honest]
+
+
+def show(shown: Shown) -> None:
+    """Show what was reported beside our figures under both protocols."""
+    system = shown.system
+    st.markdown(system.about)
+    if system.warning:
+        st.warning(system.warning, icon=":material/report:")
+    table = figures_table(shown.rows)
+    st.dataframe(table, hide_index=True)
+    st.caption(
+        "Accuracy on test pictures with 95 % CI. Without leaks: all pictures of a cell are on one side of the split.",
+        help="Their protocol: a split by image, as the authors made it; where the data set holds copies of a cell, it "
+        "puts them on both sides. Other laboratories: balanced accuracy, mean and worst, never trained on. An entry "
+        "from random weights says nothing about the pretrained network that was published.",
+    )
+    downloads(table, f"system-{system.letter}")
+    if missing := {row.model.id: row.model.missing for row in shown.rows if not row.honest}:
+        with st.expander(f"{len(missing)} without a figure yet", icon=":material/pending:"):
+            for name, reason in missing.items():
+                st.markdown(f"- `python -m training train {name} --data {system.data.upper()}`: {plain(reason)}.")
+
+
+def figures_table(rows: Sequence[Reproduction]) -> pd.DataFrame:
+    """One row a network and kind of start weights: reported, their protocol, without leaks, other laboratories."""
+    return pd.DataFrame(
+        [
+            {
+                "network": row.title,
+                "reported": row.model.reported,
+                "their protocol, here": accuracy(row.published),
+                "without leaks": accuracy(row.honest),
+                "other laboratories": other_laboratories(row.honest) if row.honest else NOT_TRAINED,
+            }
+            for row in rows
+        ]
+    )
+
+
+def accuracy(entry: Entry | None) -> str:
+    """Accuracy of an entry on its test set, with its interval."""
+    found = tested_on(entry)
+    return percent(found[1].metrics["accuracy"]) if found else NOT_TRAINED
+
+
+def show_curves(entries: Sequence[Entry], titles: Mapping[str, str]) -> None:
+    """Show training curves side by side, and a table of all epochs behind a fold."""
+    st.subheader("Training curves")
+    show_training_curves(entries, titles)
+    histories = [read_history(entry).assign(network=titles[entry.id]) for entry in entries]
+    histories = [history for history in histories if "epoch" in history]
+    if not histories:
+        return
+    with st.expander("Epoch by epoch", icon=":material/table:"):
+        table = pd.concat(histories)
+        st.dataframe(table[["network", *table.columns.drop("network")]], hide_index=True)
+
+
+def show_confusion(entries: Sequence[Entry], titles: Mapping[str, str]) -> None:
+    """Show confusion matrices of the entries that were scored on the first one's test set."""
+    names = [found[0] for entry in entries if (found := tested_on(entry))]
+    if not names:
+        return
+    same = [entry for entry in entries if names[0] in entry.evaluation.benchmarks]
+    models = scored.load_models(same, names[0], titles)
+    if models:
+        show_matrices(models, models[0].benchmark.labels)
+
+
+def show_scores(entries: Sequence[Entry], titles: Mapping[str, str], key: str) -> None:
+    """Show accuracy, precision, recall and F1 of each entry on its test set, from its stored scores."""
+    found = {titles[entry.id]: one[1] for entry in entries if (one := tested_on(entry))}
+    scores = {title: one.metrics for title, one in found.items() if all(name in one.metrics for name in SUMMARY)}
+    if not scores:
+        return
+    plots.downloadable(figures.bars(scores, SUMMARY), key)
+    rows = [{"network": title, **{name: metrics[name].value for name in SUMMARY}} for title, metrics in scores.items()]
+    downloads(pd.DataFrame(rows), key.replace(" ", "-"))
+
+
+def show_classes(system: PublishedSystem) -> None:
+    """Show how many pictures each class of the system's data has."""
+    st.subheader("Pictures of each class")
+    try:
+        report = read_report(BUILTIN / system.data).report
+    except ReportError as error:
+        st.info(plain(error))
+        return
+    plots.downloadable(audit_figures.class_counts(report), f"classes {system.data}")
+    downloads(pd.DataFrame({"class": report.classes.keys(), "pictures": report.classes.values()}), "class-counts")
+
+
+def show_kinds(labels: Sequence[str]) -> None:
+    """Show a picture and a description of each kind of cell."""
+    if not labels:
+        return
+    st.subheader("One picture of each kind")
+    pictures = {example.label: example for example in bundled_examples()}
+    for part in gallery.chunks(labels, PICTURES_PER_ROW):
+        for column, label in zip(st.columns(PICTURES_PER_ROW), part, strict=False):
+            title = title_of(label)
+            with column:
+                if (example := pictures.get(title)) and example.path:
+                    st.image(str(example.path), width=PICTURE_PIXELS)
+                st.markdown(f"**{plain(title)}**")
+                st.caption(plain(kind_named(label).description))
+    st.caption(plain(next(example.credit for example in pictures.values() if example.label in map(title_of, labels))))
