@@ -66,7 +66,7 @@ def run(options: argparse.Namespace) -> int:
     from zoo.serving.runtime import Runtime
 
     entry = selected_model(options)
-    detector = Detector(selected_detector(options))
+    detector = Detector(selected_detector(options), options.backend)
     files = list(find_pages(map(str, find_files(options.paths)), None))
     if not files:
         return fail("There is no picture in these folders.")
