@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,6 +10,7 @@ from PIL import Image
 
 from zoo.detection.found import Found
 from zoo.detection.objects import OBJECTS, TOUCHING
+from zoo.detection.quality import complaints, measure
 from zoo.detection.ruler import Scale, chosen_scale, red_cell_scale
 from zoo.detection.scan import search
 from zoo.entry import WEIGHTS, Entry, EntryError
@@ -49,11 +50,19 @@ class FoundCell:
 
 @dataclass(frozen=True)
 class Cells:
-    """Cells of a picture of `size` (width, height), in reading order of rows, and the picture's scale."""
+    """Cells of a picture.
+
+    Attributes:
+        size: Width and height of the picture.
+        cells: Its cells by object, in reading order.
+        scale: Micrometres a pixel; None where nothing tells them.
+        quality: Sentences on what is poor about the field, see `zoo.detection.quality`.
+    """
 
     size: tuple[int, int]
     cells: tuple[FoundCell, ...]
     scale: Scale | None
+    quality: tuple[str, ...] = ()
 
     def of(self, name: str) -> list[FoundCell]:
         """Cells of one object."""
@@ -100,7 +109,8 @@ class Detector:
         found = search(image, self.forward, min(self.limits.values())).found
         limits = np.array([self.limits[name] for name in OBJECTS])
         found = found.where(found.confidences >= limits[found.numbers])
-        return describe(found, image.size, um_per_px, file_um_per_px)
+        cells = describe(found, image.size, um_per_px, file_um_per_px)
+        return replace(cells, quality=tuple(complaints(measure(image, cells))))
 
     def forward(self, batch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Run the network on a normalised batch, float32 (B, 3, H, W); see `CellDetector.forward`."""

@@ -1,26 +1,37 @@
 """Quality of a field in words: focus, stain, crowding, magnification.
 
-Each measure is a number a stranger can compute again; the limits beside it were taken from the fields that detectors
-and classifiers learn from (docs/fields.md has their distributions).
+Each is a number that can be measured again. The limits were taken from the fields that detectors and classifiers learn
+and are chosen by: docs/fields.md says how many of those, and of blurred ones, are called poor.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 from PIL import Image
 
-from zoo.detection.detector import Cells, FoundCell
 from zoo.detection.matching import iou
 from zoo.detection.objects import RED, WHITE
 from zoo.detection.ruler import MAX_SHARED, MIN_CELLS, RED_DIAMETER
 
-MAX_MEASURED = 48  # cells whose edges are looked at
+if TYPE_CHECKING:
+    from zoo.detection.detector import Cells, FoundCell
+
+MAX_EDGE = 0.0  # diameters of a red cell that an edge in focus is wide, at most
+MAX_EDGE_PIXELS = 0.0  # pixels: edges of small cells are never sharper than the picture
+MAX_STAIN = 0.0  # share of light that well stained nuclei let through, at most
+MAX_OVERLAPPING = 0.0  # share of red cells that overlap, above which counts are less sure
+USUAL_SCALES = (0.0, 0.0)  # µm a pixel, of the data sets that classifiers learn from
+
+MAX_MEASURED = 24  # cells whose edges are looked at
 AROUND = 0.15  # of a cell's side, around its box
 SMOOTHING = 0.8  # pixels: noise is no edge
 GROUND_PERCENTILE, DARK_PERCENTILE = 90, 5  # of green: empty slide in a field, and nucleus in a white cell's box
+SAMPLED = 256  # rows and columns that the empty slide's light is taken from
 
 
 @dataclass(frozen=True)
@@ -28,36 +39,47 @@ class Measures:
     """What is measured in a field; None where it holds too few cells for it.
 
     Attributes:
-        edge: Width of the cells' edges, in diameters of a red cell: the step of brightness over the steepest slope.
+        edge: Width of the edges of cells in diameters of a red cell: the step of brightness over the steepest slope.
         stain: Share of the empty slide's green light that the nuclei of white cells let through.
-        ground: Green light of the empty slide, 0..1.
         overlapping: Share of the red cells that lie over another.
         um_per_px: Micrometres a pixel.
     """
 
     edge: float | None
     stain: float | None
-    ground: float
     overlapping: float | None
     um_per_px: float | None
 
 
 def measure(image: Image.Image, found: Cells) -> Measures:
-    """Measure a field, an RGB picture, with its cells."""
+    """Measure a field, an RGB picture, by its cells."""
     green = np.asarray(image)[..., 1]
-    ground = float(np.percentile(green[:: max(1, green.shape[0] // 256), :: max(1, green.shape[1] // 256)], 90))
+    rows, columns = (max(1, length // SAMPLED) for length in green.shape)
+    ground = float(np.percentile(green[::rows, ::columns], GROUND_PERCENTILE))
     red, white = found.of(RED), found.of(WHITE)
     boxes = np.array([cell.box for cell in red], np.float32).reshape(-1, 4)
     shared = iou(boxes, boxes)
     np.fill_diagonal(shared, 0)
-    enough = len(red) >= MIN_CELLS
     return Measures(
         _edge(green, found),
         float(np.median([_darkest(green, cell) for cell in white])) / max(ground, 1) if white else None,
-        ground / 255,
-        float((shared.max(axis=1) > MAX_SHARED).mean()) if enough else None,
-        found.scale and found.scale.um_per_px,
+        float((shared.max(axis=1) > MAX_SHARED).mean()) if len(red) >= MIN_CELLS else None,
+        found.scale.um_per_px if found.scale else None,
     )
+
+
+def complaints(measured: Measures) -> Iterator[str]:
+    """Sentences on what is poor, and what it does to the answers."""
+    edge, scale = measured.edge, measured.um_per_px
+    if edge is not None and scale and edge > max(MAX_EDGE, MAX_EDGE_PIXELS * scale / RED_DIAMETER):
+        yield f"Out of focus: the edges of cells are {edge * RED_DIAMETER:.1f} µm wide."
+    if measured.stain is not None and measured.stain > MAX_STAIN:
+        yield f"Weak stain: nuclei let {100 * measured.stain:.0f} % of the light through."
+    if measured.overlapping is not None and measured.overlapping > MAX_OVERLAPPING:
+        yield f"Crowded: {100 * measured.overlapping:.0f} % of the red cells overlap, so their count is less sure."
+    if scale and not USUAL_SCALES[0] <= scale <= USUAL_SCALES[1]:
+        usual = " to ".join(f"{one:.2f}" for one in USUAL_SCALES)
+        yield f"Unusual magnification: {scale:.2f} µm a pixel; the models have seen {usual}."
 
 
 def _edge(green: np.ndarray, found: Cells) -> float | None:
