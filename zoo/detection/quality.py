@@ -16,17 +16,18 @@ from PIL import Image
 
 from zoo.detection.matching import iou
 from zoo.detection.objects import RED, WHITE
-from zoo.detection.ruler import MAX_SHARED, MIN_CELLS, RED_DIAMETER
+from zoo.detection.ruler import MAX_SHARED, MIN_CELLS
 
 if TYPE_CHECKING:
     from zoo.detection.detector import Cells, FoundCell
 
-MAX_EDGE = 0.0  # diameters of a red cell that an edge in focus is wide, at most
-MAX_EDGE_PIXELS = 0.0  # pixels: edges of small cells are never sharper than the picture
-MAX_STAIN = 0.0  # share of light that well stained nuclei let through, at most
-MAX_OVERLAPPING = 0.0  # share of red cells that overlap, above which counts are less sure
-USUAL_SCALES = (0.0, 0.0)  # µm a pixel, of the data sets that classifiers learn from
+MAX_EDGE = 0.16  # diameters of a red cell that an edge in focus is wide, at most
+MAX_EDGE_PIXELS = 3.0  # pixels: edges of small cells are never sharper than the picture
+MAX_STAIN = 0.7  # share of light that well stained nuclei let through, at most
+MAX_OVERLAPPING = 0.8  # share of red cells whose boxes overlap, above which counts are less sure
+USUAL_SCALES = (0.05, 0.3)  # µm a pixel, of the data sets that classifiers learn from
 
+MIN_RED = 3  # whole red cells by which edges are measured
 MAX_MEASURED = 24  # cells whose edges are looked at
 AROUND = 0.15  # of a cell's side, around its box
 SMOOTHING = 0.8  # pixels: noise is no edge
@@ -40,12 +41,14 @@ class Measures:
 
     Attributes:
         edge: Width of the edges of cells in diameters of a red cell: the step of brightness over the steepest slope.
+        edge_pixels: The same in pixels; 0 where it is not measured.
         stain: Share of the empty slide's green light that the nuclei of white cells let through.
         overlapping: Share of the red cells that lie over another.
         um_per_px: Micrometres a pixel.
     """
 
     edge: float | None
+    edge_pixels: float
     stain: float | None
     overlapping: float | None
     um_per_px: float | None
@@ -60,8 +63,10 @@ def measure(image: Image.Image, found: Cells) -> Measures:
     boxes = np.array([cell.box for cell in red], np.float32).reshape(-1, 4)
     shared = iou(boxes, boxes)
     np.fill_diagonal(shared, 0)
+    edge = _edge(green, found)
     return Measures(
-        _edge(green, found),
+        edge[0] / edge[1] if edge else None,
+        edge[0] if edge else 0.0,
         float(np.median([_darkest(green, cell) for cell in white])) / max(ground, 1) if white else None,
         float((shared.max(axis=1) > MAX_SHARED).mean()) if len(red) >= MIN_CELLS else None,
         found.scale.um_per_px if found.scale else None,
@@ -71,8 +76,8 @@ def measure(image: Image.Image, found: Cells) -> Measures:
 def complaints(measured: Measures) -> Iterator[str]:
     """Sentences on what is poor, and what it does to the answers."""
     edge, scale = measured.edge, measured.um_per_px
-    if edge is not None and scale and edge > max(MAX_EDGE, MAX_EDGE_PIXELS * scale / RED_DIAMETER):
-        yield f"Out of focus: the edges of cells are {edge * RED_DIAMETER:.1f} µm wide."
+    if edge is not None and edge > MAX_EDGE and measured.edge_pixels > MAX_EDGE_PIXELS:
+        yield f"Out of focus: the edges of cells are {100 * edge:.0f} % of a red cell wide."
     if measured.stain is not None and measured.stain > MAX_STAIN:
         yield f"Weak stain: nuclei let {100 * measured.stain:.0f} % of the light through."
     if measured.overlapping is not None and measured.overlapping > MAX_OVERLAPPING:
@@ -82,14 +87,16 @@ def complaints(measured: Measures) -> Iterator[str]:
         yield f"Unusual magnification: {scale:.2f} µm a pixel; the models have seen {usual}."
 
 
-def _edge(green: np.ndarray, found: Cells) -> float | None:
-    """Median width of the edges of cells, in diameters of a red cell; None without a scale."""
-    cells = [cell for cell in found.cells if cell.object in (RED, WHITE) and not cell.cut]
-    if found.scale is None or not cells:
+def _edge(green: np.ndarray, found: Cells) -> tuple[float, float] | None:
+    """Median width of the edges of cells, and of red cells, in pixels; None where too few of these are whole."""
+    red = [cell for cell in found.of(RED) if not cell.cut]
+    if len(red) < MIN_RED:
         return None
+    sides = [(right - left + bottom - top) / 2 for left, top, right, bottom in (cell.box for cell in red)]
+    cells = [*red, *(cell for cell in found.of(WHITE) if not cell.cut)]
     chosen = cells[:: -(-len(cells) // MAX_MEASURED)]
     widths = [width for cell in chosen if (width := _edge_width(green, cell)) is not None]
-    return float(np.median(widths)) * found.scale.um_per_px / RED_DIAMETER if widths else None
+    return (float(np.median(widths)), float(np.median(sides))) if widths else None
 
 
 def _edge_width(green: np.ndarray, cell: FoundCell) -> float | None:
