@@ -7,7 +7,8 @@ import pytest
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
-from zoo.detection.detector import describe
+from zoo.detection.detector import describe, without_dark_red_cells
+from zoo.detection.found import Found
 from zoo.detection.objects import RED, STRIDE
 from zoo.detection.ruler import RED_DIAMETER, chosen_scale, red_cell_scale
 from zoo.detection.scan import search
@@ -86,3 +87,12 @@ def test_what_a_person_or_the_file_says_goes_first_and_is_compared(file, given, 
     chosen = chosen_scale(red_cell_scale(cells, np.ones(9), np.zeros(9, bool)), file, given)
     assert (chosen.um_per_px, chosen.source) == (scale, source)
     assert chosen.contradicts == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(
+    ("side", "sure", "reds", "kept"), [(30, 0.5, 9, 0), (30, 0.9, 9, 1), (45, 0.5, 9, 1), (30, 0.5, 3, 1)]
+)
+def test_unsure_white_cells_of_the_size_of_red_cells_are_none(side, sure, reds, kept):
+    boxes = np.array([[40 * n, 0, 40 * n + 30, 30] for n in range(reds)] + [[0, 90, side, 90 + side]], np.float32)
+    found = Found(boxes, np.array([0.9] * reds + [sure]), np.array([1] * reds + [0]))
+    assert (without_dark_red_cells(found).numbers == 0).sum() == kept
