@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 import streamlit as st
 
 from pages.parts import comparison_tabs as tabs
+from pages.parts import detectors, layout, plots, scored, session
 from pages.parts import entries as zoo_entries
-from pages.parts import layout, plots, scored, session
 from pages.parts.matrices import show_matrices
 from pages.parts.wording import plain
 from zoo.benchmarks import published
@@ -136,3 +136,4 @@ show_tabs(
         "All scores": lambda: tabs.show_scores(models),
     }
 )
+detectors.show_comparison()

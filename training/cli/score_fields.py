@@ -35,8 +35,8 @@ def run(options: argparse.Namespace) -> int:
     """Score the detectors."""
     if not options.rescore and options.data is None:
         return fail("Name the folder of the data sets with --data, or use --rescore.", USAGE)
-    from training.detection.evaluate import evaluate_detector, find_in_fields, read_found
-    from zoo.detection.benchmarks import field_benchmarks
+    from training.detection.evaluate import evaluate_detector, find_in_fields
+    from zoo.detection.benchmarks import field_benchmarks, read_found
     from zoo.detection.detector import Detector
 
     known = field_benchmarks()

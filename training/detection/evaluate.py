@@ -13,9 +13,8 @@ from zoo.detection.benchmarks import FieldBenchmark, result_rows
 from zoo.detection.detector import Detector
 from zoo.detection.scan import search
 from zoo.detection.scoring import score_fields
-from zoo.entry import Entry, EntryError, load_entry
+from zoo.entry import Entry, load_entry
 from zoo.entry import write as entry_files
-from zoo.entry.files import predictions_file
 from zoo.entry.schema import Metric
 
 LEAST = 0.05  # confidence of what is stored: precision at higher recalls is of no use
@@ -58,12 +57,3 @@ def evaluate_detector(entry: Entry, benchmark: FieldBenchmark, table: pd.DataFra
 
 def _plain(metrics: Mapping[str, Metric]) -> dict[str, dict[str, float | None]]:
     return {name: metric.model_dump() for name, metric in metrics.items()}
-
-
-def read_found(entry: Entry, benchmark: str) -> pd.DataFrame:
-    """Marked and found cells that are stored with an entry. Raises EntryError if there are none."""
-    path = entry.folder / predictions_file(benchmark)
-    try:
-        return pd.read_parquet(path)
-    except (OSError, ValueError) as error:
-        raise EntryError(f"{entry.id} holds no cells found in {benchmark}. Score it with --data.") from error

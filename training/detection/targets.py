@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from training.detection.crops import Marked
-from zoo.detection.network import STRIDE
-from zoo.detection.objects import OBJECTS
+from zoo.detection.objects import OBJECTS, STRIDE
 
 HEAT_SPREAD = 0.54 / 6  # standard deviation of a cell's heat, in its sides (TTFNet)
 MIN_SPREAD = 0.6  # places

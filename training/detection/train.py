@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from zoo.detection.detector import ARCHITECTURE
 from zoo.detection.fields import Field, read_fields
 from zoo.detection.found import Found
 from zoo.detection.matching import Matches, iou, match
+from zoo.detection.network import run_network
 from zoo.detection.objects import OBJECTS
 from zoo.detection.scan import CREDIBLE, MEAN, STD, search
 from zoo.entry import write as entry_files
@@ -160,7 +162,7 @@ def source_weights(files: Sequence[str]) -> np.ndarray:
 
 def found_in(fitted: Fitted, field: Marked, least: float) -> Found:
     """Objects that a detector finds in a field."""
-    return search(Image.fromarray(field.pixels), fitted.network, least).found
+    return search(Image.fromarray(field.pixels), partial(run_network, fitted.network), least).found
 
 
 def best_limits(fitted: Fitted, fields: Sequence[Marked]) -> dict[str, float]:

@@ -16,7 +16,6 @@ from typing import Any
 
 import httpx2
 import numpy as np
-import torch
 from huggingface_hub import ModelCard, constants
 from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled, RepositoryNotFoundError
 from PIL import Image
@@ -184,9 +183,9 @@ def verify(entry: Entry, repo: str, sha: str) -> None:
 def _answers(entry: Entry, picture: Image.Image) -> list[float]:
     """Probabilities of a classifier, or confidences of a detector's first maps, for a picture."""
     if entry.is_detector:
-        pixels = torch.from_numpy(np.asarray(picture)).permute(2, 0, 1)[None].float() / 255
-        with torch.inference_mode():
-            return Detector(entry).forward(pixels)[0].sigmoid().flatten().tolist()
+        pixels = np.asarray(picture, np.float32).transpose(2, 0, 1)[None] / 255
+        logits, _ = Detector(entry, "torch").forward(pixels)
+        return list((1 / (1 + np.exp(-logits))).ravel())
     with Runtime("cpu", "fp32") as runtime:
         return list(runtime.classify(entry, picture).network.values())
 

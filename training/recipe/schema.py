@@ -61,10 +61,14 @@ class Data(_Part):
         "", description="Laboratory of the mix that is held out: tested on instead of trained on; empty: none"
     )
     packed: tuple[int, int] = Field(description="Height and width, in pixels, to which pictures are decoded once")
-    crop: Literal["none", "cell", "cell-0.2", "square", "alone"] = Field(
-        "none",
-        description="cell: cut out as published system E does; cell-0.2: nearly so, as HemaZoo 0.2 did; square: a "
-        "square around the cell, of one scale; alone: the same, with empty slide in place of the cell's surroundings",
+    crop: Literal["none", "cell", "cell-0.2", "square", "alone", "found", "found-alone", "scaled", "scaled-alone"] = (
+        Field(
+            "none",
+            description="cell: cut out as published system E does; cell-0.2: nearly so, as HemaZoo 0.2 did; square: a "
+            "square around the cell; alone: the same, with empty slide in place of what is around the cell; "
+            "found, found-alone: the same, where the detector finds the cell; scaled, scaled-alone: these two, 24 µm "
+            "wide where at least eight red cells tell the scale, else by the cell's size",
+        )
     )
 
 

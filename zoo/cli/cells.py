@@ -66,7 +66,7 @@ def run(options: argparse.Namespace) -> int:
     from zoo.serving.runtime import Runtime
 
     entry = selected_model(options)
-    detector = Detector(selected_detector(options))
+    detector = Detector(selected_detector(options), options.backend)
     files = list(find_pages(map(str, find_files(options.paths)), None))
     if not files:
         return fail("There is no picture in these folders.")
@@ -123,7 +123,7 @@ def _line(record: dict[str, Any]) -> str:
     named = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
     counts = ", ".join(f"{count} {name}s" for name, count in record["counts"].items() if count) or "no cells"
     scale = f"{record['scale_um_per_px']:.4f} µm/px" if record["scale_um_per_px"] else "no scale"
-    return "\t".join(filter(None, (record["file"], counts, named, scale)))
+    return "\t".join(filter(None, (record["file"], counts, named, scale, " ".join(record["quality"]))))
 
 
 def _rows(record: dict[str, Any]) -> Iterator[list[Any]]:

@@ -124,13 +124,13 @@ def _detector(options: argparse.Namespace) -> Entry | None:
         return None
 
 
-def _finder(detector: Entry | None) -> Detector | None:
-    """The detector, loaded; only this needs torch where the classifier's converted network is stored."""
+def _finder(detector: Entry | None, backend: str | None) -> Detector | None:
+    """The detector, loaded."""
     if detector is None:
         return None
     from zoo.detection.detector import Detector
 
-    return Detector(detector)
+    return Detector(detector, backend)
 
 
 def _count(text: str) -> int:
@@ -168,7 +168,7 @@ def _adapt_statistics(entry: Entry, files: Sequence[str], folder: Path) -> Entry
 def _classify_to_stdout(options: argparse.Namespace, entry: Entry, detector: Entry | None, files: Sequence[str]) -> int:
     from zoo.serving.runtime import Runtime
 
-    finder = _finder(detector)
+    finder = _finder(detector, options.backend)
     with (
         Runtime(options.device, options.precision, options.batch_size, backend=options.backend) as runtime,
         _csv_writer(options.csv, entry.labels) as table,
@@ -219,7 +219,7 @@ def _classify_into_file(options: argparse.Namespace, entry: Entry, detector: Ent
             runtime = stack.enter_context(
                 Runtime(options.device, options.precision, options.batch_size, backend=options.backend)
             )
-            records = bulk.classify_paths(runtime, entry, remaining, options.sample, _finder(detector))
+            records = bulk.classify_paths(runtime, entry, remaining, options.sample, _finder(detector, options.backend))
         for record in records:
             add(record)
             failed += "error" in record

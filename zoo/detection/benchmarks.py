@@ -20,6 +20,8 @@ from zoo.detection.fields import Field, read_fields
 from zoo.detection.found import Found
 from zoo.detection.objects import OBJECTS
 from zoo.detection.scoring import COLUMNS
+from zoo.entry import Entry, EntryError
+from zoo.entry.files import predictions_file
 
 FOLDER = Path(__file__).parent / "sets"
 
@@ -74,6 +76,18 @@ def field_benchmarks() -> dict[str, FieldBenchmark]:
         files = pd.read_csv(path.with_suffix(".csv"))["file"]
         found[path.stem] = FieldBenchmark(path.stem, definition, tuple(files))
     return found
+
+
+def read_found(entry: Entry, benchmark: str) -> pd.DataFrame:
+    """Marked and found cells that are stored with an entry. Raises EntryError if there are none."""
+    path = entry.folder / predictions_file(benchmark)
+    try:
+        table = pd.read_parquet(path)
+    except (OSError, ValueError) as error:
+        raise EntryError(f"{entry.id} holds no cells found in {benchmark}. Score it with --data.") from error
+    if missing := set(COLUMNS) - set(table.columns):
+        raise EntryError(f"{path.name} of {entry.id} lacks the column {min(missing)}.")
+    return table
 
 
 def result_rows(field: Field, image: Image.Image, found: Found) -> pd.DataFrame:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
-import torch
-from torch.nn import functional
-from torchvision.ops import batched_nms
 
-from zoo.detection.network import STRIDE
+from zoo.detection.objects import STRIDE
 
 MAX_OBJECTS = 3000  # of one pass
+NEAR = np.ones((3, 3), np.uint8)  # places among which only the strongest is an object
 SAME_CELL = 0.6  # IoU of two boxes of one object from which the weaker is dropped
 
 
@@ -31,26 +30,36 @@ class Found:
         return Found(self.boxes[kept], self.confidences[kept], self.numbers[kept])
 
 
-def read_maps(logits: torch.Tensor, sides: torch.Tensor, least: float) -> list[Found]:
+def read_maps(logits: np.ndarray, sides: np.ndarray, least: float) -> list[Found]:
     """Objects of each picture of a batch whose confidence is at least `least`; see `CellDetector` for the maps."""
-    heat = torch.sigmoid(logits)
-    peaks = heat * (functional.max_pool2d(heat, 3, stride=1, padding=1) == heat)
-    return [_read(one, box, least) for one, box in zip(peaks, sides, strict=True)]
+    limit = float(np.log(least / (1 - least)))
+    return [_read(one, box, limit) for one, box in zip(logits, sides, strict=True)]
 
 
-def _read(peaks: torch.Tensor, sides: torch.Tensor, least: float) -> Found:
-    numbers, y, x = torch.nonzero(peaks >= least, as_tuple=True)
-    confidences = peaks[numbers, y, x]
+def _read(logits: np.ndarray, sides: np.ndarray, limit: float) -> Found:
+    strongest = np.stack([cv2.dilate(one, NEAR) for one in logits])
+    numbers, y, x = np.nonzero((logits >= strongest) & (logits >= limit))
+    confidences = 1 / (1 + np.exp(-logits[numbers, y, x]))
     if len(confidences) > MAX_OBJECTS:
-        strongest = confidences.topk(MAX_OBJECTS).indices
-        numbers, y, x, confidences = numbers[strongest], y[strongest], x[strongest], confidences[strongest]
+        order = np.argsort(-confidences, kind="stable")[:MAX_OBJECTS]
+        numbers, y, x, confidences = numbers[order], y[order], x[order], confidences[order]
     left, top, right, bottom = sides[:, y, x]
     middle_x, middle_y = (x + 0.5) * STRIDE, (y + 0.5) * STRIDE
-    boxes = torch.stack([middle_x - left, middle_y - top, middle_x + right, middle_y + bottom], dim=1)
-    return suppress(boxes, confidences, numbers)
+    boxes = np.stack([middle_x - left, middle_y - top, middle_x + right, middle_y + bottom], axis=1)
+    return suppress(Found(boxes.astype(np.float32), confidences, numbers))
 
 
-def suppress(boxes: torch.Tensor, confidences: torch.Tensor, numbers: torch.Tensor) -> Found:
+def suppress(found: Found) -> Found:
     """Drop weaker boxes of the same cell, and sort by confidence."""
-    kept = batched_nms(boxes.float(), confidences.float(), numbers, SAME_CELL)
-    return Found(boxes[kept].numpy(), confidences[kept].numpy(), numbers[kept].numpy())
+    if not len(found):
+        return found
+    left_top, size = found.boxes[:, :2], found.boxes[:, 2:] - found.boxes[:, :2]
+    kept = cv2.dnn.NMSBoxesBatched(
+        np.concatenate([left_top, size], axis=1).astype(np.float64).tolist(),
+        found.confidences.tolist(),
+        found.numbers.tolist(),
+        score_threshold=0.0,
+        nms_threshold=SAME_CELL,
+    )
+    chosen = np.array(kept, np.int64)
+    return found.where(chosen[np.argsort(-found.confidences[chosen], kind="stable")])

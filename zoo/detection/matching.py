@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from zoo.detection.found import Found  # imports torch
+from zoo.detection.found import Found
 
 IOU_LEVELS = tuple(np.round(np.arange(0.5, 1.0, 0.05), 2))
 RECALL_POINTS = np.linspace(0, 1, 101)  # of the precision curve's mean, as in COCO

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import timm
 import torch
 from torch import nn
 from torch.nn import functional
 
-STRIDE = 4  # pixels of the picture for each place of the maps
 BOX_UNIT = 16.0  # pixels: distance to a side that an output of 0 means
 PRIOR = 0.02  # confidence everywhere at the start of training
 LEVELS = (1, 2, 3, 4)  # features of strides 4, 8, 16 and 32
@@ -54,6 +54,13 @@ class CellDetector(nn.Module):
             )
         assert found is not None
         return self.heat(found), BOX_UNIT * torch.exp(self.sides(found).clamp(-5, 5))
+
+
+def run_network(network: nn.Module, batch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Run a network in torch on a normalised batch, float32 (B, 3, H, W)."""
+    with torch.inference_mode():
+        logits, sides = network(torch.from_numpy(batch).contiguous(memory_format=torch.channels_last))
+    return logits.numpy(), sides.numpy()
 
 
 def _head(width: int, outputs: int, start: float) -> nn.Sequential:

@@ -7,6 +7,7 @@ from zoo.data.kinds import kind_of
 WHITE, RED, PLATELET = "white cell", "red cell", "platelet"
 OBJECTS = (WHITE, RED, PLATELET)
 RED_KIND = "red blood cell"  # as kinds.toml calls it
+STRIDE = 4  # pixels of the picture for each place of a detector's maps
 TOUCHING = 2.0  # pixels between a box and an edge of its picture that cuts the cell
 NO_CELLS = frozenset(("artefact", "smudge cell"))
 

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-import torch
 from PIL import Image
 
 from zoo.detection.found import Found, read_maps, suppress
 from zoo.detection.objects import OBJECTS, RED, TOUCHING, WHITE
 
-Forward = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+Forward = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 MEAN, STD = 0.5, 0.5
 RED_SIDE = 32.0  # pixels: size of red cells at which a picture is searched
@@ -44,15 +43,16 @@ def search(image: Image.Image, forward: Forward, least: float = LEAST) -> Search
 
     Args:
         image: RGB.
-        forward: The network: a batch (B, 3, H, W) to its maps.
+        forward: The network: a batch (B, 3, H, W), float32, to its maps.
         least: Confidence below which nothing is returned.
     """
     pixels = np.asarray(image.convert("RGB"))
     longer = max(pixels.shape[:2])
     best: tuple[float, Search] | None = None
     for side in FIRST_SIDES:
-        scale = side / longer
-        if scale > SCALES[1] or (best and scale > 1 and side > ENLARGED_TO):
+        scale = min(side / longer, SCALES[1])
+        # the smallest pictures are looked at once, enlarged as far as allowed
+        if best and (side > SCALES[1] * longer or (scale > 1 and side > ENLARGED_TO)):
             break
         looked = Search(_scaled(pixels, scale, forward, min(least, CREDIBLE)), scale)
         explained = _explained(looked.found, pixels.shape[:2])
@@ -104,11 +104,12 @@ def _scaled(pixels: np.ndarray, scale: float, forward: Forward, least: float) ->
     how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
     scaled = cv2.resize(pixels, size, interpolation=how)
     parts = [_tile(scaled, left, top, right, bottom, forward, least) for left, top, right, bottom in _tiles(*size)]
-    boxes = np.concatenate([part.boxes for part in parts])
     found = suppress(
-        torch.from_numpy(boxes),
-        torch.from_numpy(np.concatenate([part.confidences for part in parts])),
-        torch.from_numpy(np.concatenate([part.numbers for part in parts])),
+        Found(
+            np.concatenate([part.boxes for part in parts]),
+            np.concatenate([part.confidences for part in parts]),
+            np.concatenate([part.numbers for part in parts]),
+        )
     )
     unit = np.array([width / size[0], height / size[1]] * 2, np.float32)
     limits = np.array([width, height] * 2, np.float32)
@@ -135,9 +136,9 @@ def _tile(scaled: np.ndarray, left: int, top: int, right: int, bottom: int, forw
     part = scaled[top:bottom, left:right]
     height, width = part.shape[:2]
     padded = cv2.copyMakeBorder(part, 0, -height % GRID, 0, -width % GRID, cv2.BORDER_REPLICATE)
-    batch = torch.from_numpy(padded).permute(2, 0, 1)[None].float().div_(255).sub_(MEAN).div_(STD)
-    with torch.inference_mode():
-        (found,) = read_maps(*forward(batch), least)
+    batch = np.ascontiguousarray(padded.transpose(2, 0, 1)[None], np.float32)
+    batch = (batch / 255 - MEAN) / STD
+    (found,) = read_maps(*forward(batch), least)
     boxes = np.clip(found.boxes, 0, np.array([width, height] * 2, np.float32))
     whole_height, whole_width = scaled.shape[:2]
     kept = np.ones(len(boxes), bool)

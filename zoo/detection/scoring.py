@@ -19,6 +19,7 @@ BOX = ["left", "top", "right", "bottom"]
 PRECISION = 0.97  # at which recall is stated
 RESAMPLES = 500  # of fields, for 95 % intervals
 SEED = 0
+SPREAD = 1.96  # standard deviations that 95 % of the differences lie within
 AGREEING = 0.5  # overlap from which a found box is that of a marked cell
 
 
@@ -71,6 +72,25 @@ def score_fields(table: pd.DataFrame, limits: Mapping[str, float]) -> dict[str, 
     return scored
 
 
+def count_table(table: pd.DataFrame, limits: Mapping[str, float]) -> pd.DataFrame:
+    """Numbers of each object in each field of a table with `COLUMNS`.
+
+    Returns:
+        A row a field and object: file, object, marked, and found at the limits.
+    """
+    counted = table["marked"] | (table["confidence"] >= table["object"].map(dict(limits)))
+    cells = table[counted & table["object"].isin(OBJECTS)]
+    sizes = cells.groupby(["file", "object", "marked"]).size().unstack(fill_value=0)
+    every = pd.MultiIndex.from_product([sorted(table["file"].unique()), OBJECTS], names=["file", "object"])
+    counts = sizes.reindex(every, fill_value=0).reindex(columns=[True, False], fill_value=0)
+    return counts.set_axis(["marked", "found"], axis=1).reset_index()
+
+
+def agreement(differences: np.ndarray) -> tuple[float, float]:
+    """Bland–Altman: mean difference of two counts of each field, and half the width of its 95 % limits."""
+    return float(differences.mean()), SPREAD * float(differences.std())
+
+
 def _field(rows: pd.DataFrame, limits: Mapping[str, float]) -> FieldResult:
     rows = rows[rows["object"].isin(OBJECTS)]
     numbers = rows["object"].map(OBJECTS.index).to_numpy(np.int64)
@@ -117,6 +137,7 @@ def _of_object(fields: Sequence[FieldResult], number: int, limit: float) -> dict
     marked = np.array([field.marked[number] for field in fields])
     errors = np.abs(found - marked)[marked > 0] / marked[marked > 0]
     differences = found - marked
+    bias, spread = agreement(differences)
     diameters = np.abs(np.concatenate([field.diameters[number] for field in fields]))
     return {
         "AP50": float(levels[0]),
@@ -126,8 +147,8 @@ def _of_object(fields: Sequence[FieldResult], number: int, limit: float) -> dict
         "recall at precision 0.97": recall_at(matches, PRECISION)[0] if marked.sum() else np.nan,
         "count error": _of(np.median, errors),
         "mean count error": _of(np.mean, errors),
-        "count bias": float(differences.mean()),
-        "count spread": 1.96 * float(differences.std()),
+        "count bias": bias,
+        "count spread": spread,
         "exact counts": float((differences == 0).mean()),
         "too high counts": float((differences > 0).mean()),
         "diameter error": _of(np.median, diameters),

@@ -115,8 +115,8 @@ class ZooPart(BaseModel):
     explanation_layer: str | None = None
     temperature: float = Field(1.0, gt=0, description="Logits are divided by it")
     fitted_temperature: float | None = Field(None, gt=0, description="Already divided into the last layer's weights")
-    crop: Literal["none", "cell", "cell-0.2", "square", "alone"] = Field(
-        "none", description="How the cell is cut out of a picture before the network sees it"
+    crop: Literal["none", "cell", "cell-0.2", "square", "alone", "found", "found-alone", "scaled", "scaled-alone"] = (
+        Field("none", description="How the cell is cut out of a picture before the network sees it")
     )
     views: Literal[1, 2, 4, 8] = Field(
         1, description="Test-time augmentation: number of rotated and mirrored views whose answers are averaged"

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -122,8 +123,9 @@ def locate_cell(image: Image.Image, crop: str) -> LocatedCell:
     Args:
         image: RGB picture.
         crop: kind of crop, as the entry's configuration names it: "none" (the whole picture), "cell" (system E's
-            published crop), "cell-0.2" (nearly so, as version 0.2 cut), "square" (around the cell) or "alone" (the
-            square without the cell's neighbours).
+            published crop), "cell-0.2" (nearly so, as version 0.2 cut), "square" (around the cell), "alone" (the
+            square without the cell's neighbours), or one of `FOUND_CROPS`: cut where the detector finds the cell, by
+            the cell's size or ("scaled") at one physical scale.
 
     Raises:
         KeyError: there is no such kind of crop.
@@ -235,14 +237,23 @@ def crop_isolated(image: Image.Image) -> LocatedCell:
     return replace(square, image=Image.composite(square.image, background, Image.fromarray(mask)), crop="alone")
 
 
+def crop_found(image: Image.Image, crop: str) -> LocatedCell:
+    """Cut the cell that the detector finds; see `zoo.detection.cut`."""
+    from zoo.detection.cut import cut_found  # noqa: PLC0415 (it cuts with functions of this module)
+
+    return cut_found(image, crop)
+
+
+FOUND_CROPS = ("found", "found-alone", "scaled", "scaled-alone")  # kinds of crop that a detector finds the cell for
 CROPS: Mapping[str, Callable[[Image.Image], LocatedCell]] = {
     "none": crop_none,
     "cell": crop_system_e,
     "cell-0.2": crop_system_e_before,
     "square": crop_square,
     "alone": crop_isolated,
+    **{crop: partial(crop_found, crop=crop) for crop in FOUND_CROPS},
 }
-LOCATING_CROPS = ("square", "alone")  # kinds of crop that call `find_cell` and have its confidence
+LOCATING_CROPS = ("square", "alone", *FOUND_CROPS)  # kinds of crop that look for the cell and have a confidence
 
 
 def empty_slide(image: Image.Image) -> tuple[int, int, int]:

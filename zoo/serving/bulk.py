@@ -372,7 +372,7 @@ class _Classifier:
         from zoo.serving.runtime import Runtime  # noqa: PLC0415
 
         self.entry, self.runtime, self.sample = entry, Runtime("auto", precision, backend=backend), sample
-        self.detector = Detector(detector) if detector else None
+        self.detector = Detector(detector, backend) if detector else None
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[str]]:
         """Convert names to records, as JSON because the fields of failed files differ."""

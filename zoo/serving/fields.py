@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
+from zoo.detection.cut import cut_cell
 from zoo.detection.objects import OBJECTS, WHITE
 from zoo.entry import Entry
 from zoo.imaging.decode import Picture, split_page
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from zoo.serving.runtime import Runtime
 
 SCHEMA = 1  # of the records of `zoo cells`
-AROUND = 1.9  # side of a cell's square over its longer side, so that it is seen as in pictures of one cell
 CLOSE_UP = 3.6  # shorter side of a picture of one white cell, over the cell's longer side
 CLOSE_UP_OTHER = 9.0  # the same where the cell is another one: platelets are smaller
 
@@ -58,7 +58,7 @@ def ask_about(picture: Picture, detector: Detector | None) -> Asked:
     if not white:
         counts = ", ".join(f"{n} {name}{'' if n == 1 else 's'}" for name, n in found.counts.items() if n)
         return Asked((), (), f"No white cell found, only {counts}.")
-    return Asked(tuple(cut_cell(image, cell) for cell in white), white)
+    return Asked(tuple(cut_cell(image, cell, found) for cell in white), white)
 
 
 def close_up(found: Cells) -> FoundCell | None:
@@ -127,22 +127,13 @@ def name_found(
     """Classify the white cells that were found in an RGB picture; arguments and errors as for `name_cells`."""
     white = [number for number, cell in enumerate(found.cells) if cell.object == WHITE]
     # all are submitted first, so that they are answered in batches
-    tickets = [runtime.submit(entry, cut_cell(image, found.cells[number]), client=client) for number in white]
+    tickets = [runtime.submit(entry, cut_cell(image, found.cells[number], found), client=client) for number in white]
     answers = {
         number: runtime.prediction(entry, ticket.result(), sample)
         for number, ticket in zip(white, tickets, strict=True)
     }
     asked = (sample or entry.default_sample).name
     return NamedCells(found, tuple(answers.get(number) for number in range(len(found.cells))), asked)
-
-
-def cut_cell(image: Image.Image, cell: FoundCell) -> Image.Image:
-    """The square around a cell, as large as the picture allows."""
-    left, top, right, bottom = cell.box
-    half = AROUND * max(right - left, bottom - top) / 2
-    x, y = cell.centre
-    square = (max(0, round(x - half)), max(0, round(y - half)), round(x + half), round(y + half))
-    return image.crop((*square[:2], min(image.width, square[2]), min(image.height, square[3])))
 
 
 def record_of(file: str, named: NamedCells, notes: Sequence[str] = ()) -> dict[str, Any]:
@@ -165,6 +156,7 @@ def record_of(file: str, named: NamedCells, notes: Sequence[str] = ()) -> dict[s
         },
         "cells": [_cell(cell, answer) for cell, answer in zip(named.found.cells, named.answers, strict=True)],
         "counts": named.found.counts,
+        "quality": list(named.found.quality),
         "notes": list(notes),
     }
 

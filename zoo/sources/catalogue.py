@@ -127,9 +127,15 @@ def usual_detector() -> str:
 def get_detector(name: str = DETECTOR) -> Entry:
     """The detector of a given name. Raises EntryError if there is none."""
     found = {entry.id: entry for entry in list_detectors()}
-    if name not in found:
-        raise EntryError(f"There is no detector {name!r}. Detectors here: {', '.join(found) or 'none'}. {ADVICE}")
-    return found[name]
+    if name in found:
+        return found[name]
+    if not found:
+        raise EntryError(f"Cells are found by a detector, and there is none here. {ADVICE}")
+    known = f"Detectors here: {', '.join(found)}."
+    if name == NO_DETECTOR:
+        how = f"Name one with --detector, or set {DETECTOR_VARIABLE} to one."
+        raise EntryError(f"Cells are found by a detector, and none is chosen. {how} {known}")
+    raise EntryError(f"There is no detector {name!r}. {known} {ADVICE}")
 
 
 def _list_all(places: Sequence[Source] | None = None) -> list[AnyEntry]:

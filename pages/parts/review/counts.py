@@ -25,6 +25,7 @@ else:
     pd = lazy_module("pandas")
 
 TARGETS = (100, 200, 500)  # white cells of a differential
+MAX_POOR = 8  # fields whose quality is told
 
 
 def count(entry: Entry, examined: Sequence[Examined], reviewed: Sequence[Reviewed]) -> Differential:
@@ -47,6 +48,7 @@ def show(entry: Entry, sample: Sample, examined: Sequence[Examined], found: Diff
         table = pd.DataFrame(found.statistics(), columns=["", "model", "corrected"])
         st.dataframe(table, hide_index=True, width="content")
         _show_scales(fields)
+        _show_quality(fields)
     predictions = [prediction for one in examined for prediction in one.predictions.values()]
     st.caption(samples.about(sample.name, entry, predictions))
 
@@ -95,6 +97,19 @@ def _show_differential(sample: Sample, found: Differential) -> None:
         )
         + (f"Normal: {REFERENCE}; low or high where the interval lies outside." if table["normal"].any() else ""),
     )
+
+
+def _show_quality(fields: Sequence[Examined]) -> None:
+    """What is poor about the fields, a line a field."""
+    poor = [(one.picture.name, one.found.quality) for one in fields if one.found is not None and one.found.quality]
+    if not poor:
+        return
+    lines = [
+        f"**{plain(name)}**: {' '.join(quality)}" if len(fields) > 1 else " ".join(quality) for name, quality in poor
+    ]
+    st.warning("\n\n".join(lines[:MAX_POOR]), icon=":material/visibility_off:")
+    if len(lines) > MAX_POOR:
+        st.caption(f"{len(lines) - MAX_POOR} more fields are poor: see `python -m zoo cells`.")
 
 
 def _show_scales(fields: Sequence[Examined]) -> None:

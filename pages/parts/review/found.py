@@ -22,9 +22,11 @@ from zoo.scores.samples import Sample
 from zoo.serving.results import Prediction, with_sample
 
 if TYPE_CHECKING:
+    from zoo.detection import cut as cutting
     from zoo.detection import detector as detection
     from zoo.serving import fields
 else:  # torch is imported when a picture is there
+    cutting = lazy_module("zoo.detection.cut")
     detection = lazy_module("zoo.detection.detector")
     fields = lazy_module("zoo.serving.fields")
 
@@ -61,7 +63,9 @@ class Examined:
 
     def cut(self, cell: Cell) -> Image.Image:
         """Picture of one cell as the classifier sees it."""
-        return self.image if self.found is None else fields.cut_cell(self.image, self.found.cells[cell.number - 1])
+        if self.found is None:
+            return self.image
+        return cutting.cut_cell(self.image, self.found.cells[cell.number - 1], self.found)
 
 
 def cell_id(picture: Picture, number: int) -> str:

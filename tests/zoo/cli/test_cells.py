@@ -53,6 +53,15 @@ def test_a_detector_is_an_entry_and_no_model_to_classify_with(capsys, picture):
     assert "There is no detector 'cnn60'" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("option", [(), ("--detector", "none")])
+def test_without_a_detector_one_is_asked_for(capsys, picture, monkeypatch, option):
+    monkeypatch.setenv("HEMAZOO_DETECTOR", "none")
+    assert main(["cells", str(picture), "--model", "cnn60", *option]) == 2
+    told = capsys.readouterr().err
+    assert "Cells are found by a detector, and none is chosen. Name one with --detector" in told
+    assert "cells, tiny" in told
+
+
 def test_records_hold_every_cell_with_its_box_in_the_picture(capsys, picture):
     assert main(["cells", str(picture), *MODEL, "--json", "--um-per-px", "0.1"]) == 0
     record = json.loads(capsys.readouterr().out)

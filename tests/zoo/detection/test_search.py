@@ -4,31 +4,31 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
-from zoo.detection.detector import describe
-from zoo.detection.network import STRIDE
-from zoo.detection.objects import RED
+from zoo.detection.detector import describe, without_dark_red_cells
+from zoo.detection.found import Found
+from zoo.detection.objects import RED, STRIDE
 from zoo.detection.ruler import RED_DIAMETER, chosen_scale, red_cell_scale
 from zoo.detection.scan import search
 
 DARK = 0.0  # of the network's input, below which a pixel is a cell
 
 
-def sees_squares(batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def sees_squares(batch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Stand-in for a detector: every dark patch of 12 to 64 pixels is a red cell."""
     height, width = (length // STRIDE for length in batch.shape[2:])
-    logits, sides = torch.full((1, 3, height, width), -20.0), torch.ones(1, 4, height, width)
-    for rows, columns in ndimage.find_objects(ndimage.label(batch[0, 0].numpy() < DARK)[0]):
+    logits = np.full((1, 3, height, width), -20.0, np.float32)
+    sides = np.ones((1, 4, height, width), np.float32)
+    for rows, columns in ndimage.find_objects(ndimage.label(batch[0, 0] < DARK)[0]):
         box = columns.start, rows.start, columns.stop, rows.stop
         if not 12 <= max(box[2] - box[0], box[3] - box[1]) <= 64:
             continue
         x, y = (min(int((box[n] + box[n + 2]) / 2 / STRIDE), limit - 1) for n, limit in ((0, width), (1, height)))
         logits[0, 1, y, x] = 5.0
         middle_x, middle_y = (x + 0.5) * STRIDE, (y + 0.5) * STRIDE
-        sides[0, :, y, x] = torch.tensor([middle_x - box[0], middle_y - box[1], box[2] - middle_x, box[3] - middle_y])
+        sides[0, :, y, x] = middle_x - box[0], middle_y - box[1], box[2] - middle_x, box[3] - middle_y
     return logits, sides
 
 
@@ -87,3 +87,12 @@ def test_what_a_person_or_the_file_says_goes_first_and_is_compared(file, given, 
     chosen = chosen_scale(red_cell_scale(cells, np.ones(9), np.zeros(9, bool)), file, given)
     assert (chosen.um_per_px, chosen.source) == (scale, source)
     assert chosen.contradicts == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(
+    ("side", "sure", "reds", "kept"), [(30, 0.5, 9, 0), (30, 0.9, 9, 1), (45, 0.5, 9, 1), (30, 0.5, 3, 1)]
+)
+def test_unsure_white_cells_of_the_size_of_red_cells_are_none(side, sure, reds, kept):
+    boxes = np.array([[40 * n, 0, 40 * n + 30, 30] for n in range(reds)] + [[0, 90, side, 90 + side]], np.float32)
+    found = Found(boxes, np.array([0.9] * reds + [sure]), np.array([1] * reds + [0]))
+    assert (without_dark_red_cells(found).numbers == 0).sum() == kept

@@ -1,5 +1,7 @@
 """Choice of the backend of a network: one that gives torch's results, and gives them sooner.
 
+Classifiers and detectors go the same way; they differ in what is traced, compared and timed.
+
 Both are measured once (`convert`), and remembered together with the converted network (`store`). Using a stored one
 imports neither torch nor timm.
 """
@@ -7,16 +9,18 @@ imports neither torch nor timm.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from zoo.cache import keep_within
 from zoo.entry import Entry
 from zoo.files import LockedError, atomic_folder
 from zoo.limits import CONVERTED_MB
 from zoo.serving.backends import openvino_backend, store
-from zoo.serving.backends.compare import TOLERANCE, difference
+from zoo.serving.backends.compare import TOLERANCE, difference, map_difference
+from zoo.serving.backends.maps import ServedMaps
 from zoo.serving.backends.served import ServedNetwork
 from zoo.serving.backends.store import Choice
 from zoo.serving.backends.torch_backend import TorchBackend
@@ -28,6 +32,7 @@ if TYPE_CHECKING:
     from zoo.serving.backends.convert import TorchSeconds
 
 LOG = logging.getLogger(__name__)
+Served = TypeVar("Served")
 
 
 def serve(
@@ -56,21 +61,57 @@ def serve(
     in_torch = _in_torch(entry, device)
     if wanted == "torch" or device != "cpu" or precision == "bf16":
         return ServedNetwork(entry.id, in_torch)
+
+    def judge(folder: Path) -> Choice:
+        from zoo.serving.backends.convert import convert_and_judge  # noqa: PLC0415 (imports torch)
+
+        return convert_and_judge(entry, in_torch.module, folder, torch_seconds)
+
+    found = _converted(entry, precision, wanted, judge, lambda folder: _open(entry, folder, device))
+    return found or ServedNetwork(entry.id, in_torch)
+
+
+def serve_maps(entry: Entry, load: Callable[[], nn.Module], wanted: str) -> ServedMaps:
+    """Put a detector's network behind a backend, on the CPU.
+
+    Args:
+        entry: the detector.
+        load: builds its network in torch, in evaluation mode; called where torch is needed.
+        wanted: as for `serve`.
+
+    Raises:
+        EntryError: the network cannot be built.
+    """
+    in_torch = TorchBackend(load, "cpu")
+
+    def judge(folder: Path) -> Choice:
+        from zoo.serving.backends.convert import convert_and_judge_maps  # noqa: PLC0415 (imports torch)
+
+        return convert_and_judge_maps(in_torch.module, folder)
+
+    fast = None if wanted == "torch" else _converted(entry, "fp32", wanted, judge, _open_maps)
+    return ServedMaps(entry.id, in_torch, fast)
+
+
+def _converted(
+    entry: Entry, precision: str, wanted: str, judge: Callable[[Path], Choice], opened: Callable[[Path], Served]
+) -> Served | None:
+    """What `opened` makes of the folder of the converted network; None where torch is to run."""
     if not openvino_backend.is_installed():
         _say_once("OpenVINO is not installed: networks run on torch, more slowly. pip install openvino")
-        return ServedNetwork(entry.id, in_torch)
+        return None
     try:
-        found = _find_or_convert(entry, in_torch, precision, torch_seconds)
+        found = _find_or_convert(entry, precision, judge)
         if found is None:
-            return ServedNetwork(entry.id, in_torch)
+            return None
         folder, choice = found
         if choice.agrees and (choice.faster or wanted == "openvino"):
-            return _open(entry, folder, device)
+            return opened(folder)
         if wanted == "openvino":
             LOG.warning("%s runs on torch: %s", entry.id, choice.reason)
     except (OSError, LockedError, RuntimeError) as error:
         LOG.warning("%s runs on torch: the converted network cannot be used (%s)", entry.id, error)
-    return ServedNetwork(entry.id, in_torch)
+    return None
 
 
 def _in_torch(entry: Entry, device: str) -> TorchBackend:
@@ -88,9 +129,7 @@ def _say_once(message: str) -> None:
     LOG.warning(message)
 
 
-def _find_or_convert(
-    entry: Entry, in_torch: TorchBackend, precision: str, torch_seconds: TorchSeconds
-) -> tuple[Path, Choice] | None:
+def _find_or_convert(entry: Entry, precision: str, judge: Callable[[Path], Choice]) -> tuple[Path, Choice] | None:
     """The folder of the converted network and the choice for it, made now if need be; None where there is no room."""
     folder = store.store_folder() / store.key_of(entry, precision)
     choice = store.read_choice(folder)
@@ -99,13 +138,11 @@ def _find_or_convert(
     if not store.has_room(4 * (entry.weights.parameters or 0) if entry.weights else 0):
         LOG.warning("%s runs on torch: there is no room to store its converted network", entry.id)
         return None
-    from zoo.serving.backends.convert import convert_and_judge  # noqa: PLC0415 (imports torch)
-
     with store.locked(folder):
         choice = store.read_choice(folder)
         if choice is None:
             with atomic_folder(folder) as temporary:
-                choice = convert_and_judge(entry, in_torch.module, temporary, torch_seconds)
+                choice = judge(temporary)
             keep_within(folder.parent, CONVERTED_MB.bytes, used=folder)
     return folder, choice
 
@@ -122,8 +159,21 @@ def _open(entry: Entry, folder: Path, device: str) -> ServedNetwork:
         raise RuntimeError(f"{store.REFERENCE} is damaged")
     head = load_head(entry, reference.vectors.shape[1]) if entry.config.zoo.head else None
     backend = openvino_backend.OpenVinoBackend(folder / store.NETWORK, None if head is None else head.logits)
-    differs = difference(backend, reference)
+    _check(folder, difference(backend, reference))
+    return ServedNetwork(entry.id, _in_torch(entry, device), backend, reference.linear, head)
+
+
+def _open_maps(folder: Path) -> openvino_backend.CompiledNetwork:
+    """A detector's stored network. Raises RuntimeError if it does not give torch's results any more."""
+    reference = store.read_map_reference(folder)
+    if reference is None:
+        raise RuntimeError(f"{store.REFERENCE} is damaged")
+    network = openvino_backend.CompiledNetwork(folder / store.NETWORK)
+    _check(folder, map_difference(network.outputs, reference))
+    return network
+
+
+def _check(folder: Path, differs: float) -> None:
     if differs > TOLERANCE:
         store.forget(folder)
         raise RuntimeError(f"its results differ from torch's by {differs:.1e}")
-    return ServedNetwork(entry.id, _in_torch(entry, device), backend, reference.linear, head)

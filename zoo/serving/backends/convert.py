@@ -9,6 +9,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -16,20 +17,21 @@ from zoo.attribution.features import forward_features, forward_head
 from zoo.entry import Entry
 from zoo.limits import BACKEND_TRIAL
 from zoo.serving.backends import store
-from zoo.serving.backends.base import Backend
-from zoo.serving.backends.compare import TOLERANCE, difference
-from zoo.serving.backends.openvino_backend import OpenVinoBackend
-from zoo.serving.backends.store import Choice, LinearLayer, Reference
+from zoo.serving.backends.compare import TOLERANCE, difference, map_difference
+from zoo.serving.backends.openvino_backend import CompiledNetwork, OpenVinoBackend
+from zoo.serving.backends.store import Choice, LinearLayer, MapReference, Reference
 from zoo.serving.heads.network import ClassicalHeadModel
 
 EXAMPLE_PICTURES = 2  # of the traced pass; any number of pictures can be run afterwards
 REFERENCE_PICTURES = 3  # another number than that of the traced pass, so that a fixed number of pictures is noticed
 TRIAL_PICTURES = 8  # of one turn of the trial
 TRIAL_TURNS = 4
+TRACED_MAPS, REFERENCE_MAPS, TRIAL_MAPS = (64, 96), (96, 64), (256, 320)  # height and width, of detectors
 MIN_TRIAL = 0.3  # seconds
 GIVE_UP = 4.0  # times as slow as the other, after which no more turns are needed
 MIN_GAIN = 1.1  # speed over torch's from which on a backend is used
 
+Timed = Callable[[], tuple[float, float]]  # → seconds of a pass of the other library, and of torch
 TorchSeconds = Callable[[nn.Module, torch.Tensor], float]  # network, batch → seconds of torch's pass
 
 
@@ -66,6 +68,15 @@ def convert(model: nn.Module, size: tuple[int, int, int], logits: bool, target: 
         OSError: it cannot be written.
         Exception: whatever tracing or the conversion raises.
     """
+    _convert_traced(_Traced(model, logits), torch.zeros(EXAMPLE_PICTURES, *size), size, target)
+
+
+def convert_maps(network: nn.Module, target: Path) -> None:
+    """Convert a detector's network, for pictures of any size; arguments and errors as for `convert`."""
+    _convert_traced(network, torch.zeros(EXAMPLE_PICTURES, 3, *TRACED_MAPS), (3, -1, -1), target)
+
+
+def _convert_traced(module: nn.Module, example: torch.Tensor, size: tuple[int, int, int], target: Path) -> None:
     import openvino  # noqa: PLC0415
     from openvino.frontend import FrontEndManager  # noqa: PLC0415
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder  # noqa: PLC0415
@@ -74,8 +85,8 @@ def convert(model: nn.Module, size: tuple[int, int, int], logits: bool, target: 
         # tracing warns of every shape that it takes for constant; the converted network is compared with torch's
         warnings.simplefilter("ignore")
         traced = TorchScriptPythonDecoder(
-            _Traced(model, logits),
-            example_input=(torch.zeros(EXAMPLE_PICTURES, *size),),
+            module,
+            example_input=(example,),
             trace_kwargs={"check_trace": False},
         )
         frontend = FrontEndManager().load_by_framework("pytorch")
@@ -92,12 +103,47 @@ def convert_and_judge(entry: Entry, module: nn.Module, folder: Path, torch_secon
     size = entry.config.pretrained_cfg.input_size
     network = module.network if isinstance(module, ClassicalHeadModel) else module
     classify = module.head.logits if isinstance(module, ClassicalHeadModel) else None
-    try:
+
+    def trial() -> tuple[float, Timed]:
         reference = _reference(network, size, classify is None)
         store.write_reference(folder, reference)
         convert(network, size, classify is None, folder / store.NETWORK)
         backend = OpenVinoBackend(folder / store.NETWORK, classify)
-        differs = difference(backend, reference)
+        batch = torch.zeros(TRIAL_PICTURES, *size)
+        return difference(backend, reference), lambda: (
+            _seconds(lambda: backend.predict(batch.numpy())),
+            torch_seconds(module, batch),
+        )
+
+    return _judge(folder, trial)
+
+
+def convert_and_judge_maps(network: nn.Module, folder: Path) -> Choice:
+    """Do the same for a detector's network, on the CPU."""
+
+    def trial() -> tuple[float, Timed]:
+        reference = _map_reference(network)
+        store.write_map_reference(folder, reference)
+        convert_maps(network, folder / store.NETWORK)
+        backend = CompiledNetwork(folder / store.NETWORK)
+        batch = torch.zeros(1, 3, *TRIAL_MAPS).contiguous(memory_format=torch.channels_last)
+
+        def in_torch() -> None:
+            with torch.inference_mode():
+                network(batch)
+
+        return map_difference(backend.outputs, reference), lambda: (
+            _seconds(lambda: backend.outputs(np.ascontiguousarray(batch.numpy()))),
+            _seconds(in_torch),
+        )
+
+    return _judge(folder, trial)
+
+
+def _judge(folder: Path, trial: Callable[[], tuple[float, Timed]]) -> Choice:
+    """Write down the choice by a trial: it converts, and returns the difference and what times both libraries."""
+    try:
+        differs, timed = trial()
     except (OSError, MemoryError):
         raise
     # each operation that the library does not know may fail in its own way
@@ -106,17 +152,13 @@ def convert_and_judge(entry: Entry, module: nn.Module, folder: Path, torch_secon
         return store.write_choice(folder, False, False, f"OpenVINO cannot convert it ({reason[:200]})")
     if differs > TOLERANCE:
         return store.write_choice(folder, False, False, f"OpenVINO's results differ from torch's by {differs:.1e}")
-    gain = _gain(backend, module, size, torch_seconds)
+    gain = _gain(timed)
     return store.write_choice(folder, True, gain >= MIN_GAIN, f"OpenVINO is {gain:.2f} times as fast as torch")
 
 
 def _reference(network: nn.Module, size: tuple[int, int, int], logits: bool) -> Reference:
-    """Torch's results for pictures that are noise at several scales, the same in every run."""
-    random = torch.Generator().manual_seed(0)
-    batch = torch.randn(REFERENCE_PICTURES, *size, generator=random) * 0.5
-    for side in (2, 8):
-        coarse = torch.randn(REFERENCE_PICTURES, size[0], side, side, generator=random)
-        batch += nn.functional.interpolate(coarse, size[1:], mode="bilinear")
+    """Torch's results for noise."""
+    batch = _noise(size)
     with torch.no_grad():
         features = forward_features(network, batch).float()
         vectors = forward_head(network, features, pre_logits=True).float()
@@ -124,6 +166,16 @@ def _reference(network: nn.Module, size: tuple[int, int, int], logits: bool) -> 
         own = forward_head(network, features).float() if logits else torch.empty(0)
     layer = _linear_layer(network, features, vectors) if logits else None
     return Reference(batch.numpy(), features.numpy(), vectors.numpy(), own.numpy(), layer)
+
+
+def _noise(size: tuple[int, int, int]) -> torch.Tensor:
+    """Pictures that are noise at several scales, the same in every run."""
+    random = torch.Generator().manual_seed(0)
+    batch = torch.randn(REFERENCE_PICTURES, *size, generator=random) * 0.5
+    for side in (2, 8):
+        coarse = torch.randn(REFERENCE_PICTURES, size[0], side, side, generator=random)
+        batch += nn.functional.interpolate(coarse, size[1:], mode="bilinear")
+    return batch
 
 
 def _linear_layer(network: nn.Module, features: torch.Tensor, vectors: torch.Tensor) -> LinearLayer | None:
@@ -139,18 +191,29 @@ def _linear_layer(network: nn.Module, features: torch.Tensor, vectors: torch.Ten
     return LinearLayer(weight.numpy(), bias.numpy())
 
 
-def _gain(backend: Backend, module: nn.Module, size: tuple[int, int, int], torch_seconds: TorchSeconds) -> float:
+def _map_reference(network: nn.Module) -> MapReference:
+    """A detector's maps for noise of another size than that of the traced pass."""
+    batch = _noise((3, *REFERENCE_MAPS))
+    with torch.inference_mode():
+        logits, sides = network(batch)
+    return MapReference(batch.numpy(), logits.numpy(), sides.numpy())
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def _gain(timed: Timed) -> float:
     """Speed over torch's: the shortest times of some turns of each, one after the other, within the limit.
 
     One turn decides only where it is long: that of a small network may have waited for another process.
     """
-    batch = torch.zeros(TRIAL_PICTURES, *size)
     mine, theirs = float("inf"), float("inf")
     begin = time.perf_counter()
     for turn in count():
-        start = time.perf_counter()
-        backend.predict(batch.numpy())
-        taken = time.perf_counter() - start, torch_seconds(module, batch)
+        taken = timed()
         elapsed = time.perf_counter() - begin
         if turn == 0 and elapsed < MIN_TRIAL:
             continue  # the first one warms up

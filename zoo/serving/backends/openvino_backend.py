@@ -38,17 +38,16 @@ def processor() -> list[str]:
     return [str(core().get_property("CPU", name)) for name in ("FULL_DEVICE_NAME", "OPTIMIZATION_CAPABILITIES")]
 
 
-class OpenVinoBackend:
-    """A converted network, compiled for this processor."""
+class CompiledNetwork:
+    """A converted network, compiled for this processor. Only one thread may run it."""
 
     name = "openvino"
 
-    def __init__(self, path: Path, classify: Callable[[np.ndarray], np.ndarray] | None = None) -> None:
+    def __init__(self, path: Path) -> None:
         """Read and compile a network that `convert` has stored.
 
         Args:
             path: the .xml file.
-            classify: computes logits (B, classes) of vectors (B, d), where the network has none of its own.
 
         Raises:
             RuntimeError: the files cannot be read.
@@ -63,9 +62,9 @@ class OpenVinoBackend:
                 "ENABLE_CPU_PINNING": False,
             },
         )
-        self._shape = tuple(compiled.input(0).partial_shape[axis].get_length() for axis in (1, 2, 3))
+        lengths = [compiled.input(0).partial_shape[axis] for axis in (1, 2, 3)]
+        self._shape = tuple(None if length.is_dynamic else length.get_length() for length in lengths)
         self._request = compiled.create_infer_request()
-        self._classify = classify
         self._bytes = WEIGHT_COPIES * path.with_suffix(".bin").stat().st_size
 
     @property
@@ -75,11 +74,34 @@ class OpenVinoBackend:
 
     def accepts(self, shape: tuple[int, ...]) -> bool:
         """Whether it can run a batch of this shape: pictures of the size for which it was converted."""
-        return shape[0] > 0 and shape[1:] == self._shape
+        if shape[0] < 1 or len(shape) != 1 + len(self._shape):
+            return False
+        return all(wanted in (None, length) for wanted, length in zip(self._shape, shape[1:], strict=True))
+
+    def outputs(self, batch: np.ndarray) -> list[np.ndarray]:
+        """Run a normalised batch, float32 (B, 3, H, W). Raises RuntimeError if the library fails."""
+        found = self._request.infer([batch], share_inputs=True)
+        return [np.asarray(array, np.float32) for array in found.to_tuple()]
+
+
+class OpenVinoBackend(CompiledNetwork):
+    """A converted classifier."""
+
+    def __init__(self, path: Path, classify: Callable[[np.ndarray], np.ndarray] | None = None) -> None:
+        """Read and compile a network.
+
+        Args:
+            path: the .xml file.
+            classify: computes logits (B, classes) of vectors (B, d), where the network has none of its own.
+
+        Raises:
+            RuntimeError: the files cannot be read.
+        """
+        super().__init__(path)
+        self._classify = classify
 
     def predict(self, batch: np.ndarray) -> Arrays:
         """Run a normalised batch, float32 (B, 3, H, W); see `Backend.predict`."""
-        found = self._request.infer([batch], share_inputs=True)
-        outputs = [np.asarray(array, np.float32) for array in found.to_tuple()]
+        outputs = self.outputs(batch)
         features, vectors = outputs[:2]
         return Arrays(outputs[2] if self._classify is None else self._classify(vectors), features, vectors)

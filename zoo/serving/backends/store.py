@@ -11,7 +11,7 @@ import hashlib
 import json
 import platform
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -138,10 +138,7 @@ def write_reference(folder: Path, reference: Reference) -> None:
     tensors = {name: getattr(reference, name) for name in ("batch", "features", "vectors", "logits")}
     if reference.linear is not None:
         tensors |= {HEAD_WEIGHT: reference.linear.weight, HEAD_BIAS: reference.linear.bias}
-    try:
-        save_file({name: np.ascontiguousarray(values) for name, values in tensors.items()}, folder / REFERENCE)
-    except SafetensorError as error:
-        raise OSError(str(error)) from error
+    _write_tensors(folder, tensors)
 
 
 def read_reference(folder: Path) -> Reference | None:
@@ -152,6 +149,41 @@ def read_reference(folder: Path) -> Reference | None:
         return Reference(stored["batch"], stored["features"], stored["vectors"], stored["logits"], linear)
     except (OSError, SafetensorError, KeyError):
         return None
+
+
+@dataclass(frozen=True, eq=False)
+class MapReference:
+    """Torch's results of a detector for a batch, in float32.
+
+    Attributes:
+        batch: normalised (B, 3, H, W).
+        logits: (B, objects, h, w).
+        sides: (B, 4, h, w).
+    """
+
+    batch: np.ndarray
+    logits: np.ndarray
+    sides: np.ndarray
+
+
+def write_map_reference(folder: Path, reference: MapReference) -> None:
+    """Write a detector's results in torch into a folder. Raises OSError."""
+    _write_tensors(folder, vars(reference))
+
+
+def read_map_reference(folder: Path) -> MapReference | None:
+    """Read a detector's results in torch; None where the file is damaged."""
+    try:
+        return MapReference(**load_file(folder / REFERENCE))
+    except (OSError, SafetensorError, TypeError):
+        return None
+
+
+def _write_tensors(folder: Path, tensors: Mapping[str, np.ndarray]) -> None:
+    try:
+        save_file({name: np.ascontiguousarray(values) for name, values in tensors.items()}, folder / REFERENCE)
+    except SafetensorError as error:
+        raise OSError(str(error)) from error
 
 
 @contextlib.contextmanager
