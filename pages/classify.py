@@ -112,8 +112,8 @@ def show_one(entry: Entry, picture: Picture, prediction: Prediction) -> None:
     if not prediction.warning:
         description = wording.class_description(entry, prediction.label)
         st.markdown(f"#### {wording.plain(description)} · {100 * prediction.confidence:.1f} %")
-        if text := kind_named(prediction.label).description:
-            st.caption(wording.plain(text))
+        if about := kind_named(prediction.label).description:
+            st.caption(wording.plain(about))
         if text := samples.difference(entry, prediction):
             st.markdown(wording.plain(text))
         wording.show_unseen_confidence(entry, prediction)

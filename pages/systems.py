@@ -23,12 +23,13 @@ SHOWS: Mapping[str, Callable[[overview.Shown], None]] = {
 
 layout.page("Published systems", "Five published classifiers, trained again. Sources and differences: docs/systems.md.")
 systems = published_systems()
+letters = list(systems)
 address = st.query_params.get("system")
 left, right = st.columns([3, 1], gap="large", vertical_alignment="bottom")
 letter = left.selectbox(
     "System",
-    list(systems),
-    index=list(systems).index(address) if address in systems else 0,
+    letters,
+    index=letters.index(address) if address in letters else 0,
     format_func=lambda one: f"{one}: {systems[one].title}",
     key="system",
 )

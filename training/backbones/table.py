@@ -6,7 +6,7 @@ import tomllib
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -31,7 +31,7 @@ class Backbone(BaseModel):
     member: str
     names: Literal["vgg", "inception_v3", "mobilenet_v2"]
     bgr: bool = False
-    args: dict[str, str] = {}
+    args: dict[str, Any] = {}
     input_size: tuple[int, int]
     runtime: str
     largest_difference: float = Field(gt=0)

@@ -123,5 +123,5 @@ def _alone(part: Image.Image, box: tuple[float, float, float, float], slide: tup
     mask = np.zeros((part.height, part.width), np.uint8)
     middle = ((left + right) / 2, (top + bottom) / 2)
     cv2.ellipse(mask, (middle, (2 * axes[0], 2 * axes[1]), 0), 255, -1)
-    mask = cv2.GaussianBlur(mask, (0, 0), max(0.5, SOFT * part.width))
-    return Image.composite(part, Image.new("RGB", part.size, slide), Image.fromarray(mask))
+    soft = cv2.GaussianBlur(mask, (0, 0), max(0.5, SOFT * part.width))
+    return Image.composite(part, Image.new("RGB", part.size, slide), Image.fromarray(soft))

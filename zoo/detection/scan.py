@@ -136,8 +136,7 @@ def _tile(scaled: np.ndarray, left: int, top: int, right: int, bottom: int, forw
     part = scaled[top:bottom, left:right]
     height, width = part.shape[:2]
     padded = cv2.copyMakeBorder(part, 0, -height % GRID, 0, -width % GRID, cv2.BORDER_REPLICATE)
-    batch = np.ascontiguousarray(padded.transpose(2, 0, 1)[None], np.float32)
-    batch = (batch / 255 - MEAN) / STD
+    batch = (np.ascontiguousarray(padded.transpose(2, 0, 1)[None], np.float32) / 255 - MEAN) / STD
     (found,) = read_maps(*forward(batch), least)
     boxes = np.clip(found.boxes, 0, np.array([width, height] * 2, np.float32))
     whole_height, whole_width = scaled.shape[:2]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -33,7 +33,7 @@ def feature_importance(entry: Entry, features: pd.DataFrame) -> pd.DataFrame:
     Raises:
         EntryError: The head cannot be read, or takes another number of features.
     """
-    head = read_head(entry.folder / HEAD, entry.config.num_classes)
+    head: Any = read_head(entry.folder / HEAD, entry.config.num_classes)
     judge = head[FEATURES_STEP:] if hasattr(head, "steps") and len(head.steps) > FEATURES_STEP else None
     names = [name for name in features.columns if name[:1] == "f" and name[1:].isdigit()]
     if judge is None or judge.n_features_in_ != len(names):

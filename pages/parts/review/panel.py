@@ -88,7 +88,7 @@ def _show_answer(entry: Entry, seen: Examined, one: Reviewed, prediction: Predic
     with right:
         confidence = f" · {100 * cell.confidence:.1f} %" if one.decision is None else ""
         st.markdown(f"#### {wording.plain(board.kind_title(one.kind)).capitalize()}{confidence}")
-        if text := kind_named(one.kind).description:
+        if one.kind and (text := kind_named(one.kind).description):
             st.caption(plain(text))
         if one.corrected:
             st.markdown(

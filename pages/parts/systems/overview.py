@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -15,10 +16,12 @@ from pages.parts.tables import downloads
 from pages.parts.wording import other_laboratories, percent, plain
 from zoo.audits.reports import BUILTIN, ReportError, read_report
 from zoo.entry import Entry, read_history
+from zoo.entry.schema import Metric
 from zoo.figures import audit as audit_figures
 from zoo.figures import comparison as figures
 from zoo.lazy import lazy_module
 from zoo.review.kinds import kind_named, title_of
+from zoo.scores.bootstrap import Interval
 from zoo.sources.examples import bundled_examples
 from zoo.systems import PublishedSystem, Reproduction, own_protocol, tested_on
 
@@ -126,12 +129,21 @@ def show_confusion(entries: Sequence[Entry], titles: Mapping[str, str]) -> None:
 def show_scores(entries: Sequence[Entry], titles: Mapping[str, str], key: str) -> None:
     """Show accuracy, precision, recall and F1 of each entry on its test set, from its stored scores."""
     found = {titles[entry.id]: one[1] for entry in entries if (one := tested_on(entry))}
-    scores = {title: one.metrics for title, one in found.items() if all(name in one.metrics for name in SUMMARY)}
+    scores = {
+        title: {name: _interval(one.metrics[name]) for name in SUMMARY}
+        for title, one in found.items()
+        if all(name in one.metrics for name in SUMMARY)
+    }
     if not scores:
         return
     plots.downloadable(figures.bars(scores, SUMMARY), key)
     rows = [{"network": title, **{name: metrics[name].value for name in SUMMARY}} for title, metrics in scores.items()]
     downloads(pd.DataFrame(rows), key.replace(" ", "-"))
+
+
+def _interval(metric: Metric) -> Interval:
+    low, high = (math.nan if limit is None else limit for limit in (metric.low, metric.high))
+    return Interval(metric.value, low, high)
 
 
 def show_classes(system: PublishedSystem) -> None:
@@ -160,4 +172,5 @@ def show_kinds(labels: Sequence[str]) -> None:
                     st.image(str(example.path), width=PICTURE_PIXELS)
                 st.markdown(f"**{plain(title)}**")
                 st.caption(plain(kind_named(label).description))
-    st.caption(plain(next(example.credit for example in pictures.values() if example.label in map(title_of, labels))))
+    titles = {title_of(label) for label in labels}
+    st.caption(plain(next(example.credit for example in pictures.values() if example.label in titles)))

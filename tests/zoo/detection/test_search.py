@@ -54,8 +54,9 @@ def test_cells_are_found_at_every_scale_once(width, height, side):
     assert np.abs(found.boxes[order] - boxes).max() <= 0.1 * side
 
 
-def test_a_blank_picture_has_no_cells():
-    assert len(search(Image.new("RGB", (640, 480), "white"), sees_squares).found) == 0
+@pytest.mark.parametrize("size", [(640, 480), (30, 30), (39, 8)])
+def test_a_blank_picture_has_no_cells(size):
+    assert len(search(Image.new("RGB", size, "white"), sees_squares).found) == 0
 
 
 def test_cells_at_the_edge_are_cut_and_have_no_diameter():
