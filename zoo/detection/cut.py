@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from zoo.detection.objects import WHITE
-from zoo.imaging.localise import SQUARE_SCALE, LocatedCell, crop_square, empty_slide
+from zoo.imaging.localise import SQUARE_SCALE, LocatedCell, crop_square, deepen, empty_slide
 
 if TYPE_CHECKING:
     from zoo.detection.detector import Cells, Detector, FoundCell
@@ -69,7 +69,8 @@ def cut_found(image: Image.Image, crop: str, detector: Detector | None = None) -
         detector: Finds the cell of other pictures; None for the usual one.
 
     Returns:
-        The square. Where no cell is found it is that of `crop_square`, with confidence 0.
+        The square, none paler than STAINED_LIGHT (see `zoo.imaging.localise`). Where no cell is found it is that of
+        `crop_square`, with confidence 0.
     """
     place = image.info.get(INFO)
     if not isinstance(place, Place) or place.size != image.size:
@@ -84,9 +85,9 @@ def cut_found(image: Image.Image, crop: str, detector: Detector | None = None) -
         side = max(SIDE_UM / place.um_per_px, ROOM * longer)
     pixels = max(8, round(side))
     x, y = round((left + right - pixels) / 2), round((top + bottom - pixels) / 2)
-    part = _square(place.whole, x, y, pixels)
+    part = deepen(_square(place.whole, x, y, pixels))
     if crop in (BY_SIZE_ALONE, SCALED_ALONE):
-        part = _alone(part, (left - x, top - y, right - x, bottom - y), empty_slide(place.whole))
+        part = _alone(part, (left - x, top - y, right - x, bottom - y), empty_slide(part))
     x, y = x - place.corner[0], y - place.corner[1]
     return LocatedCell(part, (x, y, x + pixels, y + pixels), crop, place.confidence)
 

@@ -276,9 +276,7 @@ def _search(pixels: np.ndarray) -> Cell | None:
 
 def _square(image: Image.Image) -> tuple[LocatedCell, tuple[int, int, int]]:
     """The square around the main cell, and the colour of the empty slide."""
-    tables = _contrast_tables(image, STAINED_LIGHT)
-    if tables is not None:
-        image = image.point(tables)
+    image = deepen(image)
     cell, slide = _search(np.asarray(image)), empty_slide(image)
     left, top, right, bottom = cell.box if cell else (0, 0, *image.size)
     side = max(8, round(SQUARE_SCALE * max(right - left, bottom - top)))
@@ -290,6 +288,12 @@ def _square(image: Image.Image) -> tuple[LocatedCell, tuple[int, int, int]]:
         part = Image.new("RGB", (side, side), slide)
         part.paste(image, (-x, -y))
     return LocatedCell(part, box, "square", cell.confidence if cell else 0.0, cell), slide
+
+
+def deepen(image: Image.Image) -> Image.Image:
+    """Remove the veil of a pale RGB picture: its darkest stain then lets STAINED_LIGHT of the slide's light through."""
+    tables = _contrast_tables(image, STAINED_LIGHT)
+    return image if tables is None else image.point(tables)
 
 
 def _contrast_tables(image: Image.Image, above: float) -> list[int] | None:
