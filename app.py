@@ -20,10 +20,10 @@ PAGES = [
     st.Page("pages/examples.py", title="Examples", icon=":material/photo_library:"),
 ]
 
-st.set_page_config(page_title="HemaZoo", page_icon="🩸", layout="wide")
+page = st.navigation(PAGES, position="top")
+st.set_page_config(page_title=f"{page.title} · HemaZoo", page_icon="🩸", layout="wide")
 st.html(ASSETS / "style.css")
 st.logo(str(ASSETS / "logo.svg"), size="large")
-page = st.navigation(PAGES, position="top")
 st.session_state[layout.INSIDE] = True
 content = st.container()
 # before the page runs, so that it also stands below a page that stops early

@@ -56,7 +56,7 @@ def mosaic(fields: Sequence[Image.Image], size: tuple[int, int]) -> Image.Image:
 
 
 def ways(backend: str, model: str, files: Sequence[Path], runtime: Runtime) -> dict[str, tuple[Way, int]]:
-    """What is timed of one library, and the number of fields of each turn."""
+    """Calls that are timed of one library, and the number of fields of each turn."""
     detector, entry = Detector(get_detector(DETECTOR), backend), get_entry(model)
     fields = [decode(path) for path in files]
     large, magnified = mosaic(fields, LARGE), fields[0].resize(LARGE)

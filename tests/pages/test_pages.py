@@ -109,7 +109,7 @@ def test_many_pictures_give_a_table_and_a_count(app):
     expected = expected[expected["count"] > 0]
     assert dict(zip(count["kind"], count["count"], strict=True)) == expected["count"].to_dict()
     first = expected.loc[count["kind"][0]]
-    assert count["interval"][0] == f"{100 * first['low']:.1f} to {100 * first['high']:.1f} %"
+    assert count["interval"][0] == f"{100 * first['low']:.0f} to {100 * first['high']:.0f} %"
 
 
 def test_failed_files_are_listed_beside_the_results_of_others(app):

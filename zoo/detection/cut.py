@@ -29,7 +29,7 @@ INFO = "hemazoo cell"  # key of a picture's info
 
 @dataclass(frozen=True, eq=False)
 class Place:
-    """Where the cell of a cut picture lies.
+    """Place of the cell of a cut picture.
 
     Attributes:
         whole: The picture that the cut was taken from.

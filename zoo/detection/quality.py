@@ -37,7 +37,7 @@ SAMPLED = 256  # rows and columns that the empty slide's light is taken from
 
 @dataclass(frozen=True)
 class Measures:
-    """What is measured in a field; None where it holds too few cells for it.
+    """Measures of a field; None where it holds too few cells for it.
 
     Attributes:
         edge: Width of the edges of cells in diameters of a red cell: the step of brightness over the steepest slope.

@@ -12,7 +12,7 @@ out-of-distribution check.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from zoo.imaging import published_crop
+from zoo.imaging.published_crop import Box
 from zoo.lazy import lazy_module
 
 if TYPE_CHECKING:
@@ -60,13 +62,6 @@ STAINED_LIGHT = 0.35  # share of the slide's green that the darkest stain in a s
 FAINT_LIGHT = 0.6  # share above which `find_cell` increases the picture's contrast first
 UNSTAINED_LIGHT = 0.85  # share above which nothing in a picture is stained
 DARKEST_PERCENTILE = 0.5  # of green, taken for the darkest stain
-
-# System E's published crop, in RGB
-PURPLE = ((80, 80, 180), (180, 170, 245))
-PADDING, PADDING_COLOUR = 10, (198, 203, 208)
-
-
-Box = tuple[int, int, int, int]  # left, top, right, bottom in pixels
 
 
 @dataclass(frozen=True)
@@ -139,71 +134,13 @@ def crop_none(image: Image.Image) -> LocatedCell:
 
 
 def crop_system_e(image: Image.Image) -> LocatedCell:
-    """Cut exactly as system E published it: purple range, edges, largest contour; all else black, cut to its box.
-
-    The box is the upright one around the contour's smallest rotated rectangle. Where nothing is found, or the box
-    reaches out of the padded picture so that nothing is left of it, the result is the whole padded picture.
-    """
-    pixels, purple = _purple(image)
-    contours, _ = cv2.findContours(_closed_edges(purple), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-    whole = (-PADDING, -PADDING, image.width + PADDING, image.height + PADDING)
-    return _cut_contour(pixels, contours) or LocatedCell(Image.fromarray(pixels), whole, "cell")
-
-
-def crop_stages(image: Image.Image) -> dict[str, Image.Image]:
-    """The steps of system E's published crop of an RGB picture, in their order, by what each of them does."""
-    pixels, purple = _purple(image)
-    return {
-        "picture": image,
-        "padded": Image.fromarray(pixels),
-        "purple parts": Image.fromarray(purple),
-        "edges": Image.fromarray(_closed_edges(purple)),
-        "crop": crop_system_e(image).image,
-    }
-
-
-def _closed_edges(purple: np.ndarray) -> np.ndarray:
-    """Edges of the purple parts, closed. E blurs with a Gaussian of 1×1 first, which changes nothing."""
-    edges = cv2.Canny(cv2.bilateralFilter(purple, 9, 75, 75), 100, 400)
-    return cv2.erode(cv2.dilate(edges, np.ones((3, 3), np.uint8)), np.ones((3, 3), np.uint8))
+    """Cut exactly as system E published it; see `zoo.imaging.published_crop`."""
+    return LocatedCell(*published_crop.cut(image), "cell")
 
 
 def crop_system_e_before(image: Image.Image) -> LocatedCell:
-    """Cut as the crop of version 0.2 and earlier did, for entries trained with it.
-
-    It lacks the bilateral filter and the closing of edges, also takes contours within others, and where nothing is
-    found it gives the picture without its padding. Three crops in four have the published size.
-    """
-    pixels, purple = _purple(image)
-    contours, _ = cv2.findContours(cv2.Canny(purple, 100, 400), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
-    return _cut_contour(pixels, contours, "cell-0.2") or LocatedCell(image, (0, 0, *image.size), "cell-0.2")
-
-
-def _purple(image: Image.Image) -> tuple[np.ndarray, np.ndarray]:
-    """The padded picture, and where it is purple (uint8, 0 or 255), opened."""
-    border = cv2.BORDER_CONSTANT
-    pixels = cv2.copyMakeBorder(np.array(image), PADDING, PADDING, PADDING, PADDING, border, value=PADDING_COLOUR)
-    low, high = (np.array(colour) for colour in PURPLE)
-    purple = cv2.erode(cv2.inRange(pixels, low, high), np.ones((3, 3), np.uint8), iterations=2)
-    return pixels, cv2.dilate(purple, np.ones((5, 5), np.uint8), iterations=5)
-
-
-def _cut_contour(pixels: np.ndarray, contours: Sequence[np.ndarray], crop: str = "cell") -> LocatedCell | None:
-    """Cut the largest contour's box out of padded pixels, black around the contour; None if nothing is left."""
-    contours = sorted(contours, key=cv2.contourArea)
-    boxes = [cv2.boxPoints(cv2.minAreaRect(contour)).astype(int) for contour in contours]
-    boxes = [box for box in boxes if (box[0] != box[3]).any() and (box[0] != box[1]).any()]
-    if not boxes:
-        return None
-    (left, top), (right, bottom) = boxes[-1].min(0).tolist(), boxes[-1].max(0).tolist()
-    mask = np.zeros(pixels.shape[:2], np.uint8)
-    cv2.drawContours(mask, contours, len(contours) - 1, 255, -1)
-    # E's slicing: a box with a negative corner, which reaches out of the padded picture, gives nothing
-    part = np.where(mask[..., None] == 0, 0, pixels)[top:bottom, left:right]
-    if not part.size:
-        return None
-    left, top = left - PADDING, top - PADDING
-    return LocatedCell(Image.fromarray(part), (left, top, left + part.shape[1], top + part.shape[0]), crop)
+    """Cut as version 0.2 and earlier did, for entries trained with that crop."""
+    return LocatedCell(*published_crop.cut_before(image), "cell-0.2")
 
 
 def crop_square(image: Image.Image) -> LocatedCell:

@@ -100,7 +100,7 @@ def _show_differential(sample: Sample, found: Differential) -> None:
 
 
 def _show_quality(fields: Sequence[Examined]) -> None:
-    """What is poor about the fields, a line a field."""
+    """Faults of the fields, a line a field."""
     poor = [(one.picture.name, one.found.quality) for one in fields if one.found is not None and one.found.quality]
     if not poor:
         return

@@ -47,7 +47,7 @@ NOT_IN_NAME = re.compile(r"[^\w.-]+")
 
 @dataclass(frozen=True)
 class _Shown:
-    """What the page shows. Files are made when somebody clicks, outside of the session: all they need is here."""
+    """The page's content. Files are made when somebody clicks, outside of the session: all they need is here."""
 
     review: state.State
     detector: Entry | None  # None: no picture was searched for cells

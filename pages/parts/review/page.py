@@ -151,7 +151,7 @@ def _for_review(seen: Examined, one: Reviewed) -> bool:
 
 
 def _decision(seen: Examined, one: Reviewed) -> str | None:
-    """What was decided about a cell, by the reader or by the limits of the model; None where nothing was asked."""
+    """Decision about a cell, by the reader or by the limits of the model; None where nothing was asked."""
     if one.decision is not None:
         return "corrected" if one.corrected else "approved"
     prediction = seen.predictions.get(one.cell.number)

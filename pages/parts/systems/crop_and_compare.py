@@ -11,8 +11,8 @@ from pages.parts import gallery
 from pages.parts.pickers import PICTURE_TYPES
 from pages.parts.systems.overview import Shown, show_confusion, show_curves, show_kinds, show_scores
 from pages.parts.wording import plain
+from zoo.imaging import published_crop
 from zoo.imaging.decode import Picture
-from zoo.imaging.localise import crop_stages
 from zoo.sources.examples import bundled_examples
 
 STAGE_PIXELS = 320  # of a picture's longer side: the published range is made for small pictures
@@ -47,7 +47,7 @@ def show_stages() -> None:
     if not isinstance(found, Picture):
         st.error(plain(found))
         return
-    stages = crop_stages(_small(found.image))
+    stages = published_crop.stages(_small(found.image))
     for column, (title, image) in zip(st.columns(len(stages)), stages.items(), strict=True):
         column.image(image, caption=title, width="stretch")
     if stages["crop"].size == stages["padded"].size:

@@ -11,7 +11,7 @@ Reported: eight runs, learning rate 0.001 or 0.01, dropout 0.3 or 0.5, L2 0.001 
 The grid was not run here: it takes eight trainings of two hours. This runs it:
 
 ```
-python -m training sweep cnn5_224 --published --space cnn5_224 --data DATASET2
+python -m training sweep cnn5_224 --published --space cnn5_224 --data FOLDER
 ```
 """
 

@@ -9,7 +9,6 @@ from PIL import Image, ImageDraw
 
 from tests.making import LABELS, draw_cell
 from zoo.imaging.localise import (
-    PADDING,
     SQUARE_SCALE,
     STAINED_LIGHT,
     crop_isolated,
@@ -18,6 +17,7 @@ from zoo.imaging.localise import (
     find_cell,
     locate_cell,
 )
+from zoo.imaging.published_crop import PADDING
 
 
 def smear(where: tuple[int, int], size: tuple[int, int] = (320, 240), radius: int = 16) -> Image.Image:

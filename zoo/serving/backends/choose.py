@@ -96,7 +96,7 @@ def serve_maps(entry: Entry, load: Callable[[], nn.Module], wanted: str) -> Serv
 def _converted(
     entry: Entry, precision: str, wanted: str, judge: Callable[[Path], Choice], opened: Callable[[Path], Served]
 ) -> Served | None:
-    """What `opened` makes of the folder of the converted network; None where torch is to run."""
+    """The result of `opened` for the folder of the converted network; None where torch is to run."""
     if not openvino_backend.is_installed():
         _say_once("OpenVINO is not installed: networks run on torch, more slowly. pip install openvino")
         return None
