@@ -20,8 +20,10 @@ PAGES = [
     st.Page("pages/examples.py", title="Examples", icon=":material/photo_library:"),
 ]
 
+# before the navigation, which would ask another server for the page's icon
+st.set_page_config(page_title="HemaZoo", page_icon="🩸", layout="wide")
 page = st.navigation(PAGES, position="top")
-st.set_page_config(page_title=f"{page.title} · HemaZoo", page_icon="🩸", layout="wide")
+st.set_page_config(page_title=f"{page.title} · HemaZoo")
 st.html(ASSETS / "style.css")
 st.logo(str(ASSETS / "logo.svg"), size="large")
 st.session_state[layout.INSIDE] = True

@@ -85,7 +85,7 @@ def test_nothing_serious_on_any_page(page: Page, tmp_path: Path):
     follow(page, "Explain")
     page.get_by_role("button", name="Map as PNG").first.wait_for()
     problems += found(page, "Explain, results")
-    for name in ("Compare", "Models", "Adapt", "Data", "Examples"):
+    for name in ("Compare", "Models", "Systems", "Adapt", "Data", "Examples"):
         follow(page, name)
         problems += found(page, name)
     assert problems == []

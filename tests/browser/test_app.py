@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Error, Page, expect
 
 from pages.parts.wording import class_names
 from tests.browser.conftest import DESK, PATIENCE, PHONE
@@ -30,7 +30,7 @@ from zoo.sources.catalogue import get_entry
 pytestmark = pytest.mark.browser
 
 ROOT = Path(__file__).parents[2]
-PAGES = ["", "explain", "compare", "models", "adapt", "data", "examples"]
+PAGES = ["", "explain", "compare", "models", "systems", "adapt", "data", "examples"]
 
 
 def free_port() -> int:
@@ -113,6 +113,19 @@ def upload(page: Page, files: list[str]) -> None:
     page.locator("input[type=file]").first.set_input_files(files)
     page.get_by_text("See why").wait_for()
     settle(page)
+
+
+def visit(page: Page, name: str) -> None:
+    """Go to a page, "" for the first, by the navigation, which may be drawn anew at the moment of a click."""
+    for _ in range(8):
+        page.get_by_role("link", name=name.capitalize() or "Classify", exact=True).first.click()
+        try:
+            page.wait_for_url(re.compile(rf"/{name}(\?|$)"), timeout=8000, wait_until="commit")
+            break
+        except Error:
+            settle(page)
+    settle(page)
+    expect(page).to_have_url(re.compile(rf"/{name}(\?|$)"))
 
 
 def follow(page: Page, name: str, heading: str) -> None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.test_app import PAGES, open_page, serving, settle
+from tests.browser.test_app import PAGES, open_page, serving, settle, visit
 from tests.browser.test_hub import choose
 from tests.hostile import change_config
 from tests.making import LABELS, add_evaluation, draw_cell, make_entry
@@ -100,9 +99,7 @@ def test_every_page_asks_the_app_alone(page: Page, stranger: Path, tmp_path: Pat
             assert "noopener" in (link.get_attribute("rel") or "")
             assert link.get_attribute("target") == "_blank"
         for name in PAGES:
-            page.get_by_role("link", name=name.capitalize() or "Classify", exact=True).first.click()
-            page.wait_for_url(re.compile(rf"/{name}(\?|$)"))
-            settle(page)
+            visit(page, name)
             if not name:
                 page.locator("input[type=file]").first.set_input_files(str(cell))
                 page.get_by_text("See why").wait_for()

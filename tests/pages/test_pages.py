@@ -27,7 +27,7 @@ from zoo.sources.runs import list_runs
 from zoo.version import __version__
 
 ROOT = Path(__file__).parents[2]
-PAGES = ["classify", "explain", "compare", "models", "adapt", "data", "examples"]
+PAGES = ["classify", "explain", "compare", "models", "systems", "adapt", "data", "examples"]
 MODEL = "tiny-test-efficientnet"
 
 
