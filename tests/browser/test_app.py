@@ -12,7 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -96,10 +96,14 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 
 def settle(page: Page) -> None:
-    """Wait until the page's script is done, and no other run was asked for meanwhile."""
+    """Wait until the page's script is done, and no other run was asked for meanwhile.
+
+    On a busy machine a part of a page that renews itself may run all the time: it is not waited for.
+    """
     done = "document.querySelector('[data-testid=stApp]')?.dataset.testScriptState === 'notRunning'"
     for _ in range(2):
-        page.wait_for_function(done)
+        with suppress(Error):
+            page.wait_for_function(done, timeout=20_000)
         page.wait_for_timeout(150)
 
 

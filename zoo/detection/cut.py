@@ -9,15 +9,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
 from PIL import Image
 
 from zoo.detection.objects import WHITE
 from zoo.imaging.localise import SQUARE_SCALE, LocatedCell, crop_square, deepen, empty_slide
+from zoo.lazy import lazy_module
 
 if TYPE_CHECKING:
+    import cv2
+
     from zoo.detection.detector import Cells, Detector, FoundCell
+else:
+    cv2 = lazy_module("cv2")
 
 BY_SIZE, BY_SIZE_ALONE, SCALED, SCALED_ALONE = "found", "found-alone", "scaled", "scaled-alone"
 SIDE_UM = 24.0  # of the square at physical scale: the largest white cells of blood have room, with their surroundings

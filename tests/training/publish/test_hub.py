@@ -211,7 +211,7 @@ def test_after_a_kill_at_any_moment_main_holds_a_whole_entry(server, folder, tmp
         ready = context.Event()
         process = context.Process(target=_publish, args=(str(place / str(seed) / "tiny"), given, ready))
         process.start()
-        assert ready.wait(60)
+        assert ready.wait(200)
         time.sleep(moments.uniform(0, longest))
         process.kill()
         process.join()
