@@ -41,7 +41,7 @@ SYSTEMS = {
 }
 
 
-PACKAGED = "_packaged"  # end of the ids of published systems that start from weights in packages
+PACKAGED_ID = "_packaged"  # end of the ids of published systems that start from weights in packages
 
 
 def test_every_published_system_is_listed(capsys):
@@ -49,7 +49,7 @@ def test_every_published_system_is_listed(capsys):
     rows = {row["id"]: row for row in json.loads(capsys.readouterr().out)}
     for system, names in SYSTEMS.items():
         assert names == [name for name in names if rows[name]["system"] == system]
-    assert {name.removesuffix(PACKAGED) for name, row in rows.items() if row["system"]} == {
+    assert {name.removesuffix(PACKAGED_ID) for name, row in rows.items() if row["system"]} == {
         name for names in SYSTEMS.values() for name in names
     }
     assert rows["cnn60"]["parameters"] == 306_948
@@ -68,7 +68,7 @@ def test_every_recipe_loads(name, published):
         assert recipe.data.split in ("random", "holdout", "first")
     elif recipe.system:
         assert recipe.data.split in ("official", "grouped")
-        assert recipe.reported or name.endswith(PACKAGED)
+        assert recipe.reported or name.endswith(PACKAGED_ID)
 
 
 @pytest.mark.parametrize("name", [name for name in recipe_ids() if load_recipe(name).model])
