@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 
-from training.backbones import backbones, fetch_backbone
+from training.backbones.table import backbones
 from training.cli.common import add_json
 from zoo.cli.common import OK, print_message
 
@@ -23,6 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Fetch the backbone."""
+    from training.backbones.fetch import fetch_backbone
+
     backbone = backbones()[options.name]
     print_message(f"{backbone.origin}, {backbone.licence}. Trained on: {backbone.trained}.")
     path, difference = fetch_backbone(backbone)

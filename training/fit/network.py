@@ -11,7 +11,7 @@ import timm
 import torch
 from torch import nn
 
-from training.backbones import FetchError, load_fetched
+from training.backbones.store import FetchError, load_fetched
 from training.fit.plain import as_transfer, classifier_name
 from training.fit.stopping import FitError
 from training.recipe import Model

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from training.backbones import backbones
+from training.backbones.table import backbones
 from training.fit.batches import divide
 from training.fit.forecast import FORWARD, Forecast
 from training.recipe import Recipe, Stage

@@ -16,7 +16,7 @@ from timm.optim import get_optimizer_class, list_optimizers
 from torch import nn
 
 import zoo.architectures  # noqa: F401 (registers our own networks with timm)
-from training.backbones import FetchError, fetched
+from training.backbones.store import FetchError, fetched
 from training.fit.network import PACKAGED, WeightsError, unfreeze
 from training.fit.stopping import FitError
 from training.recipe import Model, Recipe, RecipeError

@@ -15,9 +15,10 @@ import timm
 import torch
 from safetensors.torch import load_file
 
-from training.backbones import FetchError, backbones, fetch_backbone, load_fetched, stored_file
 from training.backbones.archives import read_archive
-from training.backbones.fetch import features_difference, reference_picture
+from training.backbones.fetch import features_difference, fetch_backbone, reference_picture
+from training.backbones.store import FetchError, load_fetched, stored_file
+from training.backbones.table import backbones
 
 H5 = "some/weights.h5"
 
