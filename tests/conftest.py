@@ -37,9 +37,13 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip, with the reason, what needs the real pictures or a browser where there are none.
 
-    What takes longest begins first, so that no test process waits for the other at the end.
+    What takes longest begins first, so that no test process waits for the other at the end. One test process has all
+    of the browser: several of them, each with a server of its own, leave each other too little of two cores.
     """
     items.sort(key=lambda item: item.get_closest_marker("realdata") is None)
+    for item in items:
+        if item.get_closest_marker("browser"):
+            item.add_marker(pytest.mark.xdist_group("browser"))
     real = os.environ.get("HEMAZOO_DATA")
     if real and not Path(real).is_dir():
         raise pytest.UsageError(f"HEMAZOO_DATA names {real}, which is no folder")

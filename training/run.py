@@ -193,7 +193,8 @@ def _same_protocol(name: str, recipe: Recipe) -> str:
 
 def _check_split(entry: Entry, split: Split) -> None:
     """Raise TrainingDataError if an entry was trained on another split."""
-    if split.hash not in {benchmark.split_hash for benchmark in entry.evaluation.benchmarks.values()}:
+    known = {benchmark.split_hash for benchmark in entry.evaluation.benchmarks.values()}
+    if not {split.hash, split.extends} & known:
         raise TrainingDataError(
             f"{entry.id}, which this recipe builds on, was trained on another split: its training pictures may be test "
             "pictures here. Train it again, or name its split with --split."

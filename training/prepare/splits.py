@@ -74,7 +74,7 @@ class Split:
     """Row numbers a side, source cell of each row, rows left out by reason, and a hash of all of it.
 
     `leaky` splits put copies of one cell on several sides; `leak_share` is the share of test rows whose cell is in
-    training.
+    training. `extends` is the hash of a split whose sides this one keeps, adding rows of its own; "": of none.
     """
 
     rows: Mapping[str, np.ndarray]
@@ -83,6 +83,7 @@ class Split:
     hash: str
     leaky: bool = False
     leak_share: float = 0.0
+    extends: str = ""
 
 
 def conflicting(labels: Sequence[str], cells: Sequence[str]) -> set[str]:
@@ -286,6 +287,33 @@ def split_parts(scheme: Scheme, table: Table, fractions: Sequence[float], seed: 
         raise TrainingDataError(f"The data set has no part {' or '.join(parts)} (TRAIN, TEST and VAL folders).")
     split = split_by(scheme, table.only(rows), fractions, seed)
     return replace(split, rows={side: rows[found] for side, found in split.rows.items()}, cells=table.cells)
+
+
+def extended_split(table: Table, added: np.ndarray, val: float, seed: int) -> Split:
+    """The official split of the earlier rows, with rows added that have no test side of their own.
+
+    Args:
+        table: All rows.
+        added: True for a row that came later.
+        val: Share of the training rows that validates, of the earlier and of the added ones.
+        seed: Of the draws.
+
+    Raises:
+        TrainingDataError: There are no rows of either, the added ones have a test side, or a cell is in both.
+    """
+    first, second = np.flatnonzero(~added), np.flatnonzero(added)
+    if not len(first) or not len(second):
+        raise TrainingDataError("data.added needs pictures that are added, and others that were there before.")
+    if "test" in {table.parts[row] for row in second}:
+        raise TrainingDataError("A data set of data.added has test pictures of its own; leave it out of data.added.")
+    before = official_split(table.only(first), val, seed)
+    trained, validated = cut(table.only(second), np.arange(len(second)), val, seed)
+    rows = {
+        "train": np.sort(np.concatenate([first[before.rows["train"]], second[trained]])),
+        "val": np.sort(np.concatenate([first[before.rows["val"]], second[validated]])),
+        "test": first[before.rows["test"]],
+    }
+    return replace(finish(table, rows, before.left_out), extends=before.hash)
 
 
 def split_by(

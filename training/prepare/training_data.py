@@ -16,7 +16,16 @@ from training.prepare.cleaning import Suspects, clean, resample, row_weights
 from training.prepare.dataset import Prepared, TrainingDataError, item_names, map_labels, prepare, read_labelled
 from training.prepare.laboratories import parts_without, read_mixed
 from training.prepare.manifest import read_manifest, split_of_manifest
-from training.prepare.splits import Split, Table, conflicting, joined_groups, parts_of, split_parts, table_of
+from training.prepare.splits import (
+    Split,
+    Table,
+    conflicting,
+    extended_split,
+    joined_groups,
+    parts_of,
+    split_parts,
+    table_of,
+)
 from training.recipe import Recipe
 from zoo.cache import cache_folder
 from zoo.cli.common import print_message
@@ -120,6 +129,9 @@ def split_pictures(recipe: Recipe, options: DataOptions, prepared: Prepared) -> 
         mapped = {} if settings.mix else map_labels(data, settings.labels or None, options.reading)
         wanted = set(recipe.labels) | set(settings.labels) | set(mapped)
         split = split_of_manifest(read_manifest(options.manifest, data), table.files, wanted)
+    elif settings.added:
+        added = np.array([file.partition("/")[0] in settings.added for file in table.files])
+        split = extended_split(table, added, settings.val_fraction, recipe.seed)
     else:
         train_fraction = 1 - settings.val_fraction - settings.test_fraction
         fractions = (train_fraction, settings.val_fraction, settings.test_fraction)

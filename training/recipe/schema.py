@@ -57,6 +57,11 @@ class Data(_Part):
     mix: dict[str, Annotated[int, Field(gt=0)]] = Field(
         {}, description="Laboratories (folders of --data) that are joined, and copies of a cell that each contributes"
     )
+    added: list[str] = Field(
+        [],
+        description="Data sets of the mix that are split by themselves, without a test side, so that the others keep "
+        "the sides that they had without them: a model trained on those can be trained on",
+    )
     left_out: str = Field(
         "", description="Laboratory of the mix that is held out: tested on instead of trained on; empty: none"
     )
