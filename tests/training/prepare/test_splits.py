@@ -15,7 +15,16 @@ from training.cli import main
 from training.prepare.cleaning import Suspects, clean, resample, row_weights
 from training.prepare.dataset import TrainingDataError
 from training.prepare.manifest import make_manifest, read_manifest, split_of_manifest, write_manifest
-from training.prepare.splits import SIDES, Table, kfold_split, official_split, random_split, split_by, stratified_split
+from training.prepare.splits import (
+    SIDES,
+    Table,
+    extended_split,
+    kfold_split,
+    official_split,
+    random_split,
+    split_by,
+    stratified_split,
+)
 from training.recipe import Balance, Clean
 from zoo.data import read_dataset
 
@@ -39,6 +48,32 @@ def sides(split) -> list[set[str]]:
 def crosses(split) -> bool:
     train, val, test = sides(split)
     return bool(train & val or train & test or val & test)
+
+
+def test_added_pictures_leave_the_others_on_their_sides():
+    before = table(40, 2, ["test" if n % 5 == 0 else "train" for n in range(40) for _ in range(2)])
+    count = len(before.files)
+    more = table(24)
+    whole = Table(
+        before.files + tuple(f"more/{file}" for file in more.files),
+        before.labels + more.labels,
+        before.cells + tuple(f"more/{cell}" for cell in more.cells),
+        before.pixels + tuple(f"m{pixels[1:]}" for pixels in more.pixels),
+        before.parts + ("train",) * 24,
+        before.known + more.known,
+    )
+    added = np.arange(count + 24) >= count
+    split, alone = extended_split(whole, added, 0.2, 3), official_split(before, 0.2, 3)
+    assert split.extends == alone.hash != split.hash
+    for side in SIDES:
+        assert np.array_equal(split.rows[side][split.rows[side] < count], alone.rows[side])
+    assert not crosses(split)
+    new = {side: (split.rows[side] >= count).sum() for side in SIDES}
+    assert new["test"] == 0 < new["val"] < new["train"]
+    with pytest.raises(TrainingDataError, match="test pictures of its own"):
+        extended_split(whole, ~added, 0.2, 3)
+    with pytest.raises(TrainingDataError, match=r"data\.added"):
+        extended_split(whole, added | True, 0.2, 3)
 
 
 @st.composite

@@ -96,3 +96,13 @@ def test_a_process_with_converted_networks_needs_no_torch(detector, tiny_zoo, ca
     told, imported = done.stdout.splitlines()
     assert imported == "torch False"
     assert json.loads(told) == json.loads(capsys.readouterr().out)
+
+
+def test_a_small_picture_is_searched_once(detector, cache, monkeypatch):
+    """Whether it is a close-up, and where its cell lies, are questions about the same search."""
+    monkeypatch.setenv("HEMAZOO_CACHE", str(cache))
+    one, image = Detector(detector, "torch"), draw_field(2)[0].crop((0, 0, 160, 160))
+    first = one.find(image)
+    assert one.find(image.copy()) is first
+    assert one.find(image, um_per_px=0.1) is not first
+    assert one.find(image.rotate(90)) is not first
