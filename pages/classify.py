@@ -131,7 +131,7 @@ def show_one(entry: Entry, picture: Picture, prediction: Prediction) -> None:
         notes = "; ".join(found.notes)
         left.caption(wording.plain(f"{notes[0].upper()}{notes[1:]}."))
     with right:
-        names = wording.class_names(entry)
+        names = entry.class_names
         plots.chart(figures.probability_bars(prediction.probabilities, prediction.label, names))
     if picture.credit:
         st.caption(wording.plain(picture.credit))

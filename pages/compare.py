@@ -12,23 +12,19 @@ from pages.parts import entries as zoo_entries
 from pages.parts.matrices import show_matrices
 from pages.parts.wording import plain
 from zoo.benchmarks import published
-from zoo.benchmarks.comparison import benchmarks_of, ranked_ids, sample_names, tested
+from zoo.benchmarks.comparison import benchmarks_of, sample_names, tested, varied_ids
 from zoo.benchmarks.eligibility import NOT_SCORED
 from zoo.entry import Entry, readable_entries
 from zoo.sources.catalogue import distinct_titles
 
-DEFAULT_MODELS = 3  # compared before anybody chose
-
 
 def pick_models(models: Mapping[str, Entry], titles: Mapping[str, str]) -> list[Entry]:
     """Choose the models; the choice is kept in the page's address. Stops the page if none is chosen."""
-    current = session.current_model()
-    best = dict.fromkeys([*([current] if current in models else []), *ranked_ids(list(models.values()))])
     from_address = [identity for identity in st.query_params.get_all("models") if identity in models]
     chosen = st.multiselect(
         "Models",
         list(models),
-        default=from_address or list(best)[:DEFAULT_MODELS],
+        default=from_address or varied_ids(list(models.values()), session.current_model()),
         format_func=lambda identity: titles[identity],
         key="models",
         help="The page's address keeps your choice: send it to show others the same view.",

@@ -93,7 +93,7 @@ def show_entry(entry: Entry) -> None:
 
 def show_sample(entry: Entry) -> None:
     """Show the sample that a model is asked with by default, and the shares of classes it was trained with."""
-    trained, names = entry.trained_prior, wording.class_names(entry)
+    trained, names = entry.trained_prior, entry.class_names
     st.markdown(f"Asked by default with: **{plain(entry.default_sample.name)}**.")
     st.caption(f"Shares in training: {plain(trained.source)}.")
     shares = {names[label]: share for label, share in zip(entry.labels, trained.shares, strict=True)}

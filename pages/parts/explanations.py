@@ -10,7 +10,6 @@ from PIL import Image
 
 from pages.parts import samples, session
 from pages.parts.session import Picture
-from pages.parts.wording import class_names
 from zoo.api import default_runtime
 from zoo.attribution import METHODS, ExplanationError
 from zoo.attribution.faithfulness import Faithfulness
@@ -66,7 +65,7 @@ def pick_options(first: Entry, second: Entry | None) -> MapOptions:
     """Choose the class, the method and how maps are drawn."""
     left, middle, right = st.columns(3)
     classes = list(dict.fromkeys([*first.labels, *(second.labels if second else [])]))
-    written = (class_names(second) if second else {}) | class_names(first)
+    written = (second.class_names if second else {}) | first.class_names
     label = left.selectbox(
         "Evidence for",
         [PREDICTED, NETWORK, *classes],

@@ -68,7 +68,7 @@ def show_map(entry: Entry, picture: Picture, image: Image.Image, options: MapOpt
             f"{METHODS[options.method].title} cannot explain this model; shown: {METHODS[explanation.method].title}."
         )
     drawn = options.draw(image, explanation)
-    about = wording.class_names(entry).get(explanation.label, explanation.label)
+    about = entry.class_names.get(explanation.label, explanation.label)
     st.image(drawn, width="stretch", alt=f"Map of the evidence for {about} on {picture.name}")
     st.markdown(f"{plain(entry.title)} {wording.verdict(entry, explanation)}")
     if text := samples.difference(entry, explanation.prediction):
@@ -100,6 +100,7 @@ def _show_neighbours(entry: Entry, picture: Picture, image: Image.Image, explana
     if not neighbours:
         return
     st.caption("The class is that of the nearest training cells:")
+    names = entry.class_names
     sources = [find_source("", one.file, entry.data_set, offered_folders()) for one in neighbours]
     if not any(sources):
         st.dataframe(pd.DataFrame(neighbours), hide_index=True, key=f"nearest {entry.id} {picture.id}")
@@ -108,8 +109,14 @@ def _show_neighbours(entry: Entry, picture: Picture, image: Image.Image, explana
         with column:
             if source is not None:
                 with suppress(PictureError):
-                    st.image(source.image(), width="stretch", alt=f"Training cell: {one.label}")
-            st.caption(f"{plain(one.label)}, distance {one.distance:.2f}")
+                    st.image(source.image(), width="stretch", alt=f"Training cell: {names.get(one.label, one.label)}")
+            st.caption(f"{plain(names.get(one.label, one.label))}, distance {one.distance:.2f}")
+
+
+def _sheet_title(found: DrawnMap) -> str:
+    names, one = found.entry.class_names, found.explanation
+    title = f"{METHODS[one.method].title} for {names.get(one.label, one.label)}"
+    return title + (f" rather than {names.get(one.against, one.against)}" if one.against else "")
 
 
 def offer_sheet(picture: Picture, image: Image.Image, drawn: list[DrawnMap]) -> None:
@@ -119,8 +126,7 @@ def offer_sheet(picture: Picture, image: Image.Image, drawn: list[DrawnMap]) -> 
             found.image,
             [
                 found.entry.title,
-                f"{METHODS[found.explanation.method].title} for {found.explanation.label}"
-                + (f" rather than {found.explanation.against}" if found.explanation.against else ""),
+                _sheet_title(found),
                 f"entry {found.entry.id}",
                 *_sheet_notes(found),
             ],

@@ -51,12 +51,13 @@ def show_matrices(models: Sequence[ScoredModel], labels: list[str]) -> None:
     counts = {model.title: table_confusion(model.table, labels) for model in models}
     is_count = normalisation == figures.COUNTS
     scale_end = float(max((c.max() for c in counts.values()), default=1)) if is_count else 1.0
+    names = _names(models)
     chosen: tuple[ScoredModel, str, str] | None = None
     for part in gallery.chunks(models, 2):
         for column, model in zip(st.columns(2, gap="large"), part, strict=False):
             with column:
                 st.markdown(f"**{plain(model.title)}** · {'images' if is_count else '% ' + normalisation}")
-                figure = figures.confusion(counts[model.title], labels, normalisation, scale_end)
+                figure = figures.confusion(counts[model.title], labels, normalisation, scale_end, names)
                 for true, predicted in plots.selectable(figure, f"confusion {model.entry.id}")[:1]:
                     chosen = (model, true, predicted)
                 table = pd.DataFrame(counts[model.title], index=labels, columns=labels)
@@ -67,10 +68,17 @@ def show_matrices(models: Sequence[ScoredModel], labels: list[str]) -> None:
         _show_difference(models, counts, labels, normalisation)
 
 
+def _names(models: Sequence[ScoredModel]) -> dict[str, str]:
+    """Classes of all models written out, by label."""
+    return {label: name for model in reversed(models) for label, name in model.entry.class_names.items()}
+
+
 def _show_confused(model: ScoredModel, true: str, predicted: str, labels: list[str]) -> None:
     """Show the images behind a cell of a matrix."""
     rows = confused_images(model.table, labels, true, predicted)
-    st.markdown(f"**{len(rows):,} images** of {plain(true)} classified as {plain(predicted)} by {plain(model.title)}")
+    names = model.entry.class_names
+    wrong = f"{plain(names.get(true, true))} classified as {plain(names.get(predicted, predicted))}"
+    st.markdown(f"**{len(rows):,} images** of {wrong} by {plain(model.title)}")
     show_pictures(rows.head(MAX_PICTURES), model, f"behind {true} {predicted}")
     if len(rows) > MAX_PICTURES:
         st.caption(f"The {MAX_PICTURES} most confident are shown; the table has all.")
@@ -93,15 +101,16 @@ def show_pictures(rows: pd.DataFrame, model: ScoredModel, key: str) -> None:
 
 
 def _show_picture(model: ScoredModel, row: Mapping[str, object], source: Source | None, key: str) -> None:
-    file = str(row["file"])
+    file, names = str(row["file"]), model.entry.class_names
+    label = names.get(str(row["label"]), str(row["label"]))
     if source is not None:
         try:
-            st.image(source.image(), width="stretch", alt=f"{Path(file).name}: {row['label']}")
+            st.image(source.image(), width="stretch", alt=f"{Path(file).name}: {label}")
         except PictureError as error:
             st.caption(str(error))
     probabilities = {label: float(str(row[label])) for label in model.benchmark.labels}
     predicted = max(probabilities, key=lambda label: probabilities[label])
-    answer = f"{row['label']}, classified as {predicted} ({100 * probabilities[predicted]:.0f} %)"
+    answer = f"{label}, classified as {names.get(predicted, predicted)} ({100 * probabilities[predicted]:.0f} %)"
     st.caption(f"{plain(Path(file).name)}: {plain(answer)}")
     if source and model.entry.usable and st.button("Why?", key=f"{key} {file}", width="stretch"):
         _explain(model, file, source)
@@ -122,7 +131,7 @@ def _explain(model: ScoredModel, file: str, source: Source) -> None:
     right.image(
         overlay(image, explanation.values),
         width="stretch",
-        caption=f"{METHODS[explanation.method].title} for {prediction.label} ({100 * prediction.confidence:.1f} %): "
+        caption=f"{METHODS[explanation.method].title} for {model.entry.class_names[prediction.label]} ({100 * prediction.confidence:.1f} %): "
         "bright is evidence for it",
     )
 
@@ -151,7 +160,7 @@ def _show_difference(
     )
     left, _ = st.columns(2, gap="large")
     with left:
-        figure = figures.difference(counts[first.title], counts[second.title], labels, normalisation)
+        figure = figures.difference(counts[first.title], counts[second.title], labels, normalisation, _names(models))
         plots.downloadable(figure, "difference")
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import streamlit as st
 from streamlit.runtime.uploaded_file_manager import UploadedFile
 
-from pages.parts.wording import class_names, plain
+from pages.parts.wording import plain
 from zoo.entry import Entry
 from zoo.scores.samples import ONLY, Sample, SampleError, from_counts, only_these, parse_sample, samples
 from zoo.serving.results import Prediction
@@ -90,7 +90,7 @@ def described(name: str, entry: Entry) -> str:
     start = f"{ONLY}: "
     if not name.startswith(start):
         return name
-    names = class_names(entry)
+    names = entry.class_names
     return start + ", ".join(names.get(kind, kind) for kind in name.removeprefix(start).split(", "))
 
 
@@ -98,7 +98,7 @@ def difference(entry: Entry, prediction: Prediction) -> str | None:
     """Sentence naming both answers where the sample changed the network's; None where it did not."""
     if prediction.label == prediction.network_label:
         return None
-    names = class_names(entry)
+    names = entry.class_names
     return (
         f"With this sample: {names[prediction.label]}; the network alone says {names[prediction.network_label]} "
         f"({100 * prediction.network[prediction.network_label]:.1f} %)."
@@ -140,7 +140,7 @@ def _kinds(entry: Entry) -> list[str]:
 
 def _pick_kinds(entry: Entry) -> None:
     st.session_state[PICKED_KINDS] = _kinds(entry)
-    names = class_names(entry)
+    names = entry.class_names
 
     def keep() -> None:
         st.session_state[KINDS] = st.session_state[PICKED_KINDS]
@@ -164,7 +164,7 @@ def _give_shares(entry: Entry) -> None:
             _forget_file()
             st.rerun()
         return
-    names = class_names(entry)
+    names = entry.class_names
     with st.popover("Counts of earlier slides", icon=":material/tag:"):  # eight fields would fill a phone
         columns = st.columns(COUNT_COLUMNS)
     for number, label in enumerate(entry.labels):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
@@ -45,16 +44,6 @@ def card(text: str) -> str:
     """
     text = LINK.sub(r"\1 (<\2>)", PICTURE.sub("", text))
     return text.replace("![", "!\\[").replace("](", "]\\(").replace("][", "]\\[").replace("]:", "]\\:")
-
-
-def class_names(entry: Entry) -> dict[str, str]:
-    """Classes written out by label, without details: "immature granulocyte" for "ig".
-
-    A class keeps its label where another one would have the same name.
-    """
-    names = {label: re.split(r"[(,;:]", class_description(entry, label))[0].strip() for label in entry.labels}
-    count = Counter(names.values())
-    return {label: name if name and count[name] == 1 else label for label, name in names.items()}
 
 
 def class_description(entry: Entry, label: str) -> str:
@@ -186,7 +175,7 @@ def show_unseen_confidence(entry: Entry, prediction: Prediction) -> None:
 
 def verdict(entry: Entry, explanation: Explanation) -> str:
     """The predicted class, and the class that the map is about."""
-    prediction, names = explanation.prediction, class_names(entry)
+    prediction, names = explanation.prediction, entry.class_names
     text = f"says **{plain(names[prediction.label])}** ({100 * prediction.confidence:.1f} %)"
     if explanation.label != prediction.label or explanation.against:
         probability = prediction.probabilities[explanation.label]

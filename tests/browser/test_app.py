@@ -21,7 +21,6 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Error, Page, expect
 
-from pages.parts.wording import class_names
 from tests.browser.conftest import DESK, PATIENCE, PHONE
 from tests.making import LABELS, draw_cell, draw_folder, make_report
 from zoo.serving.runtime import Runtime
@@ -145,7 +144,7 @@ def described(label: str) -> str:
 
 def named(label: str) -> str:
     """A class of the default model, written out."""
-    return class_names(get_entry("champion8"))[label]
+    return get_entry("champion8").class_names[label]
 
 
 def test_the_very_first_visitor_may_open_any_page(page: Page, tmp_path: Path):

@@ -46,6 +46,27 @@ def ranked_ids(entries: Sequence[Entry]) -> list[str]:
     return table.sort_values(["leaky", "away", "home"], ascending=[True, False, False])["id"].tolist()
 
 
+def varied_ids(entries: Sequence[Entry], first: str | None = None, count: int = 3) -> list[str]:
+    """Ids of models that differ: the best or `first`, the quickest other one, and the best published system.
+
+    The others are scored on a test set that the first is scored on. Where such models are missing, the next best ones
+    stand in.
+    """
+    known = {entry.id: entry for entry in entries}
+    ranked = ranked_ids(entries)
+    if first in known:
+        ranked = [str(first), *(identity for identity in ranked if identity != first)]
+    if not ranked:
+        return []
+    tests = set(benchmarks_of([known[ranked[0]]]))
+    beside = [known[name] for name in ranked[1:] if tests & set(benchmarks_of([known[name]]))]
+    others = [entry for entry in beside if not entry.system]
+    quick = max(others, key=lambda entry: leaderboard.images_per_second(entry) or 0.0, default=None)
+    published = next((entry for entry in beside if entry.system), None)
+    chosen = [entry.id for entry in (quick, published) if entry is not None]
+    return list(dict.fromkeys([ranked[0], *chosen, *ranked]))[:count]
+
+
 def benchmarks_of(entries: Sequence[Entry]) -> dict[str, list[Entry]]:
     """Test benchmarks with the entries that were scored on them.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -261,6 +263,17 @@ class Entry:
     def data_sets(self) -> tuple[str, ...]:
         """All data sets that the model was trained on."""
         return self.mixed_data_sets or (self.data_set,)
+
+    @cached_property
+    def class_names(self) -> dict[str, str]:
+        """Classes written out by label, without details: "immature granulocyte" for "ig".
+
+        A class keeps its label where another one would have the same name.
+        """
+        descriptions = self.config.label_descriptions
+        names = {label: re.split(r"[(,;:]", descriptions.get(label, label))[0].strip() for label in self.labels}
+        count = Counter(names.values())
+        return {label: name if name and count[name] == 1 else label for label, name in names.items()}
 
     def describe(self, label: str) -> str:
         """The label, with its description where the entry has one."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,7 +29,13 @@ def normalised(counts: np.ndarray, normalisation: str) -> np.ndarray:
     return np.divide(counts, total, out=np.zeros(counts.shape), where=total > 0)
 
 
-def confusion(counts: np.ndarray, labels: Sequence[str], normalisation: str, scale_end: float) -> go.Figure:
+def confusion(
+    counts: np.ndarray,
+    labels: Sequence[str],
+    normalisation: str,
+    scale_end: float,
+    names: Mapping[str, str] | None = None,
+) -> go.Figure:
     """A confusion matrix with the true classes as rows.
 
     Invisible points lie over the cells, because plotly lets points be chosen but not cells; the `customdata` of each is
@@ -40,10 +46,11 @@ def confusion(counts: np.ndarray, labels: Sequence[str], normalisation: str, sca
         labels: The K classes.
         normalisation: One of `NORMALISATIONS`.
         scale_end: Value at which the colour scale ends, the same for all models.
+        names: Classes written out, by label; None to show the labels.
     """
     values = normalised(counts, normalisation)
     text = [[f"{v:,.0f}" if normalisation == COUNTS else f"{100 * v:.1f}" for v in row] for row in values]
-    figure = _matrix(values, labels, text, {"colorscale": "Purples", "zmin": 0, "zmax": scale_end or 1})
+    figure = _matrix(values, labels, text, {"colorscale": "Purples", "zmin": 0, "zmax": scale_end or 1}, names)
     return figure.add_scatter(
         x=[label for _ in labels for label in labels],
         y=[label for label in labels for _ in labels],
@@ -52,19 +59,29 @@ def confusion(counts: np.ndarray, labels: Sequence[str], normalisation: str, sca
         selected={"marker": {"opacity": 0.25, "color": "#000"}},
         unselected={"marker": {"opacity": 0}},
         customdata=[[true, predicted] for true in labels for predicted in labels],
-        text=_hover_texts(counts, labels),
+        text=_hover_texts(counts, _written(labels, names)),
         hovertemplate="%{text}<extra></extra>",
         showlegend=False,
     )
 
 
-def difference(first: np.ndarray, second: np.ndarray, labels: Sequence[str], normalisation: str) -> go.Figure:
+def difference(
+    first: np.ndarray,
+    second: np.ndarray,
+    labels: Sequence[str],
+    normalisation: str,
+    names: Mapping[str, str] | None = None,
+) -> go.Figure:
     """Difference of two matrices of counts (K, K): red where the first has more, blue where the second has."""
     values = normalised(first, normalisation) - normalised(second, normalisation)
     is_share = normalisation != COUNTS
     text = [[f"{100 * v:+.1f}" if is_share else f"{v:+,.0f}" for v in row] for row in values]
     end = max(float(np.abs(values).max(initial=0)), MIN_SCALE if is_share else 1.0)
-    return _matrix(values, labels, text, {"colorscale": "RdBu_r", "zmin": -end, "zmax": end, "zmid": 0})
+    return _matrix(values, labels, text, {"colorscale": "RdBu_r", "zmin": -end, "zmax": end, "zmid": 0}, names)
+
+
+def _written(labels: Sequence[str], names: Mapping[str, str] | None) -> list[str]:
+    return [(names or {}).get(label, label) for label in labels]
 
 
 def _hover_texts(counts: np.ndarray, labels: Sequence[str]) -> list[str]:
@@ -77,14 +94,22 @@ def _hover_texts(counts: np.ndarray, labels: Sequence[str]) -> list[str]:
     ]
 
 
-def _matrix(values: np.ndarray, labels: Sequence[str], text: list[list[str]], scale: dict[str, Any]) -> go.Figure:
+def _matrix(
+    values: np.ndarray,
+    labels: Sequence[str],
+    text: list[list[str]],
+    scale: dict[str, Any],
+    names: Mapping[str, str] | None,
+) -> go.Figure:
+    ticks = {"tickvals": list(labels), "ticktext": _written(labels, names)}
     heat = go.Heatmap(
         z=values,
         x=labels,
         y=labels,
         text=text,
         texttemplate="%{text}",
-        hovertemplate="true %{y}<br>predicted %{x}<br>%{text}<extra></extra>",
+        customdata=[[[true, predicted] for predicted in ticks["ticktext"]] for true in ticks["ticktext"]],
+        hovertemplate="true %{customdata[0]}<br>predicted %{customdata[1]}<br>%{text}<extra></extra>",
         showscale=False,
         xgap=1,
         ygap=1,
@@ -93,7 +118,7 @@ def _matrix(values: np.ndarray, labels: Sequence[str], text: list[list[str]], sc
     return go.Figure(heat).update_layout(
         height=150 + ROW_PIXELS * len(labels),
         margin=MARGIN,
-        xaxis={"title": "predicted", "fixedrange": True, "tickangle": -40, "automargin": True},
-        yaxis={"title": "true", "autorange": "reversed", "fixedrange": True, "automargin": True},
+        xaxis={"title": "predicted", "fixedrange": True, "tickangle": -40, "automargin": True, **ticks},
+        yaxis={"title": "true", "autorange": "reversed", "fixedrange": True, "automargin": True, **ticks},
         dragmode=False,
     )

@@ -132,4 +132,5 @@ def _unsure(entry: Entry, found: Evidence) -> str:
     second = int(shares.argmax())
     if shares[second] < CLOSE_SHARE * lacking:
         return "several kinds are close"
-    return f"two kinds are close: {entry.labels[best]} and {entry.labels[second]}"
+    first, other = (entry.class_names[entry.labels[number]] for number in (best, second))
+    return f"two kinds are close: {first} and {other}"

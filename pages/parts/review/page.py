@@ -170,7 +170,7 @@ def _columns(entry: Entry) -> dict[str, ColumnConfig]:
         "elsewhere": _share("new laboratory", "Expected confidence if the slide comes from a new laboratory."),
         "familiarity": st.column_config.TextColumn(help=wording.FAMILIARITY_HELP),
         "diameter": st.column_config.NumberColumn("µm across", format="%.1f"),
-        **{label: _share(name) for label, name in wording.class_names(entry).items()},
+        **{label: _share(name) for label, name in entry.class_names.items()},
     }
 
 

@@ -120,7 +120,7 @@ def _caption(seen: Examined, one: Reviewed) -> str:
 
 
 def _show_details(entry: Entry, seen: Examined, one: Reviewed, prediction: Prediction) -> None:
-    names = wording.class_names(entry)
+    names = entry.class_names
     plots.chart(figures.probability_bars(prediction.probabilities, prediction.label, names), key=f"bars {one.cell.key}")
     wording.warn_if_unfamiliar(entry, prediction)
     if not prediction.warning:
