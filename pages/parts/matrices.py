@@ -131,7 +131,8 @@ def _explain(model: ScoredModel, file: str, source: Source) -> None:
     right.image(
         overlay(image, explanation.values),
         width="stretch",
-        caption=f"{METHODS[explanation.method].title} for {model.entry.class_names[prediction.label]} ({100 * prediction.confidence:.1f} %): "
+        caption=f"{METHODS[explanation.method].title} for {model.entry.class_names[prediction.label]} "
+        f"({100 * prediction.confidence:.1f} %): "
         "bright is evidence for it",
     )
 
