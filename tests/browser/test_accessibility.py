@@ -10,7 +10,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
 from tests.browser.conftest import PATIENCE, PHONE
-from tests.browser.test_app import open_page, serving, settle
+from tests.browser.test_app import open_page, serving, settle, visit
 from tests.fields import draw_field, make_detector
 
 pytestmark = pytest.mark.browser
@@ -65,12 +65,6 @@ def small_targets(page: Page) -> list[str]:
     return [text for text, height in heights if height < THUMB_PIXELS - 0.5]
 
 
-def follow(page: Page, name: str) -> None:
-    page.get_by_role("link", name=name, exact=True).first.click()
-    page.wait_for_function(f"document.title.includes({name!r})")
-    settle(page)
-
-
 def test_nothing_serious_on_any_page(page: Page, tmp_path: Path):
     problems = found(page, "Classify, empty")
     assert small_targets(page) == []
@@ -82,10 +76,10 @@ def test_nothing_serious_on_any_page(page: Page, tmp_path: Path):
     expect(page.get_by_role("option").first).to_be_visible()
     problems += found(page, "Classify, results and an error")
     assert small_targets(page) == []
-    follow(page, "Explain")
+    visit(page, "explain")
     page.get_by_role("button", name="Map as PNG").first.wait_for()
     problems += found(page, "Explain, results")
     for name in ("Compare", "Models", "Systems", "Adapt", "Data", "Examples"):
-        follow(page, name)
+        visit(page, name.lower())
         problems += found(page, name)
     assert problems == []

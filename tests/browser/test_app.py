@@ -11,7 +11,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, Error, Page, expect
+from playwright.sync_api import Browser, Error, Locator, Page, expect
 
 from tests.browser.conftest import DESK, PATIENCE, PHONE
 from tests.making import LABELS, draw_cell, draw_folder, make_report
@@ -119,21 +119,32 @@ def upload(page: Page, files: list[str]) -> None:
 
 
 def visit(page: Page, name: str) -> None:
-    """Go to a page, "" for the first, by the navigation, which may be drawn anew at the moment of a click."""
-    for _ in range(8):
-        page.get_by_role("link", name=name.capitalize() or "Classify", exact=True).first.click()
-        try:
-            page.wait_for_url(re.compile(rf"/{name}(\?|$)"), timeout=8000, wait_until="commit")
-            break
-        except Error:
-            settle(page)
-    settle(page)
-    expect(page).to_have_url(re.compile(rf"/{name}(\?|$)"))
+    """Go to a page, "" for the first, by the navigation."""
+    address = re.compile(rf"/{name}(\?|$)")
+    click_until(
+        page,
+        page.get_by_role("link", name=name.capitalize() or "Classify", exact=True).first,
+        lambda: page.wait_for_url(address, timeout=8000, wait_until="commit"),
+    )
+    expect(page).to_have_url(address)
 
 
 def follow(page: Page, name: str, heading: str) -> None:
-    page.get_by_role("link", name=name, exact=True).first.click()
-    page.get_by_role("heading", name=heading).wait_for()
+    """Follow a link of a page to the page with a heading."""
+    there = page.get_by_role("heading", name=heading).first
+    click_until(page, page.get_by_role("link", name=name, exact=True).first, lambda: there.wait_for(timeout=8000))
+    there.wait_for()
+
+
+def click_until(page: Page, link: Locator, arrived: Callable[[], object]) -> None:
+    """Click a link, which may be drawn anew at the moment of a click, until `arrived` raises no error."""
+    for _ in range(8):
+        with suppress(Error):
+            link.click(timeout=8000)
+        with suppress(Error):
+            arrived()
+            break
+        settle(page)
     settle(page)
 
 
