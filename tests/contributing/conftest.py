@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.contributing.preloaded import run_python
+from tests.preloaded import run_python
 
 ROOT = Path(__file__).parents[2]
 CODE = ("zoo", "training", "pages", "tests", "app.py", "pyproject.toml")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import random
 import re
@@ -21,6 +20,7 @@ from huggingface_hub import ModelCard, constants
 
 from tests.hub import Fault, Hub
 from tests.making import add_evaluation, draw_cell, make_entry
+from tests.preloaded import TIMEOUT, forked
 from training.cli import main
 from training.publish.hub import ASSETS
 from training.recipe import load_recipe, read_recipe
@@ -203,15 +203,14 @@ def test_after_a_kill_at_any_moment_main_holds_a_whole_entry(server, folder, tmp
         shutil.copytree(folder, place / str(seed) / "tiny")
         add_evaluation(place / str(seed) / "tiny", seed)
         states[(place / str(seed) / "tiny" / "evaluation.json").read_bytes()] = seed
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["training.cli.publish"])
+    context = forked()
     moments, finished = random.Random(3), 0
     given = {key: os.environ[key] for key in ("HF_ENDPOINT", "HF_TOKEN", "HEMAZOO_CACHE")}
     for seed in range(PUBLISHERS):
         ready = context.Event()
         process = context.Process(target=_publish, args=(str(place / str(seed) / "tiny"), given, ready))
         process.start()
-        assert ready.wait(200)
+        assert ready.wait(TIMEOUT)
         time.sleep(moments.uniform(0, longest))
         process.kill()
         process.join()

@@ -16,6 +16,7 @@ from huggingface_hub import constants
 
 from tests.hub import Fault, Hub
 from tests.making import add_evaluation, draw_cell, make_config, make_entry
+from tests.preloaded import TIMEOUT, forked
 from zoo.entry import BrokenEntry, Entry, EntryError, read_card, read_entry, read_history, read_predictions
 from zoo.files import write_json
 from zoo.limits import FREE_DISK_MB, HUB_TIMEOUT
@@ -344,15 +345,14 @@ def _one_of_many(number: int, cache: str, hf: str, url: str, queue: multiprocess
 
 
 def test_eight_processes_download_once(server, tmp_path):
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["zoo.serving.runtime", "tests.making"])
+    context = forked()
     queue = context.Queue()
     server.faults.append(Fault("GET /cdn", 99, delay=0.05))
     given = (str(tmp_path / "cache"), str(tmp_path / "hf"), server.url, queue)
     processes = [context.Process(target=_one_of_many, args=(number, *given)) for number in range(8)]
     for process in processes:
         process.start()
-    found = [queue.get(timeout=120) for _ in processes]
+    found = [queue.get(timeout=TIMEOUT) for _ in processes]
     for process in processes:
         process.join(30)
     assert all(answer == found[0] for answer in found)
