@@ -36,6 +36,12 @@ def add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", metavar="D", help=DEVICE_HELP)
 
 
+def add_work(parser: argparse.ArgumentParser, content: str) -> None:
+    """Add `--work`, a folder for what an interrupted command goes on with; `--place` is its earlier name."""
+    parser.add_argument("--work", type=Path, metavar="DIR", help=content)
+    parser.add_argument("--place", type=Path, dest="work", help=argparse.SUPPRESS, default=argparse.SUPPRESS)
+
+
 def add_json(parser: argparse.ArgumentParser, content: str) -> None:
     """Add `--json`, which prints `content` on stdout."""
     parser.add_argument("--json", action="store_true", help=f"print {content} as JSON on stdout")

@@ -20,6 +20,7 @@ from training.cli.common import (
     add_originals,
     add_reading,
     add_recipe_changes,
+    add_work,
     find_entry,
     lock_outputs,
     reading_of,
@@ -49,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_recipe_changes(parser)
     add_originals(parser)
     add_reading(parser)
-    parser.add_argument("--place", type=Path, metavar="DIR", help="folder of the folds (default: runs/crossval/ID)")
+    add_work(parser, "folder of the folds (default: runs/crossval/ID)")
     add_device(parser)
     add_json(parser, "the scores")
 
@@ -66,7 +67,7 @@ def run(options: argparse.Namespace) -> int:
         return fail(f"{recipe.id} is an ensemble: cross-validate its members.", USAGE)
     if options.folds < 2:
         return fail("At least 2 folds are needed.", USAGE)
-    place = options.place or RUNS / "crossval" / recipe.id
+    place = options.work or RUNS / "crossval" / recipe.id
     accelerator = make_accelerator(resolve_device(options.device))
     originals = find_originals(recipe, DataOptions(options.data, originals=options.originals))
     plan = crossval.Plan(recipe, options.data, place.resolve(), options.folds, originals, reading)

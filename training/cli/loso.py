@@ -25,6 +25,7 @@ from training.cli.common import (
     add_device,
     add_json,
     add_recipe_changes,
+    add_work,
     find_entry,
     lock_outputs,
 )
@@ -56,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="models without each laboratory: the recipe's own seed and those after it (default: %(default)s)",
     )
     add_recipe_changes(parser)
-    parser.add_argument("--place", type=Path, metavar="DIR", help="folder of the models (default: runs/loso/ID)")
+    add_work(parser, "folder of the models (default: runs/loso/ID)")
     add_device(parser)
     add_json(parser, "the scores")
 
@@ -70,7 +71,7 @@ def run(options: argparse.Namespace) -> int:
         return fail(f"{recipe.id} is an ensemble: leave laboratories out for its members.", USAGE)
     if options.seeds < 1:
         return fail("--seeds is a whole number from 1.", USAGE)
-    place = options.place or RUNS / "loso" / recipe.id
+    place = options.work or RUNS / "loso" / recipe.id
     device = resolve_device(options.device)
     accelerator = make_accelerator(device)
     with lock_outputs(accelerator, place.resolve()):

@@ -26,6 +26,7 @@ from training.cli.common import (
     add_json,
     add_reading,
     add_recipe_changes,
+    add_work,
     lock_outputs,
     reading_of,
 )
@@ -87,7 +88,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--scratch", action="store_true", help="start from random weights where the recipe's are not available"
     )
-    parser.add_argument("--work", type=Path, metavar="DIR", help="folder of the running state (default: runs/NAME)")
+    add_work(parser, "folder of the running state (default: runs/NAME)")
     add_device(parser)
     parser.add_argument("--log", choices=LOGS, help="also report epochs to this tracker, into runs/logs/NAME")
     parser.add_argument("--resume", action="store_true", help="continue an unfinished run")

@@ -137,7 +137,7 @@ def test_a_split_by_column_is_made_once_and_trained_on(place, tmp_path, capsys):
 
 def test_crossval_and_features_read_the_same_options(place, data, capsys):
     where = ["--data", str(data), "--labels", "map.toml", "--device", "cpu"]
-    assert main(["crossval", "drawn.toml", "--folds", "2", "--place", "folds", *where]) == 0
+    assert main(["crossval", "drawn.toml", "--folds", "2", "--work", "folds", *where]) == 0
     for fold in range(2):
         manifest = json.loads(Path(f"folds/fold-{fold}/split.json").read_text())
         sides: dict[str, set[str]] = {}

@@ -26,7 +26,7 @@ def place(tmp_path_factory):
 
 
 def run(place, *more: object) -> int:
-    where = ["--data", place / "drawn", "--place", place / "folds", "--folds", FOLDS, "--device", "cpu"]
+    where = ["--data", place / "drawn", "--work", place / "folds", "--folds", FOLDS, "--device", "cpu"]
     return main(["crossval", str(place / "drawn.toml"), *map(str, where), *map(str, more)])
 
 

@@ -45,7 +45,7 @@ def drawn(monkeypatch, place):
 
 
 def run(*more: object) -> int:
-    return main(["loso", "drawn.toml", "--data", ".", "--place", "out", "--device", "cpu", *map(str, more)])
+    return main(["loso", "drawn.toml", "--data", ".", "--work", "out", "--device", "cpu", *map(str, more)])
 
 
 def test_attributes_are_learnt_as_auxiliary_targets(place, capsys):
@@ -174,7 +174,7 @@ def _joined(table, copies):
 
 
 def test_recipes_without_several_laboratories_are_refused(place, tmp_path, capsys):
-    assert main(["loso", "cnn60", "--data", ".", "--place", str(tmp_path)]) == 1
+    assert main(["loso", "cnn60", "--data", ".", "--work", str(tmp_path)]) == 1
     assert "trains on one laboratory" in capsys.readouterr().err
     assert main(["loso", "pbc8-ensemble", "--data", "."]) == 2
     assert "leave laboratories out for its members" in capsys.readouterr().err
