@@ -12,11 +12,12 @@ from pages.parts import entries as zoo_entries
 from pages.parts.wording import plain
 from zoo.benchmarks.comparison import leaderboard_value, ranked_ids
 from zoo.benchmarks.eligibility import NOT_SCORED, unscored
+from zoo.benchmarks.leaderboard import COLUMNS, images_per_second
 from zoo.entry import AnyEntry, Benchmark, BrokenEntry, Entry, EntryError, read_card, read_history, readable_entries
 from zoo.figures.history import training_and_validation
 from zoo.lazy import lazy_module
 from zoo.sources import HUB_PREFIX, hub
-from zoo.sources.catalogue import BUILTIN, distinct_titles, sources
+from zoo.sources.catalogue import BUILTIN, MODEL, distinct_titles, sources
 from zoo.sources.runs import list_runs
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def overview(entries: list[Entry]) -> pd.DataFrame:
                 "classes": len(entry.labels),
                 "parameters": entry.weights.parameters if entry.weights else None,
                 "size": f"{entry.weights.bytes / 1e6:.1f} MB" if entry.weights else "no weights here",
+                "images/s": images_per_second(entry),
                 "id": entry.id,
                 "from": source_of(entry),
                 "benchmark": tests[0].title if tests else "",
@@ -173,14 +175,19 @@ def filtered(entries: list[AnyEntry]) -> list[Entry]:
     """Readable entries that match the search and filters."""
     readable = readable_entries(entries)
     with st.expander("Search and filter", icon=":material/search:"):
-        words, tasks, architectures, accuracy, megabytes = st.columns([3, 3, 3, 2, 2])
+        words, tasks, architectures = st.columns(3)
+        accuracy, elsewhere, megabytes, rate = st.columns(4, vertical_alignment="bottom")
         text = words.text_input("Words", placeholder="title, id, tag")
         task = tasks.multiselect("Task", sorted({entry.config.zoo.task for entry in readable}))
         architecture = architectures.multiselect(
             "Architecture", sorted({entry.config.architecture for entry in readable})
         )
         min_accuracy = accuracy.number_input("Accuracy at least, %", 0, 100, 0, 5, help="Balanced, home laboratory.")
+        min_elsewhere = elsewhere.number_input(
+            "Other laboratories at least, %", 0, 100, 0, 5, help=COLUMNS["away"].help
+        )
         max_size = megabytes.number_input("Size at most, MB", 0, None, 0, 5, help="0 for any size.")
+        min_rate = rate.number_input("Images a second at least", 0, None, 0, 50, help="On two processor cores.")
     return [
         entry
         for entry in readable
@@ -188,6 +195,8 @@ def filtered(entries: list[AnyEntry]) -> list[Entry]:
         and (not task or entry.config.zoo.task in task)
         and (not architecture or entry.config.architecture in architecture)
         and 100 * leaderboard_value(entry, "home") >= min_accuracy
+        and 100 * leaderboard_value(entry, "away") >= min_elsewhere
+        and (images_per_second(entry) or 0) >= min_rate
         and (not max_size or (entry.weights is not None and entry.weights.bytes <= 1e6 * max_size))
     ]
 
@@ -229,6 +238,17 @@ def choose_revision(entry: Entry) -> None:
         st.rerun()
 
 
+def about_default(entries: list[AnyEntry]) -> str:
+    """A sentence on the model that is used where none is chosen; empty where it is not listed."""
+    listed = {entry.id: entry for entry in readable_entries(entries)}
+    if MODEL not in listed:
+        return ""
+    default = listed[MODEL]
+    away = {name: leaderboard_value(entry, "away") for name, entry in listed.items() if entry.labels == default.labels}
+    why = ", the best in other laboratories of those that know its classes" if away[MODEL] == max(away.values()) else ""
+    return f"Used where none is chosen: **{plain(default.title)}**{why}."
+
+
 def show_list(entries: list[AnyEntry]) -> None:
     """Show the table of models, and the chosen one below it."""
     table = overview(filtered(entries))
@@ -241,8 +261,10 @@ def show_list(entries: list[AnyEntry]) -> None:
             "(hub:NAMESPACE) in HEMAZOO_ZOO."
         )
         return
+    st.markdown(about_default(entries))
     parameters = st.column_config.NumberColumn("parameters", format="localized")
-    st.dataframe(table, hide_index=True, column_config={"parameters": parameters})
+    rate = st.column_config.NumberColumn("images/s", format="%.0f", help="On two processor cores.")
+    st.dataframe(table, hide_index=True, column_config={"parameters": parameters, "images/s": rate})
     tables.csv_button("Table as CSV", table, "models.csv")
     ids = set(table["id"])
     listed = [entry for entry in readable_entries(entries) if entry.id in ids]
