@@ -21,6 +21,7 @@ from zoo.sources.catalogue import DETECTOR, MODEL, get_detector, get_entry
 
 if TYPE_CHECKING:
     from zoo.detection.detector import Cells, Detector
+    from zoo.entry import Entry
     from zoo.serving.fields import NamedCells
     from zoo.serving.runtime import Runtime
 
@@ -29,6 +30,7 @@ Given = Image.Image | np.ndarray | bytes | Path | str
 _lock = threading.Lock()
 _shared: list[Runtime] = []
 _detectors: dict[tuple[Path, object], Detector] = {}
+MAX_DETECTORS = 2  # the visitor's, and the one that classifiers cut cells by
 
 
 def default_runtime() -> Runtime:
@@ -118,20 +120,25 @@ def name_cells(
     return named(default_runtime(), get_entry(model), found, read, _sample(sample), um_per_px)
 
 
-def default_detector(detector: str = DETECTOR) -> Detector:
+def default_detector(detector: str | Entry = DETECTOR) -> Detector:
     """Return the detector that all threads of this process share, loaded on the first call.
 
+    Args:
+        detector: its id, which is looked up in every source, or its entry.
+
     Raises:
-        EntryError: there is no such detector, or it is unusable.
+        EntryError: There is no such detector, or it is unusable.
     """
     from zoo.detection.detector import Detector  # noqa: PLC0415 (imports torch, which takes seconds)
 
-    entry = get_detector(detector)
+    entry = get_detector(detector) if isinstance(detector, str) else detector
     key = (entry.folder, entry.weights)
     with _lock:
         if key not in _detectors:
-            _detectors.clear()  # one at a time: a renewed one replaces the old one
-            _detectors[key] = Detector(entry)
+            made = Detector(entry)
+            while len(_detectors) >= MAX_DETECTORS:
+                del _detectors[next(iter(_detectors))]  # the oldest: a renewed one may have replaced it
+            _detectors[key] = made
         return _detectors[key]
 
 

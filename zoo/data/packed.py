@@ -91,9 +91,9 @@ def _finder(crop: str) -> str:
     """Hash of the detector that a kind of crop uses."""
     if crop not in FOUND_CROPS:
         return ""
-    from zoo.sources.catalogue import get_detector  # noqa: PLC0415 (lists entries)
+    from zoo.sources.catalogue import crop_detector  # noqa: PLC0415 (imports what reads entries)
 
-    return file_hash(get_detector().folder / WEIGHTS)
+    return file_hash(crop_detector().folder / WEIGHTS)
 
 
 def pixel_hash(image: Image.Image) -> str:

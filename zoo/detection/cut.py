@@ -15,6 +15,7 @@ from PIL import Image
 from zoo.detection.objects import WHITE
 from zoo.imaging.localise import SQUARE_SCALE, LocatedCell, crop_square, deepen, empty_slide
 from zoo.lazy import lazy_module
+from zoo.sources.catalogue import crop_detector
 
 if TYPE_CHECKING:
     import cv2
@@ -70,7 +71,7 @@ def cut_found(image: Image.Image, crop: str, detector: Detector | None = None) -
     Args:
         image: A cut of `cut_cell`, or any other picture.
         crop: One of the kinds of this module.
-        detector: Finds the cell of other pictures; None for the usual one.
+        detector: Finds the cell of other pictures; None for the built-in one.
 
     Returns:
         The square, none paler than STAINED_LIGHT (see `zoo.imaging.localise`). Where no cell is found it is that of
@@ -101,7 +102,7 @@ def _place_of(image: Image.Image, detector: Detector | None) -> Place | None:
     if detector is None:
         from zoo.api import default_detector  # noqa: PLC0415 (it serves these crops)
 
-        detector = default_detector()
+        detector = default_detector(crop_detector())
     found = detector.find(image)
     cells = found.of(WHITE) or list(found.cells)
     if not cells:

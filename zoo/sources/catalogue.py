@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -30,6 +31,7 @@ MODEL, DETECTOR = "champion8", "cells"  # what is used where none is named
 DETECTOR_VARIABLE = "HEMAZOO_DETECTOR"  # another one, or NO_DETECTOR
 NO_DETECTOR = "none"
 ADVICE = "Train one with `python -m training train cells --data FIELDS --out ZOO/cells`, and name ZOO in HEMAZOO_ZOO."
+MAX_BUILTIN = 256  # entries that are kept as they were read
 ANY_NAMESPACE_VARIABLE = "HEMAZOO_HUB_ANY"  # allow repositories of any namespace
 
 
@@ -53,6 +55,7 @@ class FolderSource:
 
     def entries(self) -> list[AnyEntry]:
         """Entries sorted by name; a folder that cannot be listed is itself listed as broken."""
+        read = _read_builtin if self.folder == BUILTIN else read_entry
         if (self.folder / CONFIG).is_file():
             return [read_entry(self.folder)]
         try:
@@ -61,7 +64,19 @@ class FolderSource:
         except OSError as error:
             reason = f"The folder {self.folder} cannot be listed: {error.strerror}. Correct {VARIABLE}."
             return [BrokenEntry(self.folder.name or str(self.folder), self.folder, reason)]
-        return [read_entry(place) for place in places]
+        return [read(place) for place in places]
+
+
+def _read_builtin(folder: Path) -> AnyEntry:
+    """A built-in entry, read again only where its files have changed: each call of `zoo.classify` asks for all."""
+    with os.scandir(folder) as files:
+        found = sorted((file.name, file.inode(), file.stat().st_size, file.stat().st_mtime_ns) for file in files)
+    return _read_once(folder, tuple(found))
+
+
+@lru_cache(MAX_BUILTIN)
+def _read_once(folder: Path, _files: tuple[tuple[str, int, int, int], ...]) -> AnyEntry:
+    return read_entry(folder)
 
 
 def sources(environment: Mapping[str, str] | None = None) -> list[Source]:
@@ -136,6 +151,18 @@ def get_detector(name: str = DETECTOR) -> Entry:
         how = f"Name one with --detector, or set {DETECTOR_VARIABLE} to one."
         raise EntryError(f"Cells are found by a detector, and none is chosen. {how} {known}")
     raise EntryError(f"There is no detector {name!r}. {known} {ADVICE}")
+
+
+def crop_detector() -> Entry:
+    """The built-in detector, by which entries cut cells that were trained on such cuts, whichever zoo is served.
+
+    Raises:
+        EntryError: It is missing or damaged.
+    """
+    entry = _read_builtin(BUILTIN / DETECTOR)
+    if isinstance(entry, BrokenEntry):
+        raise EntryError(f"The built-in detector {DETECTOR} cannot be used: {entry.reason} Install HemaZoo again.")
+    return entry
 
 
 def _list_all(places: Sequence[Source] | None = None) -> list[AnyEntry]:

@@ -115,7 +115,7 @@ def locate(pictures: Sequence[Picture]) -> dict[str, detection.Cells]:
                 continue
             if len(pictures) > 1:
                 bar.progress(number / len(pictures), f"Finding cells in {number + 1} of {len(pictures)} pictures …")
-            cells = default_detector(entry.id).find(read.image, file_um_per_px=read.um_per_px)
+            cells = default_detector(entry).find(read.image, file_um_per_px=read.um_per_px)
             known.put((*made, picture.id), cells)
         if cells.cells and fields.close_up(cells) is None:
             found[picture.id] = cells
