@@ -24,7 +24,7 @@ from playwright.sync_api import Browser, Error, Locator, Page, expect
 from tests.browser.conftest import DESK, PATIENCE, PHONE
 from tests.making import LABELS, draw_cell, draw_folder, make_report
 from zoo.serving.runtime import Runtime
-from zoo.sources.catalogue import get_entry
+from zoo.sources.catalogue import MODEL, get_entry
 
 pytestmark = pytest.mark.browser
 
@@ -150,12 +150,12 @@ def click_until(page: Page, link: Locator, arrived: Callable[[], object]) -> Non
 
 def described(label: str) -> str:
     """A class as the default model describes it."""
-    return get_entry("champion8").config.label_descriptions.get(label, label)
+    return get_entry(MODEL).config.label_descriptions.get(label, label)
 
 
 def named(label: str) -> str:
     """A class of the default model, written out."""
-    return get_entry("champion8").class_names[label]
+    return get_entry(MODEL).class_names[label]
 
 
 def test_the_very_first_visitor_may_open_any_page(page: Page, tmp_path: Path):
@@ -183,7 +183,7 @@ def test_upload_class_map_and_comparison(page: Page, address: str, files: list[s
     open_page(page, address)
     upload(page, files[:1])
     with Runtime("cpu") as runtime:
-        expected = runtime.classify(get_entry("champion8"), draw_cell(LABELS[0], 1, (160, 160)))
+        expected = runtime.classify(get_entry(MODEL), draw_cell(LABELS[0], 1, (160, 160)))
     expect(page.get_by_role("heading", level=4)).to_contain_text(described(expected.label))
     with page.expect_download() as download:
         page.get_by_role("button", name="Result as CSV").click()
@@ -205,7 +205,7 @@ def test_upload_class_map_and_comparison(page: Page, address: str, files: list[s
 
 def test_ten_at_once_get_each_their_own(browser: Browser, address: str, tmp_path: Path):
     """Ten people, another picture each, at the same moment: class and map are those of their own picture."""
-    entry = get_entry("champion8")
+    entry = get_entry(MODEL)
     drawn = {f"mine{n}.png": draw_cell(LABELS[n % 4], 40 + n, (150 + 4 * n, 160)) for n in range(10)}
     with Runtime("cpu") as runtime:
         expected = {name: runtime.classify(entry, image) for name, image in drawn.items()}
@@ -268,7 +268,7 @@ def test_the_model_stays_picked(page: Page, address: str, files: list[str]):
 def test_a_sample_is_chosen_on_classify(page: Page, address: str, files: list[str], tmp_path: Path):
     """Without the network's own answer among the kinds, another one is named, and both stand in the download."""
     with Runtime("cpu") as runtime:
-        network = runtime.classify(get_entry("champion8"), draw_cell(LABELS[0], 1, (160, 160))).network_label
+        network = runtime.classify(get_entry(MODEL), draw_cell(LABELS[0], 1, (160, 160))).network_label
     kinds = [label for label in ("basophil", "monocyte", "neutrophil") if label != network][:2]
     open_page(page, address)
     upload(page, files[:1])
