@@ -1,7 +1,9 @@
 """Find the cells of fields, and classify the white ones.
 
 Prints, for each picture, its counts of objects and of kinds of white cells, and its scale. --json gives every cell: its
-box, object, kind, diameter, and whether the picture's edge cuts it.
+box, object, kind, diameter, and whether the picture's edge cuts it. --cut writes the white cells as pictures, in a
+folder for each kind, as data sets hold them: correct what is wrong there, and go on with `python -m training audit`,
+`adapt` or `train`.
 """
 
 from __future__ import annotations
@@ -56,6 +58,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     form.add_argument("--json", action="store_true", help="print one JSON object per picture on stdout")
     form.add_argument("--csv", type=Path, metavar="FILE", help="also write a table with a row for each cell")
     parser.add_argument("--draw", type=Path, metavar="DIR", help="also write the pictures with boxes into this folder")
+    parser.add_argument(
+        "--cut", type=Path, metavar="DIR", help="also write each white cell, in this folder's folder of its kind"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -108,13 +113,34 @@ def _find(runtime: Any, entry: Any, detector: Any, file: str, options: argparse.
         drawn.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(drawn) as temporary:
             draw_cells(picture.image, named).save(temporary, "PNG")
+    if options.cut:
+        _write_cuts(options.cut, Path(printable(file)), picture.image, named)
     return record_of(printable(file), named, picture.notes)
+
+
+def _write_cuts(folder: Path, file: Path, image: Any, named: Any) -> None:
+    """Write the squares around the white cells that no edge cuts; names tell the picture and the cell's number."""
+    from zoo.data.export import folder_name
+    from zoo.detection.cut import cut_cell
+
+    name = "_".join(_parts(file.with_suffix("")))
+    for number, (cell, answer) in enumerate(zip(named.found.cells, named.answers, strict=True), 1):
+        if answer is None or cell.cut:
+            continue
+        place = folder / folder_name(answer.label) / f"{name}-{number}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_path(place) as temporary:
+            cut_cell(image, cell, named.found).save(temporary, "PNG")
 
 
 def _place(folder: Path, file: Path) -> Path:
     """File of a picture with boxes: below its own folders, so that equal names in two of them stay apart."""
-    parts = [part for part in file.parts if part not in (file.anchor, "..", ".")]
-    return folder.joinpath(*parts[:-1], f"{parts[-1]}.png")
+    *folders, name = _parts(file)
+    return folder.joinpath(*folders, f"{name}.png")
+
+
+def _parts(file: Path) -> list[str]:
+    return [part for part in file.parts if part not in (file.anchor, "..", ".")]
 
 
 def _line(record: dict[str, Any]) -> str:

@@ -120,7 +120,7 @@ def _box(item: Item, size: tuple[int, int]) -> tuple[float, float, float, float]
 
 def _side(item: Item) -> str:
     """The item's side of a split as a folder's name; empty if there is none. A table may hold anything there."""
-    return _folder_name(item.split) if item.split else ""
+    return folder_name(item.split) if item.split else ""
 
 
 def _unique(name: str, used: set[str]) -> str:
@@ -130,7 +130,7 @@ def _unique(name: str, used: set[str]) -> str:
     return _free(clean, used)
 
 
-def _folder_name(name: str) -> str:
+def folder_name(name: str) -> str:
     """A label or side of a split as the name of one folder, which leads nowhere else."""
     return UNSAFE.sub("_", name).strip(". ")[:MAX_NAME_LETTERS] or "_"
 
@@ -149,7 +149,7 @@ def _write_folders(folder: Path, data: DataSet, frames: list[tuple[Frame, Callab
     """SPLIT/CLASS/NAME.png, and data.csv with split and group of each picture."""
     rows = [("file", "label", "split", "group")]
     used: set[str] = set()
-    folders = {label: _free(_folder_name(label), used) for label in data.labels}
+    folders = {label: _free(folder_name(label), used) for label in data.labels}
     for frame, image in frames:
         item = frame.first
         place = "/".join(filter(None, (_side(item), folders[str(item.label)], f"{frame.name}.png")))

@@ -6,15 +6,18 @@ import csv
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from tests.fields import draw_field
 from tests.making import draw_cell
 from training.detection.loop import Fitted, build
 from training.detection.recipe import load_detector_recipe
 from training.detection.train import write_detector
 from zoo.cli import main
+from zoo.data import read_dataset
 from zoo.detection.objects import OBJECTS
 from zoo.sources.catalogue import get_detector, list_detectors, list_entries
 
@@ -96,6 +99,30 @@ def test_a_bad_file_does_not_stop_the_others_and_tables_and_drawings_are_written
     assert all(row["object"] in (*OBJECTS, "") for row in rows)
     below = drawn.joinpath(*picture.relative_to(picture.anchor).parts)
     assert Image.open(below.with_name("field.png.png")).size == (160, 120)
+
+
+def test_white_cells_are_cut_into_a_data_set(capsys, tmp_path):
+    picture = tmp_path / "field.png"
+    draw_field(0)[0].save(picture)
+    model = ["--model", "cnn60", "--detector", "cells"]
+    assert main(["cells", str(picture), *model, "--json", "--cut", str(tmp_path / "cut")]) == 0
+    cells = json.loads(capsys.readouterr().out)["cells"]
+    whole = Image.open(picture).convert("RGB")
+    for number, cell in enumerate(cells, 1):
+        found = list((tmp_path / "cut").glob(f"*/*field-{number}.png"))
+        if cell["object"] != "white cell" or cell["cut"]:
+            assert not found
+            continue
+        (path,) = found
+        assert path.parent.name == cell["label"]
+        left, top, right, bottom = cell["box"]
+        cut = np.asarray(Image.open(path))
+        assert min(cut.shape[:2]) >= min(right - left, bottom - top) - 1
+        x, y = round((left + right) / 2), round((top + bottom) / 2)
+        assert (cut == np.asarray(whole)[y, x]).all(axis=-1).any()
+    read = read_dataset(tmp_path / "cut")
+    assert len(read) == sum(cell["object"] == "white cell" and not cell["cut"] for cell in cells) > 0
+    assert set(read.labels) == {cell["label"] for cell in cells if cell["label"] and not cell["cut"]}
 
 
 @pytest.mark.parametrize("scale", ["0", "-1", "x", "50"])
