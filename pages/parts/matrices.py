@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import streamlit as st
+from PIL import Image
 
 from pages.parts import gallery, plots
 from pages.parts.scored import ScoredModel
@@ -18,6 +19,7 @@ from zoo.attribution import METHODS, ExplanationError
 from zoo.attribution.overlay import overlay
 from zoo.benchmarks import find_source
 from zoo.benchmarks.comparison import confused_images, paired_difference
+from zoo.benchmarks.thumbnails import thumbnail
 from zoo.data import Source
 from zoo.data.offered import offered_folders
 from zoo.entry import EntryError
@@ -89,7 +91,10 @@ def show_pictures(rows: pd.DataFrame, model: ScoredModel, key: str) -> None:
     """Show pictures of a prediction table with their answers; a table if the data set is not available."""
     entry = model.entry
     sources = {file: find_source(model.name, file, entry.data_set, offered_folders()) for file in rows["file"]}
-    if not any(sources.values()):
+    shown: dict[str, Source | Image.Image | None] = {
+        file: source or thumbnail(model.name, str(file)) for file, source in sources.items()
+    }
+    if not any(shown.values()):
         st.dataframe(rows, hide_index=True)
         if len(rows):
             st.caption("To see the pictures, name the data sets' folders in HEMAZOO_DATASETS.")
@@ -97,22 +102,29 @@ def show_pictures(rows: pd.DataFrame, model: ScoredModel, key: str) -> None:
     for part in gallery.chunks(list(rows.to_dict("records")), PICTURES_PER_ROW):
         for column, row in zip(st.columns(PICTURES_PER_ROW), part, strict=False):
             with column:
-                _show_picture(model, {str(name): value for name, value in row.items()}, sources[row["file"]], key)
+                _show_picture(model, {str(name): value for name, value in row.items()}, shown[row["file"]], key)
 
 
-def _show_picture(model: ScoredModel, row: Mapping[str, object], source: Source | None, key: str) -> None:
+def _show_picture(model: ScoredModel, row: Mapping[str, object], source: Source | Image.Image | None, key: str) -> None:
+    """Show one picture with its answer, and offer its explanation where it is more than a thumbnail."""
     file, names = str(row["file"]), model.entry.class_names
     label = names.get(str(row["label"]), str(row["label"]))
     if source is not None:
         try:
-            st.image(source.image(), width="stretch", alt=f"{Path(file).name}: {label}")
+            image = source if isinstance(source, Image.Image) else source.image()
+            st.image(image, width="stretch", alt=f"{Path(file).name}: {label}")
         except PictureError as error:
             st.caption(str(error))
     probabilities = {label: float(str(row[label])) for label in model.benchmark.labels}
     predicted = max(probabilities, key=lambda label: probabilities[label])
     answer = f"{label}, classified as {names.get(predicted, predicted)} ({100 * probabilities[predicted]:.0f} %)"
     st.caption(f"{plain(Path(file).name)}: {plain(answer)}")
-    if source and model.entry.usable and st.button("Why?", key=f"{key} {file}", width="stretch"):
+    if (
+        source
+        and not isinstance(source, Image.Image)
+        and model.entry.usable
+        and st.button("Why?", key=f"{key} {file}", width="stretch")
+    ):
         _explain(model, file, source)
 
 

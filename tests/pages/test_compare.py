@@ -241,6 +241,15 @@ def test_disagreements_are_shown_with_pictures_and_maps(zoo_environment, tmp_pat
     assert "gets right" in said(app)
 
 
+def test_pictures_that_come_with_the_program_are_shown_as_installed(opened, monkeypatch):
+    monkeypatch.delenv("HEMAZOO_DATASETS", raising=False)
+    app = opened(models=["champion8", "pbc8-efficientnet-lite0"], benchmark="pbc-test", tab="Agreement")
+    assert not app.exception and not app.error
+    assert app.get("image")
+    assert "HEMAZOO_DATASETS" not in said(app)
+    assert not [button for button in app.button if button.label == "Why?"], "a thumbnail is too small to explain"
+
+
 def test_a_best_model_is_marked_only_if_significant(zoo_environment, tmp_path, monkeypatch, opened):
     zoo = tmp_path / "zoo"
     for seed, name in enumerate(("good", "same", "bad")):

@@ -18,6 +18,8 @@ from training.prepare.splits import Split
 from training.prepare.training_data import DataOptions, split_pictures
 from training.recipe import load_recipe
 from zoo.benchmarks import BOX, COLUMNS, Definition, get_benchmark, get_definition
+from zoo.benchmarks.thumbnails import FOLDER as THUMBNAILS
+from zoo.benchmarks.thumbnails import write_thumbnails
 from zoo.data import FileSource, Item, read_dataset
 from zoo.data.registry import DataSetInfo, get_dataset
 
@@ -37,6 +39,20 @@ def rows_of(name: str, root: Path) -> pd.DataFrame:
     if definition.part == "frames":
         return crops(definition, root)
     return whole(definition.data_set, root, definition.labels)
+
+
+def renew_thumbnails(name: str, root: Path) -> int:
+    """Write the thumbnails of the benchmark `name` into the program; returns their number.
+
+    Raises:
+        DataError: The data set does not allow it, or pictures are missing under `root`.
+    """
+    benchmark = get_benchmark(name)
+    info = benchmark.data_set
+    if benchmark.definition.corruptions or not all(map(info.may_be_published, benchmark.rows["file"])):
+        raise TrainingDataError(f"Thumbnails of {name} may not be published: see `thumbnails` in {info.name}.toml.")
+    pictures = ((file, source.image()) for file, _, _, source in benchmark.pictures(root))
+    return write_thumbnails(THUMBNAILS / f"{name}.zip", pictures, benchmark.credit)
 
 
 def test_side(recipe_id: str, root: Path) -> pd.DataFrame:
