@@ -31,7 +31,7 @@ demo-hub: .venv/.installed-dev
 # Four processes on two cores: tests often wait for a browser, a server or a process.
 # Checks of shipped tables and entries (marker `artefacts`) are for releases; `make test ARGS='-m ""'` includes them.
 test: .venv/.installed-dev
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "not artefacts" $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not artefacts" $(ARGS)
 
 lint: .venv/.installed-dev
 	$(BIN)/ruff check .

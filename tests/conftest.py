@@ -22,6 +22,8 @@ import pytest
 import torch
 from huggingface_hub import constants
 from PIL import Image
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from tests.hub import Hub, serve
 from tests.making import ARCHITECTURES, LABELS, add_evaluation, draw_cell, make_entry
@@ -34,17 +36,26 @@ def pytest_configure(config: pytest.Config) -> None:
     torch.set_num_threads(1)
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+class OneBrowser(LoadScopeScheduling):
+    """Tests are handed out one by one, but one process has all of the browser, and begins with them.
+
+    Several browsers at once, each with a server of its own, leave each other too little of two cores.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "browser" if nodeid.startswith("tests/browser/") else nodeid
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> OneBrowser:
+    return OneBrowser(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip, with the reason, what needs the real pictures or a browser where there are none.
 
-    What takes longest begins first, so that no test process waits for the other at the end. One test process has all
-    of the browser: several of them, each with a server of its own, leave each other too little of two cores.
+    What takes longest begins first, so that no test process waits for the other at the end.
     """
     items.sort(key=lambda item: item.get_closest_marker("realdata") is None)
-    for item in items:
-        if item.get_closest_marker("browser"):
-            item.add_marker(pytest.mark.xdist_group("browser"))
     real = os.environ.get("HEMAZOO_DATA")
     if real and not Path(real).is_dir():
         raise pytest.UsageError(f"HEMAZOO_DATA names {real}, which is no folder")
