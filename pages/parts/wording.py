@@ -16,6 +16,7 @@ from zoo.entry import Entry, Metric, is_on_frames
 from zoo.lazy import lazy_module
 from zoo.scores.bootstrap import Interval
 from zoo.serving.results import Explanation, Prediction
+from zoo.sources.catalogue import crop_detector_hash
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -121,6 +122,8 @@ def description(entry: Entry) -> str:
         )
         if away.mean_alike is not None:
             text += f" Asked with all kinds alike: {percent(away.mean_alike)}."
+    if entry.config.zoo.cut_by and entry.config.zoo.cut_by != crop_detector_hash(entry.config.zoo.crop):
+        text += " **It was trained on cells cut by another version of the detector: its figures may not hold here.**"
     return text
 
 

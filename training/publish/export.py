@@ -45,6 +45,7 @@ from zoo.serving.batch import classify_files
 from zoo.serving.devices import device_name
 from zoo.serving.heads import Classifier
 from zoo.serving.runtime import Runtime
+from zoo.sources.catalogue import crop_detector_hash
 
 TRAINING_ARGUMENTS = ("drop_rate", "drop_path_rate")  # of a network; without effect in the published model
 SIDES = {"val": "validation", "test": "test"}  # side of the split → role of the benchmark
@@ -220,6 +221,7 @@ def entry_config(
         "temperature": 1.0,
         "fitted_temperature": None,
         "crop": recipe.data.crop,
+        "cut_by": crop_detector_hash(recipe.data.crop),
         **network.get("zoo", {}),
         "split": split,
         "training": dict(training),

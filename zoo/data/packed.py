@@ -15,10 +15,9 @@ from PIL import Image
 
 from zoo.cache import cache_folder, keep_within, mark_used
 from zoo.data.table import READERS, DataSet
-from zoo.entry.files import WEIGHTS
 from zoo.files import atomic_folder, file_hash, only_writer, write_json
 from zoo.imaging.decode import PictureError
-from zoo.imaging.localise import CROP_VERSION, FOUND_CROPS, locate_cell
+from zoo.imaging.localise import CROP_VERSION, locate_cell
 from zoo.limits import PACKED_MB
 
 VERSION = 1  # part of the key: raise when decoding or resizing changes
@@ -70,7 +69,9 @@ def pack(
     Raises:
         OSError: The cache cannot be written, or not be read back.
     """
-    part = "" if crop == "none" else f"{crop}{CROP_VERSION}{_finder(crop)}"
+    from zoo.sources.catalogue import crop_detector_hash  # noqa: PLC0415 (imports what reads entries)
+
+    part = "" if crop == "none" else f"{crop}{CROP_VERSION}{crop_detector_hash(crop)}"
     key = hashlib.sha256(f"{VERSION} {size} {data.hash}{part} {[i.file for i in data.items]}".encode()).hexdigest()[:24]
     folder = (cache or cache_folder()) / "packed" / key
     found = _open(folder)
@@ -85,15 +86,6 @@ def pack(
     if found is None:
         raise OSError(f"{folder} was written and cannot be read back; is the disk failing?")
     return found
-
-
-def _finder(crop: str) -> str:
-    """Hash of the detector that a kind of crop uses."""
-    if crop not in FOUND_CROPS:
-        return ""
-    from zoo.sources.catalogue import crop_detector  # noqa: PLC0415 (imports what reads entries)
-
-    return file_hash(crop_detector().folder / WEIGHTS)
 
 
 def pixel_hash(image: Image.Image) -> str:

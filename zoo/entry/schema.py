@@ -118,6 +118,9 @@ class ZooPart(BaseModel):
     crop: Literal["none", "cell", "cell-0.2", "square", "alone", "found", "found-alone", "scaled", "scaled-alone"] = (
         Field("none", description="How the cell is cut out of a picture before the network sees it")
     )
+    cut_by: str = Field(
+        "", pattern=r"^([0-9a-f]{64})?$", description="SHA-256 of the weights of the detector that cut training's cells"
+    )
     views: Literal[1, 2, 4, 8] = Field(
         1, description="Test-time augmentation: number of rotated and mirrored views whose answers are averaged"
     )

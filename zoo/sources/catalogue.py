@@ -6,6 +6,7 @@ one has it.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections import Counter
@@ -15,7 +16,18 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from zoo.entry import CONFIG, AnyEntry, BrokenEntry, Entry, EntryError, read_entry, usable_entries, with_members
+from zoo.entry import (
+    CONFIG,
+    WEIGHTS,
+    AnyEntry,
+    BrokenEntry,
+    Entry,
+    EntryError,
+    read_entry,
+    usable_entries,
+    with_members,
+)
+from zoo.imaging.localise import FOUND_CROPS
 from zoo.lazy import lazy_module
 from zoo.sources import HUB_PREFIX
 
@@ -163,6 +175,19 @@ def crop_detector() -> Entry:
     if isinstance(entry, BrokenEntry):
         raise EntryError(f"The built-in detector {DETECTOR} cannot be used: {entry.reason} Install HemaZoo again.")
     return entry
+
+
+def crop_detector_hash(crop: str) -> str:
+    """SHA-256 of the weights of the detector that a kind of crop uses; empty where it uses none. Raises EntryError."""
+    if crop not in FOUND_CROPS:
+        return ""
+    weights = crop_detector().folder / WEIGHTS
+    return _hash_of(weights, weights.stat().st_mtime_ns)
+
+
+@lru_cache(1)
+def _hash_of(weights: Path, _changed: int) -> str:
+    return hashlib.sha256(weights.read_bytes()).hexdigest()
 
 
 def _list_all(places: Sequence[Source] | None = None) -> list[AnyEntry]:

@@ -29,7 +29,7 @@ from zoo.scores import metrics
 from zoo.scores.calibration import scaling_on
 from zoo.scores.predictions import confusion, label_arrays
 from zoo.serving.runtime import Runtime, methods_for
-from zoo.sources.catalogue import BUILTIN, FolderSource, list_entries
+from zoo.sources.catalogue import BUILTIN, FolderSource, crop_detector_hash, list_entries
 
 ENTRIES = {entry.id: entry for entry in list_entries([FolderSource(BUILTIN, "builtin")])}
 USABLE = [name for name, entry in ENTRIES.items() if entry.usable]
@@ -69,6 +69,12 @@ def test_each_has_its_recipe(entry):
     base = entry.id.removesuffix(PUBLISHED).removesuffix(SCRATCH)
     assert base in recipe_ids()
     assert entry.config.zoo.model_extra["recipe"]["id"] == entry.id
+
+
+def test_cells_are_cut_by_the_detector_that_cut_them_for_training(entry):
+    """Whoever replaces the detector trains and scores these entries again."""
+    if not entry.config.zoo.members:
+        assert entry.config.zoo.cut_by == crop_detector_hash(entry.config.zoo.crop)
 
 
 def test_entries_without_weights_name_their_place(entry):
