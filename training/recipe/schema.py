@@ -367,6 +367,8 @@ class Recipe(_Part):
             raise ValueError("attributes belong to one picture: set augment.mixup and augment.cutmix to 0")
         if self.augment.surroundings and self.data.crop != "alone":
             raise ValueError("augment.surroundings needs cells that are cut out alone: set data.crop to alone")
+        if set(self.data.added) - set(self.data.mix):
+            raise ValueError("data.added may only name data sets of data.mix")
         if self.schedule.augment_validation and self.schedule.cache_features:
             raise ValueError("schedule.augment_validation needs fresh pictures: set schedule.cache_features to false")
         for stage in self.stages:

@@ -32,6 +32,7 @@ SHORT = [
     "data.split=stratified",
     "data.originals=false",
     "data.mix={}",
+    "data.added=[]",
     "clean.outliers=false",
     "clean.duplicates=keep",
 ]

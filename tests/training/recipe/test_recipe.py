@@ -200,6 +200,12 @@ def test_surroundings_need_cells_that_are_cut_out_alone():
         load_recipe("pbc8-efficientnet-lite0", ["augment.surroundings=0.5"])
 
 
+def test_only_laboratories_of_the_mix_can_be_added():
+    assert load_recipe("champion8", ["data.added=['bccd']"]).data.added == ["bccd"]
+    with pytest.raises(RecipeError, match=r"only name data sets of data\.mix"):
+        load_recipe("champion8", ["data.added=['raabin']"])
+
+
 def test_unreachable_weights_name_the_option_scratch():
     with pytest.raises(WeightsError, match="--scratch"):
         build_model(load_recipe("resnet50_frozen").network, 4)
