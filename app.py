@@ -20,19 +20,27 @@ PAGES = [
     st.Page("pages/examples.py", title="Examples", icon=":material/photo_library:"),
 ]
 
-# before the navigation, which would ask another server for the page's icon
-st.set_page_config(page_title="HemaZoo", page_icon="🩸", layout="wide")
-page = st.navigation(PAGES, position="top")
-st.set_page_config(page_title=f"{page.title} · HemaZoo")
-st.html(ASSETS / "style.css")
-st.logo(str(ASSETS / "logo.svg"), size="large")
-st.session_state[layout.INSIDE] = True
-content = st.container()
-# before the page runs, so that it also stands below a page that stops early
-layout.footer()
-with content:
-    layout.require_login()
-    try:
-        page.run()
-    finally:
-        layout.warm_up()
+
+def main() -> None:
+    """Show the page of the address."""
+    # before the navigation, which would ask another server for the page's icon
+    st.set_page_config(page_title="HemaZoo", page_icon="🩸", layout="wide")
+    page = st.navigation(PAGES, position="top")
+    st.set_page_config(page_title=f"{page.title} · HemaZoo")
+    st.html(ASSETS / "style.css")
+    st.logo(str(ASSETS / "logo.svg"), size="large")
+    st.session_state[layout.INSIDE] = True
+    content = st.container()
+    # before the page runs, so that it also stands below a page that stops early
+    layout.footer()
+    with content:
+        layout.require_login()
+        try:
+            page.run()
+        finally:
+            layout.warm_up()
+
+
+# a process that a page starts imports this file again, under another name
+if __name__ == "__main__":
+    main()

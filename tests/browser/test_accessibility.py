@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Error, Page, expect
 
 from tests.browser.conftest import PATIENCE, PHONE
 from tests.browser.test_app import open_page, serving, settle, visit
@@ -20,6 +21,10 @@ SERIOUS = ("serious", "critical")
 THUMB_PIXELS = 44
 # Streamlit's own findings: rule and the element's CSS class or test id, with the reason. None is known.
 OF_STREAMLIT: dict[tuple[str, str], str] = {}
+FADED_IN = (
+    "!document.querySelector('[data-stale=true]') "
+    "&& document.getAnimations().every(one => one.playState !== 'running' || one.effect.getTiming().iterations > 1)"
+)
 OURS = ".stButton button, .stDownloadButton button, .stButtonGroup button, .stFileUploader button, summary"
 
 
@@ -43,6 +48,8 @@ def found(page: Page, state: str) -> list[str]:
         page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
         page.set_viewport_size(size)
         settle(page)
+        with suppress(Error):  # what is drawn again fades in, and is pale until then
+            page.wait_for_function(FADED_IN, timeout=20_000)
         for one in Axe().run(page, options={"resultTypes": ["violations"]}).response["violations"]:
             for node in one["nodes"]:
                 known = any(rule == one["id"] and mark in node["html"] for rule, mark in OF_STREAMLIT)

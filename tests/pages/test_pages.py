@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import multiprocessing
+import os
 import shutil
+import sys
 import time
 from pathlib import Path
 
@@ -58,6 +61,14 @@ def upload(app: AppTest, *files: tuple[str, bytes]) -> AppTest:
     app.run()
     assert not app.exception
     return app
+
+
+def test_processes_that_a_page_starts_do_not_run_the_app(app):
+    assert getattr(sys.modules["__main__"], "__file__", "") == str(ROOT / "app.py"), "as in Streamlit's server"
+    process = multiprocessing.get_context("spawn").Process(target=os.getpid)
+    process.start()
+    process.join()
+    assert process.exitcode == 0
 
 
 def said(app: AppTest) -> str:
