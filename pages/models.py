@@ -12,7 +12,7 @@ from pages.parts import entries as zoo_entries
 from pages.parts.wording import plain
 from zoo.benchmarks.comparison import leaderboard_value, ranked_ids
 from zoo.benchmarks.eligibility import NOT_SCORED, unscored
-from zoo.benchmarks.leaderboard import COLUMNS, images_per_second
+from zoo.benchmarks.leaderboard import COLUMNS, home_benchmark, images_per_second
 from zoo.entry import AnyEntry, Benchmark, BrokenEntry, Entry, EntryError, read_card, read_history, readable_entries
 from zoo.figures.history import training_and_validation
 from zoo.lazy import lazy_module
@@ -35,12 +35,13 @@ def overview(entries: list[Entry]) -> pd.DataFrame:
     """One row a model: ours, then published systems, the best in other laboratories first."""
     rows, order = [], ranked_ids(entries)
     for entry in sorted(entries, key=lambda entry: (not entry.usable, entry.system, order.index(entry.id))):
-        tests = [b for b in entry.evaluation.benchmarks.values() if b.role == "test" and "accuracy" in b.metrics]
+        tested = entry.evaluation.benchmarks.get(home_benchmark(entry) or "")
+        accuracy = tested.metrics.get("accuracy") if tested else None
         rows.append(
             {
                 "model": entry.title,
                 "other labs": wording.other_laboratories(entry),
-                "test accuracy": wording.percent(tests[0].metrics["accuracy"]) if tests else NOT_SCORED,
+                "test accuracy": wording.percent(accuracy) if accuracy else NOT_SCORED,
                 "task": entry.config.zoo.task,
                 "classes": len(entry.labels),
                 "parameters": entry.weights.parameters if entry.weights else None,
@@ -48,7 +49,7 @@ def overview(entries: list[Entry]) -> pd.DataFrame:
                 "images/s": images_per_second(entry),
                 "id": entry.id,
                 "from": source_of(entry),
-                "benchmark": tests[0].title if tests else "",
+                "benchmark": tested.title if tested else "",
             }
         )
     return pd.DataFrame(rows)

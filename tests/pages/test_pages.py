@@ -18,6 +18,7 @@ from streamlit.testing.v1 import AppTest
 
 from pages.parts import entries as zoo_entries
 from pages.parts.session import Upload, uploads
+from pages.parts.wording import description
 from tests.making import LABELS, draw_cell, draw_folder, make_config, make_entry
 from tests.zoo.imaging.encodings import ARRAY, TWELVE, png16, tiff
 from zoo.benchmarks.comparison import leaderboard_value
@@ -61,6 +62,16 @@ def upload(app: AppTest, *files: tuple[str, bytes]) -> AppTest:
     app.run()
     assert not app.exception
     return app
+
+
+@pytest.mark.parametrize("name", ["champion8", "pbc8-efficientnet-lite0", "cnn60"])
+def test_a_model_has_one_accuracy_on_every_page(app, name):
+    """That of its own laboratory, of whatever benchmarks it holds more."""
+    entry = get_entry(name)
+    go(app, "models")
+    row = app.dataframe[0].value.set_index("id").loc[name]
+    assert row["test accuracy"] in description(entry).replace("\\", "")
+    assert row["benchmark"] in description(entry).replace("\\", "")
 
 
 def test_processes_that_a_page_starts_do_not_run_the_app(app):
