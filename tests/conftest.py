@@ -37,18 +37,20 @@ def pytest_configure(config: pytest.Config) -> None:
     torch.set_num_threads(1)
 
 
-class OneBrowser(LoadScopeScheduling):
-    """Tests are handed out one by one, but one process has all of the browser, and begins with them.
+class TwoBrowsers(LoadScopeScheduling):
+    """Tests are handed out one by one, but two processes have all of the browser, and begin with them.
 
-    Several browsers at once, each with a server of its own, leave each other too little of two cores.
+    More browsers at once, each with a server of its own, leave each other too little of two cores.
     """
 
     def _split_scope(self, nodeid: str) -> str:
-        return "browser" if nodeid.startswith("tests/browser/") else nodeid
+        if not nodeid.startswith("tests/browser/"):
+            return nodeid
+        return "first browser" if nodeid.startswith("tests/browser/test_app.py") else "second browser"
 
 
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> OneBrowser:
-    return OneBrowser(config, log)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> TwoBrowsers:
+    return TwoBrowsers(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
