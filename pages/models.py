@@ -111,11 +111,19 @@ def _asked_title(benchmark: Benchmark) -> str:
     return f"{benchmark.title} ({benchmark.sample})" if benchmark.sample else benchmark.title
 
 
-@st.fragment(run_every=RUNS_REFRESH_SECONDS)
 def show_runs() -> None:
-    """Show runs in training with their curves; updates itself."""
+    """Show runs in training with their curves."""
+    begun = any(run.alive for run in list_runs())
+    # updates itself only then: where the visitor goes to another page at that moment, Streamlit may show none
+    st.fragment(_run_lines, run_every=RUNS_REFRESH_SECONDS if begun else None)(begun)
+
+
+def _run_lines(begun: bool) -> None:
+    """Show progress and curves of each run. Runs the page again when the last one has ended."""
     runs = [run for run in list_runs() if run.alive]
     if not runs:
+        if begun:
+            st.rerun()
         return
     st.subheader("In training")
     for run in runs:

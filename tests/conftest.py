@@ -84,6 +84,12 @@ def _own_main_module() -> Iterator[None]:
     sys.modules["__main__"] = before
 
 
+@pytest.fixture(autouse=True)
+def _same_random_numbers() -> None:
+    """Networks of random weights are the same in each run."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     """A Hub on this computer that the client asks as alice, with caches of its own."""

@@ -203,6 +203,23 @@ def test_upload_class_map_and_comparison(page: Page, address: str, files: list[s
     expect(page.get_by_text("minus").first).to_be_visible()
 
 
+def test_pages_at_rest_ask_for_nothing(browser: Browser, address: str):
+    """What a page asks for by itself while its visitor goes to another one can leave the browser with an empty page."""
+    context = browser.new_context(viewport=DESK)
+    context.set_default_timeout(PATIENCE)
+    sent: dict[str, list[object]] = {}
+    for name in PAGES:
+        page, frames = context.new_page(), sent.setdefault(name, [])
+        page.on("websocket", lambda socket, kept=frames: socket.on("framesent", lambda _: kept.append(None)))
+        open_page(page, f"{address}/{name}")
+        settle(page)
+    before = {name: len(frames) for name, frames in sent.items()}
+    page.wait_for_timeout(4000)
+    context.close()
+    assert all(before.values())
+    assert {name: len(frames) for name, frames in sent.items()} == before
+
+
 def test_ten_at_once_get_each_their_own(browser: Browser, address: str, tmp_path: Path):
     """Ten people, another picture each, at the same moment: class and map are those of their own picture."""
     entry = get_entry(MODEL)
