@@ -26,7 +26,7 @@ else:
     pd = lazy_module("pandas")
 
 RUNS_REFRESH_SECONDS = 3
-HUB_REFRESH_SECONDS = 1
+HUB_REFRESH_SECONDS = 0.3
 MAX_AGE_IN_MINUTES = 120  # older listings are shown with their date
 QUANTITIES: tuple[Literal["loss", "accuracy"], ...] = ("loss", "accuracy")
 
@@ -140,34 +140,46 @@ def _run_lines(begun: bool) -> None:
 
 def show_hub_status() -> None:
     """Show when each place on the Hub was listed, and what is wrong."""
-    places = [source.place for source in sources() if isinstance(source, hub.HubSource)]
-    waiting = any(hub.status(place).pending for place in places)
-    # updates itself until there is an answer
-    st.fragment(_hub_lines, run_every=HUB_REFRESH_SECONDS if waiting else None)(places, waiting)
+    places = _hub_places()
+    for place in places:
+        _hub_line(hub.status(place))
     if places and st.button("Refresh from the Hub", icon=":material/refresh:"):
         hub.forget()
         zoo_entries.refresh()
         st.rerun()
 
 
-def _hub_lines(places: list[str], waiting: bool) -> None:
-    """Show a line for each place. Runs the page again when a pending answer has arrived."""
-    states = [hub.status(place) for place in places]
-    if waiting and not any(state.pending for state in states):
+def wait_for_hub() -> None:
+    """Run the page again when a pending answer of the Hub has arrived; nothing where none is.
+
+    No part of the page that renews itself: see `show_runs`.
+    """
+    waiting = [place for place in _hub_places() if hub.status(place).pending]
+    moment = st.empty()
+    while any(hub.status(place).pending for place in waiting):
+        time.sleep(HUB_REFRESH_SECONDS)
+        moment.empty()  # Streamlit ends this run here if the visitor has done something
+    if waiting:
         zoo_entries.refresh()
         st.rerun()
-    for state in states:
-        place = plain(HUB_PREFIX + state.place)
-        since = f"listed {age(state.checked)}" if state.checked else "not listed yet"
-        if state.pending:
-            st.caption(f":material/cloud_sync: Listing {place} …; {since}.")
-        elif state.problem:
-            st.warning(
-                f"{plain(state.problem)} Last {since}." if state.checked else plain(state.problem),
-                icon=":material/cloud_off:",
-            )
-        elif state.checked:
-            st.caption(f":material/cloud_done: {place}: {since}.")
+
+
+def _hub_places() -> list[str]:
+    return [source.place for source in sources() if isinstance(source, hub.HubSource)]
+
+
+def _hub_line(state: hub.Status) -> None:
+    place = plain(HUB_PREFIX + state.place)
+    since = f"listed {age(state.checked)}" if state.checked else "not listed yet"
+    if state.pending:
+        st.caption(f":material/cloud_sync: Listing {place} …; {since}.")
+    elif state.problem:
+        st.warning(
+            f"{plain(state.problem)} Last {since}." if state.checked else plain(state.problem),
+            icon=":material/cloud_off:",
+        )
+    elif state.checked:
+        st.caption(f":material/cloud_done: {place}: {since}.")
 
 
 def age(moment: float) -> str:
@@ -306,3 +318,4 @@ show_hub_status()
 show_list(entries)
 detectors.show_detectors()
 show_broken(entries)
+wait_for_hub()

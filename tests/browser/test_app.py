@@ -204,7 +204,7 @@ def test_upload_class_map_and_comparison(page: Page, address: str, files: list[s
 
 
 def test_pages_at_rest_ask_for_nothing(browser: Browser, address: str):
-    """What a page asks for by itself while its visitor goes to another one can leave the browser with an empty page."""
+    """A part that renews itself while its visitor goes to another page can leave the browser with an empty one."""
     context = browser.new_context(viewport=DESK)
     context.set_default_timeout(PATIENCE)
     sent: dict[str, list[object]] = {}
