@@ -114,7 +114,7 @@ def _asked_title(benchmark: Benchmark) -> str:
 def show_runs() -> None:
     """Show runs in training with their curves."""
     begun = any(run.alive for run in list_runs())
-    # updates itself only then: where the visitor goes to another page at that moment, Streamlit may show none
+    # renewed only then: going to another page at that moment can leave the browser with an empty one
     st.fragment(_run_lines, run_every=RUNS_REFRESH_SECONDS if begun else None)(begun)
 
 
@@ -152,13 +152,13 @@ def show_hub_status() -> None:
 def wait_for_hub() -> None:
     """Run the page again when a pending answer of the Hub has arrived; nothing where none is.
 
-    No part of the page that renews itself: see `show_runs`.
+    It waits in the page's own run, because a part that renews itself can leave an empty page (see `show_runs`).
     """
     waiting = [place for place in _hub_places() if hub.status(place).pending]
-    moment = st.empty()
+    placeholder = st.empty()
     while any(hub.status(place).pending for place in waiting):
         time.sleep(HUB_REFRESH_SECONDS)
-        moment.empty()  # Streamlit ends this run here if the visitor has done something
+        placeholder.empty()  # Streamlit ends this run here if the visitor has done something
     if waiting:
         zoo_entries.refresh()
         st.rerun()
