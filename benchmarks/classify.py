@@ -20,9 +20,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
-import os
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -39,6 +37,7 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from benchmarks.processes import peak_memory
 from zoo.attribution.features import find_layer
 from zoo.attribution.network import run
 from zoo.entry import Entry
@@ -51,9 +50,8 @@ from zoo.serving.requests import Client, ExplanationRequest
 from zoo.serving.runtime import BATCH_SIZE, Runtime
 from zoo.sources.catalogue import get_entry
 
-ROOT = Path(__file__).parents[1]
 SIZE = (320, 240)  # of a picture, pixels
-Predict = Callable[[torch.Tensor], torch.Tensor]  # normalised batch (B, 3, H, W) → logits (B, classes)
+Predict = Callable[[torch.Tensor], torch.Tensor | np.ndarray]  # normalised batch (B, 3, H, W) → logits (B, classes)
 
 
 def draw(number: int) -> bytes:
@@ -80,7 +78,7 @@ def bare_loop(predict: Predict, transform: Callable, files: list[bytes], batch_s
     """Classify without the zoo: open, transform, stack, predict."""
     for start in range(0, len(files), batch_size):
         batch = [transform(Image.open(io.BytesIO(file)).convert("RGB")) for file in files[start : start + batch_size]]
-        predict(torch.stack(batch)).softmax(1)
+        np.asarray(predict(torch.stack(batch))).argmax(1)
 
 
 def eager(model: torch.nn.Module) -> Predict:
@@ -129,15 +127,7 @@ def sessions(runtime: Runtime, entry: Entry, files: list[tuple[str, bytes]], cou
 
 def first_answer(entry: Entry, picture: Path) -> tuple[float, float]:
     """Seconds and highest memory in MB of a new process that classifies one picture."""
-    start = time.perf_counter()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "zoo", "classify", str(picture), "--model", entry.id, "--device", "cpu", "--single"],
-        cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        raise RuntimeError(f"{entry.id}: the command failed")
-    return time.perf_counter() - start, usage.ru_maxrss / 1000
+    return peak_memory(["classify", str(picture), "--model", entry.id, "--device", "cpu", "--single"])
 
 
 def measure(entry: Entry, count: int, rounds: int, folder: Path) -> dict[str, float | str]:

@@ -1,4 +1,4 @@
-"""Choice of the backend of a network: one that gives torch's results, and gives them sooner.
+"""Choice of the backend of a network: one that gives torch's results, and is not slower.
 
 Classifiers and detectors go the same way; they differ in what is traced, compared and timed.
 
@@ -53,7 +53,7 @@ def serve(
 
     Returns:
         The network. It runs on torch where the other backend is not installed or not for the device, fails, gives other
-        results, is not faster, or cannot be stored.
+        results, is slower, or cannot be stored.
 
     Raises:
         EntryError: the network cannot be built.
@@ -105,7 +105,7 @@ def _converted(
         if found is None:
             return None
         folder, choice = found
-        if choice.agrees and (choice.faster or wanted == "openvino"):
+        if choice.agrees and (choice.fast_enough or wanted == "openvino"):
             return opened(folder)
         if wanted == "openvino":
             LOG.warning("%s runs on torch: %s", entry.id, choice.reason)

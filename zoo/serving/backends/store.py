@@ -37,13 +37,13 @@ class Choice:
 
     Attributes:
         agrees: whether the converted network gives torch's results.
-        faster: whether it was faster in the trial.
-        reason: why it is not used, as a sentence; how much faster it was, where it is.
+        fast_enough: whether the trial spoke for it.
+        reason: why it is not used, as a sentence; how fast it was beside torch, where it agrees.
         files: SHA-256 by file name.
     """
 
     agrees: bool
-    faster: bool
+    fast_enough: bool
     reason: str
     files: dict[str, str]
 
@@ -118,11 +118,11 @@ def read_choice(folder: Path) -> Choice | None:
     return choice
 
 
-def write_choice(folder: Path, agrees: bool, faster: bool, reason: str) -> Choice:
+def write_choice(folder: Path, agrees: bool, fast_enough: bool, reason: str) -> Choice:
     """Write the choice for the files that are in a folder; the network's are kept only if it agrees."""
     for path in () if agrees else tuple(folder.iterdir()):
         path.unlink()
-    choice = Choice(agrees, faster, reason, {path.name: file_hash(path) for path in folder.iterdir()})
+    choice = Choice(agrees, fast_enough, reason, {path.name: file_hash(path) for path in folder.iterdir()})
     write_json(folder / CHOICE, asdict(choice))
     return choice
 
