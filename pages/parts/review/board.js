@@ -160,7 +160,7 @@ function drawCell(state, cell) {
   else name.append(` ${cell.share}`);
   node.classList.toggle("check", Boolean(cell.check));
   const was = cell.kind !== cell.model ? `, the model says ${kindOf(state, cell.model).title}` : `, ${cell.share}`;
-  const label = `Cell ${cell.number} of ${cell.file}: ${kind.title}${was}${cell.check ? `. Check: ${cell.check}` : ""}`;
+  const label = `${cell.number ? `Cell ${cell.number} of ` : ""}${cell.file}: ${kind.title}${was}${cell.check ? `. Check: ${cell.check}` : ""}`;
   node.setAttribute("aria-label", label);
   node.title = label;
   return node;
