@@ -11,7 +11,8 @@ bundled examples, changed a little each time, so that no answer was kept. Needs 
 - `correction`: from the key to the cell's new name (0.2); `explanation`: until the map is shown (0.8);
 - `Compare` (1.5), `Models`, `Data` (1): from the click to the page at rest;
 - `visitors`, `slow visitors`: median and 90th percentile from upload to answers of visitors who come within
-  30 seconds, each with another field (6); `wrong`: visitors who were shown another kind than one alone, or another's file.
+  30 seconds, each with another field (6); `wrong`: visitors who were shown another kind than one alone was, or
+  another's file.
 """
 
 from __future__ import annotations

@@ -194,7 +194,8 @@ def _ensemble_table(entry: Entry, parts: Sequence[pd.DataFrame]) -> pd.DataFrame
         probabilities = entry.map_probabilities(part[member.labels].to_numpy(np.float64), member.labels)
         columns = dict(zip(entry.labels, probabilities.T, strict=True))
         mapped.append(part[["file", "cell", "label"]].assign(**columns))
-    return average_tables(mapped, entry.labels, np.array([weight for _, weight in entry.weighted_members]))
+    weights = np.array([weight for _, weight in entry.weighted_members])
+    return average_tables(mapped, entry.labels, weights, entry.config.zoo.member_mean)
 
 
 def classify(

@@ -337,8 +337,10 @@ def _ensemble(entry: Entry, ensemble: Ensemble) -> str:
         )
     weights = entry.config.zoo.training.get("weights", [])
     named = ", ".join(f"{member} {weight:.2f}" for member, weight in zip(ensemble.members, weights, strict=False))
-    how = "weights fitted on validation" if ensemble.weights == "fitted" else "equal weights"
-    return f"The probabilities of its members are averaged, with {how}: {named}."
+    known = {"fitted": "weights fitted on validation", "equal": "equal weights"}
+    how = known[ensemble.weights] if isinstance(ensemble.weights, str) else "weights that the recipe names"
+    mean = "averaged" if ensemble.mean == "arithmetic" else "combined by their geometric mean, scaled to 1"
+    return f"The probabilities of its members are {mean}, with {how}: {named}."
 
 
 def _explanations(qualities: Mapping[str, ExplanationQuality]) -> str:

@@ -14,10 +14,14 @@ from training.prepare.dataset import TrainingDataError
 from training.publish.card import renew_card
 from training.publish.export import entry_config
 from training.publish.records import benchmark_name, split_record
-from training.recipe import Recipe
+from training.recipe import Recipe, RecipeError
+from training.recipe.schema import Ensemble
+from zoo.benchmarks import get_benchmark, published
+from zoo.benchmarks.eligibility import refusal
 from zoo.entry import Benchmark, Entry, as_stored, load_entry, read_predictions
 from zoo.entry.write import ScoredBenchmark, create_entry, update_benchmark, write_config
 from zoo.scores import label_mapping
+from zoo.scores.averages import Mean, mean_probabilities
 from zoo.scores.predictions import label_arrays
 from zoo.scores.temperature import MIN_PROBABILITY, Scaling, fit_temperature
 
@@ -68,23 +72,35 @@ def write_ensemble(out: Path, recipe: Recipe, members: Sequence[Entry]) -> Entry
         The new entry.
 
     Raises:
-        TrainingDataError: The members were not trained and tested on one split, or keep no predictions.
+        RecipeError: The recipe is no ensemble's.
+        TrainingDataError: A member may have been trained on the others' test pictures, or keeps no predictions.
     """
-    merged = recipe.ensemble.same if recipe.ensemble else None
+    if recipe.ensemble is None:
+        raise RecipeError(f"{recipe.id} is no ensemble: it names no members.")
+    merged, mean = recipe.ensemble.same, recipe.ensemble.mean
     labels = members[0].labels if merged is None else recipe.labels
     leaky = any(benchmark.leaky for member in members for benchmark in member.evaluation.benchmarks.values())
     names = {role: benchmark_name(recipe, role, leaky) for role in ROLES}
+    if not _need_validation(recipe.ensemble) and any(
+        names["validation"] not in member.evaluation.benchmarks for member in members
+    ):
+        del names["validation"]
     tables = {role: _member_tables(members, name, labels, merged) for role, name in names.items()}
-    weights = _weights(recipe, tables["validation"], labels)
-    means = {role: average_tables(tables[role], labels, weights) for role in ROLES}
+    weights = _weights(recipe.ensemble, tables, labels)
+    means = {role: average_tables(tables[role], labels, weights, mean) for role in names}
     network = {
         "architecture": "ensemble",
         "model_args": {},
         "pretrained_cfg": members[0].config.pretrained_cfg.model_dump(mode="json"),
-        "zoo": {"members": [member.id for member in members], "member_weights": weights.tolist(), "same": merged},
+        "zoo": {
+            "members": [member.id for member in members],
+            "member_weights": weights.tolist(),
+            "member_mean": mean,
+            "same": merged,
+        },
     }
     split = f"Trained, validated and tested on the split of its members: {', '.join(member.id for member in members)}."
-    scaling = _fit_scaling(means["validation"], labels)
+    scaling = _fit_scaling(means["validation"], labels) if "validation" in means else Scaling(1.0, 1.0)
     with create_entry(out) as folder:
         write_config(folder, entry_config(recipe, labels, network, {"weights": weights.tolist()}, split))
         for role, name in names.items():
@@ -94,30 +110,38 @@ def write_ensemble(out: Path, recipe: Recipe, members: Sequence[Entry]) -> Entry
     return load_entry(out)
 
 
-def average_tables(tables: Sequence[pd.DataFrame], labels: Sequence[str], weights: np.ndarray) -> pd.DataFrame:
+def average_tables(
+    tables: Sequence[pd.DataFrame], labels: Sequence[str], weights: np.ndarray, mean: Mean = "arithmetic"
+) -> pd.DataFrame:
     """Average prediction tables of the same pictures.
 
     Args:
         tables: One table per member, with the columns file, cell, label, and one per label.
         labels: The labels.
         weights: Weight of each member.
+        mean: How they are averaged.
 
     Returns:
         A table of the same columns, in half precision as it is stored.
     """
     names = list(labels)
-    mean = np.average([table[names].to_numpy(np.float64) for table in tables], axis=0, weights=weights)
     table = tables[0][["file", "cell", "label"]].copy()
-    table[names] = mean
+    table[names] = mean_probabilities([one[names].to_numpy(np.float64) for one in tables], weights, mean)
     return as_stored(table, names)
 
 
-def _weights(recipe: Recipe, tables: Sequence[pd.DataFrame], labels: list[str]) -> np.ndarray:
-    """Weights of the members: fitted on their validation tables, or equal, as the recipe says."""
-    if recipe.ensemble is None or recipe.ensemble.weights != "fitted":
-        return np.full(len(tables), 1 / len(tables))
-    truth, _ = label_arrays(tables[0], labels)
-    return fit_weights(truth, np.stack([table[labels].to_numpy(np.float64) for table in tables]))
+def _need_validation(ensemble: Ensemble) -> bool:
+    return ensemble.weights == "fitted"
+
+
+def _weights(ensemble: Ensemble, tables: Mapping[str, Sequence[pd.DataFrame]], labels: list[str]) -> np.ndarray:
+    """Weights of the members: fitted on their validation tables, given by the recipe, or equal."""
+    count = len(ensemble.members)
+    if not _need_validation(ensemble):
+        return np.full(count, 1 / count) if ensemble.weights == "equal" else np.array(ensemble.weights)
+    known = tables["validation"]
+    truth, _ = label_arrays(known[0], labels)
+    return fit_weights(truth, np.stack([table[labels].to_numpy(np.float64) for table in known]))
 
 
 def _fit_scaling(table: pd.DataFrame, labels: list[str]) -> Scaling:
@@ -143,16 +167,26 @@ def _member_tables(
     members: Sequence[Entry], name: str, labels: Sequence[str], merged: Mapping[str, str] | None
 ) -> list[pd.DataFrame]:
     """The members' predictions on one benchmark in the ensemble's labels; row by row the same pictures."""
-    hashes = {_benchmark(member, name).split_hash for member in members}
     tables = [read_predictions(member, name).sort_values("file", ignore_index=True) for member in members]
     same_files = all(table["file"].equals(tables[0]["file"]) for table in tables)
-    if len(hashes) > 1 or not same_files or not all(_labels_fit(member, labels, merged) for member in members):
+    if (
+        not _unseen(members, name)
+        or not same_files
+        or not all(_labels_fit(member, labels, merged) for member in members)
+    ):
         raise TrainingDataError(
             f"The members were not trained and tested on one split of {name}: the test pictures of one may be the "
             "training pictures of another. Train them with the same --split."
         )
     pairs = zip(tables, members, strict=True)
     return [_in_labels(table, member.labels, labels, merged or {}) for table, member in pairs]
+
+
+def _unseen(members: Sequence[Entry], name: str) -> bool:
+    """Whether no member was trained on pictures of a benchmark: all have one split, or it is known of each."""
+    if len({_benchmark(member, name).split_hash for member in members}) == 1:
+        return True
+    return name in published() and all(refusal(member, get_benchmark(name)) is None for member in members)
 
 
 def _labels_fit(member: Entry, labels: Sequence[str], merged: Mapping[str, str] | None) -> bool:

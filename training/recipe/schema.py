@@ -14,6 +14,7 @@ from training.fit.schedules import SCHEDULES
 from training.recipe.errors import RecipeError
 from training.recipe.versions import SCHEMA_VERSION, upgrade
 from zoo.lazy import lazy_module
+from zoo.scores.averages import Mean
 
 if TYPE_CHECKING:
     import timm
@@ -28,6 +29,7 @@ UNDECISIVE: dict[str, Any] = {
     "data": {"credit", "descriptions"},
     "schedule": {"precision", "channels_last", "fast_depthwise"},
 }
+WEIGHTS_SUM = 1e-3  # by which the weights of an ensemble may differ from 1
 RUN_SEED_STEP = 1009  # prime, so that the seeds of a recipe's runs do not meet those of its neighbours
 
 
@@ -325,7 +327,21 @@ class Ensemble(_Part):
         None,
         description="Label of a member → label of this recipe that it counts as; other labels of members are dropped",
     )
-    weights: Literal["equal", "fitted"] = Field("fitted", description="fitted: least log loss on validation")
+    weights: Literal["equal", "fitted"] | list[Annotated[float, Field(ge=0, le=1)]] = Field(
+        "fitted", description="fitted: least log loss of the arithmetic mean on validation; or a number a member"
+    )
+    mean: Mean = Field("arithmetic", description="How probabilities are averaged")
+
+    @model_validator(mode="after")
+    def _check_weights(self) -> Ensemble:
+        if not isinstance(self.weights, str):
+            if len(self.weights) != len(self.members):
+                raise ValueError("weights are not as many as members")
+            if abs(sum(self.weights) - 1) > WEIGHTS_SUM:
+                raise ValueError("weights do not add up to 1")
+        elif self.weights == "fitted" and self.mean != "arithmetic":
+            raise ValueError("weights are fitted for the arithmetic mean only: name equal ones, or numbers")
+        return self
 
 
 class Recipe(_Part):

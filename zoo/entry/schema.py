@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from zoo.entry.files import ID
 from zoo.limits import INPUT_SIDE
+from zoo.scores.averages import Mean
 
 FRAMES_SUFFIX = "-frames"  # of evaluation sets made of a data set's whole smear frames
 
@@ -134,6 +135,7 @@ class ZooPart(BaseModel):
         "and the rest is scaled to 1. None: members have the same labels as the entry",
     )
     member_weights: list[Annotated[float, Field(ge=0, le=1)]] | None = None
+    member_mean: Mean = Field("arithmetic", description="How members' probabilities are averaged")
     split: str = Field("", description="What was trained, validated and tested on, for the card")
     training: dict[str, Any] = Field({}, description="How the weights were trained: seconds, images a second, device")
     trained_shares: dict[Label, Annotated[float, Field(gt=0, allow_inf_nan=False)]] | None = Field(

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from zoo.attribution import DEFAULT, PREDICTED, method_of
+from zoo.scores.averages import Mean, mean_probabilities
 
 BATCH_SIZE = 32  # pictures that a network is given at once
 
@@ -113,13 +114,17 @@ def mean_answer(
     tickets: Sequence[Ticket],
     weights: Sequence[float] | None = None,
     read: Callable[[int, np.ndarray], np.ndarray] = lambda _, probabilities: probabilities,
+    mean_of: Mean = "arithmetic",
 ) -> Ticket:
     """Make one ticket for the weighted mean of several answers.
+
+    A picture is as far from the training data as from those of the model that it is nearest to.
 
     Args:
         tickets: tickets of the answers.
         weights: one for each ticket; None for equal weights.
         read: maps (number of the ticket, probabilities) to the probabilities to average.
+        mean_of: how they are averaged.
     """
     whole = Ticket()
     whole.set_running_or_notify_cancel()
@@ -127,11 +132,11 @@ def mean_answer(
     def mean() -> Answer:
         answers: list[Answer] = [ticket.result() for ticket in tickets]
         known = [answer.distance for answer in answers if answer.distance is not None]
-        distance = float(np.average(known, weights=weights)) if len(known) == len(answers) else None
+        distance = min(known) if len(known) == len(answers) else None
         parts = [read(number, answer.probabilities) for number, answer in enumerate(answers)]
         seconds = max(answer.seconds for answer in answers)
         backend = ", ".join(sorted({answer.backend for answer in answers}))
-        return Answer(np.average(parts, axis=0, weights=weights), None, seconds, distance, backend)
+        return Answer(mean_probabilities(parts, weights, mean_of), None, seconds, distance, backend)
 
     _when_all(tickets, mean, whole)
     return whole

@@ -411,6 +411,7 @@ class Runtime:
             tickets,
             [weight for _, weight in members],
             lambda number, row: entry.map_probabilities(row[None], members[number][0].labels)[0],
+            entry.config.zoo.member_mean,
         )
 
 

@@ -13,7 +13,7 @@ from training.cli import main
 from training.evaluation import benchmarks as evaluate
 from zoo import benchmarks
 from zoo.benchmarks import corruptions
-from zoo.entry import read_entry, read_predictions
+from zoo.entry import read_entry, read_network_predictions, read_predictions
 from zoo.files import write_json
 from zoo.serving.runtime import Runtime
 
@@ -138,6 +138,18 @@ def test_ensemble_on_corrupted_pictures_is_the_mean_of_its_members(root, tmp_pat
     assert {"corruption_error", "corruption_error_alexnet", "ece"} <= set(record.metrics)
     assert record.n_cells == 3
     assert "corruption error" in capsys.readouterr().err
+
+
+def test_a_geometric_ensemble_is_scored_as_it_answers(root, tmp_path):
+    zoo = tmp_path / "zoo"
+    members = [make_entry(zoo / name, "test_resnet", seed) for seed, name in enumerate(("one", "two"))]
+    options = {"members": ["one", "two"], "member_weights": [0.75, 0.25], "member_mean": "geometric"}
+    both = make_entry(zoo / "both", "test_resnet", **options)
+    (both / "model.safetensors").unlink()
+    assert run(*members, both, "--benchmark", "drawn-far", "--data", root) == 0
+    one, two, mixed = (read_network_predictions(read_entry(place), "drawn-far")[LABELS] for place in (*members, both))
+    expected = one.astype(float) ** 0.75 * two.astype(float) ** 0.25
+    assert np.allclose(mixed, expected.div(expected.sum(axis=1), axis=0), atol=2e-3)
 
 
 def test_own_folder_is_a_benchmark(root, tmp_path, capsys):

@@ -153,11 +153,13 @@ def test_writes_an_ensemble_of_trained_members(name, place, data, capsys):
         answers = [(member, runtime.classify(member, cell).network) for member in entry.members]
         found = runtime.classify(entry, cell).network
     shares = [entry.map_probabilities(np.array([list(own.values())]), member.labels)[0] for member, own in answers]
-    parts = [dict(zip(entry.labels, share, strict=True)) for share in shares]
-    for label, value in found.items():
-        assert value == pytest.approx(
-            sum(s * p[label] for s, p in zip(entry.member_weights, parts, strict=True)), abs=1e-6
-        )
+    if entry.config.zoo.member_mean == "geometric":
+        products = np.prod([share**weight for share, weight in zip(shares, entry.member_weights, strict=True)], axis=0)
+        expected = products / products.sum()
+    else:
+        expected = np.average(shares, axis=0, weights=entry.member_weights)
+    assert list(found) == entry.labels
+    assert list(found.values()) == pytest.approx(expected.tolist(), abs=1e-5)
 
 
 def test_an_ensemble_takes_members_trained_from_random_weights(place, data, capsys):

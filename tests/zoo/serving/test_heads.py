@@ -195,6 +195,17 @@ def test_an_ensemble_averages_by_label(together):
         assert np.allclose(whole, expected / expected.max(), atol=1e-5)
 
 
+def test_a_geometric_mean_lets_a_member_exclude_a_class(together):
+    ensemble(together / "geometric", ["one", "two"], member_weights=[0.25, 0.75], member_mean="geometric")
+    entry = found(together, "geometric")
+    with Runtime("cpu", "fp32") as runtime:
+        for cell in (draw_cell(label, 3) for label in LABELS):
+            one, two = (runtime.classify(member, cell).probabilities for member in entry.members)
+            expected = {label: one[label] ** 0.25 * two[label] ** 0.75 for label in LABELS}
+            mixed = runtime.classify(entry, cell).probabilities
+            assert mixed == pytest.approx({k: v / sum(expected.values()) for k, v in expected.items()}, abs=1e-5)
+
+
 def test_members_of_weight_zero_are_not_run(together):
     ensemble(together / "alone", ["one", "two"], member_weights=[0.0, 1.0])
     entry, cell = found(together, "alone"), draw_cell("monocyte", 4)
