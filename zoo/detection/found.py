@@ -7,11 +7,12 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from zoo.detection.objects import STRIDE
+from zoo.detection.objects import OBJECTS, STRIDE, WHITE
 
 MAX_OBJECTS = 3000  # of one pass
 NEAR = np.ones((3, 3), np.uint8)  # places among which only the strongest is an object
 SAME_CELL = 0.6  # IoU of two boxes of one object from which the weaker is dropped
+PART = 0.9  # share of a white cell's box within a surer one from which it is a part of that cell, such as a lobe
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ def _read(logits: np.ndarray, sides: np.ndarray, limit: float) -> Found:
 
 
 def suppress(found: Found) -> Found:
-    """Drop weaker boxes of the same cell, and sort by confidence."""
+    """Drop weaker boxes of the same cell and parts of white cells, and sort by confidence."""
     if not len(found):
         return found
     left_top, size = found.boxes[:, :2], found.boxes[:, 2:] - found.boxes[:, :2]
@@ -62,4 +63,17 @@ def suppress(found: Found) -> Found:
         nms_threshold=SAME_CELL,
     )
     chosen = np.array(kept, np.int64)
-    return found.where(chosen[np.argsort(-found.confidences[chosen], kind="stable")])
+    return _without_parts(found.where(chosen[np.argsort(-found.confidences[chosen], kind="stable")]))
+
+
+def _without_parts(found: Found) -> Found:
+    """Drop boxes of white cells that lie within a surer one; `found` is sorted by confidence."""
+    rows = np.flatnonzero(found.numbers == OBJECTS.index(WHITE))
+    boxes = found.boxes[rows].astype(np.float64)
+    corners = np.maximum(boxes[:, None, :2], boxes[None, :, :2]), np.minimum(boxes[:, None, 2:], boxes[None, :, 2:])
+    shared = np.prod(np.clip(corners[1] - corners[0], 0, None), axis=2)  # (n, n)
+    areas = np.maximum(np.prod(boxes[:, 2:] - boxes[:, :2], axis=1), 1e-9)
+    within = np.tril(shared / areas[:, None] >= PART, -1)  # row within column, which is surer
+    kept = np.ones(len(found), bool)
+    kept[rows[within.any(axis=1)]] = False
+    return found.where(kept)

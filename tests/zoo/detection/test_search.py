@@ -8,8 +8,8 @@ from PIL import Image, ImageDraw
 from scipy import ndimage
 
 from zoo.detection.detector import describe, without_dark_red_cells
-from zoo.detection.found import Found
-from zoo.detection.objects import RED, STRIDE
+from zoo.detection.found import Found, suppress
+from zoo.detection.objects import OBJECTS, RED, STRIDE, WHITE
 from zoo.detection.ruler import RED_DIAMETER, chosen_scale, red_cell_scale
 from zoo.detection.scan import search
 
@@ -97,3 +97,15 @@ def test_unsure_white_cells_of_the_size_of_red_cells_are_none(side, sure, reds, 
     boxes = np.array([[40 * n, 0, 40 * n + 30, 30] for n in range(reds)] + [[0, 90, side, 90 + side]], np.float32)
     found = Found(boxes, np.array([0.9] * reds + [sure]), np.array([1] * reds + [0]))
     assert (without_dark_red_cells(found).numbers == 0).sum() == kept
+
+
+def test_a_part_of_a_white_cell_is_no_cell():
+    cell, lobe, neighbour, within_red = (0, 0, 100, 100), (40, 2, 98, 60), (90, 10, 190, 110), (300, 300, 330, 330)
+    boxes = np.array([cell, neighbour, lobe, (290, 290, 350, 350), within_red, lobe], np.float32)
+    numbers = np.array([OBJECTS.index(name) for name in (WHITE, WHITE, WHITE, RED, RED, RED)])
+    found = suppress(Found(boxes, np.array([0.9, 0.8, 0.5, 0.9, 0.6, 0.7]), numbers))
+    assert sorted(found.boxes[found.numbers == OBJECTS.index(WHITE)].tolist()) == [list(cell), list(neighbour)]
+    assert (found.numbers == OBJECTS.index(RED)).sum() == 3
+    # the surer one is kept, whichever is larger
+    turned = suppress(Found(boxes[[0, 2]], np.array([0.5, 0.9]), numbers[:2]))
+    assert len(turned) == 2
