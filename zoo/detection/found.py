@@ -12,7 +12,7 @@ from zoo.detection.objects import OBJECTS, STRIDE, WHITE
 MAX_OBJECTS = 3000  # of one pass
 NEAR = np.ones((3, 3), np.uint8)  # places among which only the strongest is an object
 SAME_CELL = 0.6  # IoU of two boxes of one object from which the weaker is dropped
-PART = 0.9  # share of a white cell's box within a surer one from which it is a part of that cell, such as a lobe
+PART = 0.75  # share of a white cell's box within a surer one from which it is a part of that cell, such as a lobe
 
 
 @dataclass(frozen=True)
