@@ -10,7 +10,7 @@ from zoo import entry as zoo_entry
 from zoo.benchmarks.comparison import leaderboard_value
 from zoo.entry import AnyEntry, BrokenEntry, Entry, EntryError
 from zoo.sources import hub
-from zoo.sources.catalogue import NO_DETECTOR, list_detectors, list_entries, usual_detector
+from zoo.sources.catalogue import MODEL, NO_DETECTOR, list_detectors, list_entries, usual_detector
 
 REFRESH_SECONDS = 5  # how long a new entry may take to appear
 
@@ -19,18 +19,18 @@ REFRESH_SECONDS = 5  # how long a new entry may take to appear
 def _listed() -> list[AnyEntry]:
     """The zoo's entries, read again every few seconds: usable ones first, reproductions of others' systems later.
 
-    Among these the single model with the best mean in other laboratories comes first, because it is what a visitor
-    meets; ensembles follow, because they take as long as all their members.
+    Among these the usual model comes first, because it is what a visitor meets; then single models by their mean in
+    other laboratories; other ensembles follow, because they take as long as all their members.
     """
     return sorted(list_entries(), key=_rank)
 
 
-def _rank(entry: AnyEntry) -> tuple[bool, str, bool, float, float]:
+def _rank(entry: AnyEntry) -> tuple[bool, str, bool, bool, float, float]:
     """Sorting key of an entry; broken ones come last."""
     if isinstance(entry, BrokenEntry):
-        return True, "", False, 0.0, 0.0
+        return True, "", True, False, 0.0, 0.0
     away, home = leaderboard_value(entry, "away"), leaderboard_value(entry, "home")
-    return not entry.usable, entry.system, bool(entry.members), -away, -home
+    return not entry.usable, entry.system, entry.id != MODEL, bool(entry.members), -away, -home
 
 
 def entries() -> list[AnyEntry]:

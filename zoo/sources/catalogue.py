@@ -39,7 +39,7 @@ else:
 BUILTIN = Path(__file__).parents[1] / "builtin"
 VARIABLE = "HEMAZOO_ZOO"
 DEFAULT = "my-zoo"  # folder of own entries where the variable is not set; the app looks there
-MODEL, DETECTOR = "champion8-labs", "cells"  # what is used where none is named
+MODEL, DETECTOR = "champion8-pair", "cells"  # what is used where none is named
 DETECTOR_VARIABLE = "HEMAZOO_DETECTOR"  # another one, or NO_DETECTOR
 NO_DETECTOR = "none"
 ADVICE = "Train one with `python -m training train cells --data FIELDS --out ZOO/cells`, and name ZOO in HEMAZOO_ZOO."
