@@ -75,7 +75,7 @@ def load_training_data(recipe: Recipe, options: DataOptions, quiet: bool = False
         raise TrainingDataError("Name the data set's folder or file with --data.")
     prepared = prepare(read_recipe_data(recipe, options.data, options.reading), recipe.data.packed, recipe.data.crop)
     labels = np.array([recipe.labels.index(str(item.label)) for item in prepared.data.items])
-    split = resample(split_pictures(recipe, options, prepared), recipe.balance, labels, recipe.seed)
+    split = resample(split_pictures(recipe, options, prepared), recipe.balance, labels, recipe.training_seed)
     if not quiet:
         for line in prepared.data.about():
             print_message(line)

@@ -284,6 +284,15 @@ def test_resampling_balances_classes(how):
         assert set(found.rows["train"]) == set(range(49))
 
 
+def test_a_bootstrap_draws_each_class_with_replacement_and_anew_for_each_run():
+    labels = np.array([0] * 30 + [1] * 7 + [2] * 12)
+    split = replace(stratified_split(table(40), 0.2, 0.2, 0), rows={"train": np.arange(49)})
+    drawn = [resample(split, Balance(resample="bootstrap"), labels, seed).rows["train"] for seed in (0, 0, 1)]
+    assert np.bincount(labels[drawn[0]]).tolist() == [30, 7, 12]
+    assert 25 <= len(set(drawn[0])) <= 40  # about two thirds
+    assert drawn[0].tolist() == drawn[1].tolist() != drawn[2].tolist()
+
+
 def test_resampling_keeps_classes_within_sizes():
     labels = np.array([0] * 30 + [1] * 7 + [2] * 12)
     split = replace(stratified_split(table(40), 0.2, 0.2, 0), rows={"train": np.arange(49)})

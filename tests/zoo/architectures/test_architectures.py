@@ -23,6 +23,7 @@ PARAMETERS = {
     "miniinception": 1_050_164,
     "pixels": 196_612,
     "inception_v3_keras": 21_793_764,
+    "colour_granularity": 176,
     "transfer": 23_516_228,
 }
 OURS = [name for name in timm.list_models() if is_own(name)]
