@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -179,6 +180,15 @@ def test_random_split_is_leaky_and_reports_how_much():
     assert split.leak_share == np.mean([data.cells[i] in trained for i in split.rows["test"]])
     assert split.leak_share > 0.9
     assert random_split(table(40), 0.1, 0.2, 0).leak_share == 0
+
+
+def test_a_rare_class_leaves_the_others_their_training_pictures():
+    labels = ["neutrophil"] * 60 + ["lymphocyte"] * 6 + ["basophil"] * 3
+    files = [f"{number}.png" for number in range(len(labels))]
+    split = split_by("stratified", Table.plain(files, labels, files), (0.65, 0.15, 0.2), 0)
+    counts = {side: Counter(labels[row] for row in rows) for side, rows in split.rows.items()}
+    assert all(set(count) == set(labels) for count in counts.values())
+    assert counts["train"]["neutrophil"] >= 36
 
 
 def test_refuses_to_split_too_few_cells():
