@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 import time
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import mkdtemp
@@ -30,7 +30,7 @@ from training.fit.precision import with_precision
 from training.fit.schedules import lower_is_better
 from training.fit.stopping import DivergedError
 from training.prepare.splits import Split
-from training.recipe import Metric, Recipe, RecipeError, as_set, load_recipe
+from training.recipe import Metric, Recipe, RecipeError, as_set
 from training.run import starting_network
 from zoo.files import write_text
 from zoo.tables import to_csv
@@ -42,6 +42,7 @@ MAX_RETRIES = 3  # of a trial whose worker died
 OPEN_ATTEMPTS = 5  # to create the tables of a storage that other workers open at the same time
 OPEN_WAIT_SECONDS = 0.3  # before the second attempt; longer before each further one
 SQLITE_TIMEOUT_SECONDS = 60
+LoadRecipe = Callable[[Sequence[str]], Recipe]  # from changes, as `--set` takes them
 LoadData = Callable[[Recipe], tuple[Recipe, Arrays, Split]]
 
 
@@ -202,7 +203,7 @@ class _Objective:
     """Trains one trial and returns the best value of its metric."""
 
     space: Space
-    recipe_name: str
+    load: LoadRecipe
     load_data: LoadData
     work: Path
     accelerator: Accelerator
@@ -210,7 +211,7 @@ class _Objective:
     def __call__(self, trial: optuna.Trial) -> float:
         space = self.space
         chosen = {key: dimension.suggest(trial, key) for key, dimension in space.keys.items()}
-        recipe, arrays, split = self.load_data(load_recipe(self.recipe_name, changes_of(space, chosen)))
+        recipe, arrays, split = self.load_data(self.load(changes_of(space, chosen)))
         values: list[float] = []
 
         def after_epoch(epoch: dict[str, float]) -> None:
@@ -239,7 +240,7 @@ class _Objective:
 def run(
     study: optuna.Study,
     space: Space,
-    recipe_name: str,
+    load: LoadRecipe,
     load_data: LoadData,
     work: Path,
     accelerator: Accelerator,
@@ -252,7 +253,7 @@ def run(
     Args:
         study: The study, from `open_study`.
         space: Its search space.
-        recipe_name: Id or file of the recipe.
+        load: Loads the recipe with a trial's changes.
         load_data: Loads the data and split of a trial's recipe; completes the recipe's labels if it names none.
         work: Folder of the running states.
         accelerator: Device or devices to train on.
@@ -267,7 +268,7 @@ def run(
             study.stop()
 
     if finished(study) < space.size:
-        objective = _Objective(space, recipe_name, load_data, work, accelerator)
+        objective = _Objective(space, load, load_data, work, accelerator)
         study.optimize(objective, callbacks=[after_trial], n_trials=None)
 
 
@@ -303,10 +304,10 @@ def write_report(study: optuna.Study, space: Space, out: Path) -> None:
     write_text(out / "trials.html", figure.to_html(include_plotlyjs=True))
 
 
-def check_keys(space: Space, recipe_name: str) -> None:
+def check_keys(space: Space, load: LoadRecipe) -> None:
     """Raise RecipeError if a key of the space is not a key of the recipe, or the recipe is an ensemble."""
     for key, dimension in space.keys.items():
         value = dimension.values[0] if dimension.values is not None else dimension.low
-        load_recipe(recipe_name, changes_of(space, {key: value}))
-    if recipe_name and load_recipe(recipe_name).model is None:
-        raise RecipeError(f"{recipe_name} is an ensemble: it has no settings to search.")
+        load(changes_of(space, {key: value}))
+    if (recipe := load([])).model is None:
+        raise RecipeError(f"{recipe.id} is an ensemble: it has no settings to search.")

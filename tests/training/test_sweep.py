@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import optuna
@@ -60,9 +61,10 @@ ARGUMENTS = ["sweep", "starter", "--space", "space.toml", "--storage", "sqlite:/
 def test_the_published_grid_is_included():
     grid = sweep.read_space(Path("cnn5_224"))
     assert grid.size == 8
-    sweep.check_keys(grid, "cnn5_224")
+    sweep.check_keys(grid, partial(load_recipe, "cnn5_224"))
     chosen = {"optimizer.lr": 0.01, "model.args.drop_rate": 0.5, "optimizer.l2": 0.001}
-    recipe = load_recipe("cnn5_224", sweep.changes_of(grid, chosen))
+    recipe = load_recipe("cnn5_224", sweep.changes_of(grid, chosen), published=True)
+    assert recipe.data.split == "first"
     assert recipe.optimizer.l2 == 0.001
     assert recipe.network.args["drop_rate"] == 0.5
     for path in sweep.FOLDER.glob("*.toml"):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,6 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--split", type=Path, metavar="MANIFEST", help="a split made by `split`, instead of the recipe's"
     )
+    parser.add_argument("--published", action="store_true", help="follow the published protocol, leaks included")
     parser.add_argument("--name", help="of the study (default: the recipe's id)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder of table and plot (default: runs/sweeps/NAME)")
     add_device(parser)
@@ -65,12 +67,13 @@ def run(options: argparse.Namespace) -> int:
     from training.fit.devices import make_accelerator
 
     space = sweep.read_space(options.space)
-    sweep.check_keys(space, options.recipe)
-    name = options.name or load_recipe(options.recipe).id
+    load = partial(load_recipe, options.recipe, published=options.published)
+    sweep.check_keys(space, load)
+    name = options.name or load().id
     out = options.out or RUNS / "sweeps" / name
     accelerator = make_accelerator(resolve_device(options.device))
     study = sweep.open_study(space, options.storage or _default_storage(name), name)
-    sweep.run(study, space, options.recipe, _DataCache(options), out, accelerator, print_message)
+    sweep.run(study, space, load, _DataCache(options), out, accelerator, print_message)
     sweep.write_report(study, space, out)
     trials = sweep.table(study)
     complete = trials[trials["state"] == "complete"]
@@ -78,7 +81,8 @@ def run(options: argparse.Namespace) -> int:
         return fail("No trial was completed: each one diverged or was pruned. Widen the space.")
     best = " ".join(f"--set {shlex.quote(change)}" for change in sweep.changes_of(space, study.best_params))
     print_message(f"Best of {len(complete)}: {space.metric} {study.best_value:.4f} (trial {study.best_trial.number}).")
-    print_message(f"Next: python -m training train {options.recipe} {best} --data {options.data} --out ENTRY")
+    recipe = f"{options.recipe} --published" if options.published else options.recipe
+    print_message(f"Next: python -m training train {recipe} {best} --data {options.data} --out ENTRY")
     print_message(f"Table and plot: {out / 'trials.csv'}, {out / 'trials.html'}")
     if options.json:
         print(trials.to_json(orient="records"))

@@ -36,6 +36,7 @@ from training.recipe import recipe_ids
 from training.start.folder import DEFAULT_RECIPE, default_target, named_by_folder
 from training.start.options import Usual, load_changed, parse_size
 from zoo.cli.common import OK, USAGE, fail, print_message
+from zoo.data import DataError
 from zoo.entry import CONFIG, ID, Entry, summary
 from zoo.files import check_target, only_writer, write_text
 from zoo.serving.devices import resolve_device
@@ -125,8 +126,7 @@ def train_entry(options: argparse.Namespace) -> Entry | None:
     # refuses a wrong key before torch is imported
     name = options.recipe or DEFAULT_RECIPE
     recipe = load_changed(name, options.set, usual, options.published, options.scratch)
-    if options.data is None and options.out is None:
-        raise UsageError("Name the folder of your pictures, with a folder for each class in it: --data FOLDER.")
+    _check_places(options)
     from training.fit.devices import make_accelerator
     from training.prepare.training_data import with_labels
     from training.run import TrainingJob, train
@@ -165,6 +165,19 @@ def train_entry(options: argparse.Namespace) -> Entry | None:
     if entry is not None:
         _print_result(entry, out)
     return entry
+
+
+def _check_places(options: argparse.Namespace) -> None:
+    """Raise UsageError or DataError if a folder or file that is named does not exist, before torch is imported."""
+    if options.data is None and options.out is None:
+        raise UsageError("Name the folder of your pictures, with a folder for each class in it: --data FOLDER.")
+    if options.data is not None and not options.data.exists():
+        raise DataError(f"There is nothing at {options.data}. Name the data set's folder or file.")
+    if options.split is not None and not options.split.is_file():
+        raise UsageError(
+            f"There is no split {options.split}: --split takes the file that `python -m training split` makes. How a "
+            "recipe splits is its key data.split."
+        )
 
 
 def _audit_first(options: argparse.Namespace, name: str) -> None:

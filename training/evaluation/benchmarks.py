@@ -54,6 +54,7 @@ from zoo.scores.samples import Sample
 from zoo.serving.batch import READER_THREADS, classify_files
 from zoo.serving.devices import device_name
 from zoo.serving.runtime import Runtime
+from zoo.systems import stored_one_hot_scores
 
 SPEED_IMAGES = 128
 SPEED_PASSES = 3
@@ -318,6 +319,7 @@ def rescore(entry: Entry) -> bool:
     """
     known = published()
     scores: dict[str, Mapping[str, Mapping[str, float]]] = {}
+    one_hot: dict[str, Mapping[str, Mapping[str, float]]] = {}
     for name, benchmark in entry.evaluation.benchmarks.items():
         if benchmark.network_labels is not None and name in known and get_benchmark(name).hash == benchmark.split_hash:
             device = str((benchmark.model_extra or {}).get("device", ""))
@@ -325,7 +327,10 @@ def rescore(entry: Entry) -> bool:
             continue
         report = scoring.score(read_predictions(entry, name), benchmark.labels, scaling_on(entry, name))
         scores[name] = metrics.as_dict(scoring.intervals(report))
-    update_metrics(entry.folder, scores)
+        if benchmark.one_hot:
+            found = stored_one_hot_scores(entry, name)
+            one_hot[name] = metrics.as_dict({key: score.interval for key, score in found.items()})
+    update_metrics(entry.folder, scores, one_hot)
     return renew_card(entry.folder)
 
 

@@ -17,7 +17,7 @@ from torch.optim.swa_utils import AveragedModel, update_bn
 
 from training.fit.batches import PASS_BATCH, Arrays, PictureBatches
 from training.fit.devices import autocast
-from training.fit.loop import train
+from training.fit.loop import Hooks, train
 from training.fit.state import CHECKPOINT, Fitted
 from training.fit.stopping import FitError
 from training.prepare.splits import Split
@@ -62,7 +62,9 @@ def train_runs(
             continue
         place.mkdir(parents=True, exist_ok=True)
         try:
-            runs.append(train(recipe.of_run(number), data, split, place, accelerator, resume and begun, finish, start))
+            hooks = Hooks(runs_after=recipe.schedule.runs - number - 1)
+            one = recipe.of_run(number)
+            runs.append(train(one, data, split, place, accelerator, resume and begun, finish, start, hooks))
         except FitError:
             if not (finish and runs):
                 raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -66,7 +67,8 @@ def fit_head(head: Head, vectors: np.ndarray, labels: np.ndarray, seed: int) -> 
         seed: Seed of what is random.
 
     Returns:
-        A pipeline from vectors to probabilities. The SVM's input is scaled to unit variance, and its probabilities are
+        A pipeline from vectors to probabilities; of a forest with `one_hot`, its trees are those that one-hot labels
+        grow. The SVM's input is scaled to unit variance, and its probabilities are
         Platt's (1999), cross-validated.
 
     Raises:
@@ -86,7 +88,10 @@ def fit_head(head: Head, vectors: np.ndarray, labels: np.ndarray, seed: int) -> 
         steps += [("scale", StandardScaler()), ("head", CalibratedClassifierCV(machine, cv=folds, ensemble=False))]
     else:
         steps.append(("head", RandomForestClassifier(**{"random_state": seed, "n_jobs": -1, **head.options})))
-    pipeline = Pipeline(steps).fit(vectors, labels)
+    one_hot = np.eye(int(np.max(labels)) + 1)[labels] if head.one_hot else None
+    pipeline = Pipeline(steps).fit(vectors, labels if one_hot is None else one_hot)
+    if one_hot is not None:
+        pipeline.steps[-1] = ("head", _with_one_output(pipeline["head"]))
     if head.kind == "forest":
         # the number of cores belongs to the machine that fitted it, not to those that load it
         pipeline["head"].n_jobs = 1
@@ -95,6 +100,29 @@ def fit_head(head: Head, vectors: np.ndarray, labels: np.ndarray, seed: int) -> 
     except EntryError as error:
         raise TrainingDataError(f"The zoo would not load a head of the recipe's [head].options: {error}") from error
     return pipeline
+
+
+def _with_one_output(forest: RandomForestClassifier) -> RandomForestClassifier:
+    """The forest of class numbers with the trees of one that was fitted on one-hot labels.
+
+    The share of "yes" for a class in a leaf is the class's share there, and the shares of a leaf add up to 1.
+    """
+    classes = np.arange(forest.n_outputs_)
+    trees = []
+    for fitted in forest.estimators_:
+        state = fitted.tree_.__getstate__()
+        tree = type(fitted.tree_)(fitted.n_features_in_, np.array([len(classes)]), 1)
+        tree.__setstate__({**state, "values": np.ascontiguousarray(state["values"][:, None, :, 1])})
+        trees.append(_with(fitted, n_outputs_=1, n_classes_=len(classes), classes_=classes, tree_=tree))
+    return _with(forest, n_outputs_=1, n_classes_=len(classes), classes_=classes, estimators_=trees)
+
+
+def _with(estimator: Any, **attributes: Any) -> Any:
+    """A copy of a fitted estimator with other attributes."""
+    changed = copy(estimator)
+    for name, value in attributes.items():
+        setattr(changed, name, value)
+    return changed
 
 
 def features_of(pipeline: Pipeline, vectors: np.ndarray) -> np.ndarray:

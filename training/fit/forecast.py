@@ -1,7 +1,8 @@
-"""Estimate of the time that a training takes, from the time of a step and what was done so far."""
+"""Estimate of the time that a training and its scoring take, from the time of a step and what was done so far."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from training.recipe import Recipe, Stage
@@ -19,21 +20,37 @@ class Forecast:
     Attributes:
         epochs: Work of each epoch of all stages; the first of a stage on kept features includes their computation.
         seconds_a_picture: Of a training step, where it was measured; None: unknown.
+        afterwards: Work after the last epoch: further runs of the same recipe, and scoring.
     """
 
     epochs: list[float]
     seconds_a_picture: float | None = None
+    afterwards: float = 0.0
 
     @classmethod
-    def of(cls, recipe: Recipe, trained: int, validated: int, seconds_a_picture: float | None = None) -> Forecast:
-        """The forecast of a recipe's training on numbers of pictures."""
+    def of(
+        cls, recipe: Recipe, pictures: Mapping[str, int], seconds_a_picture: float | None = None, runs_after: int = 0
+    ) -> Forecast:
+        """The forecast of a recipe's training.
+
+        Args:
+            recipe: What is trained.
+            pictures: Number of pictures of each side of the split.
+            seconds_a_picture: Of a training step, where it was measured.
+            runs_after: Number of further runs, each like this one.
+        """
+        trained, validated = pictures["train"], pictures["val"]
         epochs = [work for stage in recipe.all_stages for work in _stage_work(recipe, stage, trained, validated)]
-        return cls(epochs, seconds_a_picture)
+        # the temperature is fitted on validation pictures, which are then scored as the test pictures are
+        scored = (2 * validated + pictures.get("test", 0)) * FORWARD * recipe.network.views
+        return cls(epochs, seconds_a_picture, runs_after * sum(epochs) + scored)
 
     @property
     def seconds(self) -> float | None:
         """Seconds of the whole training, None where no speed is known."""
-        return None if self.seconds_a_picture is None else sum(self.epochs) * self.seconds_a_picture
+        if self.seconds_a_picture is None:
+            return None
+        return (sum(self.epochs) + self.afterwards) * self.seconds_a_picture
 
     def left(self, epoch: int, share: float, seconds: float) -> float | None:
         """Estimate the seconds that are left.
@@ -55,7 +72,7 @@ class Forecast:
             rate = measured if expected is None else expected
         else:
             rate = trust * measured + (1 - trust) * expected
-        return None if rate is None else rate * (whole - done)
+        return None if rate is None else rate * (whole - done + self.afterwards)
 
 
 def _stage_work(recipe: Recipe, stage: Stage, trained: int, validated: int) -> list[float]:

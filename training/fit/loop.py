@@ -76,7 +76,7 @@ def train(
         return state.result()
     with hooks.interrupts() as interrupted, state.saved_at_the_end():
         while not state.done:
-            train_one_epoch(state, interrupted)
+            train_one_epoch(state, interrupted, hooks.runs_after)
             figures = state.finish_epoch(hooks.evaluate(state))
             state.save_epoch()
             state.report_epoch(figures)
@@ -84,12 +84,13 @@ def train(
     return state.result()
 
 
-def train_one_epoch(state: TrainingState, interrupted: Callable[[], bool]) -> None:
+def train_one_epoch(state: TrainingState, interrupted: Callable[[], bool], runs_after: int = 0) -> None:
     """Train on what is left of the running epoch, saving the state from time to time.
 
     Args:
         state: The training.
         interrupted: Tells after each step whether to stop.
+        runs_after: Number of runs that follow this one, which count in the time that is told.
 
     Raises:
         TrainingStopped: It was interrupted; the state is saved.
@@ -106,7 +107,7 @@ def train_one_epoch(state: TrainingState, interrupted: Callable[[], bool]) -> No
         for rows, batch in zip(rows_of_batches, batches, strict=True):
             train_step(state, batch, rows, history_factor)
             loss = position.sums[0] / position.sums[2]
-            bar.set_postfix_str(f"loss {loss:.3f}{_left_in_all(state)}", refresh=False)
+            bar.set_postfix_str(f"loss {loss:.3f}{_left_in_all(state, runs_after)}", refresh=False)
             bar.update(len(rows) * state.world)
             state.report_progress()
             stop, save = state.any_process(interrupted(), time.monotonic() - saved > SAVE_SECONDS)
@@ -148,16 +149,17 @@ def _validation_inputs(state: TrainingState, rows: np.ndarray) -> Iterator[torch
 
 @dataclass(frozen=True)
 class Hooks:
-    """Functions that a caller of `train` may replace.
+    """Functions that a caller of `train` may replace, and what it knows of other runs.
 
     `after_epoch` gets each epoch's figures and may raise to end the training. `interrupts` is a context manager that
-    yields a function which tells after each step whether to stop.
+    yields a function which tells after each step whether to stop. `runs_after` is the number of runs that follow.
     """
 
     after_epoch: Callable[[Figures], None] = lambda figures: None
     build: Build = build_model
     evaluate: Callable[[TrainingState], Scores] = evaluate
     interrupts: Callable[[], AbstractContextManager[Callable[[], bool]]] = stop_on_interrupt
+    runs_after: int = 0
 
 
 def _progress_bar(state: TrainingState) -> tqdm:
@@ -170,9 +172,9 @@ def _progress_bar(state: TrainingState) -> tqdm:
     )
 
 
-def _left_in_all(state: TrainingState) -> str:
-    """Phrase on the time that all epochs still take."""
-    rows = state.split.rows
-    forecast = Forecast.of(state.recipe, len(rows["train"]), len(rows["val"]))
+def _left_in_all(state: TrainingState, runs_after: int) -> str:
+    """Phrase on the time that all epochs, all runs that follow and scoring still take."""
+    sizes = {side: len(rows) for side, rows in state.split.rows.items()}
+    forecast = Forecast.of(state.recipe, sizes, runs_after=runs_after)
     left = forecast.left(state.epoch_number, state.position.step / state.steps, state.seconds)
     return "" if left is None else f", about {duration(left)} left in all"

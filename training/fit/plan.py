@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from training.backbones.table import backbones
 from training.fit.batches import divide
-from training.fit.forecast import FORWARD, Forecast
+from training.fit.forecast import Forecast
 from training.recipe import Recipe, Stage
 from zoo.progress import duration
 
@@ -34,11 +34,8 @@ def describe_plan(recipe: Recipe, pictures: Mapping[str, int], seconds_a_picture
         f"{len(recipe.labels)} classes, {height}×{width} pixels: {runs}{stages}, in batches of {batch}. "
         f"{pictures['val']:,} pictures choose the best epoch, {pictures['test']:,} are scored once at the end."
     )
-    forecast = Forecast.of(recipe, pictures["train"], pictures["val"], seconds_a_picture)
-    if forecast.seconds is None or seconds_a_picture is None:
-        return text
-    scored = (2 * pictures["val"] + pictures["test"]) * FORWARD * recipe.network.views * seconds_a_picture
-    return f"{text} About {duration(recipe.schedule.runs * forecast.seconds + scored)} in all."
+    seconds = Forecast.of(recipe, pictures, seconds_a_picture, recipe.schedule.runs - 1).seconds
+    return text if seconds is None else f"{text} About {duration(seconds)} in all."
 
 
 def start_weights(recipe: Recipe) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import statistics
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -109,7 +110,10 @@ def _kept_or_measured(recipe: Recipe, device: torch.device) -> Arithmetic:
 
 
 def seconds_a_picture(recipe: Recipe, device: torch.device) -> float | None:
-    """Seconds of a training step for each picture, from a trial that was kept; None if there was none.
+    """Seconds of a training step for each picture now; None where no trial compared arithmetics.
+
+    A trial keeps the best step of each arithmetic, perhaps on an idle machine: a few steps of the chosen one tell how
+    long they take beside what else runs.
 
     Args:
         recipe: The recipe as it was before `with_precision`.
@@ -118,7 +122,17 @@ def seconds_a_picture(recipe: Recipe, device: torch.device) -> float | None:
     times = _read(cache_folder() / "trials" / f"{_key(recipe, device)}.json")
     if times is None or len(times) < 2:  # a single way is not measured
         return None
-    return times[_fastest(times)] / _trial_pictures(recipe, device)
+    chosen = _fastest(times)
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        now = _trial_of(recipe, device)[0].usual_seconds(chosen)
+    return max(now, times[chosen]) / _trial_pictures(recipe, device)
+
+
+def _trial_of(recipe: Recipe, device: torch.device) -> tuple[_Trial, bool]:
+    """A trial of the recipe's network with random weights, and whether it has depthwise gradients of our own."""
+    network = build_model(recipe.network.model_copy(update={"weights": "none"}), len(recipe.labels))
+    depthwise = device.type == "cpu" and use_fast_gradients(network)
+    return _Trial(network.to(device).train(), recipe, device), depthwise
 
 
 def _trial_pictures(recipe: Recipe, device: torch.device) -> int:
@@ -172,9 +186,7 @@ def _trial(recipe: Recipe, device: torch.device) -> Times:
     """
     until = time.monotonic() + TRIAL_SECONDS.exact
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        network = build_model(recipe.network.model_copy(update={"weights": "none"}), len(recipe.labels))
-        depthwise = device.type == "cpu" and use_fast_gradients(network)
-        trial = _Trial(network.to(device).train(), recipe, device)
+        trial, depthwise = _trial_of(recipe, device)
         wanted = recipe.schedule
         layouts = [True, False] if wanted.channels_last == AUTO else [bool(wanted.channels_last)]
         gradients = [True, False] if wanted.fast_depthwise == AUTO else [bool(wanted.fast_depthwise)]
@@ -229,6 +241,11 @@ class _Trial:
                 if told and times[way] > GIVE_UP * min(times.values()):
                     tried.remove(way)
         return {way: seconds for way, seconds in times.items() if seconds < float("inf")}
+
+    def usual_seconds(self, way: Arithmetic) -> float:
+        """Seconds that a step usually takes, the median of some after one that warms up."""
+        self._step(way)
+        return statistics.median(self._step(way) for _ in range(TRIAL_STEPS))
 
     def _step(self, way: Arithmetic) -> float:
         """Seconds of a forward and a backward pass; infinite where it is impossible."""

@@ -67,7 +67,7 @@ def _repeated(rows: np.ndarray, keys: Sequence[str]) -> np.ndarray:
 
 
 def resample(split: Split, balance: Balance, labels: np.ndarray, seed: int) -> Split:
-    """Training rows with as many of each class as the recipe's [balance] says."""
+    """Training rows with as many of each class as the recipe's [balance] says; `seed` is of what is drawn."""
     rows = split.rows["train"]
     counts = {label: int((labels[rows] == label).sum()) for label in np.unique(labels[rows])}
     if balance.resample == "none" or not counts:
@@ -77,11 +77,15 @@ def resample(split: Split, balance: Balance, labels: np.ndarray, seed: int) -> S
         "downsample": dict.fromkeys(counts, min(counts.values())),
         "oversample": dict.fromkeys(counts, max(counts.values())),
         "within": {label: min(max(count, fewest), most) for label, count in counts.items()},
+        "bootstrap": counts,
     }[balance.resample]
     random = np.random.default_rng([seed, 0])
     parts = []
     for label in counts:
         own, target = rows[labels[rows] == label], targets[label]
+        if balance.resample == "bootstrap":
+            parts.append(random.choice(own, target))
+            continue
         whole = np.tile(own, target // len(own))
         parts.append(np.concatenate([whole, random.permutation(own)[: target - len(whole)]]))
     chosen = np.sort(np.concatenate(parts))

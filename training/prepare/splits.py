@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -209,13 +210,23 @@ def cut(table: Table, rows: np.ndarray, share: float, seed: int) -> tuple[np.nda
             "pictures."
         )
     folds = max(2, round(1 / share))
-    cutter = model_selection.StratifiedGroupKFold(min(folds, fewest), shuffle=True, random_state=seed)
-    cuts = list(cutter.split(rows, labels, groups))
-    kinds = len(set(labels))
-    # large groups can leave a class out of a fold
-    whole = [cut for cut in cuts if all(len(set(labels[part])) == kinds for part in cut)]
-    first, second = (whole or cuts)[0]
+    # a class with fewer cells than folds is in some of them only; one that has all classes is taken, since fewer folds
+    # are larger, and leave the other classes less to train on
+    numbers = [folds, fewest] if fewest < folds <= max(Counter(labels.tolist()).values()) else [min(folds, fewest)]
+    cuts = [_cuts(rows, labels, groups, number, seed) for number in numbers]
+    whole = [cut for found in cuts for cut in found if all(len(set(labels[part])) == len(set(labels)) for part in cut)]
+    first, second = (whole or cuts[-1])[0]  # large groups can leave a class out of every fold
     return rows[first], rows[second]
+
+
+def _cuts(
+    rows: np.ndarray, labels: np.ndarray, groups: np.ndarray, folds: int, seed: int
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Each fold with what is outside of it before it, as places among `rows`."""
+    cutter = model_selection.StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The least populated class")
+        return list(cutter.split(rows, labels, groups))
 
 
 def leak_share(table: Table, rows: Mapping[str, np.ndarray]) -> float:

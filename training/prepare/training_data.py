@@ -75,12 +75,17 @@ def load_training_data(recipe: Recipe, options: DataOptions, quiet: bool = False
         raise TrainingDataError("Name the data set's folder or file with --data.")
     prepared = prepare(read_recipe_data(recipe, options.data, options.reading), recipe.data.packed, recipe.data.crop)
     labels = np.array([recipe.labels.index(str(item.label)) for item in prepared.data.items])
-    split = resample(split_pictures(recipe, options, prepared), recipe.balance, labels, recipe.seed)
+    split = resample(split_pictures(recipe, options, prepared), recipe.balance, labels, recipe.training_seed)
     if not quiet:
         for line in prepared.data.about():
             print_message(line)
         for name, reason in prepared.unreadable.items():
             print_message(f"excluded {name}: {reason}")
+        if options.manifest is None and _has_unused_sides(recipe, prepared.data):
+            print_message(
+                "The data set's own train and test folders are split anew, since copies of a cell may be in both. "
+                "--set data.split=official keeps its test pictures, and leaves out what they have copies of."
+            )
         print_split(split)
     weights = row_weights(recipe.balance, split, labels, split.cells)
     known = None
@@ -92,6 +97,11 @@ def load_training_data(recipe: Recipe, options: DataOptions, quiet: bool = False
     if recipe.augment.surroundings:
         surroundings = prepare(prepared.data, recipe.data.packed, "square").pictures
     return TrainingData(prepared, Arrays(prepared.pictures, labels, weights, known, surroundings), split)
+
+
+def _has_unused_sides(recipe: Recipe, data: DataSet) -> bool:
+    """Whether a data set has train and test pictures of its own, and the recipe splits them another way."""
+    return recipe.data.split in ("grouped", "stratified") and {"train", "test"} <= set(parts_of(data))
 
 
 def read_recipe_data(recipe: Recipe, place: Path, reading: ReadOptions = AS_FOUND) -> DataSet:

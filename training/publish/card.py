@@ -91,7 +91,7 @@ def render_card(entry: Entry, recipe: Recipe, repo: str = "", pictures: Mapping[
     parts = [f"---\n{_metadata(entry, tests)}\n---", f"# {recipe.title}", recipe.summary, DISCLAIMER]
     parts += [_scores(tests, unscored(entry)), *_other_laboratories(entry), _sample(entry)]
     parts += [f"![{caption}]({path})" for path, caption in (pictures or {}).items()]
-    if recipe.reported:
+    if recipe.reported or recipe.notes:
         parts.append(_published_system(recipe, leaky=any(b.leaky for b in tests.values())))
     parts.append(_use(entry, repo))
     parts.append(_training(entry, recipe))
@@ -195,13 +195,12 @@ def _value(benchmark: Benchmark, metric: str) -> str:
 
 
 def _published_system(recipe: Recipe, leaky: bool) -> str:
-    """The scores that the authors of a published system report, and how ours compare."""
+    """The scores that the authors of a published system report, how ours compare, and the recipe's notes."""
     protocol = "follow their protocol, which leaks" if leaky else "follow a protocol without leaks"
-    lines = [
-        "## The published system",
-        f"Its authors report: {recipe.reported}. The scores above {protocol}.",
-        *recipe.notes,
-    ]
+    lines = ["## The published system" if recipe.system else "## Notes"]
+    if recipe.reported:
+        lines.append(f"Its authors report: {recipe.reported}. The scores above {protocol}.")
+    lines += recipe.notes
     if recipe.id.endswith((SCRATCH, SCRATCH + PUBLISHED)):
         lines.append(
             "**From random weights.** The published system starts from ImageNet weights, which were not available for "
@@ -302,7 +301,12 @@ def _fitting(entry: Entry, recipe: Recipe) -> str:
     if recipe.ensemble:
         return _ensemble(entry, recipe.ensemble)
     if recipe.head:
-        given = f"the features of `{recipe.head.of}`" if recipe.head.of else "raw pixels"
+        own = (
+            "raw pixels"
+            if recipe.network.architecture == "pixels"
+            else f"what `{recipe.network.architecture}` computes"
+        )
+        given = f"the features of `{recipe.head.of}`" if recipe.head.of else own
         return f"{HEADS[recipe.head.kind]} on {given}, options {recipe.head.options}."
     facts = entry.config.zoo.training
     start = start_weights(recipe)

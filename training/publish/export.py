@@ -267,6 +267,7 @@ def predict(runtime: Runtime, entry: Entry, items: Sequence[Item], split: Split,
         TrainingDataError: A picture cannot be read any more.
     """
     rows = split.rows[side]
+    runtime.load(entry)  # before the bar begins, which tells the time left
     files = ((items[i].file, items[i].source) for i in rows)
     results = list(
         progress_bar(classify_files(runtime, entry, files), f"scoring {side}", total=len(rows), unit="image")

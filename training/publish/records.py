@@ -16,6 +16,7 @@ from training.recipe import Recipe
 from zoo.benchmarks import scoring
 from zoo.scores import metrics
 from zoo.scores.bootstrap import UNKNOWN_CELL_PREFIX
+from zoo.scores.one_hot import one_hot_scores
 from zoo.scores.predictions import table_confusion
 from zoo.scores.temperature import Scaling
 
@@ -50,7 +51,11 @@ def split_record(
     leaky = f" (LEAKY: {share:.0f} % of test images have a copy in training)" if facts["leaky"] else ""
     title = f"{recipe.data.name}, {role} split{leaky}"
     described = {"title": title, "role": role, "data": recipe.data.credit, **facts}
-    return benchmark_record(table, scaling, {**described, "seed": recipe.seed, "device": device})
+    record = benchmark_record(table, scaling, {**described, "seed": recipe.seed, "device": device})
+    if recipe.head and recipe.head.one_hot:
+        found = one_hot_scores(table, record["labels"], scaling)
+        record["one_hot"] = metrics.as_dict({name: score.interval for name, score in found.items()})
+    return record
 
 
 def benchmark_record(table: pd.DataFrame, scaling: Scaling, described: Mapping[str, Any]) -> dict[str, Any]:

@@ -276,10 +276,10 @@ class Balance(_Part):
         le=1,
         description="Weight of laboratories of a mix: 0 by their number of cells, 1 all the same",
     )
-    resample: Literal["none", "downsample", "oversample", "within"] = Field(
+    resample: Literal["none", "downsample", "oversample", "within", "bootstrap"] = Field(
         "none",
         description="Training pictures a class: as many as of the rarest (downsample), of the commonest (oversample), "
-        "or within class_sizes",
+        "or within class_sizes; bootstrap: as many as there are, drawn with replacement, anew for each schedule.run",
     )
     class_sizes: tuple[int, int] | None = Field(None, description="Fewest and most training pictures of a class")
 
@@ -314,9 +314,18 @@ class Head(_Part):
     """[head]: a classical classifier on a network's features, or on raw pixels."""
 
     kind: Literal["knn", "svm", "forest"]
-    of: str | None = Field(None, description="Recipe whose trained network computes the features; none: raw pixels")
+    of: str | None = Field(None, description="Recipe whose trained network computes the features; none: the [model]'s")
     features: int | None = Field(None, gt=0, description="Principal components of the last hidden layer; none: all")
     options: dict[str, Any] = Field({}, description="Of scikit-learn's estimator")
+    one_hot: bool = Field(
+        False, description="Fit a forest on one-hot labels, and also score such answers (zoo.scores.one_hot)"
+    )
+
+    @model_validator(mode="after")
+    def _one_hot_forest(self) -> Head:
+        if self.one_hot and self.kind != "forest":
+            raise ValueError("one_hot is for a forest")
+        return self
 
 
 class Ensemble(_Part):

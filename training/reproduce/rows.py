@@ -16,10 +16,12 @@ from training.prepare.dataset import Prepared, TrainingDataError, prepare, read_
 from training.prepare.laboratories import grouping_of, subjects
 from training.prepare.splits import Split
 from training.prepare.training_data import DataOptions, split_pictures
-from training.recipe import load_recipe
+from training.recipe import Clean, load_recipe
 from zoo.benchmarks import BOX, COLUMNS, Definition, get_benchmark, get_definition
 from zoo.benchmarks.thumbnails import FOLDER as THUMBNAILS
 from zoo.benchmarks.thumbnails import write_thumbnails
+from zoo.cache import cache_folder
+from zoo.cli.common import print_message
 from zoo.data import FileSource, Item, read_dataset
 from zoo.data.registry import DataSetInfo, get_dataset
 
@@ -92,9 +94,13 @@ def crops(definition: Definition, root: Path) -> pd.DataFrame:
 
 
 def _split_of(recipe_id: str, root: Path) -> tuple[Prepared, Split]:
-    """A recipe's pictures and how it splits them."""
-    recipe = load_recipe(recipe_id)
+    """A recipe's pictures and how it splits them; training pictures are not cleaned, which changes no test side."""
+    recipe = load_recipe(recipe_id).model_copy(update={"clean": Clean()})
     data = root / get_dataset(recipe.data.name).place
+    print_message(
+        f"Splitting {data} as {recipe_id} does. The first time, copies among its pictures are looked for, which takes "
+        f"minutes; what is found is kept in {cache_folder()}."
+    )
     prepared = prepare(read_labelled(data, recipe.data.labels or None), recipe.data.packed, recipe.data.crop)
     return prepared, split_pictures(recipe, DataOptions(data), prepared)
 

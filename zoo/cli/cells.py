@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
@@ -26,6 +26,14 @@ from zoo.files import atomic_path, printable
 from zoo.imaging.decode.scale import MAX_UM, MIN_UM, plausible
 from zoo.sources.catalogue import MODEL
 from zoo.tables import guarded
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from zoo.detection.detector import Detector
+    from zoo.entry import Entry
+    from zoo.serving.fields import NamedCells
+    from zoo.serving.runtime import Runtime
 
 COLUMNS = (
     "file",
@@ -96,7 +104,7 @@ def _scale(text: str) -> float:
     return value
 
 
-def _find(runtime: Any, entry: Any, detector: Any, file: str, options: argparse.Namespace) -> dict[str, Any]:
+def _find(runtime: Runtime, entry: Entry, detector: Detector, file: str, options: argparse.Namespace) -> dict[str, Any]:
     """Record of one picture, or its name and the error."""
     from zoo.figures.cells import draw_cells
     from zoo.imaging.decode import PictureError, read_picture, split_page
@@ -118,7 +126,7 @@ def _find(runtime: Any, entry: Any, detector: Any, file: str, options: argparse.
     return record_of(printable(file), named, picture.notes)
 
 
-def _write_cuts(folder: Path, file: Path, image: Any, named: Any) -> None:
+def _write_cuts(folder: Path, file: Path, image: Image.Image, named: NamedCells) -> None:
     """Write the squares around the white cells that no edge cuts; names tell the picture and the cell's number."""
     from zoo.data.export import folder_name
     from zoo.detection.cut import cut_cell

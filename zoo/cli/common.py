@@ -5,7 +5,7 @@ docstring the help text. It defines
 
 - `add_arguments(parser)`, which adds its options to an `argparse.ArgumentParser`;
 - `run(options)`, which runs it and returns an exit status;
-- `INTERRUPTED_MESSAGE`, where Ctrl-C deserves more than "Stopped.".
+- `INTERRUPTED_MESSAGE`, where Ctrl-C or SIGTERM deserves more than "Stopped.".
 
 The package's module `_errors` maps names of exceptions to exit statuses. Modules called `common`, or
 with a leading underscore, are not commands.
@@ -19,13 +19,16 @@ import argparse
 import ast
 import io
 import pkgutil
+import signal
 import sys
 import textwrap
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from types import ModuleType
+from types import FrameType, ModuleType
 
 from zoo.files import printable
 from zoo.threads import set_up_threads
@@ -136,7 +139,8 @@ def run_program(program: Program, arguments: Sequence[str] | None = None) -> int
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # names that the terminal cannot show end no run
     try:
-        return int(command.run(options))
+        with _ended_by_sigterm():
+            return int(command.run(options))
     except KeyboardInterrupt:
         return fail(getattr(command, "INTERRUPTED_MESSAGE", "Stopped."), INTERRUPTED)
     except BrokenPipeError:
@@ -149,6 +153,24 @@ def run_program(program: Program, arguments: Sequence[str] | None = None) -> int
         if isinstance(error, OSError):
             return fail(f"{printable(str(error.filename or 'A file'))} cannot be read or written: {error.strerror}.")
         raise
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM, by which services and schedulers end a process, do what Ctrl-C does; commands may do better."""
+    alone = threading.current_thread() is threading.main_thread()  # others receive no signals
+    if not alone or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _exit_status(package: str, error: Exception) -> int | None:

@@ -239,6 +239,9 @@ class Benchmark(BaseModel):
     labels: list[Label]
     confusion: list[list[Annotated[int, Field(ge=0)]]]
     metrics: dict[str, Metric]
+    one_hot: dict[str, Metric] = Field(
+        {}, description="Scores of answers to one-hot labels, see zoo.scores.one_hot; none: not scored so"
+    )
     sample: str = Field("", max_length=200, description="Sample that it was asked with; empty: not stated")
     samples: dict[str, dict[str, Metric]] = Field({}, description="Main scores when asked with other samples")
     network_labels: list[Label] | None = Field(

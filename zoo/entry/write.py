@@ -210,11 +210,15 @@ def update_explanations(folder: Path, method: str, scores: Mapping[str, Any]) ->
     write_evaluation(folder, content)
 
 
-def update_metrics(folder: Path, metrics: Mapping[str, Mapping[str, Any]]) -> None:
-    """Replace the metrics of benchmarks that the entry has, by benchmark name."""
+def update_metrics(
+    folder: Path, metrics: Mapping[str, Mapping[str, Any]], one_hot: Mapping[str, Mapping[str, Any]] | None = None
+) -> None:
+    """Replace the metrics of benchmarks that the entry has, by benchmark name; `one_hot`: those of one-hot answers."""
     content = _evaluation(folder)
     for name, values in metrics.items():
         content["benchmarks"][name]["metrics"] = values
+    for name, values in (one_hot or {}).items():
+        content["benchmarks"][name]["one_hot"] = values
     write_evaluation(folder, content)
 
 

@@ -22,18 +22,36 @@ class _Part(BaseModel):
 class PublishedModel(_Part):
     """One network of a published system, and what its authors reported.
 
-    `scores` are by name of our metrics. `shifted` compares two parts of one data set, as shares.
+    `scores` are by name of our metrics; of a model that answers to one-hot labels, accuracy is subset accuracy.
+    `shifted` compares two parts of one data set, as shares.
     """
 
     id: str
     network: str
     reported: str
     scores: dict[str, float] = {}
+    one_hot: bool = Field(False, description="Whether it was fitted on one-hot labels, and scored by such answers")
     shifted: dict[str, float] = {}
     start: Literal["published", "pretrained"] = Field(
         description="published: from random weights by its authors too; pretrained: from ImageNet weights"
     )
     missing: str = Field("", description="Why it has no figure under the leak-free protocol")
+
+
+class Wish(_Part):
+    """A further model that the authors of a system wished for, or named as an alternative, without a figure.
+
+    Attributes:
+        wish: What it is.
+        id: Recipe and entry.
+        base: Recipe and entry of the system that it is to improve on.
+        missing: Why it has no figure yet.
+    """
+
+    wish: str
+    id: str
+    base: str
+    missing: str = ""
 
 
 class PublishedSystem(_Part):
@@ -42,9 +60,11 @@ class PublishedSystem(_Part):
     letter: str
     title: str
     data: str
+    pictures: str = Field(description="Benchmark whose thumbnails show the classes")
     about: str
     warning: str = ""
     models: tuple[PublishedModel, ...]
+    wishes: tuple[Wish, ...] = ()
 
 
 @cache

@@ -9,7 +9,7 @@ import streamlit as st
 from pages.parts import plots
 from pages.parts.audits import audit_table, features_table
 from pages.parts.scored import Stamp, stamp
-from pages.parts.systems.overview import Shown, show_confusion, show_curves, show_scores
+from pages.parts.systems.overview import Shown, show_confusion, show_curves, show_scores, show_wishes
 from pages.parts.tables import csv_button, downloads
 from pages.parts.wording import plain
 from zoo.audits.reports import BUILTIN, Audit, ReportError, at_features, read_report
@@ -38,9 +38,10 @@ def show(shown: Shown) -> None:
     except (ReportError, OSError, KeyError) as error:
         st.info(f"The features are not stored here: {plain(error)}")
     st.subheader("CNN and classical heads side by side", help="Without leaks, on the data set's own test side.")
-    show_scores(shown.honest, shown.titles, "classical heads")
+    show_scores(shown.honest_scores, "classical heads")
     show_curves(shown.published, shown.titles)
     show_confusion(shown.honest, shown.titles)
+    show_wishes(shown.system)
 
 
 def show_checks(audit: Audit) -> None:

@@ -9,7 +9,7 @@ from PIL import Image
 
 from pages.parts import gallery
 from pages.parts.pickers import PICTURE_TYPES
-from pages.parts.systems.overview import Shown, show_confusion, show_curves, show_kinds, show_scores
+from pages.parts.systems.overview import Shown, show_confusion, show_curves, show_kinds, show_scores, show_wishes
 from pages.parts.wording import plain
 from zoo.imaging import published_crop
 from zoo.imaging.decode import Picture
@@ -23,12 +23,14 @@ def show(shown: Shown) -> None:
     show_stages()
     show_kinds(shown.published[0].labels if shown.published else [])
     st.subheader("Four scores of each model", help="Their protocol.")
-    show_scores(shown.published, shown.titles, "scores of system E")
+    show_scores(shown.published_scores, "scores of system E")
+    st.caption("Accuracy of the forest is subset accuracy, as its authors counted it: a picture may get no class.")
     if shown.honest:
         st.subheader("The same without leaks")
-        show_scores(shown.honest, shown.titles, "scores of system E without leaks")
+        show_scores(shown.honest_scores, "scores of system E without leaks")
     show_curves(shown.published, shown.titles)
     show_confusion(shown.published, shown.titles)
+    show_wishes(shown.system)
 
 
 def show_stages() -> None:

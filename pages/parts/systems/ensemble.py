@@ -12,6 +12,6 @@ def show(shown: Shown) -> None:
     show_classes(shown.system)
     show_kinds(shown.published[0].labels if shown.published else [])
     st.subheader("Ensemble against its members", help="Their protocol, from random weights.")
-    show_scores(shown.published, shown.titles, "ensemble against members")
+    show_scores(shown.published_scores, "ensemble against members")
     show_curves(shown.published, shown.titles)
     show_confusion(shown.published[::-1], shown.titles)

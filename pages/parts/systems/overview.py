@@ -7,15 +7,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import streamlit as st
 
+from pages.parts import entries as zoo_entries
 from pages.parts import gallery, plots, scored
 from pages.parts.comparison_tabs import show_training_curves
 from pages.parts.matrices import show_matrices
 from pages.parts.tables import downloads
 from pages.parts.wording import other_laboratories, percent, plain
 from zoo.audits.reports import BUILTIN, ReportError, read_report
-from zoo.entry import Entry, read_history
+from zoo.benchmarks import get_benchmark
+from zoo.benchmarks.thumbnails import thumbnail
+from zoo.entry import Entry, EntryError, read_history, readable_entries
 from zoo.entry.schema import Metric
 from zoo.figures import audit as audit_figures
 from zoo.figures import comparison as figures
@@ -23,7 +27,16 @@ from zoo.lazy import lazy_module
 from zoo.review.kinds import kind_named, title_of
 from zoo.scores.bootstrap import Interval
 from zoo.sources.examples import bundled_examples
-from zoo.systems import PublishedSystem, Reproduction, own_protocol, tested_on
+from zoo.systems import (
+    SUMMARY,
+    PublishedSystem,
+    Reproduction,
+    Wish,
+    authors_scores,
+    own_protocol,
+    summary_scores,
+    tested_on,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,9 +44,11 @@ else:
     pd = lazy_module("pandas")
 
 NOT_TRAINED = "not yet"
+BASE = "compared with"
 PICTURES_PER_ROW = 4
 PICTURE_PIXELS = 160
-SUMMARY = ("accuracy", "macro_precision", "macro_recall", "macro_f1")
+SAMPLES = 8  # pictures of each class
+SAMPLE_PIXELS = 72
 
 
 @dataclass(frozen=True)
@@ -57,6 +72,17 @@ class Shown:
     def honest(self) -> list[Entry]:
         """Entries under the leak-free protocol."""
         return [row.honest for row in self.rows if row.honest]
+
+    @property
+    def published_scores(self) -> dict[str, dict[str, Metric]]:
+        """Scores under the authors' protocol, counted as they did, by title; one a model."""
+        chosen = {entry.id for entry in self.published}
+        return {row.title: _authors_scores(row) for row in self.rows if row.published and row.published.id in chosen}
+
+    @property
+    def honest_scores(self) -> dict[str, dict[str, Metric]]:
+        """Scores under the leak-free protocol, by title."""
+        return {row.title: summary_scores(row.honest) for row in self.rows if row.honest}
 
 
 def show(shown: Shown) -> None:
@@ -87,7 +113,7 @@ def figures_table(rows: Sequence[Reproduction]) -> pd.DataFrame:
             {
                 "network": row.title,
                 "reported": row.model.reported,
-                "their protocol, here": accuracy(row.published),
+                "their protocol, here": authors_accuracy(row),
                 "without leaks": accuracy(row.honest),
                 "other laboratories": other_laboratories(row.honest) if row.honest else NOT_TRAINED,
             }
@@ -100,6 +126,21 @@ def accuracy(entry: Entry | None) -> str:
     """Accuracy of an entry on its test set, with its interval."""
     found = tested_on(entry)
     return percent(found[1].metrics["accuracy"]) if found else NOT_TRAINED
+
+
+def authors_accuracy(row: Reproduction) -> str:
+    """Accuracy under the authors' protocol, counted as they did."""
+    scores = _authors_scores(row)
+    counted = " subset accuracy" if row.model.one_hot else ""
+    return percent(scores["accuracy"]) + counted if scores else NOT_TRAINED
+
+
+def _authors_scores(row: Reproduction) -> dict[str, Metric]:
+    try:
+        return authors_scores(row)
+    except EntryError as error:
+        st.caption(plain(error))
+        return {}
 
 
 def show_curves(entries: Sequence[Entry], titles: Mapping[str, str]) -> None:
@@ -126,14 +167,9 @@ def show_confusion(entries: Sequence[Entry], titles: Mapping[str, str]) -> None:
         show_matrices(models, models[0].benchmark.labels)
 
 
-def show_scores(entries: Sequence[Entry], titles: Mapping[str, str], key: str) -> None:
-    """Show accuracy, precision, recall and F1 of each entry on its test set, from its stored scores."""
-    found = {titles[entry.id]: one[1] for entry in entries if (one := tested_on(entry))}
-    scores = {
-        title: {name: _interval(one.metrics[name]) for name in SUMMARY}
-        for title, one in found.items()
-        if all(name in one.metrics for name in SUMMARY)
-    }
+def show_scores(found: Mapping[str, Mapping[str, Metric]], key: str) -> None:
+    """Show accuracy, precision, recall and F1 of models on their test sets, by title."""
+    scores = {title: {name: _interval(one[name]) for name in SUMMARY} for title, one in found.items() if one}
     if not scores:
         return
     plots.downloadable(figures.bars(scores, SUMMARY), key)
@@ -147,8 +183,9 @@ def _interval(metric: Metric) -> Interval:
 
 
 def show_classes(system: PublishedSystem) -> None:
-    """Show how many pictures each class of the system's data has."""
+    """Show how many pictures each class of the system's data has, and some of them."""
     st.subheader("Pictures of each class")
+    show_samples(system.pictures)
     try:
         report = read_report(BUILTIN / system.data).report
     except ReportError as error:
@@ -156,6 +193,46 @@ def show_classes(system: PublishedSystem) -> None:
         return
     plots.downloadable(audit_figures.class_counts(report), f"classes {system.data}")
     downloads(pd.DataFrame({"class": report.classes.keys(), "pictures": report.classes.values()}), "class-counts")
+
+
+def show_samples(benchmark: str) -> None:
+    """Show some pictures of each class of a benchmark that comes with its thumbnails."""
+    known = get_benchmark(benchmark)
+    for label in known.labels:
+        files = known.rows.loc[known.rows["label"] == label, "file"]
+        spread = files.iloc[np.linspace(0, len(files) - 1, min(len(files), SAMPLES)).astype(int)]
+        pictures = [picture for file in spread if (picture := thumbnail(benchmark, file))]
+        if pictures:
+            st.markdown(f"**{plain(title_of(label))}**")
+            st.image(pictures, width=SAMPLE_PIXELS)
+    st.caption(plain(known.credit))
+
+
+def show_wishes(system: PublishedSystem) -> None:
+    """Show what the authors wished for or named as an alternative, with our results."""
+    entries = {entry.id: entry for entry in readable_entries(zoo_entries.entries())}
+    table = wishes_table(system.wishes, entries)
+    if table.empty:
+        return
+    st.subheader("What the authors wished for", help="Recipes of ours, without leaks; the authors give no figure.")
+    st.dataframe(table, hide_index=True)
+    downloads(table, f"wishes-{system.letter}")
+
+
+def wishes_table(wishes: Sequence[Wish], entries: Mapping[str, Entry]) -> pd.DataFrame:
+    """One row a wish: its recipe, its accuracy without leaks, that of what it is to improve on, other laboratories."""
+    return pd.DataFrame(
+        [
+            {
+                "wish": wish.wish,
+                "recipe": wish.id,
+                "without leaks": accuracy(found) if (found := entries.get(wish.id)) else f"not yet: {wish.missing}",
+                BASE: f"{wish.base}: {accuracy(entries.get(wish.base))}",
+                "other laboratories": other_laboratories(found) if found else NOT_TRAINED,
+            }
+            for wish in wishes
+        ]
+    )
 
 
 def show_kinds(labels: Sequence[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -181,6 +182,15 @@ def test_random_split_is_leaky_and_reports_how_much():
     assert random_split(table(40), 0.1, 0.2, 0).leak_share == 0
 
 
+def test_a_rare_class_leaves_the_others_their_training_pictures():
+    labels = ["neutrophil"] * 60 + ["lymphocyte"] * 6 + ["basophil"] * 3
+    files = [f"{number}.png" for number in range(len(labels))]
+    split = split_by("stratified", Table.plain(files, labels, files), (0.65, 0.15, 0.2), 0)
+    counts = {side: Counter(labels[row] for row in rows) for side, rows in split.rows.items()}
+    assert all(set(count) == set(labels) for count in counts.values())
+    assert counts["train"]["neutrophil"] >= 36
+
+
 def test_refuses_to_split_too_few_cells():
     with pytest.raises(TrainingDataError, match="fewer than two"):
         stratified_split(table(5), 0.2, 0.2, 0)
@@ -282,6 +292,15 @@ def test_resampling_balances_classes(how):
     assert set(found.rows["train"]) <= set(range(49))
     if how == "oversample":
         assert set(found.rows["train"]) == set(range(49))
+
+
+def test_a_bootstrap_draws_each_class_with_replacement_and_anew_for_each_run():
+    labels = np.array([0] * 30 + [1] * 7 + [2] * 12)
+    split = replace(stratified_split(table(40), 0.2, 0.2, 0), rows={"train": np.arange(49)})
+    drawn = [resample(split, Balance(resample="bootstrap"), labels, seed).rows["train"] for seed in (0, 0, 1)]
+    assert np.bincount(labels[drawn[0]]).tolist() == [30, 7, 12]
+    assert 25 <= len(set(drawn[0])) <= 40  # about two thirds
+    assert drawn[0].tolist() == drawn[1].tolist() != drawn[2].tolist()
 
 
 def test_resampling_keeps_classes_within_sizes():

@@ -94,10 +94,12 @@ def test_the_entry_is_written_where_the_app_looks(monkeypatch, tmp_path):
 
 
 def test_the_command_refuses_before_the_data(capsys):
-    assert main(["train", "--data", "nowhere", "--model", "resnet-50"]) == 2
+    assert main(["train", "--data", ".", "--model", "resnet-50"]) == 2
     assert "Did you mean resnet50" in capsys.readouterr().err
     assert main(["train", "--epochs", "3"]) == 2
     assert "Name the folder of your pictures" in capsys.readouterr().err
+    assert main(["train", "--data", ".", "--split", "random"]) == 2
+    assert "There is no split random" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main(["train", "--data", "x", "--input-size", "small"])
     assert "is no size" in capsys.readouterr().err

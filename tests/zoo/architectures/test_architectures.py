@@ -22,6 +22,8 @@ PARAMETERS = {
     "miniresnet": 897_444,
     "miniinception": 1_050_164,
     "pixels": 196_612,
+    "inception_v3_keras": 21_793_764,
+    "colour_granularity": 176,
     "transfer": 23_516_228,
 }
 OURS = [name for name in timm.list_models() if is_own(name)]
@@ -49,6 +51,19 @@ def test_batch_norm_statistics_are_the_published_ones():
     model = timm.create_model("cnn5_128", num_classes=4)
     statistics = [value for key, value in model.state_dict().items() if key.endswith(("running_mean", "running_var"))]
     assert sum(value.numel() for value in statistics) == 2_432
+
+
+def test_keras_inception_leaves_the_padding_out_of_its_means():
+    """Means of a plain picture are the same at its border as inside; weights are those of timm's own."""
+    state = timm.create_model("inception_v3", num_classes=4).state_dict()
+    model = timm.create_model("inception_v3_keras", num_classes=4).eval()
+    model.load_state_dict(state)
+    seen = []
+    for block in (model.Mixed_5b, model.Mixed_6b, model.Mixed_7b):
+        block.branch_pool.conv.register_forward_hook(lambda _, inputs, output: seen.append(inputs[0]))
+        block(torch.ones(1, block.branch_pool.conv.in_channels, 7, 7))
+    assert len(seen) == 3
+    assert all(torch.allclose(means, torch.ones_like(means)) for means in seen)
 
 
 def test_model_is_features_and_head(model):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -248,3 +250,36 @@ def test_views_change_the_answer(run, folder):
     answers = [run("classify", folder, "--model", MODEL, "--json", "--views", count)[1] for count in (1, 8)]
     first, second = ([json.loads(line)["probabilities"] for line in out.splitlines()] for out in answers)
     assert first != second
+
+
+@pytest.mark.parametrize("told", [signal.SIGINT, signal.SIGTERM])
+def test_a_command_that_is_told_to_end_says_so(tmp_path, told):
+    """By Ctrl-C, or by a service or scheduler."""
+    (tmp_path / "waiting.py").write_text(
+        "import os, sys\n"
+        "from zoo.cli.common import Program, run_program\n"
+        "sys.path.insert(0, os.getcwd())\n"
+        "sys.exit(run_program(Program('commands', 'x', 'x', 'Wait.'), ['wait']))\n"
+    )
+    package = tmp_path / "commands"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "_errors.py").write_text("EXIT_STATUS = {}\n")
+    (package / "wait.py").write_text(
+        '"""Wait."""\nimport sys, time\n\n\ndef add_arguments(parser):\n    pass\n\n\n'
+        "def run(options):\n    print('begun', flush=True)\n    time.sleep(600)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(
+        [sys.executable, "waiting.py"],
+        cwd=tmp_path,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout.readline() == "begun\n"
+    process.send_signal(told)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert said == "Stopped.\n"

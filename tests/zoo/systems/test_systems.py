@@ -25,6 +25,13 @@ def test_every_published_model_is_a_recipe_of_its_system():
         assert {load_recipe(model.id).system for model in system.models} == {letter}
 
 
+def test_every_wish_is_a_recipe_of_its_system_with_a_base():
+    wishes = [(letter, wish) for letter, system in published_systems().items() for wish in system.wishes]
+    assert {letter for letter, _ in wishes} == {"C", "E"}
+    for letter, wish in wishes:
+        assert {load_recipe(name).system for name in (wish.id, wish.base)} == {letter}
+
+
 def test_a_model_counts_once_and_packaged_and_scratch_apart(entries):
     found = count(entries)
     assert found.models == sum(len(system.models) for system in published_systems().values()) == 22
