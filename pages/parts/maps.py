@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import streamlit as st
 from PIL import Image
 
-from pages.parts import explanations, gallery, samples, session, tables, wording
+from pages.parts import explanations, gallery, progress, samples, session, tables, wording
 from pages.parts.explanations import FAILURES, NETWORK, PREDICTED, MapOptions
 from pages.parts.session import Picture
 from pages.parts.wording import plain
@@ -58,6 +58,10 @@ def show_map(entry: Entry, picture: Picture, image: Image.Image, options: MapOpt
     method = options.method if options.method in methods_for(entry) else None
     try:
         explanation = explanations.explain(entry, picture, image, options, method)
+    except explanations.StoppedMap:
+        st.caption(f"{METHODS[method].title if method else 'The map'} was stopped.")
+        explanations.offer_to_go_on(f"go on {entry.id} {picture.id}")
+        return None
     except FAILURES as error:
         st.error(plain(error))
         return None
@@ -165,17 +169,10 @@ def show_all_methods(entry: Entry, picture: Picture, image: Image.Image, options
     names = [name for name in methods_for(entry) if slow or METHODS[name].quick]
     if options.against:
         names = [name for name in names if METHODS[name].contrasts]
-    bar = st.progress(0.0, "Computing …")
-    rows: list[tuple[str, Explanation, Faithfulness | None]] = []
-    for done, name in enumerate(names):
-        bar.progress(done / len(names), f"{METHODS[name].title} …")
-        try:
-            explanation = explanations.explain(entry, picture, image, options, name)
-            score = explanations.faithfulness(entry, picture, explanation, options.layer)
-            rows.append((name, explanation, score))
-        except FAILURES as error:
-            st.caption(f"{METHODS[name].title}: {plain(error)}")
-    bar.empty()
+    rows, stopped = _compute_all(entry, picture, image, options, names)
+    if stopped:
+        st.caption(f"Stopped: {', '.join(METHODS[name].title for name in stopped)}.")
+        explanations.offer_to_go_on("go on with all methods")
     rows.sort(key=lambda row: -row[2].road if row[2] else 1.0)
     for part in gallery.chunks(rows, MAPS_PER_ROW):
         for column, (name, explanation, score) in zip(st.columns(MAPS_PER_ROW), part, strict=False):
@@ -194,6 +191,29 @@ def show_all_methods(entry: Entry, picture: Picture, image: Image.Image, options
         table = pd.DataFrame(scores, columns=["method", "ROAD", "deletion", "insertion"])
         st.dataframe(table.round(3), hide_index=True)
         tables.csv_button("Table as CSV", table, f"{picture.stem}.{entry.id}.methods.csv")
+
+
+def _compute_all(
+    entry: Entry, picture: Picture, image: Image.Image, options: MapOptions, names: list[str]
+) -> tuple[list[tuple[str, Explanation, Faithfulness | None]], list[str]]:
+    """The maps of some methods with their faithfulness, and the methods that the visitor stopped."""
+    rows: list[tuple[str, Explanation, Faithfulness | None]] = []
+    stopped, part = [], 1 / max(1, len(names))
+    unfinished = [explanations.map_key(entry, picture, options, name) for name in names]
+    with progress.long_work("stop all methods", explanations.stop, unfinished) as work:
+        for done, name in enumerate(names):
+            text = f"{METHODS[name].title}, {done + 1} of {len(names)}"
+            work.show(done * part, text)
+            try:
+                follow = partial(work.follow, text=text, before=done * part, part=part)
+                explanation = explanations.explain(entry, picture, image, options, name, follow)
+                rows.append((name, explanation, explanations.faithfulness(entry, picture, explanation, options.layer)))
+            except explanations.StoppedMap:
+                stopped.append(name)
+            except FAILURES as error:
+                st.caption(f"{METHODS[name].title}: {plain(error)}")
+            unfinished.pop(0)
+    return rows, stopped
 
 
 def show_parts(entry: Entry, image: Image.Image, options: MapOptions) -> None:

@@ -11,8 +11,10 @@ import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
+from pages.parts.review.alike import SHOWN
 from tests.fields import draw_field, empty_ground, find, make_detector
 from tests.pages.test_pages import MODEL, ROOT, go, picker, png, said, upload
+from zoo.review.kinds import kinds, title_of
 
 
 def encoded(image) -> bytes:
@@ -180,6 +182,31 @@ def test_a_chosen_cell_is_explained_and_reviewed_cells_go_to_adapt(app):
     toggle = next(one for one in app.toggle if "reviewed on Classify" in one.label)
     assert toggle.label.startswith("Use the 1 cells")
     assert "Still needed: 4 more of monocyte" in said(app)
+
+
+def open_known_cells(app: AppTest) -> AppTest:
+    app.session_state["known cells"] = True
+    app.run()
+    assert not app.exception
+    return app
+
+
+@pytest.mark.parametrize("model", ["tiny-cnn60", MODEL])
+def test_known_cells_like_the_chosen_one_are_shown_when_asked_for(app, model):
+    picker(app).set_value(model).run()
+    upload(app, ("field.png", field()))
+    assert "Test cells of PBC" not in said(app)
+    open_known_cells(app)
+    assert "Test cells of PBC, from another laboratory than yours." in said(app)
+    shown = [one.value for one in app.caption if one.value in {title_of(kind) for kind in kinds()}]
+    assert len(shown) == SHOWN
+    most = max(shown.count(kind) for kind in shown)
+    assert f"{most} of {SHOWN}: **" in said(app)
+
+
+def test_known_cells_are_shown_beside_the_answer_for_one_picture(without_detector):
+    upload(without_detector, ("cell.png", png("monocyte")))
+    assert "Test cells of PBC" in said(open_known_cells(without_detector))
 
 
 def test_a_picture_without_cells_is_classified_as_a_whole_and_a_close_up_too(app):
