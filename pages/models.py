@@ -42,7 +42,7 @@ def overview(entries: list[Entry]) -> pd.DataFrame:
         accuracy = tested.metrics.get("accuracy") if tested else None
         rows.append(
             {
-                "model": entry.title,
+                "model": f"{entry.title} (default)" if entry.id == MODEL else entry.title,
                 "other labs": wording.other_laboratories(entry),
                 "test accuracy": wording.percent(accuracy) if accuracy else NOT_SCORED,
                 "task": entry.config.zoo.task,
@@ -307,7 +307,20 @@ def show_list(entries: list[AnyEntry]) -> None:
     st.markdown(about_default(entries))
     parameters = st.column_config.NumberColumn("parameters", format="localized")
     rate = st.column_config.NumberColumn("images/s", format="%.0f", help="On two processor cores.")
-    st.dataframe(table, hide_index=True, column_config={"parameters": parameters, "images/s": rate})
+    key = f"models {len(table)}"
+
+    def choose() -> None:
+        for row in tables.selected_rows(key):
+            session.choose_model(str(table["id"].iloc[row]))
+
+    st.dataframe(
+        table,
+        hide_index=True,
+        key=key,
+        on_select=choose,
+        selection_mode=tables.ONE_ROW,
+        column_config={"parameters": parameters, "images/s": rate},
+    )
     tables.csv_button("Table as CSV", table, "models.csv")
     ids = set(table["id"])
     listed = [entry for entry in readable_entries(entries) if entry.id in ids]

@@ -238,7 +238,7 @@ def test_without_a_detector_pictures_are_reviewed_as_wholes(without_detector):
 
 def test_bundled_examples_are_offered_at_the_first_visit(app):
     labels = [button.label for button in app.button]
-    assert {"field 1", "field 2", "neutrophil", "platelet", "All of them"} <= set(labels)
+    assert {"field 1", "field 2", "neutrophil", "platelet", "not a cell", "All of them"} <= set(labels)
     assert "BCCD_Dataset (MIT)" in said(app)
     click(app, "lymphocyte")
     assert [one.name for one in app.session_state["pictures"].values()] == ["lymphocyte.jpg"]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import streamlit as st
 from streamlit.elements.lib.column_types import ColumnConfig
 
-from pages.parts import gallery, samples, wording
+from pages.parts import gallery, samples, tables, wording
 from pages.parts.review import alike, board, counts, files, kept, panel, second, state
 from pages.parts.review.found import Examined, cell_id
 from zoo.entry import Entry
@@ -101,16 +101,14 @@ def _show_table(entry: Entry, examined: Sequence[Examined], reviewed: Reviews) -
         key = f"table {entry.id} {len(table)}"
 
         def choose() -> None:
-            rows = st.session_state[key]["selection"]["rows"]
-            state.choose(
-                [cell_id(listed[row][0].picture, listed[row][1].cell.number) for row in rows if row < len(listed)]
-            )
+            chosen = [listed[row] for row in tables.selected_rows(key) if row < len(listed)]
+            state.choose([cell_id(seen.picture, one.cell.number) for seen, one in chosen])
 
         st.dataframe(
             table,
             hide_index=True,
             on_select=choose,
-            selection_mode="multi-row",
+            selection_mode=tables.SEVERAL_ROWS,
             key=key,
             row_height=ROW_PIXELS,
             height=min(ROW_PIXELS * len(table) + 40, MAX_TABLE_PIXELS),
