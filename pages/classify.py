@@ -53,7 +53,7 @@ def classify(entry: Entry, sample: Sample, pictures: list[Picture]) -> dict[str,
     unfinished, drawn = [picture.id for picture in new], time.monotonic()
     with progress.long_work("stop pictures", session.stop, unfinished) as work:
         live = st.empty()
-        work.show(0.0, f"Classifying {len(new):,} pictures: {text} …", at_once=len(new) > 1)
+        work.show(0.0, f"Classifying {wording.counted(len(new), 'pictures')}: {text} …", at_once=len(new) > 1)
         stream = classify_files(default_runtime(), entry, ((p.name, p.data) for p in new), client=session.client())
         with closing(stream):
             for done, (picture, result) in enumerate(zip(new, stream, strict=True), 1):
@@ -173,14 +173,15 @@ def show_many(entry: Entry, sample: Sample, examined: list[Examined]) -> None:
     """Show several cells: their number, fields without cells, warnings, and the review."""
     fields = [one for one in examined if one.found is not None]
     white = sum(cell.object == WHITE for one in fields for cell in one.cells)
-    cells = f"{white} white cell{'' if white == 1 else 's'}"
-    title = cells if len(examined) == 1 else f"{len(examined)} pictures"
+    cells = wording.counted(white, "white cells")
+    title = cells if len(examined) == 1 else wording.counted(len(examined), "pictures")
     if fields and len(examined) > 1:
         title += f", {len(fields)} of them fields with {cells}"
     st.subheader(title, help="Click a cell to see it large and to correct it.")
     for one in fields:
         if not any(cell.object == WHITE for cell in one.cells):
-            st.info(f"{wording.plain(one.picture.name)}: no white cell was found among its {len(one.cells)} cells.")
+            told = f"only {wording.counted(len(one.cells), 'other cells')}"
+            st.info(f"{wording.plain(one.picture.name)}: no white cell was found, {told}.")
     show_unrecognised(examined)
     page.show(entry, sample, examined)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import streamlit as st
 from streamlit import runtime
 from streamlit.delta_generator import DeltaGenerator
+from streamlit.runtime.runtime import RuntimeState
 
 from pages.parts import detectors, layout, pickers, plots, session, tables, wording
 from pages.parts import entries as zoo_entries
@@ -167,7 +168,9 @@ def wait_for_news(shown: dict[str, ShownRun]) -> None:
     to another page, and leave it empty.
     """
     waiting = [place for place in _hub_places() if hub.status(place).pending]
-    follows = bool(shown) and runtime.exists()  # without a server nobody looks on
+    # without a browser nobody looks on
+    connected = runtime.get_instance().state == RuntimeState.ONE_OR_MORE_SESSIONS_CONNECTED
+    follows = bool(shown) and connected
     heartbeat, renewed = st.empty(), time.monotonic()
     while follows or any(hub.status(place).pending for place in waiting):
         time.sleep(HUB_REFRESH_SECONDS)
@@ -304,7 +307,7 @@ def show_list(entries: list[AnyEntry]) -> None:
             "(hub:NAMESPACE) in HEMAZOO_ZOO."
         )
         return
-    st.markdown(about_default(entries))
+    st.markdown(f"{about_default(entries)} Click a row to see the model.".strip())
     parameters = st.column_config.NumberColumn("parameters", format="localized")
     rate = st.column_config.NumberColumn("images/s", format="%.0f", help="On two processor cores.")
     key = f"models {len(table)}"

@@ -17,10 +17,11 @@ from pages.parts.session import Picture
 from pages.parts.wording import plain
 from zoo.api import default_runtime
 from zoo.attribution import METHODS
-from zoo.attribution.faithfulness import Faithfulness
+from zoo.attribution.faithfulness import Faithfulness, energy_inside, share_of
 from zoo.attribution.overlay import PARTS, parts
 from zoo.benchmarks import find_source
 from zoo.data.offered import offered_folders
+from zoo.detection.cut import cell_box
 from zoo.entry import Entry
 from zoo.figures.sheet import Panel, sheet
 from zoo.imaging.decode import PictureError
@@ -75,6 +76,8 @@ def show_map(entry: Entry, picture: Picture, image: Image.Image, options: MapOpt
     about = entry.class_names.get(explanation.label, explanation.label)
     st.image(drawn, width="stretch", alt=f"Map of the evidence for {about} on {picture.name}")
     st.markdown(f"{plain(entry.title)} {wording.verdict(entry, explanation)}")
+    if where := where_it_lies(image, explanation, about):
+        st.markdown(plain(where))
     if text := samples.difference(entry, explanation.prediction):
         st.markdown(plain(text))
     st.caption(samples.about(explanation.prediction.sample, entry))
@@ -92,6 +95,16 @@ def show_map(entry: Entry, picture: Picture, image: Image.Image, options: MapOpt
         key=f"png {entry.id} {picture.id}",
     )
     return DrawnMap(entry, explanation, drawn)
+
+
+def where_it_lies(image: Image.Image, explanation: Explanation, about: str) -> str:
+    """Sentence on how much of the evidence lies on the cell; empty where no cell is found, or the map is empty."""
+    box = cell_box(image)
+    if box is None or not explanation.values.any():
+        return ""
+    share, chance = energy_inside(explanation.values, box), share_of(box, image.size)
+    text = f"{100 * share:.0f} % of the evidence for {about} lies on the cell, which fills {100 * chance:.0f} %"
+    return f"{text} of the picture." if share > chance else f"Only {text} of the picture: do not trust this map."
 
 
 def _show_neighbours(entry: Entry, picture: Picture, image: Image.Image, explanation: Explanation) -> None:

@@ -13,7 +13,7 @@ from PIL import Image
 from pages.parts import gallery, plots
 from pages.parts.scored import ScoredModel
 from pages.parts.tables import downloads
-from pages.parts.wording import plain, points
+from pages.parts.wording import counted, plain, points
 from zoo.api import default_runtime
 from zoo.attribution import METHODS, ExplanationError
 from zoo.attribution.overlay import overlay
@@ -80,7 +80,7 @@ def _show_confused(model: ScoredModel, true: str, predicted: str, labels: list[s
     rows = confused_images(model.table, labels, true, predicted)
     names = model.entry.class_names
     wrong = f"{plain(names.get(true, true))} classified as {plain(names.get(predicted, predicted))}"
-    st.markdown(f"**{len(rows):,} images** of {wrong} by {plain(model.title)}")
+    st.markdown(f"**{counted(len(rows), 'images')}** of {wrong} by {plain(model.title)}")
     show_pictures(rows.head(MAX_PICTURES), model, f"behind {true} {predicted}")
     if len(rows) > MAX_PICTURES:
         st.caption(f"The {MAX_PICTURES} most confident are shown; the table has all.")

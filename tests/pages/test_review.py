@@ -159,7 +159,7 @@ def test_a_review_is_saved_and_opened_for_the_same_picture_under_another_name(ap
     assert not other.exception
     assert answers(other, "kind")[0] == "not a cell"
     assert other.dataframe[1].value["count"].sum() == 3
-    assert "1 decisions opened." in other.session_state["review"].told
+    assert "1 decision opened." in other.session_state["review"].told
     opener = next(one for one in other.file_uploader if one.label == "Open a review")
     opener.set_value([("bad.zip", b"no zip", "application/zip")]).run()
     assert "This is no saved review" in said(other)
@@ -180,7 +180,7 @@ def test_a_chosen_cell_is_explained_and_reviewed_cells_go_to_adapt(app):
     assert "Cell 1 of field.png" in said(app)
     go(app, "adapt")
     toggle = next(one for one in app.toggle if "reviewed on Classify" in one.label)
-    assert toggle.label.startswith("Use the 1 cells")
+    assert toggle.label.startswith("Use 1 cell that")
     assert "Still needed: 4 more of monocyte" in said(app)
 
 
