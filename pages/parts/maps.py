@@ -191,7 +191,10 @@ def show_all_methods(entry: Entry, picture: Picture, image: Image.Image, options
         for column, (name, explanation, score) in zip(st.columns(MAPS_PER_ROW), part, strict=False):
             road = f"ROAD {score.road:+.2f}" if score else ""
             column.image(
-                options.draw(image, explanation), width="stretch", caption=f"{METHODS[name].title} {road}".strip()
+                options.draw(image, explanation),
+                width="stretch",
+                caption=f"{METHODS[name].title} {road}".strip(),
+                alt=f"Map of the evidence by {METHODS[name].title}",
             )
     st.caption(
         "The most faithful first, by ROAD.",
@@ -237,7 +240,7 @@ def show_parts(entry: Entry, image: Image.Image, options: MapOptions) -> None:
         st.info(plain(error))
         return
     left, right = st.columns([2, 3])
-    left.image(parts(image, found.maps), width="stretch")
+    left.image(parts(image, found.maps), width="stretch", alt=f"The picture's {len(found.maps)} parts in colours")
     for number, probabilities in enumerate(found.probabilities):
         ranked = sorted(zip(entry.labels, probabilities, strict=False), key=lambda item: -item[1])[:TOP_CLASSES]
         classes = ", ".join(f"{label} {100 * probability:.0f} %" for label, probability in ranked)

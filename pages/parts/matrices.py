@@ -138,14 +138,15 @@ def _explain(model: ScoredModel, file: str, source: Source) -> None:
         st.error(plain(error))
         return
     left, right = st.columns(2)
-    left.image(image, width="stretch", caption=file)
     prediction = explanation.prediction
+    about = model.entry.class_names[prediction.label]
+    left.image(image, width="stretch", caption=file, alt=f"Picture {file}")
     right.image(
         overlay(image, explanation.values),
         width="stretch",
-        caption=f"{METHODS[explanation.method].title} for {model.entry.class_names[prediction.label]} "
-        f"({100 * prediction.confidence:.1f} %): "
+        caption=f"{METHODS[explanation.method].title} for {about} ({100 * prediction.confidence:.1f} %): "
         "bright is evidence for it",
+        alt=f"Map of the evidence for {about} on {file}",
     )
 
 

@@ -43,7 +43,9 @@ def downloads(table: pd.DataFrame, stem: str, in_words: pd.DataFrame | None = No
     with st.container(horizontal=True):
         csv_button("CSV", table, f"{stem}.csv", key=f"csv {stem}")
         with st.popover("Markdown", icon=":material/content_copy:"):
-            st.code(leaderboard.markdown(_rounded(table) if in_words is None else in_words), language="markdown")
+            st.code(
+                leaderboard.markdown(_rounded(table) if in_words is None else in_words), language=None, wrap_lines=True
+            )
 
 
 def _rounded(table: pd.DataFrame) -> pd.DataFrame:
