@@ -19,6 +19,7 @@ from tests.browser.test_app import PAGES, open_page, serving, settle, visit
 from tests.conftest import find_browser
 
 DESK, README = {"width": 1440, "height": 900}, {"width": 1180, "height": 1330}
+TELEPHONE = {"is_mobile": True, "has_touch": True, "user_agent": "Mozilla/5.0 (Linux; Android 14; Pixel 7) Mobile"}
 FIELD = "field 1"
 FIGURES_MS = 3000  # until figures have drawn themselves
 SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
@@ -48,7 +49,8 @@ def main() -> None:
 
 def opened(browser: Browser, address: str, size: dict, scheme: Literal["light", "dark"]) -> Page:
     """The Classify page with a field whose cells were found and named."""
-    context = browser.new_context(viewport=size, color_scheme=scheme)
+    telephone = TELEPHONE if size == PHONE else {}
+    context = browser.new_context(viewport=size, color_scheme=scheme, **telephone)
     context.set_default_timeout(120_000)
     page = context.new_page()
     open_page(page, address)

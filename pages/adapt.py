@@ -18,7 +18,7 @@ from pages.parts import entries as zoo_entries
 from pages.parts import gallery, layout, pickers, samples, session, tables
 from pages.parts.folder_upload import pick_folder
 from pages.parts.review import kept, teach
-from pages.parts.wording import class_description, plain, points
+from pages.parts.wording import class_description, counted, plain, points
 from zoo.adaptation import MAX_PICTURES, MIN_CELLS, MIN_UNLABELLED, Adapted, adapt, can_adapt
 from zoo.entry import Entry, EntryError, read_predictions
 from zoo.lazy import lazy_module
@@ -99,9 +99,11 @@ def add_reviewed(entry: Entry, given: Given) -> None:
     taught, left_out = teach.reviewed_cells(entry)
     if not taught and not left_out:
         return
-    wanted = st.toggle(f"Use the {len(taught)} cells that you reviewed on Classify", value=True, key="use reviewed")
+    wanted = st.toggle(
+        f"Use {counted(len(taught), 'cells')} that you reviewed on Classify", value=True, key="use reviewed"
+    )
     if left_out:
-        st.caption(f"{left_out} reviewed cells are left out: the model has no such class.")
+        st.caption(f"Left out: {counted(left_out, 'reviewed cells')} of a class that the model does not have.")
     for one in taught if wanted else ():
         given.images.append(one.image)
         given.labels.append(one.label)

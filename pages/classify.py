@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from pages.parts import gallery, layout, pickers, plots, samples, session, uploads, wording
+from pages.parts import gallery, layout, pickers, plots, progress, samples, session, uploads, wording
 from pages.parts.review import examples as first_pictures
 from pages.parts.review import found, kept, page
 from pages.parts.review.found import Examined
@@ -36,7 +37,7 @@ Answers = list[tuple[Picture, Prediction]]
 
 
 def classify(entry: Entry, sample: Sample, pictures: list[Picture]) -> dict[str, FileResult]:
-    """Classify the pictures that have no result yet, with a progress bar and a table that grows.
+    """Classify the pictures that have no result yet, with a progress bar and a table that grows; it can be stopped.
 
     Results are kept for all samples: `answers_of` applies another one without running the network.
 
@@ -47,23 +48,23 @@ def classify(entry: Entry, sample: Sample, pictures: list[Picture]) -> dict[str,
     new = [picture for picture in pictures if picture.id not in results]
     if not new:
         return results
-    place = st.container()
-    bar, live = place.progress(0.0, f"Classifying {len(new)} pictures …"), place.empty()
     others = default_runtime().waiting()
-    if others:
-        bar.progress(0.0, f"Classifying {len(new)} pictures; {others} of other visitors are waiting too …")
-    started = drawn = time.monotonic()
-    stream = classify_files(default_runtime(), entry, ((p.name, p.data) for p in new), client=session.client())
-    for done, (picture, result) in enumerate(zip(new, stream, strict=True), 1):
-        results[picture.id] = result
-        if time.monotonic() - drawn > REDRAW_SECONDS:
-            left = (time.monotonic() - started) / done * (len(new) - done)
-            bar.progress(done / len(new), f"{done} of {len(new)} pictures classified, about {left:.0f} s left")
-            answers = answers_of(entry, sample, new[:done], results)
-            live.dataframe(result_table(entry, answers), hide_index=True, height=LIVE_TABLE_PIXELS)
-            drawn = time.monotonic()
-    bar.empty()
-    live.empty()
+    text = f"{others} pictures of other visitors are waiting too" if others else "loading the model"
+    unfinished, drawn = [picture.id for picture in new], time.monotonic()
+    with progress.long_work("stop pictures", session.stop, unfinished) as work:
+        live = st.empty()
+        work.show(0.0, f"Classifying {wording.counted(len(new), 'pictures')}: {text} …", at_once=len(new) > 1)
+        stream = classify_files(default_runtime(), entry, ((p.name, p.data) for p in new), client=session.client())
+        with closing(stream):
+            for done, (picture, result) in enumerate(zip(new, stream, strict=True), 1):
+                results[picture.id] = result
+                unfinished.pop(0)
+                if time.monotonic() - drawn > REDRAW_SECONDS:
+                    work.show(done / len(new), f"{done:,} of {len(new):,} pictures classified")
+                    answers = answers_of(entry, sample, new[:done], results)
+                    live.dataframe(result_table(entry, answers), hide_index=True, height=LIVE_TABLE_PIXELS)
+                    drawn = time.monotonic()
+        live.empty()
     return results
 
 
@@ -172,14 +173,15 @@ def show_many(entry: Entry, sample: Sample, examined: list[Examined]) -> None:
     """Show several cells: their number, fields without cells, warnings, and the review."""
     fields = [one for one in examined if one.found is not None]
     white = sum(cell.object == WHITE for one in fields for cell in one.cells)
-    cells = f"{white} white cell{'' if white == 1 else 's'}"
-    title = cells if len(examined) == 1 else f"{len(examined)} pictures"
+    cells = wording.counted(white, "white cells")
+    title = cells if len(examined) == 1 else wording.counted(len(examined), "pictures")
     if fields and len(examined) > 1:
         title += f", {len(fields)} of them fields with {cells}"
     st.subheader(title, help="Click a cell to see it large and to correct it.")
     for one in fields:
         if not any(cell.object == WHITE for cell in one.cells):
-            st.info(f"{wording.plain(one.picture.name)}: no white cell was found among its {len(one.cells)} cells.")
+            told = f"only {wording.counted(len(one.cells), 'other cells')}"
+            st.info(f"{wording.plain(one.picture.name)}: no white cell was found, {told}.")
     show_unrecognised(examined)
     page.show(entry, sample, examined)
 
@@ -197,11 +199,10 @@ with blood:
 if not session.pictures():
     first_pictures.offer()
     st.stop()
-pictures = session.pictures()
+progress.tell_stopped()
+pictures = session.wanted_pictures()
 try:
-    located = found.locate(pictures)
-    fields = found.name(entry, sample, pictures, located)
-    whole_pictures = [picture for picture in pictures if picture.id not in located]
+    fields, whole_pictures = found.find_and_name(entry, sample, pictures)
     results = classify(entry, sample, whole_pictures)
 except (EntryError, BusyError) as error:
     st.error(wording.plain(error))

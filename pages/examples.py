@@ -9,7 +9,7 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from pages.parts import gallery, layout, session
-from pages.parts.wording import plain
+from pages.parts.wording import counted, plain
 from zoo.sources.examples import VARIABLE, Example, ExamplesError, fetch, list_examples
 
 COLUMNS = 4
@@ -60,7 +60,7 @@ def offer_download(examples: list[Example]) -> list[Example]:
             f"instead, name their folder or their repository on the Hub in {VARIABLE}.",
         )
     size = sum(example.bytes or FRAME_BYTES for example in missing) / 1000
-    label = f"Download {len(missing)} pictures (about {size:,.0f} KB)"
+    label = f"Download {counted(len(missing), 'pictures')} (about {size:,.0f} KB)"
     return fetch_all(examples) if st.button(label, type="primary", icon=":material/download:") else examples
 
 
@@ -79,7 +79,7 @@ if local:
             session.add_picture(Path(example.name).name, path.read_bytes(), example.credit)
         st.switch_page("pages/classify.py")
     if session.pictures():
-        label = f"Classify your {len(session.pictures())} pictures"
+        label = f"Classify your {counted(len(session.pictures()), 'pictures')}"
         st.page_link("pages/classify.py", label=label, icon=":material/biotech:")
     for row, part in enumerate(gallery.chunks(local, COLUMNS)):
         for place, (column, (example, path)) in enumerate(zip(st.columns(COLUMNS), part, strict=False)):

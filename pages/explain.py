@@ -8,7 +8,7 @@ from functools import partial
 import streamlit as st
 from PIL import Image
 
-from pages.parts import explanations, gallery, layout, maps, pickers, samples, session, uploads
+from pages.parts import explanations, gallery, layout, maps, pickers, progress, samples, session, uploads
 from pages.parts.review import found, kept, state
 from pages.parts.session import Picture
 from pages.parts.wording import plain
@@ -29,12 +29,12 @@ def readable_pictures() -> Readable:
     Stops the page without any.
     """
     try:
-        cells, located = found.white_cells(session.pictures()), found.locate(session.pictures())
+        cells, located = found.white_cells(session.wanted_pictures()), found.locate(session.wanted_pictures())
     except EntryError as error:
         st.error(plain(error))
         st.stop()
     readable: Readable = {}
-    for picture in session.pictures():
+    for picture in session.wanted_pictures():
         if picture.id in located:
             own = {key: cell for key, cell in cells.items() if key.rpartition("-")[0] == picture.id}
             readable |= {key: (part, partial(one.cut, cell)) for key, (part, one, cell) in own.items()}
@@ -112,6 +112,7 @@ with st.expander("Pictures, model and sample", expanded=not session.pictures(), 
         samples.pick_sample(entry)
         second = pickers.pick_second(entry)
 uploads.stop_without_pictures()
+progress.tell_stopped()
 readable = readable_pictures()
 chosen = st.multiselect(
     "Pictures and cells",

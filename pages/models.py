@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import streamlit as st
+from streamlit import runtime
+from streamlit.delta_generator import DeltaGenerator
+from streamlit.runtime.runtime import RuntimeState
 
 from pages.parts import detectors, layout, pickers, plots, session, tables, wording
 from pages.parts import entries as zoo_entries
@@ -18,7 +22,7 @@ from zoo.figures.history import training_and_validation
 from zoo.lazy import lazy_module
 from zoo.sources import HUB_PREFIX, hub
 from zoo.sources.catalogue import BUILTIN, MODEL, distinct_titles, sources
-from zoo.sources.runs import list_runs
+from zoo.sources.runs import Run, list_runs
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,7 +30,7 @@ else:
     pd = lazy_module("pandas")
 
 RUNS_REFRESH_SECONDS = 3
-HUB_REFRESH_SECONDS = 0.3
+HUB_REFRESH_SECONDS = 0.3  # also until a visitor's click is noticed
 MAX_AGE_IN_MINUTES = 120  # older listings are shown with their date
 QUANTITIES: tuple[Literal["loss", "accuracy"], ...] = ("loss", "accuracy")
 
@@ -39,7 +43,7 @@ def overview(entries: list[Entry]) -> pd.DataFrame:
         accuracy = tested.metrics.get("accuracy") if tested else None
         rows.append(
             {
-                "model": entry.title,
+                "model": f"{entry.title} (default)" if entry.id == MODEL else entry.title,
                 "other labs": wording.other_laboratories(entry),
                 "test accuracy": wording.percent(accuracy) if accuracy else NOT_SCORED,
                 "task": entry.config.zoo.task,
@@ -111,31 +115,39 @@ def _asked_title(benchmark: Benchmark) -> str:
     return f"{benchmark.title} ({benchmark.sample})" if benchmark.sample else benchmark.title
 
 
-def show_runs() -> None:
-    """Show runs in training with their curves."""
-    begun = any(run.alive for run in list_runs())
-    # renewed only then: going to another page at that moment can leave the browser with an empty one
-    st.fragment(_run_lines, run_every=RUNS_REFRESH_SECONDS if begun else None)(begun)
+@dataclass(eq=False)
+class ShownRun:
+    """Places of a run on the page, and the epochs whose curves are drawn."""
+
+    line: DeltaGenerator
+    curves: DeltaGenerator
+    epochs: int = 0
 
 
-def _run_lines(begun: bool) -> None:
-    """Show progress and curves of each run. Runs the page again when the last one has ended."""
+def show_runs() -> dict[str, ShownRun]:
+    """Show runs in training with their curves; returns their places by name."""
     runs = [run for run in list_runs() if run.alive]
-    if not runs:
-        if begun:
-            st.rerun()
-        return
-    st.subheader("In training")
+    if runs:
+        st.subheader("In training")
+    shown = {}
     for run in runs:
-        state = run.state
-        st.progress(
-            run.progress,
-            f"**{plain(state.title)}** ({plain(run.name)}): epoch {state.epoch} of {state.epochs}, "
-            f"{state.images_per_second:,.0f} images per second",
-        )
-        if "epoch" in run.history:
-            with st.expander("Curves so far", expanded=len(runs) == 1):
-                show_curves(run.history, run.name)
+        shown[run.name] = ShownRun(st.empty(), st.empty())
+        show_run(shown[run.name], run, expanded=len(runs) == 1)
+    return shown
+
+
+def show_run(place: ShownRun, run: Run, expanded: bool) -> None:
+    """Show the progress of a run, and its curves where an epoch has ended."""
+    state = run.state
+    place.line.progress(
+        run.progress,
+        f"**{plain(state.title)}** ({plain(run.name)}): epoch {state.epoch} of {state.epochs}, "
+        f"{state.images_per_second:,.0f} images per second",
+    )
+    if "epoch" in run.history and len(run.history) > place.epochs:
+        place.epochs = len(run.history)
+        with place.curves.container(), st.expander("Curves so far", expanded=expanded):
+            show_curves(run.history, f"{run.name} {place.epochs}")
 
 
 def show_hub_status() -> None:
@@ -149,16 +161,29 @@ def show_hub_status() -> None:
         st.rerun()
 
 
-def wait_for_hub() -> None:
-    """Run the page again when a pending answer of the Hub has arrived; nothing where none is.
+def wait_for_news(shown: dict[str, ShownRun]) -> None:
+    """Renew the runs in training; run the page again when one begins or ends, or when the Hub has answered.
 
-    It waits in the page's own run, because a part that renews itself can leave an empty page (see `show_runs`).
+    This is the end of the page's own run. A part that renews itself (`run_every`) may answer after the visitor has gone
+    to another page, and leave it empty.
     """
     waiting = [place for place in _hub_places() if hub.status(place).pending]
-    placeholder = st.empty()
-    while any(hub.status(place).pending for place in waiting):
+    # without a browser nobody looks on
+    connected = runtime.get_instance().state == RuntimeState.ONE_OR_MORE_SESSIONS_CONNECTED
+    follows = bool(shown) and connected
+    heartbeat, renewed = st.empty(), time.monotonic()
+    while follows or any(hub.status(place).pending for place in waiting):
         time.sleep(HUB_REFRESH_SECONDS)
-        placeholder.empty()  # Streamlit ends this run here if the visitor has done something
+        heartbeat.empty()  # Streamlit ends this run here if the visitor has done something
+        if waiting and not any(hub.status(place).pending for place in waiting):
+            break
+        if follows and time.monotonic() - renewed > RUNS_REFRESH_SECONDS:
+            renewed = time.monotonic()
+            runs = [run for run in list_runs() if run.alive]
+            if {run.name for run in runs} != set(shown):
+                st.rerun()
+            for run in runs:
+                show_run(shown[run.name], run, expanded=len(runs) == 1)
     if waiting:
         zoo_entries.refresh()
         st.rerun()
@@ -282,10 +307,23 @@ def show_list(entries: list[AnyEntry]) -> None:
             "(hub:NAMESPACE) in HEMAZOO_ZOO."
         )
         return
-    st.markdown(about_default(entries))
+    st.markdown(f"{about_default(entries)} Click a row to see the model.".strip())
     parameters = st.column_config.NumberColumn("parameters", format="localized")
     rate = st.column_config.NumberColumn("images/s", format="%.0f", help="On two processor cores.")
-    st.dataframe(table, hide_index=True, column_config={"parameters": parameters, "images/s": rate})
+    key = f"models {len(table)}"
+
+    def choose() -> None:
+        for row in tables.selected_rows(key):
+            session.choose_model(str(table["id"].iloc[row]))
+
+    st.dataframe(
+        table,
+        hide_index=True,
+        key=key,
+        on_select=choose,
+        selection_mode=tables.ONE_ROW,
+        column_config={"parameters": parameters, "images/s": rate},
+    )
     tables.csv_button("Table as CSV", table, "models.csv")
     ids = set(table["id"])
     listed = [entry for entry in readable_entries(entries) if entry.id in ids]
@@ -312,10 +350,10 @@ def show_broken(entries: list[AnyEntry]) -> None:
 
 
 layout.page("Models")
-show_runs()
+runs_shown = show_runs()
 entries = zoo_entries.entries()
 show_hub_status()
 show_list(entries)
 detectors.show_detectors()
 show_broken(entries)
-wait_for_hub()
+wait_for_news(runs_shown)

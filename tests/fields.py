@@ -52,6 +52,18 @@ def draw_field(seed: int, white: int = 4) -> tuple[Image.Image, Boxes]:
     return image, boxes
 
 
+@cache
+def draw_crowd(columns: int = 20, rows: int = 15) -> tuple[Image.Image, Boxes]:
+    """A large field with white cells in rows and columns."""
+    side, boxes = 100, []
+    image = Image.new("RGB", (columns * side, rows * side), (232, 222, 214))
+    for number in range(columns * rows):
+        left, top = side * (number % columns), side * (number // columns)
+        image.paste(draw_cell(LABELS[number % 4], number % 16, (side, side)), (left, top))
+        boxes.append(("white cell", (left + 15.0, top + 15.0, left + 85.0, top + 85.0)))
+    return image, boxes
+
+
 def empty_ground() -> Image.Image:
     """A field without any cell."""
     noise = np.random.default_rng(0).normal(0, 4, (300, 300, 3))
@@ -84,7 +96,8 @@ def digest(image: Image.Image) -> str:
 
 @cache
 def _known() -> dict[str, Boxes]:
-    return {digest(empty_ground()): []} | {digest(image): boxes for image, boxes in map(draw_field, SEEDS)}
+    fields = [(empty_ground(), []), draw_crowd(), *map(draw_field, SEEDS)]
+    return {digest(image): boxes for image, boxes in fields}
 
 
 def make_detector(folder: Path) -> Path:

@@ -75,6 +75,7 @@ DECODED_MB = Limit("DECODED_MB", 500, "MB", "decoded pictures that the pages kee
 DATA_MB = Limit("DATA_MB", 1000, "MB", "arrays of a data set that are kept for its pictures, for each kind of file")
 MAPS_MB = Limit("MAPS_MB", 200, "MB", "explanation maps that a session keeps")
 KEPT_MB = Limit("KEPT_MB", 2000, "MB", "reviews kept on the server's disk; the oldest are erased")
+ALIKE_MB = Limit("ALIKE_MB", 200, "MB", "vectors of known cells on disk; the least recently used are removed")
 ANSWERS_MB = Limit("ANSWERS_MB", 100, "MB", "found cells and their answers that a session keeps")
 SESSION_PICTURES = Limit("SESSION_PICTURES", 1000, "pictures", "pictures that a session keeps")
 SESSION_MB = Limit("SESSION_MB", 500, "MB", "memory for the pictures of a session")

@@ -252,7 +252,7 @@ def show_unaudited(offer: Offer, data: DataSet) -> None:
         f"{len(data):,} pictures, {len(data.labels)} classes, read as {data.layout}. An audit finds copies, leaks, "
         "outliers and label errors:"
     )
-    st.code(f"python -m training audit {data.place.name} --out reports/{data.name}", language="bash")
+    st.code(f"python -m training audit {data.place.name} --out reports/{data.name}", language=None, wrap_lines=True)
     counts = data.table.fillna({"split": "all", "label": "no label"}).groupby(["label", "split"]).size().reset_index()
     counts.columns = pd.Index(["label", "split", "pictures"])
     figure = go.Figure(

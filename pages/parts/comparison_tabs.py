@@ -12,7 +12,7 @@ from pages.parts import plots, scored
 from pages.parts.matrices import MAX_PICTURES, pick_scored, show_pictures
 from pages.parts.scored import ScoredModel
 from pages.parts.tables import downloads
-from pages.parts.wording import percent, plain, scores_table
+from pages.parts.wording import counted, percent, plain, scores_table
 from zoo.benchmarks import leaderboard, robustness
 from zoo.benchmarks.comparison import Stage, calibration_data, corrupted_benchmark
 from zoo.benchmarks.eligibility import NOT_SCORED
@@ -36,8 +36,15 @@ CLASS_SCORES = {
 }
 CALIBRATION_SCORES = ("ece", "ece_calibrated", "log_loss", "brier", "selective_accuracy")
 STAGES: dict[str, Stage] = {"as shown in the app": "stored", "before scaling": "before", "after scaling": "after"}
-HISTORY_COLUMNS = ("val_accuracy", "val_loss", "train_accuracy", "train_loss", "learning_rate")
+HISTORY_COLUMNS = {
+    "val_accuracy": "validation accuracy",
+    "val_loss": "validation loss",
+    "train_accuracy": "training accuracy",
+    "train_loss": "training loss",
+    "learning_rate": "learning rate",
+}
 CURVES: tuple[Literal["roc", "pr"], ...] = ("roc", "pr")
+SHARE_DIGITS = 3  # of a share of one: a tenth of a percent
 ROW_PIXELS, MAX_TABLE_PIXELS = 34, 640  # of the leaderboard
 
 
@@ -49,7 +56,7 @@ def show_leaderboard(entries: Sequence[Entry]) -> None:
     for name, column in leaderboard.COLUMNS.items():
         if not table[name].notna().any():
             continue
-        shown[name], shown[f"{name} bar"] = table[name], _interval_bars(table, name, first[name])
+        shown[name], shown[f"{name} bar"] = table[name].round(SHARE_DIGITS), _interval_bars(table, name, first[name])
         columns[name] = st.column_config.NumberColumn(column.title, help=column.help, format="percent", width=110)
         columns[f"{name} bar"] = st.column_config.ImageColumn("95 % CI", help="Over source cells.", width=130)
     shown["megabytes"], shown["images_per_second"] = table["megabytes"], table["images_per_second"]
@@ -73,7 +80,7 @@ def show_leaderboard(entries: Sequence[Entry]) -> None:
     ]
     st.caption(
         (f"Significantly best (red): {'; '.join(best)}." if best else "No model is significantly best.")
-        + " Bars: 95 % CI.",
+        + " Balanced accuracy, but for the calibration error and the maps. Bars: 95 % CI.",
         help="Click a column's name to sort. Best: a paired bootstrap over source cells, adjusted after Holm, finds a "
         "lead over every other model on the same pictures.",
     )
@@ -194,7 +201,9 @@ def show_agreement(models: Sequence[ScoredModel], labels: list[str]) -> None:
     with right:
         second = pick_scored("while wrong", models, 1, "wrong")
     rows = significance.only_first_correct(first.table, second.table, labels)
-    st.markdown(f"**{len(rows):,} images** that {plain(first.title)} gets right and {plain(second.title)} does not")
+    st.markdown(
+        f"**{counted(len(rows), 'images')}** that {plain(first.title)} gets right and {plain(second.title)} does not"
+    )
     show_pictures(rows.head(MAX_PICTURES), second, "agreement")
     if len(rows):
         downloads(rows, f"{first.entry.id}-right-{second.entry.id}-wrong")
@@ -244,7 +253,7 @@ def show_training_curves(entries: Sequence[Entry], titles: Mapping[str, str]) ->
         return
     columns = [c for c in HISTORY_COLUMNS if any(c in history for history in histories.values())]
     column = st.segmented_control(
-        "Curve", columns, default=columns[0], required=True, format_func=lambda c: c.replace("_", " "), key="curve"
+        "Curve", columns, default=columns[0], required=True, format_func=HISTORY_COLUMNS.__getitem__, key="curve"
     )
     plots.downloadable(training_curves(histories, column), "training curves")
     downloads(pd.concat([h.assign(model=title) for title, h in histories.items()]), "histories")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import streamlit as st
 from PIL import Image
 
-from pages.parts import samples, session
+from pages.parts import progress, samples, session
 from pages.parts.session import Picture
 from zoo.api import default_runtime
 from zoo.attribution import METHODS, ExplanationError
@@ -24,12 +26,17 @@ from zoo.serving.results import Explanation, Prediction, with_sample
 from zoo.serving.runtime import BusyError, methods_for
 
 EXPLANATIONS, FAITHFULNESS, ANSWERS = "explanations", "faithfulness", "explained answers"  # session keys
+STOPPED = "stopped maps"  # session key: the maps that the visitor stopped
 MAX_KEPT = 96  # answers and measurements of a session
 # choices
 PREDICTED, NETWORK = "the predicted class", "the class that the network alone says"
 ALL_OTHERS, USUAL = "all other classes", "the model's usual layer"
 HEAT, LINES = "heat", "lines"
 FAILURES = (EntryError, ExplanationError, BusyError)
+
+
+class StoppedMap(ExplanationError):
+    """The visitor stopped the computation of this map."""
 
 
 @dataclass(frozen=True)
@@ -106,8 +113,30 @@ def pick_options(first: Entry, second: Entry | None) -> MapOptions:
     )
 
 
-def explain(entry: Entry, picture: Picture, image: Image.Image, options: MapOptions, method: str | None) -> Explanation:
-    """The map of one picture, computed once a session; slow methods show their progress.
+def map_key(entry: Entry, picture: Picture, options: MapOptions, method: str | None) -> tuple[object, ...]:
+    """What the visitor asked for, which a stopped map is known by."""
+    return (entry.folder, entry.weights, picture.id, options.label, options.against, method, options.layer)
+
+
+def stop(unfinished: Iterable[tuple[object, ...]]) -> None:
+    """Do not compute maps, by their `map_key`, until the visitor goes on."""
+    st.session_state[STOPPED] = {*st.session_state.get(STOPPED, ()), *unfinished}
+
+
+def offer_to_go_on(key: str) -> None:
+    """Offer to compute the maps that were stopped."""
+    st.button("Go on", icon=":material/play_arrow:", key=key, on_click=st.session_state.pop, args=(STOPPED, None))
+
+
+def explain(
+    entry: Entry,
+    picture: Picture,
+    image: Image.Image,
+    options: MapOptions,
+    method: str | None,
+    watch: Callable[[Ticket], None] | None = None,
+) -> Explanation:
+    """The map of one picture, computed once a session; slow methods show their progress and can be stopped.
 
     Args:
         entry: The model.
@@ -115,8 +144,10 @@ def explain(entry: Entry, picture: Picture, image: Image.Image, options: MapOpti
         image: The decoded picture.
         options: Class, contrast and layer, where the model has them.
         method: Name in `METHODS`; None for the model's usual one.
+        watch: Called with the ticket several times a second, where the caller shows the progress.
 
     Raises:
+        StoppedMap: If the visitor stopped it.
         EntryError, ExplanationError, BusyError: If there is no map.
     """
     sample = samples.sample_for(entry)
@@ -131,18 +162,16 @@ def explain(entry: Entry, picture: Picture, image: Image.Image, options: MapOpti
     key = (*made, label, against, method, layer)
     explanation = known.get(key) if label is not None else None
     if explanation is None:
-        bar = st.empty()
-
-        def show_progress(ticket: Ticket) -> None:
-            bar.progress(ticket.progress, session.progress_text(ticket))
-
+        wanted = map_key(entry, picture, options, method)
+        if wanted in st.session_state.get(STOPPED, ()):
+            raise StoppedMap("Stopped.")
         asked = known_samples()[ALIKE] if options.label == NETWORK else sample
-        try:
+        with progress.long_work(f"stop {entry.id} {picture.id} {method}", stop, [wanted]) as work:
+            text = METHODS[method].title if method else "Computing the map"
+            follow = watch or partial(work.follow, text=text)
             explanation = default_runtime().explain(
-                entry, image, label, method, against, layer, session.client(), show_progress, asked
+                entry, image, label, method, against, layer, session.client(), follow, asked
             )
-        finally:
-            bar.empty()
         _keep(st.session_state[ANSWERS], made, explanation.prediction)
         key = (*made, explanation.label, against, method, layer)
         known.put(key, explanation)

@@ -11,16 +11,17 @@ from typing import TYPE_CHECKING, Literal
 import streamlit as st
 from PIL import Image
 
-from pages.parts import explanations, gallery, samples, session, tables, wording
+from pages.parts import explanations, gallery, progress, samples, session, tables, wording
 from pages.parts.explanations import FAILURES, NETWORK, PREDICTED, MapOptions
 from pages.parts.session import Picture
 from pages.parts.wording import plain
 from zoo.api import default_runtime
 from zoo.attribution import METHODS
-from zoo.attribution.faithfulness import Faithfulness
+from zoo.attribution.faithfulness import Faithfulness, energy_inside, share_of
 from zoo.attribution.overlay import PARTS, parts
 from zoo.benchmarks import find_source
 from zoo.data.offered import offered_folders
+from zoo.detection.cut import cell_box
 from zoo.entry import Entry
 from zoo.figures.sheet import Panel, sheet
 from zoo.imaging.decode import PictureError
@@ -58,6 +59,10 @@ def show_map(entry: Entry, picture: Picture, image: Image.Image, options: MapOpt
     method = options.method if options.method in methods_for(entry) else None
     try:
         explanation = explanations.explain(entry, picture, image, options, method)
+    except explanations.StoppedMap:
+        st.caption(f"{METHODS[method].title if method else 'The map'} was stopped.")
+        explanations.offer_to_go_on(f"go on {entry.id} {picture.id}")
+        return None
     except FAILURES as error:
         st.error(plain(error))
         return None
@@ -71,6 +76,8 @@ def show_map(entry: Entry, picture: Picture, image: Image.Image, options: MapOpt
     about = entry.class_names.get(explanation.label, explanation.label)
     st.image(drawn, width="stretch", alt=f"Map of the evidence for {about} on {picture.name}")
     st.markdown(f"{plain(entry.title)} {wording.verdict(entry, explanation)}")
+    if where := where_it_lies(image, explanation, about):
+        st.markdown(plain(where))
     if text := samples.difference(entry, explanation.prediction):
         st.markdown(plain(text))
     st.caption(samples.about(explanation.prediction.sample, entry))
@@ -88,6 +95,16 @@ def show_map(entry: Entry, picture: Picture, image: Image.Image, options: MapOpt
         key=f"png {entry.id} {picture.id}",
     )
     return DrawnMap(entry, explanation, drawn)
+
+
+def where_it_lies(image: Image.Image, explanation: Explanation, about: str) -> str:
+    """Sentence on how much of the evidence lies on the cell; empty where no cell is found, or the map is empty."""
+    box = cell_box(image)
+    if box is None or not explanation.values.any():
+        return ""
+    share, chance = energy_inside(explanation.values, box), share_of(box, image.size)
+    text = f"{100 * share:.0f} % of the evidence for {about} lies on the cell, which fills {100 * chance:.0f} %"
+    return f"{text} of the picture." if share > chance else f"Only {text} of the picture: do not trust this map."
 
 
 def _show_neighbours(entry: Entry, picture: Picture, image: Image.Image, explanation: Explanation) -> None:
@@ -165,23 +182,19 @@ def show_all_methods(entry: Entry, picture: Picture, image: Image.Image, options
     names = [name for name in methods_for(entry) if slow or METHODS[name].quick]
     if options.against:
         names = [name for name in names if METHODS[name].contrasts]
-    bar = st.progress(0.0, "Computing …")
-    rows: list[tuple[str, Explanation, Faithfulness | None]] = []
-    for done, name in enumerate(names):
-        bar.progress(done / len(names), f"{METHODS[name].title} …")
-        try:
-            explanation = explanations.explain(entry, picture, image, options, name)
-            score = explanations.faithfulness(entry, picture, explanation, options.layer)
-            rows.append((name, explanation, score))
-        except FAILURES as error:
-            st.caption(f"{METHODS[name].title}: {plain(error)}")
-    bar.empty()
+    rows, stopped = _compute_all(entry, picture, image, options, names)
+    if stopped:
+        st.caption(f"Stopped: {', '.join(METHODS[name].title for name in stopped)}.")
+        explanations.offer_to_go_on("go on with all methods")
     rows.sort(key=lambda row: -row[2].road if row[2] else 1.0)
     for part in gallery.chunks(rows, MAPS_PER_ROW):
         for column, (name, explanation, score) in zip(st.columns(MAPS_PER_ROW), part, strict=False):
             road = f"ROAD {score.road:+.2f}" if score else ""
             column.image(
-                options.draw(image, explanation), width="stretch", caption=f"{METHODS[name].title} {road}".strip()
+                options.draw(image, explanation),
+                width="stretch",
+                caption=f"{METHODS[name].title} {road}".strip(),
+                alt=f"Map of the evidence by {METHODS[name].title}",
             )
     st.caption(
         "The most faithful first, by ROAD.",
@@ -196,6 +209,29 @@ def show_all_methods(entry: Entry, picture: Picture, image: Image.Image, options
         tables.csv_button("Table as CSV", table, f"{picture.stem}.{entry.id}.methods.csv")
 
 
+def _compute_all(
+    entry: Entry, picture: Picture, image: Image.Image, options: MapOptions, names: list[str]
+) -> tuple[list[tuple[str, Explanation, Faithfulness | None]], list[str]]:
+    """The maps of some methods with their faithfulness, and the methods that the visitor stopped."""
+    rows: list[tuple[str, Explanation, Faithfulness | None]] = []
+    stopped, part = [], 1 / max(1, len(names))
+    unfinished = [explanations.map_key(entry, picture, options, name) for name in names]
+    with progress.long_work("stop all methods", explanations.stop, unfinished) as work:
+        for done, name in enumerate(names):
+            text = f"{METHODS[name].title}, {done + 1} of {len(names)}"
+            work.show(done * part, text)
+            try:
+                follow = partial(work.follow, text=text, before=done * part, part=part)
+                explanation = explanations.explain(entry, picture, image, options, name, follow)
+                rows.append((name, explanation, explanations.faithfulness(entry, picture, explanation, options.layer)))
+            except explanations.StoppedMap:
+                stopped.append(name)
+            except FAILURES as error:
+                st.caption(f"{METHODS[name].title}: {plain(error)}")
+            unfinished.pop(0)
+    return rows, stopped
+
+
 def show_parts(entry: Entry, image: Image.Image, options: MapOptions) -> None:
     """Show the parts of the picture that the network distinguishes, with the classes of each."""
     try:
@@ -204,7 +240,7 @@ def show_parts(entry: Entry, image: Image.Image, options: MapOptions) -> None:
         st.info(plain(error))
         return
     left, right = st.columns([2, 3])
-    left.image(parts(image, found.maps), width="stretch")
+    left.image(parts(image, found.maps), width="stretch", alt=f"The picture's {len(found.maps)} parts in colours")
     for number, probabilities in enumerate(found.probabilities):
         ranked = sorted(zip(entry.labels, probabilities, strict=False), key=lambda item: -item[1])[:TOP_CLASSES]
         classes = ", ".join(f"{label} {100 * probability:.0f} %" for label, probability in ranked)

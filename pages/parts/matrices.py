@@ -13,7 +13,7 @@ from PIL import Image
 from pages.parts import gallery, plots
 from pages.parts.scored import ScoredModel
 from pages.parts.tables import downloads
-from pages.parts.wording import plain, points
+from pages.parts.wording import counted, plain, points
 from zoo.api import default_runtime
 from zoo.attribution import METHODS, ExplanationError
 from zoo.attribution.overlay import overlay
@@ -80,7 +80,7 @@ def _show_confused(model: ScoredModel, true: str, predicted: str, labels: list[s
     rows = confused_images(model.table, labels, true, predicted)
     names = model.entry.class_names
     wrong = f"{plain(names.get(true, true))} classified as {plain(names.get(predicted, predicted))}"
-    st.markdown(f"**{len(rows):,} images** of {wrong} by {plain(model.title)}")
+    st.markdown(f"**{counted(len(rows), 'images')}** of {wrong} by {plain(model.title)}")
     show_pictures(rows.head(MAX_PICTURES), model, f"behind {true} {predicted}")
     if len(rows) > MAX_PICTURES:
         st.caption(f"The {MAX_PICTURES} most confident are shown; the table has all.")
@@ -138,14 +138,15 @@ def _explain(model: ScoredModel, file: str, source: Source) -> None:
         st.error(plain(error))
         return
     left, right = st.columns(2)
-    left.image(image, width="stretch", caption=file)
     prediction = explanation.prediction
+    about = model.entry.class_names[prediction.label]
+    left.image(image, width="stretch", caption=file, alt=f"Picture {file}")
     right.image(
         overlay(image, explanation.values),
         width="stretch",
-        caption=f"{METHODS[explanation.method].title} for {model.entry.class_names[prediction.label]} "
-        f"({100 * prediction.confidence:.1f} %): "
+        caption=f"{METHODS[explanation.method].title} for {about} ({100 * prediction.confidence:.1f} %): "
         "bright is evidence for it",
+        alt=f"Map of the evidence for {about} on {file}",
     )
 
 

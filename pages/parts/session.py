@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -21,6 +22,7 @@ from zoo.serving.requests import Client, Ticket
 MODEL, PICTURES, OWN, PINS = "model", "pictures", "own", "revisions"  # session keys
 REJECTED = "rejected pictures"  # session key: number of pictures that did not fit into the session
 CROWDED = "crowded out pictures"  # session key: number of pictures that did not fit into the memory for all sessions
+STOPPED = "stopped"  # session key: ids of the pictures that were not finished when the visitor stopped
 PASSED = "passed over"  # session key: reason by name of each uploaded file that was passed over
 WORK = "work"  # parameter of the address: a token of KEPT_TOKENS
 KEPT_TOKENS = "kept under"  # session key: tokens of this work, see `pages.parts.review.kept`
@@ -108,6 +110,22 @@ def full() -> str:
     return FULL.format(ALL_SESSIONS_MB.value)
 
 
+def wanted_pictures() -> list[Picture]:
+    """The pictures without those that were not finished when the visitor stopped."""
+    stopped = st.session_state.get(STOPPED, ())
+    return [picture for picture in pictures() if picture.id not in stopped]
+
+
+def stop(unfinished: Iterable[str]) -> None:
+    """Leave out pictures, by id, until the visitor goes on."""
+    st.session_state[STOPPED] = {*st.session_state.get(STOPPED, ()), *unfinished}
+
+
+def go_on() -> None:
+    """Take in all pictures again."""
+    st.session_state.pop(STOPPED, None)
+
+
 def remove_picture(identity: str) -> None:
     """Forget a picture."""
     st.session_state.get(PICTURES, {}).pop(identity, None)
@@ -118,7 +136,7 @@ def clear_pictures() -> None:
     st.session_state[PICTURES] = {}
     for token in st.session_state.get(KEPT_TOKENS, ()):
         kept.forget(token)
-    for key in (REVIEW, PASSED, REJECTED, CROWDED, SECOND, KEPT_TOKENS, KEPT_LAST):
+    for key in (REVIEW, STOPPED, PASSED, REJECTED, CROWDED, SECOND, KEPT_TOKENS, KEPT_LAST):
         st.session_state.pop(key, None)
 
 
@@ -158,10 +176,10 @@ def client() -> Client:
     return Client(session, lambda: app.is_active_session(session))
 
 
-def progress_text(ticket: Ticket) -> str:
-    """State of a request in words: how many requests are ahead, or the share that is done."""
+def requests_ahead(ticket: Ticket) -> str:
+    """How many requests go before one, and for how long, in words; empty where it is next or under way."""
     serving = default_runtime()
     ahead, rate = serving.engine.ahead(ticket), serving.status().images_per_second
-    if ahead:
-        return f"{ahead} requests are ahead" + (f", about {ahead / rate:.0f} s …" if rate > 0 else " …")
-    return f"{100 * ticket.progress:.0f} % …"
+    if not ahead:
+        return ""
+    return f"{ahead} requests are ahead" + (f", about {ahead / rate:.0f} s" if rate > 0 else "")

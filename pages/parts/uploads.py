@@ -13,6 +13,7 @@ from streamlit.runtime.uploaded_file_manager import UploadedFile
 from pages.parts import session
 from pages.parts.pickers import PICTURE_TYPES
 from pages.parts.review import files as review_files
+from pages.parts.wording import counted
 from zoo.data.archives import is_archive, open_archive
 from zoo.data.table import DataError
 from zoo.data.tree import Stored
@@ -51,7 +52,7 @@ def picture_input(page: str) -> None:
     left, right = st.columns([3, 1], vertical_alignment="bottom")
     way = left.segmented_control(
         "Pictures of single cells or smear fields",
-        (FILES, FOLDER, CAMERA),
+        (CAMERA, FILES, FOLDER) if _on_telephone() else (FILES, FOLDER, CAMERA),
         default=FILES,
         required=True,
         key=f"way {page}",
@@ -95,6 +96,11 @@ def _uploader(key: str, folder: bool) -> None:
     _paste(key="paste")
 
 
+def _on_telephone() -> bool:
+    """Whether the visitor's browser says that it runs on a telephone."""
+    return "Mobi" in str(st.context.headers.get("User-Agent", ""))
+
+
 def _camera(page: str, turn: int) -> None:
     shot = st.camera_input("For example of a phone held to the eyepiece", key=f"camera {page} {turn}")
     if shot:
@@ -106,12 +112,12 @@ def _tell_left_out() -> None:
     """Say what of the uploads was left out, and why."""
     if rejected := st.session_state.pop(session.REJECTED, 0):
         st.warning(
-            f"{rejected} pictures were left out: a session keeps {SESSION_PICTURES.value:,} pictures and "
+            f"Left out: {counted(rejected, 'pictures')}. A session keeps {SESSION_PICTURES.value:,} pictures and "
             f"{SESSION_MB.value:,} MB. Clear some, or classify folders with `python -m zoo classify`."
         )
     if crowded := st.session_state.pop(session.CROWDED, 0):
         st.warning(
-            f"{crowded} pictures were left out. {session.full()} Try again later, or classify folders with "
+            f"Left out: {counted(crowded, 'pictures')}. {session.full()} Try again later, or classify folders with "
             "`python -m zoo classify`."
         )
     passed: dict[str, str] = st.session_state.get(session.PASSED, {})

@@ -52,6 +52,11 @@ def class_description(entry: Entry, label: str) -> str:
     return entry.config.label_descriptions.get(label, label)
 
 
+def counted(number: int, things: str, one: str = "") -> str:
+    """A number of things in words: "1 cell", "2 cells"; `one` where it is not `things` without its s."""
+    return f"{number:,} {things}" if number != 1 else f"1 {one or things.removesuffix('s')}"
+
+
 def points(difference: float) -> str:
     """A difference of two shares in percentage points, with its sign."""
     return f"{round(100 * difference, 1) or 0.0:+.1f}"

@@ -50,10 +50,8 @@ def fill(zoo: Path) -> None:
         write_json(folder / "evaluation.json", {"schema_version": 1, "benchmarks": records})
 
 
-@pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    place = tmp_path_factory.mktemp("full")
-    fill(place / "zoo")
+def fill_two(place: Path) -> Path:
+    """Entries one and two in the zoo of a folder, scored on drawn pictures; returns the folder of these."""
     data = place / "drawn"
     data.mkdir()
     table = make_predictions(1)
@@ -62,6 +60,14 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     for seed, name in enumerate(("one", "two")):
         entry = make_entry(place / "zoo" / name, "test_resnet", seed, recipe={"data": {"name": "drawn"}})
         add_evaluation(entry, seed)
+    return data
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    place = tmp_path_factory.mktemp("full")
+    fill(place / "zoo")
+    data = fill_two(place)
     with serving(place, HEMAZOO_ZOO=str(place / "zoo"), HEMAZOO_DATASETS=str(data)) as found:
         yield found
 

@@ -96,3 +96,21 @@ def test_a_field_is_corrected_reported_saved_and_opened_again(page: Page, addres
     page.locator(".st-key-opened-review input[type=file]").set_input_files(str(saved))
     expect(cell(page, 2)).to_have_attribute("aria-label", re.compile("blast, the model says"))
     expect(page.get_by_role("option", name=re.compile("the model says"))).to_have_count(2)
+
+
+def test_a_click_anywhere_in_a_row_chooses_its_cell(page: Page, address: str, tmp_path: Path):
+    picture = tmp_path / "field.png"
+    draw_field(2)[0].save(picture)
+    show_field(page, address, picture)
+    page.get_by_text("Table of cells").click()
+    table = page.locator(".stDataFrame").first
+    table.scroll_into_view_if_needed()
+    settle(page)
+    chosen = page.locator("[role=option][aria-selected=true]")
+    seen = []
+    for row in (1, 2):
+        table.click(position={"x": 180, "y": 38 + 44 * (row + 0.5)})
+        expect(chosen).to_have_count(1)
+        settle(page)
+        seen.append(chosen.get_attribute("aria-label"))
+    assert len(set(seen)) == len(seen)

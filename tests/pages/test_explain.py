@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import shutil
 
 import numpy as np
@@ -75,6 +76,11 @@ def test_contrast_of_two_classes(app):
     assert any("**neutrophil**" in m.value and "rather than **monocyte**" in m.value for m in app.markdown)
     picker(app, "Method").set_value("eigen-cam").run()
     assert "choose Grad-CAM" in said(app)
+
+
+def test_a_sentence_says_how_much_of_the_evidence_lies_on_the_cell(app):
+    picker(app).set_value("net").run()
+    assert re.search(r"\d+ % of the evidence for eosinophil lies on the cell, which fills \d+ % of the pict", said(app))
 
 
 def test_layers_styles_and_zoom(app):

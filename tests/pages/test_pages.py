@@ -332,7 +332,7 @@ def test_a_session_keeps_a_limited_number_of_pictures(app, monkeypatch):
     monkeypatch.setenv("HEMAZOO_SESSION_PICTURES", "2")
     upload(app, *((f"{n}.png", png("monocyte", n)) for n in range(5)))
     assert len(app.session_state["pictures"]) == 2
-    assert "3 pictures were left out" in said(app)
+    assert "Left out: 3 pictures." in said(app)
     app.run()
     assert "left out" not in said(app)
 
@@ -344,7 +344,7 @@ def test_all_sessions_together_keep_a_limited_number_of_bytes(app, monkeypatch):
     assert uploads.keep(held, 1_000_000 - uploads.bytes - len(first), 1_000_000)
     upload(app, ("a.png", first), ("b.png", png("monocyte", 2)))
     assert len(app.session_state["pictures"]) == 1
-    assert "1 pictures were left out" in said(app) and "for all its visitors" in said(app)
+    assert "Left out: 1 picture." in said(app) and "for all its visitors" in said(app)
     del held
     upload(app, ("a.png", first), ("c.png", png("monocyte", 2)))
     assert len(app.session_state["pictures"]) == 2

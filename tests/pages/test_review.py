@@ -11,8 +11,10 @@ import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
+from pages.parts.review.alike import SHOWN
 from tests.fields import draw_field, empty_ground, find, make_detector
 from tests.pages.test_pages import MODEL, ROOT, go, picker, png, said, upload
+from zoo.review.kinds import kinds, title_of
 
 
 def encoded(image) -> bytes:
@@ -157,7 +159,7 @@ def test_a_review_is_saved_and_opened_for_the_same_picture_under_another_name(ap
     assert not other.exception
     assert answers(other, "kind")[0] == "not a cell"
     assert other.dataframe[1].value["count"].sum() == 3
-    assert "1 decisions opened." in other.session_state["review"].told
+    assert "1 decision opened." in other.session_state["review"].told
     opener = next(one for one in other.file_uploader if one.label == "Open a review")
     opener.set_value([("bad.zip", b"no zip", "application/zip")]).run()
     assert "This is no saved review" in said(other)
@@ -178,8 +180,33 @@ def test_a_chosen_cell_is_explained_and_reviewed_cells_go_to_adapt(app):
     assert "Cell 1 of field.png" in said(app)
     go(app, "adapt")
     toggle = next(one for one in app.toggle if "reviewed on Classify" in one.label)
-    assert toggle.label.startswith("Use the 1 cells")
+    assert toggle.label.startswith("Use 1 cell that")
     assert "Still needed: 4 more of monocyte" in said(app)
+
+
+def open_known_cells(app: AppTest) -> AppTest:
+    app.session_state["known cells"] = True
+    app.run()
+    assert not app.exception
+    return app
+
+
+@pytest.mark.parametrize("model", ["tiny-cnn60", MODEL])
+def test_known_cells_like_the_chosen_one_are_shown_when_asked_for(app, model):
+    picker(app).set_value(model).run()
+    upload(app, ("field.png", field()))
+    assert "Test cells of PBC" not in said(app)
+    open_known_cells(app)
+    assert "Test cells of PBC, from another laboratory than yours." in said(app)
+    shown = [one.value for one in app.caption if one.value in {title_of(kind) for kind in kinds()}]
+    assert len(shown) == SHOWN
+    most = max(shown.count(kind) for kind in shown)
+    assert f"{most} of {SHOWN}: **" in said(app)
+
+
+def test_known_cells_are_shown_beside_the_answer_for_one_picture(without_detector):
+    upload(without_detector, ("cell.png", png("monocyte")))
+    assert "Test cells of PBC" in said(open_known_cells(without_detector))
 
 
 def test_a_picture_without_cells_is_classified_as_a_whole_and_a_close_up_too(app):
@@ -211,7 +238,7 @@ def test_without_a_detector_pictures_are_reviewed_as_wholes(without_detector):
 
 def test_bundled_examples_are_offered_at_the_first_visit(app):
     labels = [button.label for button in app.button]
-    assert {"field 1", "field 2", "neutrophil", "platelet", "All of them"} <= set(labels)
+    assert {"field 1", "field 2", "neutrophil", "platelet", "not a cell", "All of them"} <= set(labels)
     assert "BCCD_Dataset (MIT)" in said(app)
     click(app, "lymphocyte")
     assert [one.name for one in app.session_state["pictures"].values()] == ["lymphocyte.jpg"]

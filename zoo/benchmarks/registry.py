@@ -60,6 +60,7 @@ class Definition(BaseModel):
     rows: str = Field("", description="Benchmark whose rows these are, or are a sample of; empty: its own")
     per_class: int = Field(0, ge=0, description="Pictures of a class in a sample")
     leaderboard: bool = Field(False, description="Whether it is the leaderboard's measure of unseen laboratories")
+    known_cells: bool = Field(False, description="Whether its thumbnails are shown as known cells beside new ones")
     note: Annotated[str, Field(max_length=600)] = ""
 
     @field_validator("corruptions")

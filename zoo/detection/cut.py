@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from zoo.detection.objects import WHITE
-from zoo.imaging.localise import SQUARE_SCALE, LocatedCell, crop_square, deepen, empty_slide
+from zoo.imaging.localise import SQUARE_SCALE, LocatedCell, crop_square, deepen, empty_slide, find_cell
 from zoo.lazy import lazy_module
 from zoo.sources.catalogue import crop_detector
 
@@ -63,6 +63,17 @@ def cut_cell(image: Image.Image, cell: FoundCell, found: Cells | None = None) ->
     scale = found.scale.um_per_px if found and found.scale else None
     part.info = part.info | {INFO: Place(image, corner, part.size, cell.box, cell.confidence, scale)}
     return part
+
+
+def cell_box(image: Image.Image) -> tuple[float, float, float, float] | None:
+    """Box of the main cell of an RGB picture: where the detector found it in a cut of `cut_cell`, else by its stain."""
+    place = image.info.get(INFO)
+    if not isinstance(place, Place) or place.size != image.size:
+        found = find_cell(image)
+        return found.box if found else None
+    left, top, right, bottom = place.box
+    x, y = place.corner
+    return left - x, top - y, right - x, bottom - y
 
 
 def cut_found(image: Image.Image, crop: str, detector: Detector | None = None) -> LocatedCell:

@@ -26,6 +26,7 @@ PROPERTY_NAMES = {
     "border_colour": "border colour",
     "mean_colour": "mean colour",
 }
+MAX_BARS, MAX_TICKS = 40, 12
 MARGIN = {"l": 10, "r": 10, "t": 10, "b": 10}
 
 
@@ -38,16 +39,20 @@ def class_counts(report: Report) -> go.Figure:
     ]
     figure = go.Figure(bars)
     figure.update_layout(barmode="stack", yaxis_title="pictures", height=340, margin=MARGIN, legend=legend_above())
+    figure.update_yaxes(tickformat=",d")
     return figure
 
 
 def copies_per_cell(report: Report) -> go.Figure:
     """Histogram of the number of pictures from each source cell."""
     counts = pd.Series(list(report.source_cells.of.values())).value_counts()
-    figure = go.Figure(go.Histogram(x=counts.to_numpy(), marker_color=CALM, nbinsx=40))
+    width = max(1, -(-int(counts.max()) // MAX_BARS)) if len(counts) else 1  # whole pictures a bar
+    figure = go.Figure(go.Histogram(x=counts.to_numpy(), marker_color=CALM, xbins={"start": 0.5, "size": width}))
     figure.update_layout(
         xaxis_title="pictures of one source cell", yaxis_title="source cells", height=300, margin=MARGIN, bargap=0.05
     )
+    figure.update_xaxes(tickformat=",d", dtick=1 if len(counts) and counts.max() <= MAX_TICKS else None)
+    figure.update_yaxes(tickformat=",d")
     return figure
 
 

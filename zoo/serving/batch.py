@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -121,8 +121,10 @@ def classify_files(
     client: Client | None = None,
     sample: Sample | None = None,
     detector: Detector | None = None,
-) -> Iterator[FileResult]:
+) -> Generator[FileResult, None, None]:
     """Classify files, or the white cells in them, with a few threads reading ahead.
+
+    A caller that stops iterating cancels what is not answered yet.
 
     Args:
         runtime: where the model runs.
@@ -146,8 +148,14 @@ def classify_files(
     sample = sample or entry.default_sample
     entry.prior_of(sample)  # raises before any picture is read
     newest: Future[_Prepared] | None = None
-    # files are read in order: as long as the newest is not, the engine may wait for a full batch
-    client = replace(client or Client(), sends_more=lambda: newest is not None and not newest.done())
+    stopped = False
+    asking = client or Client()
+    client = replace(
+        asking,
+        is_active=lambda: not stopped and asking.is_active(),
+        # files are read in order: as long as the newest is not, the engine may wait for a full batch
+        sends_more=lambda: newest is not None and not newest.done(),
+    )
 
     def prepare(name: str, content: bytes | Path | Source) -> _Prepared:
         picture = _read(name, content)
@@ -166,7 +174,8 @@ def classify_files(
             while waiting:
                 yield from _results(runtime, entry, sample, *waiting.popleft())
         finally:
-            for _, future in waiting:  # the caller stopped iterating: the rest need not be classified
+            stopped = True  # no request is left, or the caller stopped iterating
+            for _, future in waiting:
                 future.cancel()
 
 

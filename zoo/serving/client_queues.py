@@ -117,8 +117,11 @@ class ClientQueues:
     def _drop_abandoned(self) -> None:
         """Remove cancelled requests, and all requests of clients that have gone."""
         for key, queue in list(self._queues.items()):
-            if not queue[0].client.is_active():
-                for request in queue:
+            # a name may have requests of work that was stopped before ones of work that goes on
+            clients = {id(request.client): request.client for request in queue}
+            gone = {number for number, client in clients.items() if not client.is_active()}
+            for request in queue:
+                if id(request.client) in gone:
                     request.ticket.stop()
             left = deque(request for request in queue if not request.ticket.cancelled())
             if left:

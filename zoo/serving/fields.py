@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from zoo.detection.objects import OBJECTS, WHITE
 from zoo.entry import Entry
 from zoo.imaging.decode import Picture, split_page
 from zoo.scores.samples import Sample
-from zoo.serving.requests import Client
+from zoo.serving.requests import BATCH_SIZE, Client, Ticket, wait_for
 from zoo.serving.results import Prediction
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 SCHEMA = 1  # of the records of `zoo cells`
 CLOSE_UP = 3.6  # shorter side of a picture of one white cell, over the cell's longer side
 CLOSE_UP_OTHER = 9.0  # the same where the cell is another one: platelets are smaller
+AHEAD = 2 * BATCH_SIZE  # cells of a field that wait for their answers
+WATCH_SECONDS = 0.2  # between two calls of `watch`
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,15 +126,41 @@ def name_found(
     image: Image.Image,
     sample: Sample | None = None,
     client: Client | None = None,
+    watch: Callable[[float], None] | None = None,
 ) -> NamedCells:
-    """Classify the white cells that were found in an RGB picture; arguments and errors as for `name_cells`."""
+    """Classify the white cells that were found in an RGB picture; errors as for `name_cells`.
+
+    Args:
+        runtime: Runs the classifier.
+        entry: The classifier.
+        found: What the detector found.
+        image: The picture.
+        sample: As for `name_cells`.
+        client: Who asks.
+        watch: Called with the share that is done, 0..1, several times a second; any error that it raises cancels the
+            rest.
+    """
     white = [number for number, cell in enumerate(found.cells) if cell.object == WHITE]
-    # all are submitted first, so that they are answered in batches
-    tickets = [runtime.submit(entry, cut_cell(image, found.cells[number], found), client=client) for number in white]
-    answers = {
-        number: runtime.prediction(entry, ticket.result(), sample)
-        for number, ticket in zip(white, tickets, strict=True)
-    }
+    answers: dict[int, Prediction] = {}
+    waiting: deque[tuple[int, Ticket]] = deque()
+
+    def take() -> None:
+        number, ticket = waiting[0]
+        done = len(answers) / len(white)
+        answer = wait_for(ticket, (lambda _: watch(done)) if watch else None, WATCH_SECONDS)
+        answers[number] = runtime.prediction(entry, answer, sample)
+        waiting.popleft()
+
+    try:
+        for number in white:
+            waiting.append((number, runtime.submit(entry, cut_cell(image, found.cells[number], found), client=client)))
+            if len(waiting) >= AHEAD:  # enough for full batches, and few that are left over where the work is cancelled
+                take()
+        while waiting:
+            take()
+    finally:
+        for _, ticket in waiting:
+            ticket.stop()
     asked = (sample or entry.default_sample).name
     return NamedCells(found, tuple(answers.get(number) for number in range(len(found.cells))), asked)
 

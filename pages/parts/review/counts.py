@@ -10,7 +10,7 @@ import streamlit as st
 
 from pages.parts import plots, samples, tables
 from pages.parts.review.found import Examined
-from pages.parts.wording import plain
+from pages.parts.wording import counted, plain
 from zoo.entry import Entry
 from zoo.figures import prediction as figures
 from zoo.lazy import lazy_module
@@ -88,7 +88,7 @@ def _show_differential(sample: Sample, found: Differential) -> None:
         st.progress(min(1.0, total / target), f"{total} of {target} white cells counted")
         tables.csv_button("Count as CSV", table.assign(sample=sample.name), "differential-count.csv")
     st.caption(
-        f"{total} cells. Count at least 100 for a differential.",
+        f"{counted(total, 'cells')}. Count at least {TARGETS[0]} for a differential.",
         help=(
             "Intervals show variation by chance; errors of the model come on top. "
             if found.error is None
@@ -116,7 +116,8 @@ def _show_scales(fields: Sequence[Examined]) -> None:
     """Micrometres a pixel of each field, with its interval and where it comes from."""
     known = [(one, one.found.scale) for one in fields if one.found is not None and one.found.scale is not None]
     if len(known) < len(fields):
-        st.caption(f"{len(fields) - len(known)} of {len(fields)} fields have no scale: too few well-shaped red cells.")
+        none = f"{len(fields) - len(known)} of {len(fields)} fields have" if len(fields) > 1 else "This field has"
+        st.caption(f"{none} no scale: too few well-shaped red cells.")
     if len(known) == 1:
         _, scale = known[0]
         text = f"Scale: {scale.um_per_px:.4f} µm a pixel ({scale.low:.4f} to {scale.high:.4f}), from {scale.source}."

@@ -15,7 +15,7 @@ from pages.parts import entries, session
 from pages.parts.review import state
 from pages.parts.review.found import Examined
 from pages.parts.tables import csv
-from pages.parts.wording import plain
+from pages.parts.wording import counted, plain
 from zoo.entry import Entry
 from zoo.files import printable
 from zoo.lazy import lazy_module
@@ -154,7 +154,7 @@ def take_review(data: bytes) -> str:
         if identity.partition("#")[0] in content:
             session.add_picture(printable(name), content[identity.partition("#")[0]])
     here = {one.content for one in session.pictures()}
-    journal, told = review.journal(), f"{len(review.decisions):,} decisions opened."
+    journal, told = review.journal(), f"{counted(len(review.decisions), 'decisions')} opened."
     if missing := [name for identity, name in names.items() if identity not in here]:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         told += f" Add these pictures to see all: {printable(missing[0])}{more}."
@@ -252,7 +252,7 @@ def _teach(examined: Sequence[Examined], cells: Sequence[Reviewed]) -> None:
     files = {one.picture.content: one.picture.name for one in examined}
     with st.container(horizontal=True):
         _download(
-            f"{len(known)} reviewed cells as class folders",
+            f"{counted(len(known), 'reviewed cells')} as class folders",
             lambda: class_folders(known, lambda one: by_content[one.cell.picture].cut(one.cell), files),
             "reviewed-cells.zip",
             "application/zip",

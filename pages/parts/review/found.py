@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import streamlit as st
 from PIL import Image
 
-from pages.parts import entries, gallery, session
+from pages.parts import entries, gallery, progress, session
 from pages.parts.session import Picture
 from zoo.api import default_detector, default_runtime
 from zoo.bounded import ByteCache
@@ -102,51 +102,73 @@ def locate(pictures: Sequence[Picture]) -> dict[str, detection.Cells]:
         EntryError: The detector cannot be loaded.
     """
     entry = detector_entry()
-    if entry is None:
-        return {}
-    found, bar = {}, st.empty()
-    known = _cache(FOUND, lambda cells: CELL_BYTES * (1 + len(cells.cells)))
-    made = (str(entry.folder), str(entry.weights))
-    for number, picture in enumerate(pictures):
-        cells = known.get((*made, picture.id))
-        if cells is None:
-            read = gallery.read(picture.id, picture.data, picture.name)
-            if isinstance(read, str):
-                continue
-            if len(pictures) > 1:
-                bar.progress(number / len(pictures), f"Finding cells in {number + 1} of {len(pictures)} pictures …")
-            cells = default_detector(entry).find(read.image, file_um_per_px=read.um_per_px)
-            known.put((*made, picture.id), cells)
-        if cells.cells and fields.close_up(cells) is None:
-            found[picture.id] = cells
-    bar.empty()
-    return found
+    found = {picture.id: _located(entry, picture) for picture in pictures} if entry else {}
+    return {identity: cells for identity, cells in found.items() if cells is not None}
 
 
-def name(
-    entry: Entry, sample: Sample, pictures: Sequence[Picture], located: dict[str, detection.Cells]
-) -> list[Examined]:
-    """Fields with the answers for their white cells, each computed once a model; another sample needs no network.
+def find_and_name(entry: Entry, sample: Sample, pictures: Sequence[Picture]) -> tuple[list[Examined], list[Picture]]:
+    """Find the cells of fields and name the white ones, one picture after the other; the visitor can stop it.
+
+    Each field is searched once, and named once a model; another sample needs no network.
+
+    Returns:
+        The fields with their answers, and the pictures that are to be classified as wholes.
 
     Raises:
-        EntryError, BusyError: The classifier cannot be used.
+        EntryError, BusyError: The detector or the classifier cannot be used.
     """
+    detector, fields_, wholes = detector_entry(), list[Examined](), list[Picture]()
+    if detector is None:
+        return [], list(pictures)
+    unfinished = [picture.id for picture in pictures]
+    several = len(pictures) > 1
+    with progress.long_work("stop fields", session.stop, unfinished) as work:
+        for number, picture in enumerate(pictures):
+
+            def show(share: float, number: int = number) -> None:
+                text = f"Picture {number + 1} of {len(pictures)}: " if several else ""
+                work.show((number + share) / len(pictures), f"{text}finding and naming cells", at_once=several)
+
+            cells = _located(detector, picture, show)
+            if cells is None:
+                wholes.append(picture)
+            else:
+                fields_.append(_named(entry, sample, picture, cells, show))
+            unfinished.pop(0)
+    return fields_, wholes
+
+
+def _located(entry: Entry, picture: Picture, show: Callable[[float], None] | None = None) -> detection.Cells | None:
+    """Cells of a picture by a detector; None where it is classified as a whole. `show` is called before a search."""
+    known = _cache(FOUND, lambda cells: CELL_BYTES * (1 + len(cells.cells)))
+    key = (str(entry.folder), str(entry.weights), picture.id)
+    cells = known.get(key)
+    if cells is None:
+        read = gallery.read(picture.id, picture.data, picture.name)
+        if isinstance(read, str):
+            return None
+        if show:
+            show(0.0)
+        cells = default_detector(entry).find(read.image, file_um_per_px=read.um_per_px)
+        known.put(key, cells)
+    return cells if cells.cells and fields.close_up(cells) is None else None
+
+
+def _named(
+    entry: Entry, sample: Sample, picture: Picture, cells: detection.Cells, show: Callable[[float], None]
+) -> Examined:
+    """A field with the answers for its white cells; `show` is told the share that is done."""
     known = _cache(NAMED, lambda answers: CELL_BYTES + PREDICTION_BYTES * sum(one is not None for one in answers))
-    examined, bar = [], st.empty()
-    shown = [picture for picture in pictures if picture.id in located]
-    for number, picture in enumerate(shown):
-        cells, key = located[picture.id], (str(entry.folder), str(entry.weights), picture.id)
-        one = unanswered(picture, cells.size, cells)
-        answers: Answers | None = known.get(key)
-        if answers is None:
-            if len(shown) > 1:
-                bar.progress(number / len(shown), f"Classifying the cells of {number + 1} of {len(shown)} fields …")
-            answers = fields.name_found(default_runtime(), entry, cells, one.image, sample, session.client()).answers
-            known.put(key, answers)
-        predictions = {n: with_sample(entry, one, sample) for n, one in enumerate(answers, 1) if one is not None}
-        examined.append(replace(one, cells=_cells(picture, cells, predictions), predictions=predictions))
-    bar.empty()
-    return examined
+    key = (str(entry.folder), str(entry.weights), picture.id)
+    one = unanswered(picture, cells.size, cells)
+    answers: Answers | None = known.get(key)
+    if answers is None:
+        show(0.0)
+        named = fields.name_found(default_runtime(), entry, cells, one.image, sample, session.client(), show)
+        answers = named.answers
+        known.put(key, answers)
+    predictions = {n: with_sample(entry, one, sample) for n, one in enumerate(answers, 1) if one is not None}
+    return replace(one, cells=_cells(picture, cells, predictions), predictions=predictions)
 
 
 def unanswered(picture: Picture, size: tuple[int, int], cells: detection.Cells | None) -> Examined:

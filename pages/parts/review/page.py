@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import streamlit as st
 from streamlit.elements.lib.column_types import ColumnConfig
 
-from pages.parts import gallery, samples, wording
-from pages.parts.review import board, counts, files, kept, panel, second, state
+from pages.parts import gallery, samples, tables, wording
+from pages.parts.review import alike, board, counts, files, kept, panel, second, state
 from pages.parts.review.found import Examined, cell_id
 from zoo.entry import Entry
 from zoo.lazy import lazy_module
@@ -39,18 +39,21 @@ def show(entry: Entry, sample: Sample, examined: Sequence[Examined]) -> None:
     """Show the review of several cells; what happens in it draws only this part of the page again."""
     reviewed = reviews(examined)
     found = counts.count(entry, examined, all_cells(reviewed))
+    show_rest = None
     if any(reviewed):
         left, right = st.columns([13, 7], gap="medium")
         with left:
             board.show(examined, reviewed)
         with right, st.container(key="chosen_cell"):
-            panel.show(entry, examined, reviewed)
+            show_rest = panel.show(entry, examined, reviewed)
         _show_table(entry, examined, reviewed)
     counts.show(entry, sample, examined, found)
     files.show(entry, sample, examined, reviewed, found)
     second.show(examined)
     kept.save(entry, sample)
     st.caption(kept.told())
+    if show_rest:
+        show_rest()
 
 
 @st.fragment
@@ -66,9 +69,11 @@ def show_single(entry: Entry, sample: Sample, one: Examined) -> None:
         st.markdown("✓ Approved.")
     with st.expander("Correct this answer", icon=":material/edit:"):
         panel.correct([one], reviewed)
+    show_rest = alike.offer(entry, one, first)
     st.caption(samples.about(sample.name, entry))
     files.show(entry, sample, [one], reviewed, counts.count(entry, [one], all_cells(reviewed)))
     kept.save(entry, sample)
+    show_rest()
 
 
 def all_cells(reviewed: Reviews) -> list[Reviewed]:
@@ -96,16 +101,14 @@ def _show_table(entry: Entry, examined: Sequence[Examined], reviewed: Reviews) -
         key = f"table {entry.id} {len(table)}"
 
         def choose() -> None:
-            rows = st.session_state[key]["selection"]["rows"]
-            state.choose(
-                [cell_id(listed[row][0].picture, listed[row][1].cell.number) for row in rows if row < len(listed)]
-            )
+            chosen = [listed[row] for row in tables.selected_rows(key) if row < len(listed)]
+            state.choose([cell_id(seen.picture, one.cell.number) for seen, one in chosen])
 
         st.dataframe(
             table,
             hide_index=True,
             on_select=choose,
-            selection_mode="multi-row",
+            selection_mode=tables.SEVERAL_ROWS,
             key=key,
             row_height=ROW_PIXELS,
             height=min(ROW_PIXELS * len(table) + 40, MAX_TABLE_PIXELS),

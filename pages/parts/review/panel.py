@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import streamlit as st
 
 from pages.parts import gallery, plots, samples, wording
-from pages.parts.review import board, state
+from pages.parts.review import alike, board, state
 from pages.parts.review.found import Examined, cell_id
 from pages.parts.wording import plain
 from zoo.entry import Entry
@@ -19,12 +19,16 @@ from zoo.serving.results import Prediction
 MANY = 2  # cells from which buttons say how many
 
 
-def show(entry: Entry, examined: Sequence[Examined], reviewed: Sequence[Sequence[Reviewed]]) -> None:
-    """Show the active cell and the corrections of all chosen ones."""
+def show(entry: Entry, examined: Sequence[Examined], reviewed: Sequence[Sequence[Reviewed]]) -> Callable[[], None]:
+    """Show the active cell and the corrections of all chosen ones.
+
+    Returns:
+        What shows the rest, which may take seconds: to be called at the end of the page.
+    """
     active = board.active_cell(examined, reviewed)
     if active is None:
         st.info("No cell to show.")
-        return
+        return lambda: None
     seen, one = active
     prediction = seen.predictions.get(one.cell.number)
     _show_answer(entry, seen, one, prediction)
@@ -32,6 +36,7 @@ def show(entry: Entry, examined: Sequence[Examined], reviewed: Sequence[Sequence
     if prediction is not None:
         with st.expander("Probabilities and details", icon=":material/bar_chart:"):
             _show_details(entry, seen, one, prediction)
+    return alike.offer(entry, seen, one)
 
 
 def correct(examined: Sequence[Examined], reviewed: Sequence[Sequence[Reviewed]]) -> None:

@@ -95,10 +95,9 @@ def _show(found: Agreement, other: Review, examined: Sequence[Examined]) -> None
     key = f"disputed {len(rows)}"
 
     def choose() -> None:
-        chosen = st.session_state[key]["selection"]["rows"]
-        state.choose([ids[row] for row in chosen if row < len(ids)])
+        state.choose([ids[row] for row in tables.selected_rows(key) if row < len(ids)])
 
     st.markdown(f"**{len(rows)} in dispute.** Choose a row to see the cell.")
     table = pd.DataFrame(rows)
-    st.dataframe(table, hide_index=True, key=key, on_select=choose, selection_mode="multi-row")
+    st.dataframe(table, hide_index=True, key=key, on_select=choose, selection_mode=tables.SEVERAL_ROWS)
     tables.csv_button("Dispute as CSV", table, "dispute.csv")

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 import streamlit as st
 
 from pages.parts.session import REVIEW
+from pages.parts.wording import counted
 from zoo.review.cells import MAX_NOTE, Cell, Decision, Journal, Key, Reviewed
 from zoo.review.kinds import title_of
 
@@ -107,4 +108,4 @@ def _change(decided: Mapping[Key, Decision | None], told: str) -> None:
 
 
 def _cells(cells: Sequence[Cell]) -> str:
-    return "1 cell" if len(cells) == 1 else f"{len(cells):,} cells"
+    return counted(len(cells), "cells")

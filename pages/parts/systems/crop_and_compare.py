@@ -51,7 +51,7 @@ def show_stages() -> None:
         return
     stages = published_crop.stages(_small(found.image))
     for column, (title, image) in zip(st.columns(len(stages)), stages.items(), strict=True):
-        column.image(image, caption=title, width="stretch")
+        column.image(image, caption=title, width="stretch", alt=title)
     if stages["crop"].size == stages["padded"].size:
         st.caption("Nothing purple was found: the crop is the whole padded picture.")
     if credit:

@@ -246,7 +246,7 @@ def show_kinds(labels: Sequence[str]) -> None:
             title = title_of(label)
             with column:
                 if (example := pictures.get(title)) and example.path:
-                    st.image(str(example.path), width=PICTURE_PIXELS)
+                    st.image(str(example.path), width=PICTURE_PIXELS, alt=f"Example: {title}")
                 st.markdown(f"**{plain(title)}**")
                 st.caption(plain(kind_named(label).description))
     titles = {title_of(label) for label in labels}

@@ -78,6 +78,18 @@ def test_drops_requests_of_clients_that_have_gone(small, cells, runtime):
     assert runtime.waiting() == 0
 
 
+def test_work_that_was_stopped_does_not_take_later_work_of_its_client_along(small, cells, runtime):
+    blocker = hold(runtime, small)
+    first = runtime.submit(small, cells[0])
+    time.sleep(0.1)  # it is being worked on now
+    stopped = [runtime.submit(small, cell, client=Client("mine", lambda: False)) for cell in cells[:5]]
+    later = [runtime.submit(small, cell, client=Client("mine")) for cell in cells[:5]]
+    blocker.set()
+    assert first.result(30)
+    assert all(ticket.result(30) for ticket in later)
+    assert all(ticket.cancelled() for ticket in stopped)
+
+
 def test_a_batch_waits_for_more_requests(small, cells):
     sizes = []
     with Runtime("cpu", "fp32", batch_size=8, batch_wait=0.5) as runtime:

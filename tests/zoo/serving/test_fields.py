@@ -7,13 +7,14 @@ import pytest
 from PIL import Image
 
 from tests.making import draw_cell
+from tests.zoo.serving.test_runtime import hold
 from zoo.api import get_entry
 from zoo.detection.detector import Cells, FoundCell
 from zoo.detection.objects import PLATELET, RED, WHITE
 from zoo.imaging.decode import Picture
 from zoo.serving.batch import classify_files
 from zoo.serving.bulk import as_record, csv_header, csv_row, is_last
-from zoo.serving.fields import ask_about, close_up
+from zoo.serving.fields import ask_about, close_up, name_found
 from zoo.serving.runtime import Runtime
 
 SIZE = (640, 480)
@@ -111,3 +112,36 @@ def test_every_white_cell_gives_a_record_and_a_row(field, tmp_path):
         row = dict(zip(header, csv_row(record, entry.labels), strict=True))
         assert row["cell"] == (record.get("cell") or "")
         assert [row[side] for side in ("left", "top", "right", "bottom")] == list(record.get("box") or [""] * 4)
+
+
+def test_naming_the_cells_of_a_field_tells_its_progress_and_can_be_cancelled(field):
+    entry = get_entry("cnn60")
+    many = Cells(field.size, tuple(cell(60 + 6 * n, 110, 60) for n in range(80)), None)
+    with Runtime("cpu", batch_size=4) as runtime:
+        blocker, told = hold(runtime, entry), []
+
+        def watch(share: float) -> None:
+            told.append(share)
+            if len(told) == 2:
+                raise InterruptedError
+
+        with pytest.raises(InterruptedError):
+            name_found(runtime, entry, many, field, watch=watch)
+        blocker.set()
+        assert told == [0.0, 0.0]
+        named = name_found(runtime, entry, many, field, watch=lambda share: None)
+        assert runtime.waiting() == 0
+        assert runtime.status().answered < 2 * len(many.cells), "most of the cancelled cells were not run"
+    assert all(answer is not None for answer in named.answers)
+
+
+def test_a_caller_that_stops_leaves_no_picture_waiting(field, tmp_path):
+    field.save(tmp_path / "field.png")
+    with Runtime("cpu", batch_size=4) as runtime:
+        files = [(f"{n}.png", tmp_path / "field.png") for n in range(60)]
+        stream = classify_files(runtime, get_entry("cnn60"), files)
+        assert next(stream).error is None
+        stream.close()
+        assert runtime.classify(get_entry("cnn60"), field).label
+        assert runtime.waiting() == 0
+        assert runtime.status().answered < len(files)

@@ -12,7 +12,9 @@ import pytest
 
 from tests.making import draw_cell
 from zoo.imaging.decode import decode
-from zoo.sources.examples import ExamplesError, fetch, list_examples
+from zoo.serving.runtime import Runtime
+from zoo.sources.catalogue import MODEL, get_entry
+from zoo.sources.examples import ExamplesError, bundled_examples, fetch, list_examples
 
 
 @pytest.fixture
@@ -82,3 +84,12 @@ def test_the_shipped_manifest_names_twelve_frames(monkeypatch):
     found = list_examples()
     assert len({example.sha256 for example in found}) == 12
     assert all(example.url.startswith("https://") and "MIT" in example.credit for example in found)
+
+
+def test_the_bundled_examples_are_of_every_kind_and_the_one_without_a_cell_is_refused():
+    entry, examples = get_entry(MODEL), {example.label: example for example in bundled_examples()}
+    assert set(entry.class_names.values()) < set(examples)
+    assert all(example.credit for example in examples.values())
+    with Runtime("cpu") as runtime:
+        answer = runtime.classify(entry, decode(examples["not a cell"].path.read_bytes()))
+    assert answer.warning
