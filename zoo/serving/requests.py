@@ -118,7 +118,8 @@ def mean_answer(
 ) -> Ticket:
     """Make one ticket for the weighted mean of several answers.
 
-    A picture is as far from the training data as from those of the model that it is nearest to.
+    A picture is as far from the training data as from those of the model that it is farthest from: that model's share
+    of the mean is as doubtful as it is alone.
 
     Args:
         tickets: tickets of the answers.
@@ -132,7 +133,7 @@ def mean_answer(
     def mean() -> Answer:
         answers: list[Answer] = [ticket.result() for ticket in tickets]
         known = [answer.distance for answer in answers if answer.distance is not None]
-        distance = min(known) if len(known) == len(answers) else None
+        distance = max(known) if len(known) == len(answers) else None
         parts = [read(number, answer.probabilities) for number, answer in enumerate(answers)]
         seconds = max(answer.seconds for answer in answers)
         backend = ", ".join(sorted({answer.backend for answer in answers}))

@@ -25,6 +25,7 @@ from zoo.entry.write import write_head
 from zoo.files import write_json
 from zoo.serving.heads import read_head
 from zoo.serving.loaded import LoadedModel
+from zoo.serving.requests import Answer, Ticket, mean_answer
 from zoo.serving.runtime import Runtime
 from zoo.sources.catalogue import FolderSource, get_entry, list_entries
 
@@ -204,6 +205,15 @@ def test_a_geometric_mean_lets_a_member_exclude_a_class(together):
             expected = {label: one[label] ** 0.25 * two[label] ** 0.75 for label in LABELS}
             mixed = runtime.classify(entry, cell).probabilities
             assert mixed == pytest.approx({k: v / sum(expected.values()) for k, v in expected.items()}, abs=1e-5)
+
+
+@pytest.mark.parametrize(("distances", "expected"), [((0.4, 1.7), 1.7), ((1.7, 0.4), 1.7), ((0.4, None), None)])
+def test_an_ensemble_is_as_far_as_its_farthest_member(distances, expected):
+    tickets = []
+    for distance in distances:
+        tickets.append(Ticket())
+        tickets[-1].set_result(Answer(np.array([0.5, 0.5]), None, 0.1, distance, "torch"))
+    assert mean_answer(tickets, [0.9, 0.1]).result().distance == expected
 
 
 def test_members_of_weight_zero_are_not_run(together):
