@@ -35,8 +35,8 @@ TIMED = """([action, condition, at, key]) => {
   const board = [...document.querySelectorAll('*')].map(one => one.shadowRoot?.querySelector('.board')).find(Boolean);
   const cell = () => board.querySelector(`.gallery [data-id$='-${at}']`);
   const box = board.querySelector(`svg g[data-id$='-${at}'] rect.hit`);
-  const panel = document.querySelector('.st-key-chosen_cell'), alike = () => document.querySelectorAll(
-    '.st-key-known_cells img');
+  const panel = document.querySelector('.st-key-chosen_cell');
+  const alike = () => document.querySelectorAll("img[alt^='Known cell']");
   const counted = () => [...document.querySelectorAll('[data-testid=stProgress]')].map(one => one.textContent).join();
   const actions = {
     click: () => box.dispatchEvent(new MouseEvent('click', {bubbles: true})),
