@@ -35,8 +35,8 @@ TIMED = """([action, condition, at, key]) => {
   const board = [...document.querySelectorAll('*')].map(one => one.shadowRoot?.querySelector('.board')).find(Boolean);
   const cell = () => board.querySelector(`.gallery [data-id$='-${at}']`);
   const box = board.querySelector(`svg g[data-id$='-${at}'] rect.hit`);
-  const panel = document.querySelector('.st-key-chosen_cell'), alike = () => document.querySelectorAll(
-    '.st-key-known_cells img');
+  const panel = document.querySelector('.st-key-chosen_cell');
+  const alike = () => document.querySelectorAll("img[alt^='Known cell']");
   const counted = () => [...document.querySelectorAll('[data-testid=stProgress]')].map(one => one.textContent).join();
   const actions = {
     click: () => box.dispatchEvent(new MouseEvent('click', {bubbles: true})),
@@ -87,8 +87,10 @@ def measure(page: Page, address: str, picture: Path, rounds: int) -> dict[str, l
         found["correct"].append(timed(page, "press", "gallery", at, "8"))  # a plasma cell, which no model here knows
     for _ in range(rounds):
         at = next(numbers)
-        timed(page, "click", "panel", at)
-        found["counted"].append(timed(page, "press", "counted", at, "x"))  # not a cell: one less is counted
+        for key in ("9", "8"):  # a smudge cell is not counted, a plasma cell is
+            timed(page, "click", "panel", at)
+            taken = timed(page, "press", "gallery" if key == "9" else "counted", at, key)
+        found["counted"].append(taken)
     page.get_by_text("Known cells most like this one").click()
     page.get_by_alt_text("Known cell: ").first.wait_for()
     settle(page)

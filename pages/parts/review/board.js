@@ -2,7 +2,7 @@
 // number, and repeats them until `data.seen` says that they arrived, so that fast keys lose none.
 
 const SVG = "http://www.w3.org/2000/svg";
-const WAIT = 90; // ms in which selections are joined into one event
+const WAIT = 90; // ms in which further selections are joined into one event; the first is sent at once
 const states = new WeakMap();
 
 export default function (component) {
@@ -28,13 +28,15 @@ function emit(state, event, soon) {
   if (event.type === "choose" && last && last.type === "choose" && !last.sent) state.events.pop();
   state.number = Math.max(state.number, state.data.seen) + 1;
   state.events.push({ ...event, number: state.number });
-  schedule(state, soon ? 0 : WAIT);
+  const quiet = performance.now() - (state.sentAt || 0) > WAIT;
+  schedule(state, soon || quiet ? 0 : WAIT);
 }
 
 function schedule(state, wait) {
   clearTimeout(state.timer);
   state.timer = setTimeout(() => {
     state.events.forEach((one) => { one.sent = true; });
+    state.sentAt = performance.now();
     state.send(state.events.map(({ sent, ...one }) => one));
   }, wait);
 }
