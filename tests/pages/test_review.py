@@ -197,7 +197,7 @@ def test_known_cells_like_the_chosen_one_are_shown_when_asked_for(app, model):
     upload(app, ("field.png", field()))
     assert "Test cells of PBC" not in said(app)
     open_known_cells(app)
-    assert "Test cells of PBC, from another laboratory than yours." in said(app)
+    assert "Test cells of PBC." in said(app)
     shown = [one.value for one in app.caption if one.value in {title_of(kind) for kind in kinds()}]
     assert len(shown) == SHOWN
     most = max(shown.count(kind) for kind in shown)

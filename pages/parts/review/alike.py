@@ -83,9 +83,9 @@ def _show(place: DeltaGenerator, found: Sequence[known.KnownCell], one: Reviewed
         st.markdown(f"{count} of {len(found)}: **{plain(title_of(kind))}**{_against(kind, one)}.")
         sources = " and ".join(dict.fromkeys(cell.source for cell in found))
         st.caption(
-            f"Test cells of {plain(sources)}, from another laboratory than yours.",
+            f"Test cells of {plain(sources)}.",
             help="Their kinds were given by people. They are those whose features in this model are nearest to this "
-            "cell's. Alike is no proof: stain, camera and size count too.",
+            "cell's. Alike is no proof: in another laboratory's pictures stain, camera and size count too.",
         )
 
 
