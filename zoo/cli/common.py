@@ -164,6 +164,8 @@ def _ended_by_sigterm() -> Iterator[None]:
         return
 
     def interrupt(number: int, frame: FrameType | None) -> None:
+        if hasattr(signal, "SIGCHLD"):  # where workers are told too, torch would raise an error for their end
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, interrupt)
