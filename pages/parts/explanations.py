@@ -114,7 +114,7 @@ def pick_options(first: Entry, second: Entry | None) -> MapOptions:
 
 
 def map_key(entry: Entry, picture: Picture, options: MapOptions, method: str | None) -> tuple[object, ...]:
-    """What the visitor asked for, which a stopped map is known by."""
+    """Everything that the visitor asked for: a stopped map is known by it."""
     return (entry.folder, entry.weights, picture.id, options.label, options.against, method, options.layer)
 
 

@@ -177,7 +177,7 @@ def client() -> Client:
 
 
 def requests_ahead(ticket: Ticket) -> str:
-    """How many requests go before one, and for how long, in words; empty where it is next or under way."""
+    """Number of requests before one, and their time, in words; empty where it is next or under way."""
     serving = default_runtime()
     ahead, rate = serving.engine.ahead(ticket), serving.status().images_per_second
     if not ahead:

@@ -22,7 +22,7 @@ from training.recipe import (
     read_recipe,
     recipe_ids,
 )
-from training.recipe.schema import Ensemble
+from training.recipe.ensembles import Ensemble
 from training.reproduce.formats import percent
 from zoo.architectures import is_own
 from zoo.attribution import METHODS

@@ -15,7 +15,7 @@ from training.publish.card import renew_card
 from training.publish.export import entry_config
 from training.publish.records import benchmark_name, split_record
 from training.recipe import Recipe, RecipeError
-from training.recipe.schema import Ensemble
+from training.recipe.ensembles import Ensemble
 from zoo.benchmarks import get_benchmark, published
 from zoo.benchmarks.eligibility import refusal
 from zoo.entry import Benchmark, Entry, as_stored, load_entry, read_predictions
@@ -100,7 +100,7 @@ def write_ensemble(out: Path, recipe: Recipe, members: Sequence[Entry]) -> Entry
         },
     }
     split = f"Trained, validated and tested on the split of its members: {', '.join(member.id for member in members)}."
-    scaling = _fit_scaling(means["validation"], labels) if "validation" in means else Scaling(1.0, 1.0)
+    scaling = _fit_scaling(means["validation"], labels) if "validation" in means else Scaling(1.0, None)
     with create_entry(out) as folder:
         write_config(folder, entry_config(recipe, labels, network, {"weights": weights.tolist()}, split))
         for role, name in names.items():

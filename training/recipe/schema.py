@@ -11,10 +11,10 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model,
 
 from training.fit.augment import AUGMENTATIONS
 from training.fit.schedules import SCHEDULES
+from training.recipe.ensembles import Ensemble
 from training.recipe.errors import RecipeError
 from training.recipe.versions import SCHEMA_VERSION, upgrade
 from zoo.lazy import lazy_module
-from zoo.scores.averages import Mean
 
 if TYPE_CHECKING:
     import timm
@@ -29,7 +29,6 @@ UNDECISIVE: dict[str, Any] = {
     "data": {"credit", "descriptions"},
     "schedule": {"precision", "channels_last", "fast_depthwise"},
 }
-WEIGHTS_SUM = 1e-3  # by which the weights of an ensemble may differ from 1
 RUN_SEED_STEP = 1009  # prime, so that the seeds of a recipe's runs do not meet those of its neighbours
 
 
@@ -325,31 +324,6 @@ class Head(_Part):
     def _one_hot_forest(self) -> Head:
         if self.one_hot and self.kind != "forest":
             raise ValueError("one_hot is for a forest")
-        return self
-
-
-class Ensemble(_Part):
-    """[ensemble]: entries whose probabilities are averaged."""
-
-    members: list[str] = Field(min_length=1, description="Ids of entries of the zoo")
-    same: dict[str, str] | None = Field(
-        None,
-        description="Label of a member → label of this recipe that it counts as; other labels of members are dropped",
-    )
-    weights: Literal["equal", "fitted"] | list[Annotated[float, Field(ge=0, le=1)]] = Field(
-        "fitted", description="fitted: least log loss of the arithmetic mean on validation; or a number a member"
-    )
-    mean: Mean = Field("arithmetic", description="How probabilities are averaged")
-
-    @model_validator(mode="after")
-    def _check_weights(self) -> Ensemble:
-        if not isinstance(self.weights, str):
-            if len(self.weights) != len(self.members):
-                raise ValueError("weights are not as many as members")
-            if abs(sum(self.weights) - 1) > WEIGHTS_SUM:
-                raise ValueError("weights do not add up to 1")
-        elif self.weights == "fitted" and self.mean != "arithmetic":
-            raise ValueError("weights are fitted for the arithmetic mean only: name equal ones, or numbers")
         return self
 
 

@@ -124,8 +124,6 @@ def classify_files(
 ) -> Generator[FileResult, None, None]:
     """Classify files, or the white cells in them, with a few threads reading ahead.
 
-    A caller that stops iterating cancels what is not answered yet.
-
     Args:
         runtime: where the model runs.
         entry: which model to use.
@@ -136,8 +134,8 @@ def classify_files(
         detector: finds the cells of fields (see `zoo.serving.fields.ask_about`); None: one answer a picture.
 
     Yields:
-        A result for each file, or for each of its white cells, in order. A file that cannot be decoded gives a result
-        with an error.
+        A result for each file or white cell in it, in order; with an error where a file cannot be decoded. A caller
+        that stops iterating cancels what is not answered yet.
 
     Raises:
         EntryError: the model cannot be loaded.
@@ -145,8 +143,7 @@ def classify_files(
         BusyError: the queue stayed full.
     """
     runtime.load(entry)
-    sample = sample or entry.default_sample
-    entry.prior_of(sample)  # raises before any picture is read
+    entry.prior_of(sample := sample or entry.default_sample)  # raises before any picture is read
     newest: Future[_Prepared] | None = None
     stopped = False
     asking = client or Client()
@@ -158,8 +155,7 @@ def classify_files(
     )
 
     def prepare(name: str, content: bytes | Path | Source) -> _Prepared:
-        picture = _read(name, content)
-        asked = ask_about(picture, detector)
+        asked = ask_about(picture := _read(name, content), detector)
         tickets = tuple(runtime.submit(entry, part, client=client) for part in asked.parts)
         return _Prepared(picture.image if keep_images else None, picture.notes, asked, tickets)
 

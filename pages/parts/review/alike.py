@@ -90,7 +90,7 @@ def _show(place: DeltaGenerator, found: Sequence[known.KnownCell], one: Reviewed
 
 
 def _against(kind: str, one: Reviewed) -> str:
-    """How the known cells' kind compares with the cell's."""
+    """Comparison of the known cells' kind with the cell's, in words."""
     if not one.kind:
         return ""
     own = board.kind_title(one.kind)

@@ -1,4 +1,4 @@
-"""What is told of a data set before it is trained on."""
+"""Things told of a data set before it is trained on."""
 
 from __future__ import annotations
 

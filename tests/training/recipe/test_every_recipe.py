@@ -59,7 +59,7 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def stand_ins(tmp_path_factory):
-    """Where networks that stand in for members of ensembles are kept, because several ensembles can take them."""
+    """Folder of networks that stand in for members of ensembles: several ensembles can take them."""
     return tmp_path_factory.mktemp("stand-ins")
 
 

@@ -38,8 +38,9 @@ def test_the_published_systems_are_all_rows(capsys):
     assert main(["reproduce", "--system", "C", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
     assert rows[0]["id"] == "cnn60"
-    assert {row["id"] for row in rows} >= {"cnn60_knn", "cnn60_svm", "cnn60_forest"}
-    assert all(row["reported"] for row in rows)
+    published = {"cnn60", "cnn60_knn", "cnn60_svm", "cnn60_forest"}
+    # the others are what its authors only wished for
+    assert {row["id"] for row in rows if row["reported"]} == published
 
 
 def test_recipes_follow_those_they_build_on():

@@ -115,13 +115,15 @@ def test_leaks_between_validation_and_test_are_declared(entry):
     others = (CROSS_VALIDATION, LEFT_OUT)
     apart = [name for name, role in roles.items() if role == "test" and not name.endswith(others)]
     tested = [set(read_predictions(entry, name)["cell"]) for name in apart]
-    assert len(tuned) == 1 and tested
+    # weights that a recipe names were chosen by laboratories that no member was trained on
+    named = isinstance(entry.recipe.get("ensemble", {}).get("weights"), list)
+    assert len(tuned) == (0 if named else 1) and tested
     leaky = entry.id.endswith(PUBLISHED)
     found = entry.evaluation.benchmarks
     own = [b for n, b in found.items() if b.title.startswith(entry.data_set) and not n.endswith(others)]
-    assert len(own) == 2
+    assert len(own) == (1 if named else 2)
     assert all(b.leaky == leaky == ("LEAKY" in b.title) for b in own)
-    assert leaky or all(tuned[0].isdisjoint(cells) for cells in tested)
+    assert leaky or all(part.isdisjoint(cells) for part in tuned for cells in tested)
 
 
 @pytest.mark.artefacts

@@ -256,7 +256,8 @@ def test_views_change_the_answer(run, folder):
 def test_a_command_that_is_told_to_end_says_so(tmp_path, told):
     """By Ctrl-C, or by a service or scheduler."""
     (tmp_path / "waiting.py").write_text(
-        "import os, sys\n"
+        "import os, signal, sys\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)  # programs in the background begin without it\n"
         "from zoo.cli.common import Program, run_program\n"
         "sys.path.insert(0, os.getcwd())\n"
         "sys.exit(run_program(Program('commands', 'x', 'x', 'Wait.'), ['wait']))\n"
