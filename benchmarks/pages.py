@@ -40,6 +40,7 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
 ROOT = Path(__file__).parents[1]
+ENVIRONMENT = {key: value for key, value in os.environ.items() if key != "HEMAZOO_ZOO"}  # before tests set theirs
 sys.path.insert(0, str(ROOT))
 
 from tests.conftest import find_browser  # noqa: E402
@@ -72,12 +73,11 @@ def server(place: Path) -> Iterator[tuple[str, float]]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    environment = {key: value for key, value in os.environ.items() if key != "HEMAZOO_ZOO"}
     command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(port)]
     begin = time.monotonic()
     with (place / "log").open("w") as log:
         app = subprocess.Popen(
-            [*command, "--server.address", "127.0.0.1"], cwd=ROOT, env=environment, stdout=log, stderr=log
+            [*command, "--server.address", "127.0.0.1"], cwd=ROOT, env=ENVIRONMENT, stdout=log, stderr=log
         )
     try:
         yield f"http://127.0.0.1:{port}", begin
