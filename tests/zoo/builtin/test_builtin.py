@@ -116,7 +116,7 @@ def test_leaks_between_validation_and_test_are_declared(entry):
     apart = [name for name, role in roles.items() if role == "test" and not name.endswith(others)]
     tested = [set(read_predictions(entry, name)["cell"]) for name in apart]
     # weights that a recipe names were chosen by laboratories that no member was trained on
-    named = isinstance(entry.recipe.get("ensemble", {}).get("weights"), list)
+    named = isinstance((entry.recipe.get("ensemble") or {}).get("weights"), list)
     assert len(tuned) == (0 if named else 1) and tested
     leaky = entry.id.endswith(PUBLISHED)
     found = entry.evaluation.benchmarks
