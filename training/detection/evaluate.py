@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from training.detection.card import render_detector_card
-from training.detection.composed import compose
+from training.detection.pictures.composed import compose
 from zoo.detection.benchmarks import FieldBenchmark, result_rows
 from zoo.detection.detector import Detector
 from zoo.detection.scan import search

@@ -14,8 +14,8 @@ from torch import nn
 from torch.utils.data import DataLoader, Sampler
 
 from training.detection.loss import detection_loss
+from training.detection.pictures.samples import CropStream
 from training.detection.recipe import DetectorRecipe
-from training.detection.samples import CropStream
 from training.fit import checkpoint
 from training.fit.depthwise import use_fast_gradients
 from training.fit.devices import autocast

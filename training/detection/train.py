@@ -12,13 +12,13 @@ import pandas as pd
 import skimage.data
 from PIL import Image
 
-from training.detection.close_ups import read_close_ups
-from training.detection.composites import CutCell, cut_cells
-from training.detection.crops import Marked, marked
 from training.detection.loop import Fitted, Report, fit
+from training.detection.pictures.close_ups import read_close_ups
+from training.detection.pictures.composites import CutCell, cut_cells
+from training.detection.pictures.crops import Marked, marked
+from training.detection.pictures.red_fields import read_red_fields
+from training.detection.pictures.samples import CropStream, Mix
 from training.detection.recipe import DetectorRecipe, Refinement
-from training.detection.red_fields import read_red_fields
-from training.detection.samples import CropStream, Mix
 from zoo.data import read_dataset
 from zoo.data.kinds import name_labels, rename
 from zoo.data.options import ReadOptions

@@ -10,13 +10,13 @@ import torch
 from PIL import Image
 from scipy import ndimage
 
-from training.detection.composed import compose
-from training.detection.composites import cut_cells, paste_cells
-from training.detection.crops import Marked, join_quarters, marked, random_crop, scale_for
-from training.detection.drawn import draw_texture
 from training.detection.loss import detection_loss
-from training.detection.samples import CropStream, Mix
-from training.detection.targets import make_targets
+from training.detection.pictures.composed import compose
+from training.detection.pictures.composites import cut_cells, paste_cells
+from training.detection.pictures.crops import Marked, join_quarters, marked, random_crop, scale_for
+from training.detection.pictures.drawn import draw_texture
+from training.detection.pictures.samples import CropStream, Mix
+from training.detection.pictures.targets import make_targets
 from training.evaluation.benchmarks import DecodedPicture
 from zoo.data.table import DataError
 from zoo.detection.benchmarks import Composed

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from training.cli import main as training
-from training.detection.close_ups import read_close_ups
+from training.detection.pictures.close_ups import read_close_ups
 from training.detection.recipe import load_detector_recipe
 from zoo.cli import main as zoo
 from zoo.detection.found import Found

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from training.detection.crops import Marked
+from training.detection.pictures.crops import Marked
 from training.detection.recipe import RedFields
 from training.detection.sides import drawn_side
 from zoo.data.registry import get_dataset

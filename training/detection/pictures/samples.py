@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from training.detection.composites import CutCell, paste_cells
-from training.detection.crops import Marked, join_quarters, random_crop, random_red_side, scale_for
-from training.detection.drawn import draw_texture
-from training.detection.targets import make_targets
+from training.detection.pictures.composites import CutCell, paste_cells
+from training.detection.pictures.crops import Marked, join_quarters, random_crop, random_red_side, scale_for
+from training.detection.pictures.drawn import draw_texture
+from training.detection.pictures.targets import make_targets
 from training.fit.augment.camera import blur, jpeg, resolution
 from training.fit.augment.colour import brightness, contrast, hue, light, saturation, tint
 from zoo.detection.objects import OBJECTS, PLATELET

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from training.detection.crops import Marked
+from training.detection.pictures.crops import Marked
 from zoo.detection.objects import OBJECTS, STRIDE, WHITE
 
 HEAT_SPREAD = 0.54 / 6  # standard deviation of a cell's heat, in its sides (TTFNet)

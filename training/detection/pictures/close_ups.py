@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from training.detection.crops import Marked
+from training.detection.pictures.crops import Marked
 from training.detection.recipe import CloseUps
 from zoo.benchmarks.registry import get_benchmark
 from zoo.data import read_dataset

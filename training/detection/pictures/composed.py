@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from training.detection.composites import CutCell, cut_cells, paste_cells
-from training.detection.crops import Marked, marked
+from training.detection.pictures.composites import CutCell, cut_cells, paste_cells
+from training.detection.pictures.crops import Marked, marked
 from training.evaluation.benchmarks import DecodedPicture
 from zoo.data.table import DataError
 from zoo.detection.benchmarks import Composed

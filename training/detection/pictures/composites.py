@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from training.detection.crops import Marked
+from training.detection.pictures.crops import Marked
 from zoo.detection.objects import OBJECTS, PLATELET, WHITE
 
 MARGIN = 0.12  # of a cell's longer side, around what is cut out
