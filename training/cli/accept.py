@@ -45,16 +45,23 @@ def run(options: argparse.Namespace) -> int:
         chosen = acceptance.choose(entry)
         acceptance.store(entry, chosen)
         limits = chosen.limits.model_dump()
-        told[entry.id] = {"limits": limits, "temperature": chosen.temperature, "held": list(map(asdict, chosen.held))}
-        values = ", ".join(f"{name} {value:.3f}" for name, value in limits.items())
+        told[entry.id] = {"limits": limits, "temperature": chosen.temperature} | {
+            name: list(map(asdict, results)) for name, results in (("held", chosen.held), ("own", chosen.own))
+        }
+        values = ", ".join(f"{name} {value:.3f}" for name, value in (limits.pop("classes") | limits).items())
         print_message(f"{entry.id}: temperature {chosen.temperature:.2f}, limits {values}")
-        for one in chosen.held:
-            right = "none" if one.right is None else f"{100 * one.right:.1f} % right"
-            strangers = "".join(f"; {kind} accepted {100 * share:.1f} %" for kind, share in one.unknown_kinds.items())
-            print_message(
-                f"  {one.laboratory} left out: {100 * one.share:.1f} % of {one.images} accepted, {right}, calibration "
-                f"error {100 * one.ece:.1f} %{strangers}"
-            )
+        for how, results in (("left out", chosen.held), ("by the limits in use", chosen.own)):
+            for one in results:
+                print_message(_line(one, how))
     if options.json:
         print(json.dumps(told))
     return OK
+
+
+def _line(held: acceptance.Held, how: str) -> str:
+    right = "none" if held.right is None else f"{100 * held.right:.1f} % right"
+    strangers = "".join(f"; {kind} accepted {100 * share:.1f} %" for kind, share in held.unknown_kinds.items())
+    return (
+        f"  {held.laboratory} {how}: {100 * held.share:.1f} % of {held.images} accepted, {right}, calibration "
+        f"error {100 * held.ece:.1f} %{strangers}"
+    )

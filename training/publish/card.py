@@ -12,6 +12,7 @@ from huggingface_hub import EvalResult, ModelCardData
 from training.detection.card import render_detector_card
 from training.fit.plan import start_weights, trained_layers
 from training.prepare.splits import Split
+from training.publish.decisions import acceptance_lines
 from training.recipe import (
     PUBLISHED,
     SCRATCH,
@@ -99,7 +100,7 @@ def render_card(entry: Entry, recipe: Recipe, repo: str = "", pictures: Mapping[
         parts.append(_explanations(entry.evaluation.explanations))
     if entry.evaluation.ood:
         parts.append(_ood(entry.evaluation.ood))
-    parts += _acceptance(entry)
+    parts += acceptance_lines(entry)
     parts.append(_limits(entry, recipe.task))
     if entry.config.zoo.hemazoo_version:
         parts.append(f"Made with HemaZoo {entry.config.zoo.hemazoo_version}.")
@@ -392,34 +393,6 @@ def _shares_by_kind(quality: OodQuality, which: Literal["flagged", "rejected"]) 
         shares = ", ".join(f"{name} {100 * getattr(rate, which):.0f} %" for name, rate in rates.items())
         text += f"; {title}: {shares}" if shares else ""
     return text
-
-
-def _acceptance(entry: Entry) -> list[str]:
-    """Section on acceptance and counts in laboratories that the limits were chosen without."""
-    lines, measured, counts = [], entry.acceptance, entry.evaluation.counts
-    if measured is not None:
-        limits = measured.limits
-        lines.append(
-            f"- Limits: confidence {limits.confidence:.2f} after a temperature of {measured.temperature:.2f}, network "
-            f"{limits.network:.2f}, distance {limits.distance:.2f}."
-        )
-        for name, one in measured.laboratories.items():
-            right = "" if one.right is None else f", of these {100 * one.right:.1f} % right (mean over kinds)"
-            error = f"expected calibration error {100 * one.ece:.1f} %"
-            lines.append(f"- {name}: {100 * one.share:.0f} % of {one.images:,} cells accepted{right}; {error}.")
-        if measured.unknown_kinds:
-            shares = ", ".join(f"{kind} {100 * share:.0f} %" for kind, share in measured.unknown_kinds.items())
-            lines.append(f"- Accepted of kinds that the model does not know: {shares}.")
-    if counts is not None:
-        held = ", ".join(f"{name} {100 * one['coverage']:.0f} %" for name, one in counts.laboratories.items())
-        lines.append(
-            f"- Counts: the model's error of a share has a standard deviation of {100 * counts.error:.1f} points. True "
-            f"shares within 95 % limits: {held}."
-        )
-    how = (
-        "Each laboratory is scored with a temperature and limits chosen by the others; no cell of them was trained on."
-    )
-    return ["## Accepted answers and counts\n\n" + how + "\n\n" + "\n".join(lines)] if lines else []
 
 
 def _limits(entry: Entry, task: str) -> str:

@@ -96,6 +96,7 @@ def write_ensemble(out: Path, recipe: Recipe, members: Sequence[Entry]) -> Entry
             "members": [member.id for member in members],
             "member_weights": weights.tolist(),
             "member_mean": mean,
+            "deciding_member": recipe.ensemble.deciding,
             "same": merged,
         },
     }

@@ -25,6 +25,9 @@ class Ensemble(BaseModel):
         "fitted", description="fitted: least log loss of the arithmetic mean on validation; or a number a member"
     )
     mean: Mean = Field("arithmetic", description="How probabilities are averaged")
+    deciding: str = Field(
+        "", description="Member whose probability of the answer decides on acceptance; empty: the mean"
+    )
 
     @model_validator(mode="after")
     def _check_weights(self) -> Ensemble:
@@ -35,4 +38,6 @@ class Ensemble(BaseModel):
                 raise ValueError("weights do not add up to 1")
         elif self.weights == "fitted" and self.mean != "arithmetic":
             raise ValueError("weights are fitted for the arithmetic mean only: name equal ones, or numbers")
+        if self.deciding and self.deciding not in self.members:
+            raise ValueError(f"deciding is {self.deciding!r}, which is none of the members: {', '.join(self.members)}")
         return self

@@ -3,6 +3,7 @@
 from zoo.entry.files import (
     CARD,
     CONFIG,
+    DECIDING,
     EVALUATION,
     EVIDENCE,
     HEAD,
@@ -41,6 +42,7 @@ from zoo.entry.write import write_predictions
 __all__ = [
     "CARD",
     "CONFIG",
+    "DECIDING",
     "EVALUATION",
     "EVIDENCE",
     "HEAD",

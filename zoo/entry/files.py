@@ -17,6 +17,7 @@ HEAD = "head.skops"  # a classical classifier in place of the last layer
 NEIGHBOURS = "neighbours.parquet"  # the training pictures behind a k-nearest-neighbours head
 OOD_STATISTICS = "gate.safetensors"  # what out-of-distribution distances are computed from
 EVIDENCE = "acceptance.parquet"  # answers in laboratories that limits of acceptance were chosen by
+DECIDING = "d:"  # prefix of its columns with the probabilities of an ensemble's deciding member
 EVALUATION = "evaluation.json"
 PREDICTIONS = "predictions"  # folder of one parquet table per benchmark
 HISTORY = "history.json"  # training curves, one record per epoch

@@ -155,6 +155,13 @@ class Entry:
         return self.evaluation.other_laboratories or only
 
     @property
+    def deciding_member(self) -> int | None:
+        """Number, among `weighted_members`, of the member whose probabilities decide on acceptance; None: the mean."""
+        names = [member.id for member, _ in self.weighted_members]
+        chosen = self.config.zoo.deciding_member
+        return names.index(chosen) if chosen in names else None
+
+    @property
     def acceptance(self) -> AcceptanceQuality | None:
         """Limits of acceptance, where they were chosen; of an ensemble of one member, that member's."""
         only = self.members[0].acceptance if len(self.members) == 1 else None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from zoo.entry.files import EVIDENCE, EntryError, predictions_file
+from zoo.entry.files import DECIDING, EVIDENCE, EntryError, predictions_file
 from zoo.entry.model import Entry
 from zoo.entry.schema import Benchmark
 from zoo.lazy import lazy_module
@@ -81,7 +81,7 @@ def read_evidence(entry: Entry) -> pd.DataFrame:
 
     Returns:
         Columns data (name of a data set), label, distance and one probability column "n:LABEL" per label of the entry,
-        the network's own.
+        the network's own; of an ensemble with a deciding member also DECIDING + label, that member's.
 
     Raises:
         EntryError: They are not stored, or cannot be read.
@@ -91,7 +91,9 @@ def read_evidence(entry: Entry) -> pd.DataFrame:
         raise EntryError(f"{entry.id} keeps no answers to choose limits by; make them with --data ROOT.")
     name = f"{path.name} of {entry.id}"
     table = _read_table(path, name)
-    missing = [one for one in ("data", "label", "distance", *(f"n:{one}" for one in entry.labels)) if one not in table]
+    prefixes = ("n:",) if entry.deciding_member is None else ("n:", DECIDING)
+    needed = ["data", "label", "distance", *(prefix + label for prefix in prefixes for label in entry.labels)]
+    missing = [one for one in needed if one not in table]
     if missing:
         raise EntryError(f"{name} has no column {', '.join(missing)}.")
     return table

@@ -7,8 +7,10 @@ published with them; where a Python name differs, the field's alias is the name 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
+import numpy as np
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from zoo.entry.files import ID
@@ -136,6 +138,9 @@ class ZooPart(BaseModel):
     )
     member_weights: list[Annotated[float, Field(ge=0, le=1)]] | None = None
     member_mean: Mean = Field("arithmetic", description="How members' probabilities are averaged")
+    deciding_member: str = Field(
+        "", description="Id of the member whose probability of the answer decides on acceptance; empty: the mean's"
+    )
     split: str = Field("", description="What was trained, validated and tested on, for the card")
     training: dict[str, Any] = Field({}, description="How the weights were trained: seconds, images a second, device")
     trained_shares: dict[Label, Annotated[float, Field(gt=0, allow_inf_nan=False)]] | None = Field(
@@ -348,6 +353,7 @@ class AcceptanceLimits(BaseModel):
 
     Attributes:
         confidence: Least probability of the answer for a laboratory never seen, asked with the sample.
+        classes: The same for answers of a class, by label; what is not named keeps to `confidence`. 1: never accepted.
         network: Least probability of it in the network's own answer, before the sample.
         distance: Largest out-of-distribution distance.
     """
@@ -356,6 +362,11 @@ class AcceptanceLimits(BaseModel):
     confidence: float = Field(ge=0, le=1)
     network: float = Field(ge=0, le=1)
     distance: float = Field(ge=0, allow_inf_nan=False)
+    classes: dict[str, Annotated[float, Field(ge=0, le=1)]] = {}
+
+    def of(self, labels: Sequence[str]) -> np.ndarray:
+        """Limits of confidence for answers of these classes, (K,)."""
+        return np.array([self.classes.get(label, self.confidence) for label in labels])
 
 
 class AcceptedCells(BaseModel):
@@ -383,6 +394,8 @@ class AcceptanceQuality(BaseModel):
         temperature: Divides the logarithms of the probabilities, so that confidence fits accuracy there.
         laboratories: Results by laboratory.
         unknown_kinds: Share of cells of kinds that the entry does not know that is accepted, by kind.
+        chosen_by: Results of the limits in use, in the laboratories that chose them.
+        unknown_chosen_by: The same of cells of kinds that the entry does not know.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -390,6 +403,8 @@ class AcceptanceQuality(BaseModel):
     temperature: float = Field(gt=0, lt=1000)
     laboratories: dict[Label, AcceptedCells] = {}
     unknown_kinds: dict[Label, float] = {}
+    chosen_by: dict[Label, AcceptedCells] = {}
+    unknown_chosen_by: dict[Label, float] = {}
 
 
 class CountErrors(BaseModel):

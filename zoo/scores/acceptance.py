@@ -7,7 +7,7 @@ entry was not trained on, so that of what is accepted there at least RIGHT are r
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,6 +22,8 @@ ACCEPTED: Decision = "accepted"
 FOR_REVIEW: Decision = "for review"
 
 RIGHT = 0.95  # of what is accepted in a laboratory never seen, at least
+NEVER = 1.0  # limit of confidence of what is never accepted
+SURE = 0.9  # confidence from which no second kind is close
 UNLIKE_ANY = "unlike any cell seen"
 UNLIKE_MOST = "unlike most cells that the model was checked on"
 UNKNOWN_KIND = "likely a kind that the model does not know"
@@ -57,12 +59,14 @@ class Evidence:
     Attributes:
         best: Class numbers of the answers, (n,).
         shares: Probabilities in the sample for a laboratory never seen, (n, K).
-        network: The network's own probability of the answers for such a laboratory, before the sample, (n,).
+        deciding: The probabilities that decide, (n, K): those of an ensemble's deciding member, else `shares`.
+        network: The deciding network's own probability of the answers for such a laboratory, before the sample, (n,).
         distance: Out-of-distribution distances, (n,); nan where the entry has no detector.
     """
 
     best: np.ndarray
     shares: np.ndarray
+    deciding: np.ndarray
     network: np.ndarray
     distance: np.ndarray
 
@@ -71,14 +75,25 @@ class Evidence:
         """Probability of the answers, (n,)."""
         return self.shares[np.arange(len(self.best)), self.best]
 
-    def accepts(self, limits: AcceptanceLimits) -> np.ndarray:
+    @property
+    def deciding_confidence(self) -> np.ndarray:
+        """Probability of the answers that decides, (n,)."""
+        return self.deciding[np.arange(len(self.best)), self.best]
+
+    def accepts(self, limits: AcceptanceLimits, labels: Sequence[str]) -> np.ndarray:
         """Whether each answer keeps to the limits, bool (n,); a distance that is not known is not in doubt."""
         near = ~(self.distance > limits.distance)
-        return (self.confidence >= limits.confidence) & (self.network >= limits.network) & near
+        least = limits.of(labels)[self.best]
+        return (self.deciding_confidence >= least) & (least < NEVER) & (self.network >= limits.network) & near
 
 
 def evidence(
-    entry: Entry, network: np.ndarray, distance: np.ndarray, sample: Sample, temperature: float = 1.0
+    entry: Entry,
+    network: np.ndarray,
+    distance: np.ndarray,
+    sample: Sample,
+    temperature: float = 1.0,
+    deciding: np.ndarray | None = None,
 ) -> Evidence:
     """Compute what decisions rest on.
 
@@ -88,17 +103,26 @@ def evidence(
         distance: Out-of-distribution distances, (n,).
         sample: What the pictures are of.
         temperature: Temperature for laboratories never seen.
+        deciding: Probabilities of an ensemble's deciding member, (n, K); None where `network` decide.
 
     Raises:
         SampleError: The sample rules out every class of the entry.
     """
     best = entry.apply_sample(network, sample).argmax(1)
     softened = scale_probabilities(network, 1 / temperature)
-    rows = np.arange(len(best))
-    return Evidence(best, entry.apply_sample(softened, sample), softened[rows, best], distance)
+    shares = entry.apply_sample(softened, sample)
+    own = softened if deciding is None else scale_probabilities(deciding, 1 / temperature)
+    decides = shares if deciding is None else entry.apply_sample(own, sample)
+    return Evidence(best, shares, decides, own[np.arange(len(best)), best], distance)
 
 
-def decide(entry: Entry, network: Mapping[str, float], distance: float | None, sample: Sample) -> Acceptance:
+def decide(
+    entry: Entry,
+    network: Mapping[str, float],
+    distance: float | None,
+    sample: Sample,
+    deciding: Mapping[str, float] | None = None,
+) -> Acceptance:
     """Decide on one answer, with the reasons against it.
 
     Args:
@@ -106,31 +130,40 @@ def decide(entry: Entry, network: Mapping[str, float], distance: float | None, s
         network: The network's own probability of each label.
         distance: Out-of-distribution distance; None where the entry has no detector.
         sample: What the picture is of.
+        deciding: Probability of each label by an ensemble's deciding member; None or empty where `network` decide.
 
     Raises:
         SampleError: The sample rules out every class of the entry.
     """
     limits = entry.acceptance.limits if entry.acceptance else UNMEASURED
-    own = np.array([[network[label] for label in entry.labels]])
+    own, member = (np.array([[row[label] for label in entry.labels]]) if row else None for row in (network, deciding))
+    assert own is not None
     away = np.array([np.nan if distance is None else distance])
-    found = evidence(entry, own, away, sample, entry.unseen_temperature or 1.0)
+    found = evidence(entry, own, away, sample, entry.unseen_temperature or 1.0, member)
     reasons = []
     if distance is not None and distance > limits.distance:
         reasons.append(UNLIKE_ANY if distance > BEYOND_LABORATORIES else UNLIKE_MOST)
     if found.network[0] < limits.network:
         reasons.append(UNKNOWN_KIND)
-    if found.confidence[0] < limits.confidence:
-        reasons.append(_unsure(entry, found))
+    least = float(limits.of(entry.labels)[found.best[0]])
+    if found.deciding_confidence[0] < least or least >= NEVER:
+        reasons.append(_unsure(entry, found, least))
     return Acceptance(tuple(reasons))
 
 
-def _unsure(entry: Entry, found: Evidence) -> str:
-    """The reason where the confidence is too low: which kinds are close."""
-    best, shares = int(found.best[0]), found.shares[0].copy()
+def _unsure(entry: Entry, found: Evidence, least: float) -> str:
+    """The reason where the confidence is too low: which kinds are close, or why the class needs more."""
+    best = int(found.best[0])
+    names = [entry.class_names[label] for label in entry.labels]
+    if found.deciding_confidence[0] >= SURE:
+        below = "" if least >= NEVER else f" below {100 * least:.4g} %"
+        return f"in other laboratories “{names[best]}” is too often wrong{below}"
+    shares = found.deciding[0].copy()
     lacking = 1 - shares[best]
     shares[best] = 0
     second = int(shares.argmax())
+    if found.confidence[0] >= SURE:
+        return f"one of its networks is less sure: {names[best]} or {names[second]}"
     if shares[second] < CLOSE_SHARE * lacking:
         return "several kinds are close"
-    first, other = (entry.class_names[entry.labels[number]] for number in (best, second))
-    return f"two kinds are close: {first} and {other}"
+    return f"two kinds are close: {names[best]} and {names[second]}"

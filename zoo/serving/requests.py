@@ -75,6 +75,7 @@ class Answer:
         seconds: time that its batch took.
         distance: out-of-distribution distance, see `zoo.serving.ood.familiarity`; None where the entry has no detector.
         backend: the library that ran the network, or several.
+        deciding: float64 (classes,), probabilities that decide on acceptance; None where `probabilities` do.
     """
 
     probabilities: np.ndarray
@@ -82,6 +83,7 @@ class Answer:
     seconds: float
     distance: float | None = None
     backend: str = ""
+    deciding: np.ndarray | None = None
 
 
 class Ticket(Future[Any]):
@@ -115,6 +117,7 @@ def mean_answer(
     weights: Sequence[float] | None = None,
     read: Callable[[int, np.ndarray], np.ndarray] = lambda _, probabilities: probabilities,
     mean_of: Mean = "arithmetic",
+    deciding: int | None = None,
 ) -> Ticket:
     """Make one ticket for the weighted mean of several answers.
 
@@ -126,6 +129,7 @@ def mean_answer(
         weights: one for each ticket; None for equal weights.
         read: maps (number of the ticket, probabilities) to the probabilities to average.
         mean_of: how they are averaged.
+        deciding: number of the ticket whose probabilities decide on acceptance; None where the mean does.
     """
     whole = Ticket()
     whole.set_running_or_notify_cancel()
@@ -137,7 +141,8 @@ def mean_answer(
         parts = [read(number, answer.probabilities) for number, answer in enumerate(answers)]
         seconds = max(answer.seconds for answer in answers)
         backend = ", ".join(sorted({answer.backend for answer in answers}))
-        return Answer(mean_probabilities(parts, weights, mean_of), None, seconds, distance, backend)
+        decides = None if deciding is None else parts[deciding]
+        return Answer(mean_probabilities(parts, weights, mean_of), None, seconds, distance, backend, decides)
 
     _when_all(tickets, mean, whole)
     return whole

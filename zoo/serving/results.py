@@ -34,6 +34,7 @@ class Prediction:
             `zoo.scores.calibration`); None where it was not measured.
         backend: the library that ran the network (`zoo.serving.backends`), or several.
         acceptance: whether the answer is accepted or for review, with the reasons (`zoo.scores.acceptance`).
+        deciding: probabilities that acceptance rests on, before the sample's prior shares; empty where `network` are.
     """
 
     label: str
@@ -46,6 +47,7 @@ class Prediction:
     network: dict[str, float] = field(default_factory=dict)
     backend: str = ""
     acceptance: Acceptance = UNDECIDED
+    deciding: dict[str, float] = field(default_factory=dict)
 
     @property
     def network_label(self) -> str:
@@ -64,7 +66,12 @@ class Prediction:
 
 
 def predict(
-    entry: Entry, network: Mapping[str, float], sample: Sample, seconds: float, distance: float | None = None
+    entry: Entry,
+    network: Mapping[str, float],
+    sample: Sample,
+    seconds: float,
+    distance: float | None = None,
+    deciding: Mapping[str, float] | None = None,
 ) -> Prediction:
     """Name the numbers of an answer, and apply the prior shares of a sample to them.
 
@@ -74,6 +81,7 @@ def predict(
         sample: what the picture is of.
         seconds: time that the picture's batch took.
         distance: out-of-distribution distance, where the entry has a detector.
+        deciding: probabilities that acceptance rests on, where these are not `network`.
 
     Raises:
         SampleError: the sample rules out every class of the entry.
@@ -90,7 +98,8 @@ def predict(
         unseen_laboratory_confidence(entry, own, sample, best),
         sample.name,
         dict(network),
-        acceptance=decide(entry, network, distance, sample),
+        acceptance=decide(entry, network, distance, sample, deciding),
+        deciding=dict(deciding or {}),
     )
 
 
@@ -100,7 +109,7 @@ def with_sample(entry: Entry, prediction: Prediction, sample: Sample) -> Predict
     Raises:
         SampleError: the sample rules out every class of the entry.
     """
-    named = predict(entry, prediction.network, sample, prediction.seconds, prediction.distance)
+    named = predict(entry, prediction.network, sample, prediction.seconds, prediction.distance, prediction.deciding)
     return replace(named, backend=prediction.backend)
 
 

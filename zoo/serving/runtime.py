@@ -177,7 +177,8 @@ class Runtime:
             SampleError: the sample rules out every class of the entry.
         """
         network = dict(zip(entry.labels, answer.probabilities.tolist(), strict=True))
-        named = predict(entry, network, sample or entry.default_sample, answer.seconds, answer.distance)
+        deciding = None if answer.deciding is None else dict(zip(entry.labels, answer.deciding.tolist(), strict=True))
+        named = predict(entry, network, sample or entry.default_sample, answer.seconds, answer.distance, deciding)
         return replace(named, backend=answer.backend)
 
     def classify(self, entry: Entry, image: Image.Image, sample: Sample | None = None) -> Prediction:
@@ -412,6 +413,7 @@ class Runtime:
             [weight for _, weight in members],
             lambda number, row: entry.map_probabilities(row[None], members[number][0].labels)[0],
             entry.config.zoo.member_mean,
+            entry.deciding_member,
         )
 
 

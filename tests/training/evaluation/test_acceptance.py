@@ -69,10 +69,27 @@ def test_limits_accept_what_is_right_in_laboratories_left_out(place, capsys):
     assert np.mean([one["right"] for one in held.values()]) > 0.92  # 0.85 of all answers are right
     limits = load_entry(folder).evaluation.acceptance.limits
     assert limits.distance < 1.3  # the smudges, of which the model is sure, lie beyond
-    assert 0.5 < limits.confidence < 0.97
+    assert set(limits.classes) == set(LABELS)
+    assert all(0.5 < limit < 0.97 for limit in limits.classes.values())
     stored = load_entry(folder).evaluation.acceptance
     assert stored.unknown_kinds == held["north"]["unknown_kinds"]
     assert stored.temperature == told["temperature"]
+    assert set(stored.chosen_by) == set(PLACES)
+    assert stored.unknown_chosen_by["smudge"] <= 0.05
+
+
+def test_a_class_that_unknown_kinds_are_taken_for_needs_more_confidence(place):
+    """Blasts are called monocytes, surely: monocytes are left for review, and other answers are accepted as before."""
+    table = drawn_evidence()
+    table = table[table["label"] != "smudge"]
+    blasts = table[(table["label"] == "monocyte") & (table["n:monocyte"] > 0.9)].assign(label="blast", data=PLACES[1])
+    write_evidence(place / "zoo" / "tiny", pd.concat([table, blasts], ignore_index=True))
+    assert main(["accept", str(place / "zoo" / "tiny")]) == 0
+    measured = load_entry(place / "zoo" / "tiny").evaluation.acceptance
+    assert measured.unknown_chosen_by["blast"] <= 0.05
+    others = [limit for label, limit in measured.limits.classes.items() if label != "monocyte"]
+    assert measured.limits.classes["monocyte"] > max(others)
+    assert all(0.5 < one.share < 0.8 for one in measured.chosen_by.values())
 
 
 def test_answers_are_collected_once_and_limits_chosen_from_them(place, capsys):

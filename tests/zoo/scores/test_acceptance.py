@@ -41,6 +41,19 @@ def test_reasons_against_an_answer(folder):
     assert decide(entry, shares(0.31, 0.23, 0.23, 0.23), None, alike).reasons == ("several kinds are close",)
 
 
+def test_each_class_has_its_own_limit(folder):
+    limits = {**LIMITS, "confidence": 0.5, "network": 0.0, "classes": {LABELS[0]: 0.98, LABELS[1]: 1.0}}
+    write_json(folder / "evaluation.json", {"acceptance": {"limits": limits, "temperature": 1.0}})
+    entry, alike = load_entry(folder), samples()[ALIKE]
+    often_wrong = decide(entry, shares(0.97, 0.01, 0.01, 0.01), 0.9, alike)
+    assert often_wrong.reasons == (f"in other laboratories “{LABELS[0]}” is too often wrong below 98 %",)
+    assert decide(entry, shares(0.985, 0.005, 0.005, 0.005), 0.9, alike).decision == ACCEPTED
+    never = decide(entry, shares(0.001, 0.997, 0.001, 0.001), 0.9, alike)
+    assert never.reasons == (f"in other laboratories “{LABELS[1]}” is too often wrong",)
+    assert decide(entry, shares(0.2, 0.1, 0.6, 0.1), 0.9, alike).decision == ACCEPTED
+    assert decide(entry, shares(0.5, 0.1, 0.3, 0.1), 0.9, alike).decision == FOR_REVIEW
+
+
 def test_a_kind_that_the_sample_rules_out_is_likely_unknown(folder):
     """The network names another kind than the answer: nothing in the sample looks like this cell."""
     found = decide(load_entry(folder), shares(0.998, 0.0019, 0.00005, 0.00005), 0.9, only_these(LABELS[1:]))

@@ -23,9 +23,12 @@ from zoo.cli import main
 from zoo.entry import BrokenEntry, EntryError, read_entry
 from zoo.entry.write import write_head
 from zoo.files import write_json
+from zoo.scores.acceptance import ACCEPTED, FOR_REVIEW
+from zoo.scores.samples import samples
 from zoo.serving.heads import read_head
 from zoo.serving.loaded import LoadedModel
 from zoo.serving.requests import Answer, Ticket, mean_answer
+from zoo.serving.results import with_sample
 from zoo.serving.runtime import Runtime
 from zoo.sources.catalogue import FolderSource, get_entry, list_entries
 
@@ -35,6 +38,7 @@ KINDS = {
     "forest": {"n_estimators": 20, "bootstrap": True},
 }
 
+ALIKE = samples()["alike"]
 GRANULES = ("eosinophil", "neutrophil", "ig")
 
 
@@ -205,6 +209,24 @@ def test_a_geometric_mean_lets_a_member_exclude_a_class(together):
             expected = {label: one[label] ** 0.25 * two[label] ** 0.75 for label in LABELS}
             mixed = runtime.classify(entry, cell).probabilities
             assert mixed == pytest.approx({k: v / sum(expected.values()) for k, v in expected.items()}, abs=1e-5)
+
+
+def test_the_deciding_member_alone_decides_what_is_accepted(together):
+    """Limits lie on either side of that member's probability of the answer; the answer stays the mean's."""
+    options = {"member_weights": [0.25, 0.75], "deciding_member": "one"}
+    folder, cell = ensemble(together / "decided", ["one", "two"], **options), draw_cell("monocyte", 3)
+    with Runtime("cpu", "fp32") as runtime:
+        mixed = runtime.classify(found(together, "both"), cell, ALIKE)
+        own = runtime.classify(found(together, "one"), cell, ALIKE).probabilities[mixed.label]
+        assert abs(own - mixed.confidence) > 0.002
+        for limit, decision in ((own - 0.001, ACCEPTED), (own + 0.001, FOR_REVIEW)):
+            limits = {"confidence": 1.0, "network": 0.0, "distance": 2.0, "classes": {mixed.label: limit}}
+            write_json(folder / "evaluation.json", {"acceptance": {"limits": limits, "temperature": 1.0}})
+            entry = found(together, "decided")
+            answer = runtime.classify(entry, cell, ALIKE)
+            assert answer.probabilities == pytest.approx(mixed.probabilities, abs=1e-6)
+            assert answer.acceptance.decision == decision
+            assert with_sample(entry, answer, ALIKE).acceptance == answer.acceptance
 
 
 @pytest.mark.parametrize(("distances", "expected"), [((0.4, 1.7), 1.7), ((1.7, 0.4), 1.7), ((0.4, None), None)])
