@@ -19,7 +19,7 @@ def detection_loss(
 ) -> torch.Tensor:
     """Loss of a batch; see `Targets` for the last four, with a first dimension B, and `CellDetector` for the others."""
     cells = (heat == 1).sum().clamp(min=1)
-    return _focal(logits, heat, sure) / cells + BOX_WEIGHT * (
+    return _focal(logits, heat, sure[:, None]) / cells + BOX_WEIGHT * (
         (1 - _iou(sides, wanted)) * box_weights
     ).sum() / box_weights.sum().clamp(min=1)
 

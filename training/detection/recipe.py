@@ -65,23 +65,12 @@ class CloseUps(_Part):
     leave_out: str = ""
 
 
-class RedFields(_Part):
-    """A folder of a data set whose fields hold no white cell, but for those named by `white` (without ending)."""
-
-    set: str
-    folder: str
-    white: tuple[str, ...] = ()
-    held_out: Share = Field(0.5, description="Share of the fields that is kept to measure on, by hash of the name")
-
-
 class Refinement(_Part):
-    """A further training on top of the one before, with close-ups and fields without white cells among the crops."""
+    """A second training on top of the first one, in which close-ups are a share of the crops."""
 
     steps: int = Field(ge=1)
     learning_rate: float = Field(gt=0)
-    close_ups: Share = 0.3
-    red_fields: Share = 0.0
-    without_cells: Share | None = Field(None, description="Replaces crops.without_cells")
+    share: Share = 0.3
 
 
 class DetectorRecipe(_Part):
@@ -96,15 +85,14 @@ class DetectorRecipe(_Part):
     crops: Crops = Crops()
     schedule: Schedule
     close_ups: tuple[CloseUps, ...] = ()
-    red_fields: tuple[RedFields, ...] = ()
-    refinements: tuple[Refinement, ...] = ()
+    refinement: Refinement | None = None
 
-    def refined(self, part: Refinement) -> DetectorRecipe:
-        """The recipe of a further training."""
-        schedule = self.schedule.model_copy(update={"steps": part.steps, "learning_rate": part.learning_rate})
-        empty = self.crops.without_cells if part.without_cells is None else part.without_cells
-        crops = self.crops.model_copy(update={"without_cells": empty})
-        return self.model_copy(update={"schedule": schedule, "crops": crops})
+    def refined(self) -> DetectorRecipe | None:
+        """The recipe of the second training; None where there is none."""
+        if self.refinement is None:
+            return None
+        changed = {"steps": self.refinement.steps, "learning_rate": self.refinement.learning_rate}
+        return self.model_copy(update={"schedule": self.schedule.model_copy(update=changed)})
 
 
 def detector_recipes() -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -16,9 +16,8 @@ from training.detection.loop import Fitted, Report, fit
 from training.detection.pictures.close_ups import read_close_ups
 from training.detection.pictures.composites import CutCell, cut_cells
 from training.detection.pictures.crops import Marked, marked
-from training.detection.pictures.red_fields import read_red_fields
 from training.detection.pictures.samples import CropStream, Mix
-from training.detection.recipe import DetectorRecipe, Refinement
+from training.detection.recipe import DetectorRecipe
 from zoo.data import read_dataset
 from zoo.data.kinds import name_labels, rename
 from zoo.data.options import ReadOptions
@@ -26,7 +25,7 @@ from zoo.data.table import DataError
 from zoo.detection.detector import ARCHITECTURE
 from zoo.detection.fields import Field, read_fields
 from zoo.detection.found import Found
-from zoo.detection.matching import Matches, match
+from zoo.detection.matching import Matches, iou, match
 from zoo.detection.network import run_network
 from zoo.detection.objects import OBJECTS
 from zoo.detection.scan import CREDIBLE, MEAN, STD, search
@@ -39,6 +38,7 @@ SIDES = ("train", "validation", "test")
 SAME_SIDES = {"val": "validation", "train": "train", "test": "test"}
 STRANGERS = ("astronaut", "chelsea", "coffee", "rocket", "retina", "immunohistochemistry")  # without blood cells
 DEFAULT_LIMIT = 0.3  # confidence from which an object counts that validation does not show
+SAME_CELL = 0.4  # overlap of two boxes of one cell, one of which may hold its nucleus only
 LIMITS = [round(0.05 + 0.01 * step, 2) for step in range(91)]  # that are tried
 INPUT_SIDE = 640  # pixels: longer side of a picture of usual size, as it is searched
 
@@ -77,34 +77,6 @@ def read_sides(recipe: DetectorRecipe, folder: Path) -> Sides:
     return Sides(**sides)
 
 
-@dataclass(frozen=True)
-class Further:
-    """Training fields of a refinement: pictures of one cell, fields without white cells, and their shares."""
-
-    close_ups: list[Marked]
-    red_fields: list[Marked]
-    shares: tuple[float, float]
-
-    @classmethod
-    def read(cls, recipe: DetectorRecipe, part: Refinement, root: Path, fitted: Fitted) -> Further:
-        """The fields that a refinement names, with the boxes that the training before finds. Raises DataError."""
-
-        def find(pixels: np.ndarray) -> Found:
-            return search(Image.fromarray(pixels), partial(run_network, fitted.network), CREDIBLE).found
-
-        close_ups = read_close_ups(recipe.close_ups, root, recipe.seed, find) if part.close_ups else []
-        red = read_red_fields(recipe.red_fields, root, find) if part.red_fields else []
-        return cls(close_ups, red, (part.close_ups if close_ups else 0.0, part.red_fields if red else 0.0))
-
-    def beside(self, fields: list[Marked], weights: np.ndarray) -> tuple[list[Marked], np.ndarray]:
-        """All fields together, and the probability of each."""
-        added = [
-            np.full(len(part), share / max(1, len(part)))
-            for part, share in zip((self.close_ups, self.red_fields), self.shares, strict=True)
-        ]
-        return [*fields, *self.close_ups, *self.red_fields], np.concatenate([(1 - sum(self.shares)) * weights, *added])
-
-
 def load(fields: Sequence[Field], log: Log) -> list[Marked]:
     """Decode fields; one that cannot be read is named and left out."""
     loaded = []
@@ -138,22 +110,34 @@ def train_detector(recipe: DetectorRecipe, folder: Path, out: Path, work: Path, 
     cells = [cell for field in fields for cell in cut_cells(field)]
     log(f"{len(fields):,} training fields, {len(cells):,} cells to paste, {len(sides.validation):,} validation fields.")
     weights = source_weights([field.file for field in sides.train])
-    stream = _stream(recipe, fields, weights, cells)
+    stream = _stream(recipe, fields, cells, weights)
     work.mkdir(parents=True, exist_ok=True)
     fitted = fit(recipe, stream, work / "checkpoint.safetensors", workers, _report(recipe, log))
-    for number, part in enumerate(recipe.refinements, 1):
-        further = Further.read(recipe, part, folder.parent, fitted)
-        log(f"{len(further.close_ups):,} pictures of one cell, {len(further.red_fields):,} fields without white cells.")
-        refined = recipe.refined(part)
-        stream = _stream(refined, *further.beside(fields, weights), cells)
-        path = work / f"refined{number}.safetensors"
+    if (refined := recipe.refined()) and recipe.refinement:
+        close_ups = [
+            _with_found_box(fitted, one) for one in read_close_ups(recipe.close_ups, folder.parent, recipe.seed)
+        ]
+        log(f"{len(close_ups):,} pictures of one cell to refine with.")
+        share = recipe.refinement.share if close_ups else 0.0
+        both = np.concatenate([(1 - share) * weights, np.full(len(close_ups), share / max(1, len(close_ups)))])
+        stream = _stream(refined, [*fields, *close_ups], cells, both)
+        path = work / "refined.safetensors"
         fitted = fit(refined, stream, path, workers, _report(refined, log), fitted.network)
     limits = best_limits(fitted, load(sides.validation, log))
     write_detector(recipe, fitted, limits, out)
     return fitted
 
 
-def _stream(recipe: DetectorRecipe, fields: list[Marked], weights: np.ndarray, cells: list[CutCell]) -> CropStream:
+def _with_found_box(fitted: Fitted, close_up: Marked) -> Marked:
+    """A close-up with the box that the first training finds for its cell, which is tighter than that of its stain."""
+    found = found_in(fitted, close_up, CREDIBLE)
+    overlap = iou(found.boxes, close_up.boxes)[:, 0] * (found.numbers == close_up.numbers[0])
+    if not len(overlap) or overlap.max() < SAME_CELL:
+        return close_up
+    return replace(close_up, boxes=found.boxes[overlap.argmax()][None])
+
+
+def _stream(recipe: DetectorRecipe, fields: list[Marked], cells: list[CutCell], weights: np.ndarray) -> CropStream:
     return CropStream(
         fields,
         cells,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -14,7 +12,6 @@ from training.detection.loss import detection_loss
 from training.detection.pictures.composed import compose
 from training.detection.pictures.composites import cut_cells, paste_cells
 from training.detection.pictures.crops import Marked, join_quarters, marked, random_crop, scale_for
-from training.detection.pictures.drawn import draw_texture
 from training.detection.pictures.samples import CropStream, Mix
 from training.detection.pictures.targets import make_targets
 from training.evaluation.benchmarks import DecodedPicture
@@ -99,24 +96,6 @@ def test_targets_give_back_the_boxes():
     assert len(found) == len(crop.boxes)
     for box, number in zip(crop.boxes, crop.numbers, strict=True):
         assert np.abs(found.boxes[found.numbers == number] - box).max(axis=1).min() < 1
-
-
-def test_where_only_white_cells_are_known_no_other_object_is_wrong():
-    crop = random_crop(drawn(), SIDE, 1.0, np.random.default_rng(5))
-    half = replace(crop, white_known=np.array([[0, 0, SIDE, SIDE // 2]], np.float32))
-    targets, partly = make_targets(crop), make_targets(half)
-    assert (targets.sure[:, : SIDE // 8] == 1).any()
-    assert np.array_equal(partly.sure[OBJECTS.index(WHITE)], targets.sure[OBJECTS.index(WHITE)])
-    others = partly.sure[OBJECTS.index(RED), : SIDE // 8]
-    assert 0 < others.mean() < 0.5, "only the middles of marked cells teach"
-    assert np.array_equal(partly.sure[:, SIDE // 8 :], targets.sure[:, SIDE // 8 :])
-
-
-def test_drawn_textures_differ_and_have_the_wanted_side():
-    random = np.random.default_rng(0)
-    made = [draw_texture(48, random) for _ in range(30)]
-    assert {one.shape for one in made} == {(48, 48, 3)}
-    assert len({one.tobytes() for one in made}) == 30
 
 
 def test_loss_is_least_for_the_right_answer():

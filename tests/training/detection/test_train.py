@@ -13,7 +13,6 @@ from training.cli import main as training
 from training.detection.pictures.close_ups import read_close_ups
 from training.detection.recipe import load_detector_recipe
 from zoo.cli import main as zoo
-from zoo.detection.found import Found
 from zoo.entry import load_entry
 
 SETTINGS = (
@@ -24,10 +23,9 @@ SETTINGS = (
     "crops.side=64",
     "schedule.steps=3",
     "schedule.batch_size=2",
-    "refinements=[{steps=2, learning_rate=1e-3}]",
+    "refinement.steps=2",
     "close_ups=[]",
 )
-NOTHING = Found(np.zeros((0, 4), np.float32), np.zeros(0), np.zeros(0, np.int64))
 
 
 @pytest.fixture
@@ -65,7 +63,7 @@ def test_a_detector_is_trained_refined_and_used(fields, tmp_path, capsys, monkey
     assert "step 2 of 2" in told
     entry = load_entry(out)
     assert entry.is_detector
-    assert entry.config.zoo.recipe["refinements"][0]["steps"] == 2
+    assert entry.config.zoo.recipe["refinement"]["steps"] == 2
     assert out.joinpath("model.safetensors").stat().st_size < 1_000_000
     monkeypatch.setenv("HEMAZOO_ZOO", str(out.parent))
     picture = next(fields.rglob("*.png"))
@@ -75,39 +73,10 @@ def test_a_detector_is_trained_refined_and_used(fields, tmp_path, capsys, monkey
     assert training([*command, *changes[:-2], "--set", "close_ups=[]", "--restart", "--set", "seed=2"]) == 0
 
 
-def test_refinements_take_close_ups_and_fields_without_white_cells(fields, tmp_path, capsys):
-    """Both are read from data sets beside the one of fields, whose folders the registry names."""
-    red = fields.parent / "chula" / "red"
-    close = fields.parent / "chula" / "monocyte"
-    for folder in (red, close):
-        folder.mkdir(parents=True)
-    image = Image.new("RGB", (96, 96), (230, 220, 225))
-    for number in range(4):
-        ImageDraw.Draw(image).ellipse([24, 24, 72, 72], (90, 20, 120))
-        image.save(close / f"{number}.png")
-        ImageDraw.Draw(image).rectangle([0, 0, 95, 95], (230, 200, 225), (99, 99, 99))
-        image.save(red / f"{number}.png")
-    changes = [*SETTINGS[:-2], 'close_ups=[{set="chula", per_kind=3}]']
-    changes.append("refinements=[{steps=2, learning_rate=1e-3, close_ups=0.3, red_fields=0.3}]")
-    changes.append('red_fields=[{set="chula", folder="red", white=["0"], held_out=0.0}]')
-    command = [
-        "train",
-        "cells",
-        "--data",
-        str(fields),
-        "--out",
-        str(tmp_path / "mine"),
-        "--work",
-        str(tmp_path / "work"),
-    ]
-    assert training([*command, *(part for change in changes for part in ("--set", change))]) == 0
-    assert "3 pictures of one cell, 3 fields without white cells" in capsys.readouterr().err
-
-
 @pytest.mark.realdata
 def test_close_ups_show_their_cell_in_the_middle_and_nothing_else_is_said(real_data):
     parts = tuple(part.model_copy(update={"per_kind": 3}) for part in load_detector_recipe("cells").close_ups)
-    found = read_close_ups(parts, real_data, 1, lambda pixels: NOTHING)
+    found = read_close_ups(parts, real_data, 1)
     assert len(found) > 20
     for one in found:
         height, width = one.pixels.shape[:2]

@@ -99,7 +99,7 @@ def paste_cells(field: Marked, cells: Sequence[CutCell], random: np.random.Gener
         boxes = np.concatenate([boxes, box[None].astype(np.float32)])
         numbers = np.append(numbers, cell.number)
         pasted = np.concatenate([pasted, box[None].astype(np.float32)])
-    return Marked(np.clip(pixels, 0, 255).astype(np.uint8), boxes, numbers, field.unsure, field.white_known)
+    return Marked(np.clip(pixels, 0, 255).astype(np.uint8), boxes, numbers, field.unsure)
 
 
 def _place(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -23,15 +23,13 @@ MIN_SIDE = 3.0  # pixels: smaller boxes are neither wanted nor wrong
 class Marked:
     """Pixels (h, w, 3), uint8 RGB, and their cells: boxes (n, 4) in pixels, numbers of their objects (n,).
 
-    `unsure` (m, 4) are regions where the detector may answer anything; in regions `white_known` (k, 4) only the white
-    cells are all marked.
+    `unsure` (m, 4) are regions where the detector may answer anything.
     """
 
     pixels: np.ndarray
     boxes: np.ndarray
     numbers: np.ndarray
     unsure: np.ndarray
-    white_known: np.ndarray = field(default_factory=lambda: np.zeros((0, 4), np.float32))
 
     @property
     def red_side(self) -> float:
@@ -78,9 +76,9 @@ def random_crop(field: Marked, side: int, scale: float, random: np.random.Genera
     boxes, unsure = _clip(field.boxes * scale - shift, side)
     kept = ~unsure & _has_area(boxes)
     regions = np.concatenate([boxes[unsure], np.clip(field.unsure * scale - shift, 0, side)])
-    known = np.clip(field.white_known * scale - shift, 0, side)
-    crop = Marked(cut, boxes[kept], field.numbers[kept], regions[_has_area(regions)], known[_has_area(known)])
-    return _turned(crop, side, int(random.integers(8)))
+    return _turned(
+        Marked(cut, boxes[kept], field.numbers[kept], regions[_has_area(regions)]), side, int(random.integers(8))
+    )
 
 
 def join_quarters(quarters: Sequence[Marked]) -> Marked:
@@ -93,7 +91,6 @@ def join_quarters(quarters: Sequence[Marked]) -> Marked:
         np.concatenate([one.boxes + shift for one, shift in zip(quarters, shifts, strict=True)]),
         np.concatenate([one.numbers for one in quarters]),
         np.concatenate([one.unsure + shift for one, shift in zip(quarters, shifts, strict=True)]),
-        np.concatenate([one.white_known + shift for one, shift in zip(quarters, shifts, strict=True)]),
     )
 
 
@@ -133,5 +130,4 @@ def _turned(crop: Marked, side: int, turn: int) -> Marked:
     pixels = pixels[:, ::-1] if turn & 1 else pixels
     pixels = pixels[::-1] if turn & 2 else pixels
     pixels = pixels.transpose(1, 0, 2) if turn & 4 else pixels
-    pixels = np.ascontiguousarray(pixels)
-    return Marked(pixels, place(crop.boxes), crop.numbers, place(crop.unsure), place(crop.white_known))
+    return Marked(np.ascontiguousarray(pixels), place(crop.boxes), crop.numbers, place(crop.unsure))

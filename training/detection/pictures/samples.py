@@ -12,7 +12,6 @@ from torch.utils.data import Dataset
 
 from training.detection.pictures.composites import CutCell, paste_cells
 from training.detection.pictures.crops import Marked, join_quarters, random_crop, random_red_side, scale_for
-from training.detection.pictures.drawn import draw_texture
 from training.detection.pictures.targets import make_targets
 from training.fit.augment.camera import blur, jpeg, resolution
 from training.fit.augment.colour import brightness, contrast, hue, light, saturation, tint
@@ -24,7 +23,6 @@ MAX_PLATELETS = 5
 FILLED = 0.8  # share of a crop's side that a field must fill to be alone in it
 JOINED = 0.85  # probability that smaller fields are joined
 MIN_QUARTER = 64  # pixels
-DRAWN = 0.5  # probability that a picture without cells is drawn
 
 
 @dataclass(frozen=True)
@@ -96,8 +94,6 @@ class CropStream(Dataset[dict[str, torch.Tensor]]):
         kind = random.random()
         if self.strangers and kind < self.mix.without_cells:
             stranger = self.strangers[int(random.integers(len(self.strangers)))]
-            if random.random() < DRAWN:
-                stranger = draw_texture(self.mix.side, random)
             return Marked(stranger, np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros((0, 4), np.float32))
         field = self.fields[int(random.choice(len(self.fields), p=self.weights))]
         if self.white and kind < self.mix.without_cells + self.mix.composites:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from training.detection.pictures.crops import Marked
-from zoo.detection.objects import OBJECTS, STRIDE, WHITE
+from zoo.detection.objects import OBJECTS, STRIDE
 
 HEAT_SPREAD = 0.54 / 6  # standard deviation of a cell's heat, in its sides (TTFNet)
 MIN_SPREAD = 0.6  # places
@@ -24,7 +24,7 @@ class Targets:
         heat: (objects, h, w), 1 at a cell's middle, falling to 0.
         sides: (4, h, w), distances in pixels to the box's left, top, right and bottom.
         box_weights: (h, w), of the places that learn a box; those of a cell add up to 1.
-        sure: (objects, h, w), 0 where nothing is known of an object.
+        sure: (h, w), 0 where nothing is known.
     """
 
     heat: np.ndarray
@@ -39,11 +39,10 @@ def make_targets(crop: Marked) -> Targets:
     heat = np.zeros((len(OBJECTS), height, width), np.float32)
     sides = np.ones((4, height, width), np.float32)
     weights = np.zeros((height, width), np.float32)
-    sure = np.ones_like(heat)
-    others = [number for number, name in enumerate(OBJECTS) if name != WHITE]
-    for unknown, boxes in ((slice(None), crop.unsure), (others, crop.white_known)):
-        for left, top, right, bottom in np.round(boxes / STRIDE).astype(int):
-            sure[unknown, top:bottom, left:right] = 0
+    sure = np.ones((height, width), np.float32)
+    for box in crop.unsure / STRIDE:
+        left, top, right, bottom = np.round(box).astype(int)
+        sure[top:bottom, left:right] = 0
     size = crop.boxes[:, 2:] - crop.boxes[:, :2]
     for number in np.argsort(-np.prod(size, axis=1)):
         box = crop.boxes[number] / STRIDE
@@ -60,7 +59,7 @@ def make_targets(crop: Marked) -> Targets:
         heat_here = heat[crop.numbers[number]][window]
         np.maximum(heat_here, here, out=heat_here)
         learns = here >= BOX_HEAT
-        sure[:, *window][:, learns] = 1
+        sure[window][learns] = 1
         distances = np.stack([x - box[0], y - box[1], box[2] - x, box[3] - y]) * STRIDE
         sides[:, *window][:, learns] = distances[:, learns]
         weights[window][learns] = here[learns] / here[learns].sum()
