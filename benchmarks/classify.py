@@ -45,7 +45,7 @@ from zoo.imaging.decode import decode
 from zoo.serving.backends.convert import convert
 from zoo.serving.backends.openvino_backend import OpenVinoBackend
 from zoo.serving.batch import classify_files
-from zoo.serving.loading import load_model
+from zoo.serving.models.loading import load_model
 from zoo.serving.requests import Client, ExplanationRequest
 from zoo.serving.runtime import BATCH_SIZE, Runtime
 from zoo.sources.catalogue import get_entry

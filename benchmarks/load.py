@@ -37,8 +37,8 @@ from zoo.attribution.features import find_layer
 from zoo.entry import Entry
 from zoo.imaging.decode import decode
 from zoo.serving.engine import BATCH_SIZE
-from zoo.serving.loaded import LoadedModel
-from zoo.serving.loading import load_model
+from zoo.serving.models.loaded import LoadedModel
+from zoo.serving.models.loading import load_model
 from zoo.serving.requests import Client, ExplanationRequest
 from zoo.serving.runtime import Runtime
 from zoo.sources.catalogue import get_entry

@@ -33,11 +33,11 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from tests.making import LABELS, draw_cell
 from training.fit.batches import Arrays
-from training.fit.depthwise import use_fast_gradients
-from training.fit.devices import autocast, keep_memory, make_accelerator
 from training.fit.loop import Hooks, train
-from training.fit.network import build_model
-from training.fit.precision import with_precision
+from training.fit.networks.network import build_model
+from training.fit.processor.depthwise import use_fast_gradients
+from training.fit.processor.devices import autocast, keep_memory, make_accelerator
+from training.fit.processor.precision import with_precision
 from training.prepare.splits import Split
 from training.recipe import Recipe, load_recipe
 

@@ -23,7 +23,7 @@ from zoo.adaptation import MAX_PICTURES, MIN_CELLS, MIN_UNLABELLED, Adapted, ada
 from zoo.entry import Entry, EntryError, read_predictions
 from zoo.lazy import lazy_module
 from zoo.scores.bootstrap import Interval
-from zoo.scores.samples import Sample, SampleError
+from zoo.scores.sample.samples import Sample, SampleError
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -19,7 +19,7 @@ from zoo.entry import Entry, EntryError
 from zoo.figures import prediction as figures
 from zoo.lazy import lazy_module
 from zoo.review.kinds import kind_named
-from zoo.scores.samples import Sample
+from zoo.scores.sample.samples import Sample
 from zoo.serving.batch import FileResult, classify_files
 from zoo.serving.requests import BusyError
 from zoo.serving.results import Prediction, with_sample

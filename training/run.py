@@ -13,9 +13,9 @@ from accelerate import Accelerator
 from torch import nn
 
 from training.fit.averaging import train_runs, unfinished_runs
-from training.fit.classical import fit_head, hidden_vectors
+from training.fit.networks.classical import fit_head, hidden_vectors
 from training.fit.plan import describe_plan
-from training.fit.precision import seconds_a_picture, with_precision
+from training.fit.processor.precision import seconds_a_picture, with_precision
 from training.fit.state import Fitted
 from training.prepare.dataset import TrainingDataError
 from training.prepare.splits import Split
@@ -28,7 +28,7 @@ from zoo.data import AS_FOUND, ReadOptions
 from zoo.entry import Entry, EntryError, read_entry
 from zoo.imaging.preprocess import preprocessor
 from zoo.serving.devices import device_name
-from zoo.serving.loading import load_model
+from zoo.serving.models.loading import load_model
 from zoo.sources.catalogue import FolderSource, get_entry, list_entries, sources
 
 

@@ -26,7 +26,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
 from training.fit.batches import Arrays
 from training.fit.loop import Hooks, train
-from training.fit.precision import with_precision
+from training.fit.processor.precision import with_precision
 from training.fit.schedules import lower_is_better
 from training.fit.stopping import DivergedError
 from training.prepare.splits import Split

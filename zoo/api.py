@@ -15,7 +15,7 @@ from PIL import Image
 
 from zoo.imaging.decode import Picture, from_array, read_image, read_picture
 from zoo.scores.counts import KindCount, count_kinds
-from zoo.scores.samples import Sample, find_sample
+from zoo.scores.sample.samples import Sample, find_sample
 from zoo.serving.results import Explanation, Prediction
 from zoo.sources.catalogue import DETECTOR, MODEL, get_detector, get_entry
 
@@ -54,7 +54,7 @@ def classify(picture: Given, model: str = MODEL, sample: Sample | str | None = N
     Args:
         picture: a Pillow picture, an array (see `zoo.imaging.decode.from_array`), or a file's content or path.
         model: an entry's id, see `list_entries`.
-        sample: what the picture is of: a sample, its name or the path of a TOML file (see `zoo.scores.samples`); None
+        sample: what the picture is of: a sample, its name or the path of a TOML file (see `zoo.scores.sample`); None
             for the model's usual one.
 
     Raises:

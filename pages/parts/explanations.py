@@ -19,8 +19,8 @@ from zoo.attribution.overlay import COLOURS, contours, overlay
 from zoo.bounded import ByteCache
 from zoo.entry import Entry, EntryError
 from zoo.limits import MAPS_MB
-from zoo.scores.samples import ALIKE, Sample
-from zoo.scores.samples import samples as known_samples
+from zoo.scores.sample.samples import ALIKE, Sample
+from zoo.scores.sample.samples import samples as known_samples
 from zoo.serving.requests import Ticket
 from zoo.serving.results import Explanation, Prediction, with_sample
 from zoo.serving.runtime import BusyError, methods_for

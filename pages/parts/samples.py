@@ -9,7 +9,7 @@ from streamlit.runtime.uploaded_file_manager import UploadedFile
 
 from pages.parts.wording import plain
 from zoo.entry import Entry
-from zoo.scores.samples import ONLY, Sample, SampleError, from_counts, only_these, parse_sample, samples
+from zoo.scores.sample.samples import ONLY, Sample, SampleError, from_counts, only_these, parse_sample, samples
 from zoo.serving.results import Prediction
 
 OWN = "my own shares"

@@ -17,7 +17,7 @@ from zoo.lazy import lazy_module
 from zoo.scores import significance
 from zoo.scores.bootstrap import Interval
 from zoo.scores.calibration import sample_called, scaling_of
-from zoo.scores.samples import ONLY, samples
+from zoo.scores.sample.samples import ONLY, samples
 
 if TYPE_CHECKING:
     import pandas as pd

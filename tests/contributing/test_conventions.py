@@ -127,11 +127,11 @@ def test_patches_are_found(tmp_path):
     """The check above sees each way of patching."""
     source = tmp_path / "test_some.py"
     source.write_text(
-        "import zoo.serving.loaded\nfrom training import run as running\n"
+        "import zoo.serving.models.loaded\nfrom training import run as running\n"
         "monkeypatch.setattr('zoo.data.packed._write', None)\n"
         "monkeypatch.setattr(running, '_stop', None)\n"
         "patch('zoo.cache._folder')\n"
-        "monkeypatch.setattr(zoo.serving.loaded._Model, 'load', None)\n"
+        "monkeypatch.setattr(zoo.serving.models.loaded._Model, 'load', None)\n"
         "monkeypatch.setattr(torch, '_C', None)\n"
         "monkeypatch.setattr(running, 'train', None)\n"
     )

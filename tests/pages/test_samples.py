@@ -11,7 +11,7 @@ from tests.making import draw_cell, make_entry
 from tests.pages.test_explain import maps
 from tests.pages.test_pages import ROOT, go, picker, png, said, upload
 from zoo.api import default_runtime
-from zoo.scores.samples import only_these, samples
+from zoo.scores.sample.samples import only_these, samples
 from zoo.serving.results import Prediction, with_sample
 from zoo.serving.runtime import Runtime
 from zoo.sources.catalogue import get_entry

@@ -23,7 +23,7 @@ from zoo.entry import WEIGHTS, Entry, EntryError
 from zoo.files import atomic_path
 from zoo.imaging.preprocess import preprocessor
 from zoo.serving.devices import autocast, bf16_is_faster
-from zoo.serving.loading import load_model
+from zoo.serving.models.loading import load_model
 
 VERSION = 1  # part of the cache's key: raise when what is embedded changes
 CHUNK = 128  # pictures in a file of the cache

@@ -58,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Train the folds and print the scores over all of them."""
     recipe = load_recipe(options.recipe, options.set)  # refuses a wrong key before torch is imported
-    from training.fit.devices import make_accelerator
+    from training.fit.processor.devices import make_accelerator
     from training.prepare.training_data import DataOptions, find_originals, with_labels
 
     reading = reading_of(options)

@@ -38,7 +38,7 @@ from zoo.cli.common import ENTRY_HELP, FAILED, OK, USAGE, fail, print_message
 from zoo.entry import ID, Entry, EntryError, load_entry, read_network_predictions
 from zoo.lazy import lazy_module
 from zoo.scores.metrics import METRICS
-from zoo.scores.samples import Sample
+from zoo.scores.sample.samples import Sample
 
 if TYPE_CHECKING:
     from training.evaluation import benchmarks as evaluate

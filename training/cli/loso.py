@@ -32,7 +32,7 @@ from training.cli.common import (
 from training.recipe import load_recipe
 from zoo.cli.common import OK, USAGE, fail, print_message
 from zoo.lazy import lazy_module
-from zoo.scores.samples import ALIKE
+from zoo.scores.sample.samples import ALIKE
 from zoo.serving.devices import device_name, resolve_device
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Train without each laboratory and print the scores there."""
     recipe = load_recipe(options.recipe, options.set)  # refuses a wrong key before torch is imported
-    from training.fit.devices import make_accelerator
+    from training.fit.processor.devices import make_accelerator
 
     if recipe.ensemble:
         return fail(f"{recipe.id} is an ensemble: leave laboratories out for its members.", USAGE)

@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Train what is missing and write the tables; the status is 1 if a recipe failed."""
-    from training.fit.devices import make_accelerator
+    from training.fit.processor.devices import make_accelerator
 
     if options.table == TABLE and not TABLE.parent.is_dir():
         return fail("reproduce writes the docs of a checkout. Elsewhere, give --table FILE and --zoo DIR.", USAGE)
@@ -74,7 +74,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _champions(options: argparse.Namespace) -> int:
-    from training.fit.devices import make_accelerator
+    from training.fit.processor.devices import make_accelerator
 
     failed = []
     if options.data is not None:

@@ -17,14 +17,14 @@ from training.cli.common import add_json, find_entry
 from training.evaluation.samples import fit_flattening, scores_by_sample
 from zoo.cli.common import ENTRY_HELP, FAILED, OK, fail, print_message
 from zoo.entry import Metric
-from zoo.scores.samples import flattening
+from zoo.scores.sample.samples import flattening
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
     parser.add_argument("entries", nargs="+", metavar="ENTRY", help=ENTRY_HELP)
     parser.add_argument(
-        "--fit", action="store_true", help="instead, try values of `flattening` (zoo/scores/samples.toml)"
+        "--fit", action="store_true", help="instead, try values of `flattening` (zoo/scores/sample/samples.toml)"
     )
     add_json(parser, "the scores")
 

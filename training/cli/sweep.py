@@ -64,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run trials until the number of the space is reached, then write table and plot."""
-    from training.fit.devices import make_accelerator
+    from training.fit.processor.devices import make_accelerator
 
     space = sweep.read_space(options.space)
     load = partial(load_recipe, options.recipe, published=options.published)

@@ -127,7 +127,7 @@ def train_entry(options: argparse.Namespace) -> Entry | None:
     name = options.recipe or DEFAULT_RECIPE
     recipe = load_changed(name, options.set, usual, options.published, options.scratch)
     _check_places(options)
-    from training.fit.devices import make_accelerator
+    from training.fit.processor.devices import make_accelerator
     from training.prepare.training_data import with_labels
     from training.run import TrainingJob, train
     from training.start.checks import check_start

@@ -17,9 +17,9 @@ from training.detection.loss import detection_loss
 from training.detection.pictures.samples import CropStream
 from training.detection.recipe import DetectorRecipe
 from training.fit import checkpoint
-from training.fit.depthwise import use_fast_gradients
-from training.fit.devices import autocast
-from training.fit.network import load_imagenet
+from training.fit.networks.network import load_imagenet
+from training.fit.processor.depthwise import use_fast_gradients
+from training.fit.processor.devices import autocast
 from zoo.detection.network import CellDetector
 from zoo.detection.objects import OBJECTS
 

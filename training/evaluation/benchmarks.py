@@ -50,7 +50,7 @@ from zoo.imaging.decode import PictureError
 from zoo.imaging.localise import CROP_VERSION
 from zoo.scores import metrics
 from zoo.scores.calibration import scaling_of, scaling_on
-from zoo.scores.samples import Sample
+from zoo.scores.sample.samples import Sample
 from zoo.serving.batch import READER_THREADS, classify_files
 from zoo.serving.devices import device_name
 from zoo.serving.runtime import Runtime

@@ -23,7 +23,7 @@ from zoo.benchmarks.asking import ask
 from zoo.entry import Entry, EntryError, keeps_network, read_network_predictions
 from zoo.entry.write import update_section
 from zoo.scores.counts import chance_limits, limits
-from zoo.scores.samples import samples
+from zoo.scores.sample.samples import samples
 
 FILE = Path(__file__).with_name("count_samples.toml")
 SIZES = (100, 500)  # cells of a drawn sample

@@ -35,7 +35,7 @@ from zoo.entry.schema import FRAMES_SUFFIX
 from zoo.entry.write import update_explanations
 from zoo.imaging.preprocess import preprocessor
 from zoo.scores.bootstrap import cell_numbers, ratio_of_sums, resample_weights
-from zoo.serving.loading import load_model
+from zoo.serving.models.loading import load_model
 from zoo.serving.runtime import Runtime
 
 BoxedPicture = tuple[str, Image.Image, Box]  # cell, picture, and the cell's box in its pixels

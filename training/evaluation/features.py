@@ -9,14 +9,14 @@ import numpy as np
 import pandas as pd
 import torch
 
-from training.fit.classical import features_of, hidden_vectors
+from training.fit.networks.classical import features_of, hidden_vectors
 from training.prepare.dataset import TrainingDataError, prepare
 from zoo.data import DataSet
 from zoo.entry import Entry, EntryError
 from zoo.files import atomic_path
 from zoo.imaging.preprocess import preprocessor
 from zoo.serving.heads.network import ClassicalHeadModel
-from zoo.serving.loading import load_model
+from zoo.serving.models.loading import load_model
 from zoo.tables import to_csv
 
 SUFFIXES = (".csv", ".parquet")

@@ -25,7 +25,7 @@ from zoo.entry import Entry, load_entry
 from zoo.scores import label_mapping
 from zoo.scores.metrics import balanced_accuracy
 from zoo.scores.predictions import confusion
-from zoo.scores.samples import ALIKE, Sample, samples
+from zoo.scores.sample.samples import ALIKE, Sample, samples
 from zoo.serving.runtime import Runtime
 
 Log = Callable[[str], None]

@@ -10,7 +10,7 @@ import numpy as np
 
 from zoo.entry import AcceptanceLimits, Entry
 from zoo.scores.acceptance import NEVER, RIGHT, Evidence, evidence
-from zoo.scores.samples import samples
+from zoo.scores.sample.samples import samples
 
 MIN_ACCEPTED = 3  # cells of a kind, for the share of them that is right to count
 UNKNOWN_ACCEPTED = 0.03  # share of cells of unknown kinds that may be accepted; the aim elsewhere is 0.05

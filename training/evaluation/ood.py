@@ -25,7 +25,7 @@ from zoo.data.registry import datasets
 from zoo.entry import Entry
 from zoo.entry.write import update_section
 from zoo.imaging.localise import LOCATING_CROPS
-from zoo.serving.loaded import LoadedModel
+from zoo.serving.models.loaded import LoadedModel
 from zoo.serving.ood import (
     FALSE_ALARMS,
     SHIFTED,

@@ -16,8 +16,8 @@ from zoo.benchmarks.eligibility import refusal
 from zoo.entry import Entry, EntryError, Metric, keeps_network, read_network_predictions
 from zoo.scores.metrics import balanced_accuracy
 from zoo.scores.predictions import table_confusion
-from zoo.scores.priors import largest_exponent
-from zoo.scores.samples import BLOOD, Sample, reference_shares, samples
+from zoo.scores.sample.priors import largest_exponent
+from zoo.scores.sample.samples import BLOOD, Sample, reference_shares, samples
 
 STEPS = 12  # exponents that are tried from 0 to the largest allowed one
 MAX_RATIO = 10.0  # evidence that one white kind may need over another

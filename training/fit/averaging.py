@@ -16,8 +16,8 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, update_bn
 
 from training.fit.batches import PASS_BATCH, Arrays, PictureBatches
-from training.fit.devices import autocast
 from training.fit.loop import Hooks, train
+from training.fit.processor.devices import autocast
 from training.fit.state import CHECKPOINT, Fitted
 from training.fit.stopping import FitError
 from training.prepare.splits import Split

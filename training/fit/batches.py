@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from training.fit.augment import training_transform
-from training.fit.devices import autocast
+from training.fit.processor.devices import autocast
 from training.fit.stopping import FitError
 from training.recipe import Recipe, pretrained_cfg
 from zoo.architectures.transfer import Transfer

@@ -19,9 +19,9 @@ from torch import nn
 from tqdm import tqdm
 
 from training.fit.batches import VALIDATION_BATCH, Arrays
-from training.fit.devices import autocast
-from training.fit.forecast import Forecast
-from training.fit.network import build_model, set_training_mode
+from training.fit.networks.network import build_model, set_training_mode
+from training.fit.processor.devices import autocast
+from training.fit.processor.forecast import Forecast
 from training.fit.schedules import history_scale
 from training.fit.state import Build, Figures, Fitted, Scores, TrainingState
 from training.fit.step import train_step

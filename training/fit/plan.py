@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from training.backbones.table import backbones
 from training.fit.batches import divide
-from training.fit.forecast import Forecast
+from training.fit.processor.forecast import Forecast
 from training.recipe import Recipe, Stage
 from zoo.progress import duration
 

@@ -24,10 +24,11 @@ from timm.utils import ModelEmaV3
 from torch import nn
 from tqdm import tqdm
 
-from training.fit import auxiliary, checkpoint
+from training.fit import checkpoint
 from training.fit.batches import Arrays, BatchSource, PictureBatches, cached_features, divide
-from training.fit.depthwise import use_fast_gradients
-from training.fit.network import AfterFeatures, build_model, linear_classifier, unfreeze
+from training.fit.networks import auxiliary
+from training.fit.networks.network import AfterFeatures, build_model, linear_classifier, unfreeze
+from training.fit.processor.depthwise import use_fast_gradients
 from training.fit.schedules import history_scale, learning_rates, lower_is_better, should_stop
 from training.fit.step import Objective, check_finite
 from training.fit.stopping import FitError, without_interruption

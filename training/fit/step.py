@@ -13,9 +13,9 @@ from timm.data import Mixup
 from torch import nn
 from tqdm import tqdm
 
-from training.fit.auxiliary import AttributeLoss, choices
 from training.fit.batches import Arrays, Batch
-from training.fit.devices import autocast
+from training.fit.networks.auxiliary import AttributeLoss, choices
+from training.fit.processor.devices import autocast
 from training.fit.stopping import DivergedError, FitError, is_out_of_memory
 from training.recipe import Recipe
 

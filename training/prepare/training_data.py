@@ -10,8 +10,8 @@ import numpy as np
 from training.audit.defaults import default_embedder
 from training.audit.report import Findings, look_for_copies
 from training.audit.report import run as run_audit
-from training.fit.auxiliary import read_known
 from training.fit.batches import Arrays
+from training.fit.networks.auxiliary import read_known
 from training.prepare.cleaning import Suspects, clean, resample, row_weights
 from training.prepare.dataset import Prepared, TrainingDataError, item_names, map_labels, prepare, read_labelled
 from training.prepare.laboratories import parts_without, read_mixed

@@ -17,7 +17,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from training.fit.plain import plain_network
+from training.fit.networks.plain import plain_network
 from training.fit.state import Fitted
 from training.prepare.cleaning import trained_shares
 from training.prepare.dataset import TrainingDataError

@@ -19,7 +19,7 @@ from torch import nn
 
 from zoo.entry import Entry, EntryError
 from zoo.files import atomic_path
-from zoo.serving.loading import load_model
+from zoo.serving.models.loading import load_model
 from zoo.version import __version__
 
 OPSET = 17

@@ -29,7 +29,7 @@ from zoo.entry.schema import ExplanationQuality, OodQuality
 from zoo.files import write_text
 from zoo.limits import every_limit
 from zoo.scores.calibration import is_scaled
-from zoo.scores.samples import known_kinds, samples
+from zoo.scores.sample.samples import known_kinds, samples
 from zoo.sources.catalogue import BUILTIN, FolderSource, list_entries
 from zoo.systems import authors_scores, count, published_systems, reproductions, tested_on
 

@@ -12,7 +12,7 @@ from accelerate import Accelerator
 
 from training.fit.averaging import has_unfinished_run
 from training.fit.checkpoint import CheckpointError
-from training.fit.network import WeightsError
+from training.fit.networks.network import WeightsError
 from training.fit.stopping import FitError
 from training.recipe import (
     PUBLISHED,

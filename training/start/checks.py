@@ -17,7 +17,7 @@ from torch import nn
 
 import zoo.architectures  # noqa: F401 (registers our own networks with timm)
 from training.backbones.store import FetchError, fetched
-from training.fit.network import PACKAGED, WeightsError, unfreeze
+from training.fit.networks.network import PACKAGED, WeightsError, unfreeze
 from training.fit.stopping import FitError
 from training.recipe import Model, Recipe, RecipeError
 

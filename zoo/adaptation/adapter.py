@@ -29,7 +29,7 @@ from zoo.adaptation.selection import UNLABELLED, AdaptedNetwork, Progress, Selec
 from zoo.adaptation.source import SourceNetwork
 from zoo.entry import Entry, EntryError
 from zoo.scores import metrics
-from zoo.scores.samples import Sample
+from zoo.scores.sample.samples import Sample
 from zoo.scores.temperature import fit_temperature
 
 MAX_VIEWS = 4

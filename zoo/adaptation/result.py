@@ -28,7 +28,7 @@ from zoo.entry.write import (
 from zoo.scores import metrics
 from zoo.scores.bootstrap import Interval
 from zoo.scores.predictions import table_confusion
-from zoo.scores.samples import Sample
+from zoo.scores.sample.samples import Sample
 from zoo.serving.ood import read_ood_detector, widen, write_ood_detector
 
 MAX_TITLE, MAX_SUMMARY = 200, 1000  # characters, as the schema of config.json allows

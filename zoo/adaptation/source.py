@@ -12,7 +12,7 @@ from torch import nn
 
 from zoo.entry import Entry, EntryError
 from zoo.imaging.preprocess import Preprocessor, augmented_views, preprocessor
-from zoo.serving.loading import load_model
+from zoo.serving.models.loading import load_model
 
 BATCH_SIZE = 32  # pictures in one pass of the network
 PRIOR_PICTURES = 64  # how many pictures the statistics of training count as

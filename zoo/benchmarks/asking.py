@@ -16,7 +16,7 @@ from zoo.entry import Entry
 from zoo.lazy import lazy_module
 from zoo.scores import label_mapping, metrics
 from zoo.scores.calibration import scaling_of
-from zoo.scores.samples import ALIKE, ONLY, Sample, samples
+from zoo.scores.sample.samples import ALIKE, ONLY, Sample, samples
 
 if TYPE_CHECKING:
     import pandas as pd

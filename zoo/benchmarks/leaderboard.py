@@ -21,7 +21,7 @@ from zoo.lazy import lazy_module
 from zoo.scores import metrics, significance
 from zoo.scores.bootstrap import BootstrapEstimate
 from zoo.scores.calibration import is_scaled, scaling_on
-from zoo.scores.samples import ALIKE
+from zoo.scores.sample.samples import ALIKE
 
 if TYPE_CHECKING:
     import pandas as pd

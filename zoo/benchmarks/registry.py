@@ -26,7 +26,7 @@ from zoo.data.registry import DataSetInfo, definition_files, get_dataset, labora
 from zoo.entry import Entry, Label
 from zoo.lazy import lazy_module
 from zoo.scores import label_mapping
-from zoo.scores.samples import Sample, samples
+from zoo.scores.sample.samples import Sample, samples
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -12,7 +12,7 @@ from zoo.cli.common import FAILED, USAGE
 EXIT_STATUS: Mapping[str, int] = {
     "zoo.entry.files.EntryError": USAGE,
     "zoo.serving.bulk.BulkError": USAGE,
-    "zoo.scores.samples.SampleError": USAGE,
+    "zoo.scores.sample.samples.SampleError": USAGE,
     "zoo.files.LockedError": USAGE,
     "zoo.files.ExistsError": USAGE,
     "zoo.limits.LimitError": USAGE,

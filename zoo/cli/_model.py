@@ -6,7 +6,7 @@ import argparse
 
 from zoo.cli.common import DEVICE_HELP
 from zoo.entry import Entry
-from zoo.scores.samples import ONLY, ONLY_PREFIX, Sample, SampleError, find_sample, samples
+from zoo.scores.sample.samples import ONLY, ONLY_PREFIX, Sample, SampleError, find_sample, samples
 from zoo.serving.backends import BACKENDS
 from zoo.serving.devices import PRECISIONS
 from zoo.sources.catalogue import DETECTOR_VARIABLE, get_detector, get_entry, usual_detector

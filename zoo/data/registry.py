@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from zoo.data.layouts import layouts
 from zoo.data.table import DataError
-from zoo.scores.samples import samples
+from zoo.scores.sample.samples import samples
 
 VARIABLE = "HEMAZOO_REGISTRY"
 BUILTIN = Path(__file__).parent / "sets"
@@ -86,7 +86,7 @@ class DataSetInfo(_Part):
         {}, description="Kind → the coarser kind that this data set's definition counts it as"
     )
     sample: str = Field(
-        "", description="What the pictures are a sample of (zoo/scores/samples.toml); empty: chosen by kind"
+        "", description="What the pictures are a sample of (zoo/scores/sample/samples.toml); empty: chosen by kind"
     )
     scored: list[str] = Field([], description="Kinds whose labels are good enough for scores; empty: all")
     cells: Grouping = Grouping()

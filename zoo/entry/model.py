@@ -15,7 +15,7 @@ import numpy as np
 from zoo.entry.schema import AcceptanceQuality, Config, Evaluation, OtherLaboratories
 from zoo.entry.weights import Weights
 from zoo.scores import label_mapping
-from zoo.scores.samples import ALIKE, BLOOD, Sample, reference_shares, samples
+from zoo.scores.sample.samples import ALIKE, BLOOD, Sample, reference_shares, samples
 
 
 class Origin(Protocol):

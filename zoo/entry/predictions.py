@@ -13,7 +13,7 @@ from zoo.entry.model import Entry
 from zoo.entry.schema import Benchmark
 from zoo.lazy import lazy_module
 from zoo.limits import PREDICTION_MB, PREDICTION_ROWS
-from zoo.scores.samples import ALIKE
+from zoo.scores.sample.samples import ALIKE
 
 if TYPE_CHECKING:
     import pandas as pd

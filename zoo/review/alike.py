@@ -34,7 +34,7 @@ from zoo.sources.catalogue import crop_detector_hash
 from zoo.threads import preparing
 
 if TYPE_CHECKING:
-    from zoo.serving.loaded import LoadedModel
+    from zoo.serving.models.loaded import LoadedModel
     from zoo.serving.runtime import Runtime
 
 VERSION = 1  # part of the key of stored vectors: raise when they change

@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 
 from zoo.entry import AcceptanceLimits, Entry
-from zoo.scores.samples import Sample
+from zoo.scores.sample.samples import Sample
 from zoo.scores.temperature import scale_probabilities
 
 Decision = Literal["accepted", "for review"]

@@ -8,7 +8,7 @@ import numpy as np
 
 from zoo.entry import Entry, EntryError, read_predictions
 from zoo.scores.predictions import label_arrays
-from zoo.scores.samples import Sample, samples
+from zoo.scores.sample.samples import Sample, samples
 from zoo.scores.temperature import AS_STORED, MIN_PROBABILITY, Scaling, fit_temperature, scale_probabilities
 
 

@@ -16,7 +16,7 @@ from zoo.entry import Entry
 from zoo.files import printable
 from zoo.imaging.decode import SUFFIXES, Picture, PictureError, list_pages, page_name, read_picture
 from zoo.imaging.decode.formats import DICOM, TIFF
-from zoo.scores.samples import Sample
+from zoo.scores.sample.samples import Sample
 from zoo.serving.fields import Asked, ask_about
 from zoo.serving.requests import Client, Ticket
 from zoo.serving.results import Prediction

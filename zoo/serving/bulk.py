@@ -19,7 +19,7 @@ from typing import IO, TYPE_CHECKING, Any
 from zoo.entry import WEIGHTS, Entry, EntryError
 from zoo.files import atomic_path
 from zoo.imaging.decode import page_name, split_page
-from zoo.scores.samples import Sample
+from zoo.scores.sample.samples import Sample
 from zoo.serving.batch import FileResult, classify_files
 from zoo.serving.results import Explanation
 from zoo.tables import guarded

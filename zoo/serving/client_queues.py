@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from zoo.limits import ALL_WAITING, SESSION_WAITING
-from zoo.serving.loaded import LoadedModel
+from zoo.serving.models.loaded import LoadedModel
 from zoo.serving.requests import Client, ExplanationRequest, Ticket
 
 

@@ -21,7 +21,7 @@ import numpy as np
 from zoo.attribution import PREDICTED
 from zoo.lazy import lazy_module
 from zoo.serving.client_queues import ClientQueues, QueuedRequest, QueueLimits
-from zoo.serving.loaded import LoadedModel
+from zoo.serving.models.loaded import LoadedModel
 from zoo.serving.requests import BATCH_SIZE, Answer, BusyError, Client, ExplanationRequest, StoppedError, Ticket
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from zoo.detection.cut import cut_cell
 from zoo.detection.objects import OBJECTS, WHITE
 from zoo.entry import Entry
 from zoo.imaging.decode import Picture, split_page
-from zoo.scores.samples import Sample
+from zoo.scores.sample.samples import Sample
 from zoo.serving.requests import BATCH_SIZE, Client, Ticket, wait_for
 from zoo.serving.results import Prediction
 

@@ -12,7 +12,7 @@ from zoo.entry import Entry, EntryError
 from zoo.imaging.preprocess import NetworkInput
 from zoo.scores.acceptance import UNDECIDED, Acceptance, decide
 from zoo.scores.calibration import unseen_laboratory_confidence
-from zoo.scores.samples import ALIKE, Sample
+from zoo.scores.sample.samples import ALIKE, Sample
 from zoo.serving.ood import Familiarity, familiarity
 
 NO_CELL = "No recognisable blood cell. Try one stained cell, in focus."
@@ -28,7 +28,7 @@ class Prediction:
         probabilities: probability of each label.
         seconds: time that the picture's batch took.
         distance: out-of-distribution distance, see `zoo.serving.ood.familiarity`; None where the entry has no detector.
-        sample: name of the sample that the picture was taken to be of (`zoo.scores.samples`).
+        sample: name of the sample that the picture was taken to be of (`zoo.scores.sample.samples`).
         network: the network's own probabilities, before the sample's prior shares; empty where they are not known.
         unseen_confidence: probability that the answer is right in a laboratory that the model never saw (see
             `zoo.scores.calibration`); None where it was not measured.

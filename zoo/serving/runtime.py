@@ -22,14 +22,14 @@ from zoo.imaging.localise import LocatedCell, locate_cell
 from zoo.imaging.preprocess import NetworkInput, augmented_views
 from zoo.lazy import lazy_module
 from zoo.limits import MODELS_MB
-from zoo.scores.samples import Sample
+from zoo.scores.sample.samples import Sample
 from zoo.serving.backends import BACKENDS, default_backend
 from zoo.serving.client_queues import QueueLimits
 from zoo.serving.devices import PRECISIONS, default_precision, find_device
 from zoo.serving.engine import BATCH_SIZE, BATCH_WAIT, Engine, EngineStatus
 from zoo.serving.heads import Neighbour
-from zoo.serving.loaded import LoadedModel
-from zoo.serving.model_cache import Loader, ModelCache
+from zoo.serving.models.loaded import LoadedModel
+from zoo.serving.models.model_cache import Loader, ModelCache
 from zoo.serving.requests import (
     Answer,
     BusyError,

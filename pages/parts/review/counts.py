@@ -17,7 +17,7 @@ from zoo.lazy import lazy_module
 from zoo.review import report as reports
 from zoo.review.cells import Reviewed
 from zoo.review.differential import REFERENCE, Differential, differential
-from zoo.scores.samples import BLOOD, Sample
+from zoo.scores.sample.samples import BLOOD, Sample
 
 if TYPE_CHECKING:
     import pandas as pd

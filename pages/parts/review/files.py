@@ -33,7 +33,7 @@ from zoo.review.session_file import (
     write_review,
 )
 from zoo.review.training_cells import class_folders, labelled
-from zoo.scores.samples import BLOOD, Sample
+from zoo.scores.sample.samples import BLOOD, Sample
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -18,7 +18,7 @@ from zoo.entry import Entry
 from zoo.lazy import lazy_module
 from zoo.limits import ANSWERS_MB
 from zoo.review.cells import WHOLE, Cell
-from zoo.scores.samples import Sample
+from zoo.scores.sample.samples import Sample
 from zoo.serving.results import Prediction, with_sample
 
 if TYPE_CHECKING:

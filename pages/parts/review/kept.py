@@ -16,8 +16,8 @@ from pages.parts.wording import plain
 from zoo.entry import Entry
 from zoo.review import kept
 from zoo.review.session_file import Review, SavedPicture, read_review, saved_decisions, write_review
-from zoo.scores.samples import Sample
-from zoo.scores.samples import samples as known_samples
+from zoo.scores.sample.samples import Sample
+from zoo.scores.sample.samples import samples as known_samples
 
 GONE = "The work of this address is not kept any more."
 

@@ -15,7 +15,7 @@ from zoo.entry import Entry
 from zoo.lazy import lazy_module
 from zoo.review.cells import Reviewed, review
 from zoo.review.kinds import title_of
-from zoo.scores.samples import Sample
+from zoo.scores.sample.samples import Sample
 
 if TYPE_CHECKING:
     import pandas as pd

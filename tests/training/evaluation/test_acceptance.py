@@ -12,7 +12,7 @@ from tests.making import LABELS, draw_cell, draw_folder, make_entry, register_be
 from training.cli import main
 from zoo.entry import load_entry
 from zoo.entry.write import write_evidence
-from zoo.scores.samples import BLOOD
+from zoo.scores.sample.samples import BLOOD
 from zoo.serving.runtime import Runtime
 
 PLACES = ("north", "south", "east")

@@ -14,7 +14,7 @@ from zoo.benchmarks import get_benchmark, leaderboard
 from zoo.benchmarks.asking import ask
 from zoo.entry import load_entry, read_network_predictions, read_predictions
 from zoo.files import write_json
-from zoo.scores.samples import ALIKE, BLOOD, ONLY, samples
+from zoo.scores.sample.samples import ALIKE, BLOOD, ONLY, samples
 
 SIX = [*LABELS, "ig", "platelet"]
 

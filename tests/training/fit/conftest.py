@@ -9,8 +9,8 @@ import torch
 from tests.making import LABELS, draw_cell
 from tests.training.fit.drawn import SIDE, recipe
 from training.fit.batches import Arrays
-from training.fit.devices import make_accelerator
 from training.fit.loop import Hooks, train
+from training.fit.processor.devices import make_accelerator
 from training.prepare.splits import Split
 
 HOOKS = ("after_epoch", "build", "evaluate", "interrupts")

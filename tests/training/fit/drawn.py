@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from tests.making import LABELS
-from training.fit.network import build_model
+from training.fit.networks.network import build_model
 from training.recipe import Recipe
 
 SIDE = 48

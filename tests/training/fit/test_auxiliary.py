@@ -6,8 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from training.fit.auxiliary import UNKNOWN, AttributeLoss, narrow, read_attributes, read_known, read_names, widen
-from training.fit.network import build_model
+from training.fit.networks.auxiliary import (
+    UNKNOWN,
+    AttributeLoss,
+    narrow,
+    read_attributes,
+    read_known,
+    read_names,
+    widen,
+)
+from training.fit.networks.network import build_model
 from training.prepare.dataset import TrainingDataError
 from training.recipe import Attributes, Model
 

@@ -12,7 +12,7 @@ import torch
 
 from tests.training.fit.drawn import HEAD, SIDE, recipe
 from training.fit.batches import Arrays, PictureBatches
-from training.fit.network import build_model
+from training.fit.networks.network import build_model
 from training.recipe import Schedule
 
 

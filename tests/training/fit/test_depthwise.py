@@ -9,7 +9,7 @@ import timm
 import torch
 from torch.nn import functional
 
-from training.fit.depthwise import depthwise, use_fast_gradients
+from training.fit.processor.depthwise import depthwise, use_fast_gradients
 
 # kernel, stride, padding, (height, width)
 CASES = [

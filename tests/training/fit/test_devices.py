@@ -9,12 +9,12 @@ import sys
 import pytest
 import torch
 
-from training.fit.devices import keep_memory, make_accelerator
+from training.fit.processor.devices import keep_memory, make_accelerator
 
 MEASURE = """
 import resource, sys
 import torch
-from training.fit.devices import make_accelerator
+from training.fit.processor.devices import make_accelerator
 if sys.argv[1:]:
     make_accelerator(torch.device("cpu"))
 for _ in range(10):

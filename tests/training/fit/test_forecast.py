@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from training.fit.forecast import Forecast
 from training.fit.plan import describe_plan
+from training.fit.processor.forecast import Forecast
 from training.recipe import load_recipe
 
 SIDES = {"train": 200, "val": 40, "test": 60}

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from tests.training.fit.drawn import HEAD, SIDE, recipe, weights
-from training.fit.network import build_model, set_training_mode, unfreeze
+from training.fit.networks.network import build_model, set_training_mode, unfreeze
 from training.fit.state import Scores
 from training.fit.stopping import FitError
 from training.recipe import pretrained_cfg

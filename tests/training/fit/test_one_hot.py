@@ -8,7 +8,7 @@ import pytest
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.metrics import accuracy_score, precision_recall_fscore_support
 
-from training.fit.classical import fit_head
+from training.fit.networks.classical import fit_head
 from training.recipe import Head, RecipeError, load_recipe
 from zoo.entry import HEAD
 from zoo.entry.write import write_head

@@ -6,8 +6,8 @@ import pytest
 import timm
 import torch
 
-from training.fit.network import build_model
-from training.fit.plain import plain_network
+from training.fit.networks.network import build_model
+from training.fit.networks.plain import plain_network
 from training.recipe import Model
 
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from tests.training.fit.drawn import recipe
-from training.fit.devices import make_accelerator
-from training.fit.precision import with_precision
+from training.fit.processor.devices import make_accelerator
+from training.fit.processor.precision import with_precision
 from training.fit.state import CHECKPOINT
 from zoo.serving.devices import bf16_is_faster, has_native_bf16
 

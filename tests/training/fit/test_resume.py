@@ -19,7 +19,7 @@ import torch
 from tests.making import draw_folder
 from tests.training.fit.drawn import HEAD
 from training.cli import main
-from training.fit.network import build_model
+from training.fit.networks.network import build_model
 from training.fit.stopping import TrainingStopped
 from zoo.entry import read_entry, read_predictions
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.training.fit.drawn import PARTED, PLAIN, equal_but_for_rounding
-from training.fit.network import build_model
+from training.fit.networks.network import build_model
 from training.fit.stopping import FitError
 
 

@@ -18,7 +18,7 @@ from training.fit.augment import AUGMENTATIONS, training_transform
 from training.fit.augment.camera import gaussian_blur
 from training.fit.augment.colour import scale_brightness, scale_contrast, scale_saturation, turn_hue
 from training.fit.augment.geometry import Warp
-from training.fit.network import PACKAGED, WeightsError, build_model
+from training.fit.networks.network import PACKAGED, WeightsError, build_model
 from training.recipe import FOLDER, Augment, RecipeError, load_recipe, pretrained_cfg, recipe_ids
 from zoo.imaging.preprocess import preprocessor
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.making import LABELS, draw_cell, make_entry
 from training.cli import main
-from training.fit.classical import fit_head
+from training.fit.networks.classical import fit_head
 from training.recipe import Head, load_recipe
 from training.reproduce import champions, documents, results
 from training.reproduce.formats import TABLE

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from training.cli import main
-from training.fit.network import PACKAGED, WeightsError
+from training.fit.networks.network import PACKAGED, WeightsError
 from training.recipe import RecipeError, load_recipe
 from training.start.checks import check_start
 from training.start.folder import default_target, named_by_folder

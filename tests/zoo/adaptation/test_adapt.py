@@ -17,7 +17,7 @@ from zoo.architectures import is_own
 from zoo.entry import EntryError, read_entry, read_predictions
 from zoo.imaging.preprocess import augmented_views
 from zoo.scores import metrics
-from zoo.serving.loaded import LoadedModel
+from zoo.serving.models.loaded import LoadedModel
 from zoo.serving.ood import fit_ood_detector, read_ood_detector, write_ood_detector
 from zoo.serving.runtime import Runtime
 

@@ -9,7 +9,7 @@ import pytest
 from tests.layouts import put, write
 from zoo.data import DataError, read_dataset
 from zoo.data.kinds import describe, kind_of, name_labels, read_label_table, rename
-from zoo.scores.samples import known_kinds
+from zoo.scores.sample.samples import known_kinds
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from zoo.cli import main
 from zoo.entry import load_entry
 from zoo.files import write_json
 from zoo.scores.acceptance import ACCEPTED, FOR_REVIEW, UNKNOWN_KIND, UNLIKE_ANY, UNLIKE_MOST, decide
-from zoo.scores.samples import ALIKE, only_these, samples
+from zoo.scores.sample.samples import ALIKE, only_these, samples
 
 LIMITS = {"confidence": 0.7, "network": 0.2, "distance": 1.2}
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from zoo.scores.priors import apply_prior, flatten, largest_exponent
-from zoo.scores.samples import (
+from zoo.scores.sample.priors import apply_prior, flatten, largest_exponent
+from zoo.scores.sample.samples import (
     ALIKE,
     BLOOD,
     SampleError,

@@ -25,7 +25,7 @@ from zoo.serving.backends.base import Arrays
 from zoo.serving.backends.choose import serve
 from zoo.serving.backends.served import ServedNetwork
 from zoo.serving.backends.torch_backend import TorchBackend
-from zoo.serving.loading import load_model
+from zoo.serving.models.loading import load_model
 from zoo.serving.runtime import Runtime, methods_for
 from zoo.sources.catalogue import get_entry
 

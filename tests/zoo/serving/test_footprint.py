@@ -13,8 +13,8 @@ from torch import nn
 from tests.hostile import change_config
 from tests.making import ARCHITECTURES, make_entry
 from zoo.entry import BrokenEntry, EntryError, read_entry
-from zoo.serving.footprint import measure
-from zoo.serving.loading import load_model
+from zoo.serving.models.footprint import measure
+from zoo.serving.models.loading import load_model
 
 
 def sizes(model, *shape):

@@ -16,7 +16,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 
 from tests.making import LABELS, draw_cell, make_config, make_entry
-from training.fit.classical import fit_head
+from training.fit.networks.classical import fit_head
 from training.recipe import Head
 from zoo.attribution import ExplanationError
 from zoo.cli import main
@@ -24,9 +24,9 @@ from zoo.entry import BrokenEntry, EntryError, read_entry
 from zoo.entry.write import write_head
 from zoo.files import write_json
 from zoo.scores.acceptance import ACCEPTED, FOR_REVIEW
-from zoo.scores.samples import samples
+from zoo.scores.sample.samples import samples
 from zoo.serving.heads import read_head
-from zoo.serving.loaded import LoadedModel
+from zoo.serving.models.loaded import LoadedModel
 from zoo.serving.requests import Answer, Ticket, mean_answer
 from zoo.serving.results import with_sample
 from zoo.serving.runtime import Runtime

@@ -26,8 +26,8 @@ from zoo.files import write_json
 from zoo.imaging.preprocess import preprocessor
 from zoo.serving.client_queues import QueueLimits
 from zoo.serving.devices import bf16_is_faster, resolve_device, unclear_share
-from zoo.serving.loaded import LoadedModel
-from zoo.serving.loading import load_model
+from zoo.serving.models.loaded import LoadedModel
+from zoo.serving.models.loading import load_model
 from zoo.serving.requests import ExplanationRequest
 from zoo.serving.runtime import BusyError, Runtime
 

@@ -15,13 +15,13 @@ import pytest
 
 from tests.making import make_entry
 from tests.zoo.serving.test_heads import KINDS, blobs
-from training.fit.classical import fit_head
+from training.fit.networks.classical import fit_head
 from training.prepare.dataset import TrainingDataError
 from training.recipe import Head
 from zoo.entry import EntryError, read_entry
 from zoo.entry.write import write_head
 from zoo.serving.heads import check_head_file, read_head
-from zoo.serving.loading import load_model
+from zoo.serving.models.loading import load_model
 from zoo.sources.catalogue import BUILTIN
 
 Change = Callable[["Editor"], Any]

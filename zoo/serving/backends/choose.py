@@ -117,7 +117,7 @@ def _converted(
 def _in_torch(entry: Entry, device: str) -> TorchBackend:
     def load() -> nn.Module:
         # imported here because timm takes seconds, and a stored network needs none of it
-        from zoo.serving.loading import load_model  # noqa: PLC0415
+        from zoo.serving.models.loading import load_model  # noqa: PLC0415
 
         return load_model(entry)
 

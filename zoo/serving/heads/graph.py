@@ -34,7 +34,7 @@ MAX_DIMENSIONS = 3
 MAX_TEXT = 1000  # letters of a text or number
 MAX_ID = 2**64
 
-ESTIMATORS = {  # those that training writes (training/fit/classical.py)
+ESTIMATORS = {  # those that training writes (training/fit/networks/classical.py)
     "sklearn.pipeline.Pipeline",
     "sklearn.decomposition._pca.PCA",
     "sklearn.preprocessing._data.StandardScaler",

@@ -30,7 +30,7 @@ from zoo.entry import AnyEntry, Entry, EntryError, summary
 from zoo.files import printable
 from zoo.imaging.decode import read_picture
 from zoo.limits import REQUEST_FILES, REQUEST_MB
-from zoo.scores.samples import Sample, SampleError, find_sample, samples
+from zoo.scores.sample.samples import Sample, SampleError, find_sample, samples
 from zoo.serving.batch import classify_files, pages_of
 from zoo.serving.bulk import as_explanation_record, as_record
 from zoo.serving.http.errors import PROBLEMS, REQUEST_ID, add_error_handlers

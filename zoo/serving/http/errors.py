@@ -17,7 +17,7 @@ from zoo.attribution import ExplanationError
 from zoo.entry import EntryError
 from zoo.imaging.decode import PictureError
 from zoo.limits import LimitError
-from zoo.scores.samples import SampleError
+from zoo.scores.sample.samples import SampleError
 from zoo.serving.requests import BusyError, StoppedError
 
 LOG = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from training.backbones.store import FetchError, load_fetched
-from training.fit.plain import as_transfer, classifier_name
+from training.fit.networks.plain import as_transfer, classifier_name
 from training.fit.stopping import FitError
 from training.recipe import Model
 from zoo.architectures.transfer import Transfer

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from training.fit.network import linear_classifier
+from training.fit.networks.network import linear_classifier
 from training.prepare.dataset import TrainingDataError
 from training.recipe import Attributes, RecipeError
 

@@ -9,9 +9,9 @@ from torch import nn
 import zoo.architectures  # noqa: F401 (registers our own networks with timm)
 from zoo.entry import WEIGHTS, Config, Entry, EntryError, Weights
 from zoo.limits import PARAMETERS
-from zoo.serving.footprint import Footprint, construction_limit, measure
 from zoo.serving.heads import load_head
 from zoo.serving.heads.network import ClassicalHeadModel
+from zoo.serving.models.footprint import Footprint, construction_limit, measure
 
 # Parameters that may be made beyond the stored ones: networks make some layers twice while they are built, a classical
 # head's entry has no last layer, and backbones are built with a head that is discarded (VGG's has 124 million).

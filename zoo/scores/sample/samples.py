@@ -1,4 +1,4 @@
-"""Samples: which kinds of cells to expect, as weights that `zoo.scores.priors` applies to a network's probabilities.
+"""Samples: which kinds of cells to expect, as weights that `priors` applies to a network's probabilities.
 
 The samples of the project stand in `samples.toml`. A person's own sample is a TOML file with shares, or with the counts
 of earlier slides:
@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from zoo.scores.priors import apply_prior, flatten
+from zoo.scores.sample.priors import apply_prior, flatten
 
 FILE = Path(__file__).with_name("samples.toml")
 BLOOD, ALIKE, ONLY = "peripheral blood", "alike", "only these kinds"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from zoo.entry import WEIGHTS, Entry, EntryError
 from zoo.lazy import lazy_module
 from zoo.serving.engine import return_memory
-from zoo.serving.loaded import LoadedModel
+from zoo.serving.models.loaded import LoadedModel
 
 if TYPE_CHECKING:
     import torch

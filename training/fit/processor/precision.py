@@ -21,9 +21,9 @@ from accelerate.utils import broadcast_object_list
 from torch import nn
 
 from training.fit import checkpoint
-from training.fit.depthwise import use_fast_gradients, use_plain_gradients
-from training.fit.devices import autocast
-from training.fit.network import build_model
+from training.fit.networks.network import build_model
+from training.fit.processor.depthwise import use_fast_gradients, use_plain_gradients
+from training.fit.processor.devices import autocast
 from training.fit.stopping import is_out_of_memory
 from training.recipe import Recipe
 from zoo.cache import cache_folder

@@ -1,0 +1,1 @@
+"""Loaded models: networks read from entries, kept in memory within a limit, and measured before."""
