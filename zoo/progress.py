@@ -10,7 +10,8 @@ from typing import Any, TextIO
 from tqdm import tqdm
 
 LINE_SECONDS = 5.0  # between two lines; what is done earlier prints none
-LINE = "{desc}: {percentage:.0f} %, {n_fmt} of {total_fmt} {unit}s, {remaining} left{postfix}"
+COUNTED = "{desc}: {percentage:.0f} %, {n_fmt} of {total_fmt} {unit}s, {remaining} left{postfix}"
+SHARE = "{desc}: {percentage:.0f} %, {remaining} left{postfix}"  # of what is counted in percent
 
 
 def progress_bar(iterable: Iterable | None = None, description: str = "", **options: Any) -> tqdm:
@@ -28,7 +29,7 @@ def progress_bar(iterable: Iterable | None = None, description: str = "", **opti
         iterable,
         description,
         file=lines,
-        bar_format=LINE,
+        bar_format=SHARE if options.get("unit") == "%" else COUNTED,
         delay=LINE_SECONDS,
         mininterval=LINE_SECONDS,
         miniters=1,

@@ -21,6 +21,15 @@ def test_prints_plain_lines_where_stderr_is_no_terminal(capsys, monkeypatch):
     assert said.count("100 %") == 1
 
 
+def test_percent_are_not_counted_twice(capsys, monkeypatch):
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
+    with progress_bar(None, "adapting", total=100, unit="%") as bar:
+        bar.set_postfix_str("features", refresh=False)
+        bar.update(40)
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith("adapting: 40 %, ") and line.endswith(" left, features") and line.count("%") == 1
+
+
 def test_prints_nothing_for_what_is_short(capsys):
     assert list(progress_bar(range(3), "measuring", unit="image")) == [0, 1, 2]
     assert capsys.readouterr().err == ""

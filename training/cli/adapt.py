@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from PIL import Image
-from tqdm import tqdm
 
 from training.cli.common import add_json, add_reading, find_entry, read_named, reading_of
 from zoo.adaptation import MIN_CELLS
@@ -27,6 +26,7 @@ from zoo.entry import CONFIG, Entry
 from zoo.files import new_target
 from zoo.imaging.decode import PictureError
 from zoo.lazy import lazy_module
+from zoo.progress import progress_bar
 
 if TYPE_CHECKING:
     from zoo import adaptation
@@ -64,7 +64,7 @@ def adapt_entry(options: argparse.Namespace) -> tuple[Adapted, int]:
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", laboratory).strip("-._") or "laboratory"
     cells = _read_cells(read_named(options.data, reading_of(options)), entry)
     locked = new_target(options.out.resolve(), True, (CONFIG,), (options.data, entry.folder))
-    with locked, tqdm(total=100, desc="adapting", unit="%", disable=None) as bar:
+    with locked, progress_bar(None, "adapting", total=100, unit="%") as bar:
 
         def show_progress(share: float, step: str) -> None:
             bar.set_postfix_str(step)

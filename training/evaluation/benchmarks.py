@@ -20,7 +20,6 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
-from tqdm import tqdm
 
 from training.prepare.dataset import TrainingDataError
 from training.publish.card import renew_card
@@ -48,6 +47,7 @@ from zoo.entry.write import ScoredBenchmark, update_benchmark, update_metrics, u
 from zoo.files import atomic_path
 from zoo.imaging.decode import PictureError
 from zoo.imaging.localise import CROP_VERSION
+from zoo.progress import progress_bar
 from zoo.scores import metrics
 from zoo.scores.calibration import scaling_of, scaling_on
 from zoo.scores.sample.samples import Sample
@@ -228,7 +228,10 @@ def classify(
     unfinished = {entry.id: entry for entry in entries if len(tables[entry.id]) < len(pictures)}
     first = min((len(tables[name]) for name in unfinished), default=len(pictures))
     total = sum(len(pictures) - len(tables[name]) for name in unfinished)
-    with ThreadPoolExecutor(READER_THREADS) as pool, tqdm(total=total, desc=benchmark.name, unit="image") as bar:
+    with (
+        ThreadPoolExecutor(READER_THREADS) as pool,
+        progress_bar(None, benchmark.name, total=total, unit="image") as bar,
+    ):
         for start in range(first - first % chunk_size, len(pictures), chunk_size):
             chunk = pictures[start : start + chunk_size]
             images = list(pool.map(_decode, chunk))

@@ -19,7 +19,6 @@ import torch
 from PIL import Image
 from scipy.stats import spearmanr
 from torch import nn
-from tqdm import tqdm
 
 from training.audit.matching import compare, detect, scaled_grey
 from training.prepare.dataset import TrainingDataError
@@ -34,6 +33,7 @@ from zoo.entry import Entry
 from zoo.entry.schema import FRAMES_SUFFIX
 from zoo.entry.write import update_explanations
 from zoo.imaging.preprocess import preprocessor
+from zoo.progress import progress_bar
 from zoo.scores.bootstrap import cell_numbers, ratio_of_sums, resample_weights
 from zoo.serving.models.loading import load_model
 from zoo.serving.runtime import Runtime
@@ -195,7 +195,7 @@ def _localisation(
     entry: Entry, boxed: Sequence[BoxedPicture], runtime: Runtime, method: str, name: str
 ) -> dict[str, Any]:
     rows, seconds = [], []
-    for cell, picture, box in tqdm(boxed, f"{entry.id}, {name}", unit="map"):
+    for cell, picture, box in progress_bar(boxed, f"{entry.id}, {name}", unit="map"):
         start = time.perf_counter()
         found = runtime.explain(entry, picture, method=method)
         seconds.append(time.perf_counter() - start)
@@ -214,7 +214,7 @@ def _localisation(
 
 def _faithfulness(entry: Entry, sample: Sequence[tuple[Source, str]], runtime: Runtime, method: str) -> dict[str, Any]:
     rows = []
-    for source, cell in tqdm(sample, f"{entry.id}, faithfulness", unit="map"):
+    for source, cell in progress_bar(sample, f"{entry.id}, faithfulness", unit="map"):
         explanation = runtime.explain(entry, source.image(), method=method)
         measured = runtime.measure_faithfulness(entry, explanation)
         rows.append((cell, measured.road, measured.deletion, measured.insertion))

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from PIL import Image
 from sklearn.metrics import roc_auc_score
-from tqdm import tqdm
 
 from training.evaluation.foreign_pictures import foreign_pictures
 from training.prepare.dataset import TrainingDataError, prepare
@@ -25,6 +24,7 @@ from zoo.data.registry import datasets
 from zoo.entry import Entry
 from zoo.entry.write import update_section
 from zoo.imaging.localise import LOCATING_CROPS
+from zoo.progress import progress_bar
 from zoo.serving.models.loaded import LoadedModel
 from zoo.serving.ood import (
     FALSE_ALARMS,
@@ -207,7 +207,7 @@ def embed(runtime: Runtime, entry: Entry, images: Iterator[Image.Image], count: 
     vectors: list[np.ndarray] = []
     confidence: list[float] = []
     batch: list[np.ndarray] = []
-    with tqdm(total=count, desc=f"features, {entry.id}", unit="image") as progress:
+    with progress_bar(None, f"features, {entry.id}", total=count, unit="image") as progress:
         for image in images:
             prepared = model.prepare.input(image)
             batch.append(prepared.pixels)
@@ -297,7 +297,9 @@ def _benchmark_distances(entry: Entry, name: str, root: Path, runtime: Runtime) 
     first: dict[str, Source] = {}
     for _, cell, _, source in get_benchmark(name).pictures(root):
         first.setdefault(cell, source)
-    images = tqdm((source.image() for source in first.values()), f"{entry.id}, {name}", len(first), unit="image")
+    images = progress_bar(
+        (one.image() for one in first.values()), f"{entry.id}, {name}", total=len(first), unit="image"
+    )
     return _distances(entry, images, runtime)
 
 

@@ -10,20 +10,18 @@ from __future__ import annotations
 
 import argparse
 import csv
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tqdm import tqdm
-
 from zoo.cli._model import add_detector_argument, add_model_arguments
 from zoo.cli._records import print_record
 from zoo.cli.common import FAILED, OK, fail
 from zoo.files import atomic_path, printable
 from zoo.imaging.decode.scale import MAX_UM, MIN_UM, plausible
+from zoo.progress import progress_bar
 from zoo.sources.catalogue import MODEL
 from zoo.tables import guarded
 
@@ -85,7 +83,7 @@ def run(options: argparse.Namespace) -> int:
         return fail("There is no picture in these folders.")
     failed = 0
     with Runtime(options.device, options.precision, backend=options.backend) as runtime, _table(options.csv) as table:
-        for file in tqdm(files, unit="field", file=sys.stderr):
+        for file in progress_bar(files, entry.id, unit="field"):
             record = _find(runtime, entry, detector, file, options)
             failed += "error" in record
             print_record(record, options.json, _line)
@@ -155,7 +153,8 @@ def _line(record: dict[str, Any]) -> str:
     """Counts and scale for people."""
     kinds = Counter(cell["label"] for cell in record["cells"] if cell["label"])
     named = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
-    counts = ", ".join(f"{count} {name}s" for name, count in record["counts"].items() if count) or "no cells"
+    objects = [f"{count:,} {name}{'s' if count > 1 else ''}" for name, count in record["counts"].items() if count]
+    counts = ", ".join(objects) or "no cells"
     scale = f"{record['scale_um_per_px']:.4f} µm/px" if record["scale_um_per_px"] else "no scale"
     return "\t".join(filter(None, (record["file"], counts, named, scale, " ".join(record["quality"]))))
 

@@ -12,14 +12,11 @@ import argparse
 import contextlib
 import csv
 import json
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
-
-from tqdm import tqdm
 
 from zoo.adaptation import MAX_PICTURES
 from zoo.cli._model import add_detector_argument, add_model_arguments, selected_detector, selected_model
@@ -28,6 +25,7 @@ from zoo.cli.common import FAILED, OK, USAGE, fail, print_message
 from zoo.entry import Entry, EntryError
 from zoo.files import atomic_path, only_writer, printable
 from zoo.imaging.decode import PictureError, decode
+from zoo.progress import progress_bar
 from zoo.scores.counts import KindCount, count_kinds
 from zoo.serving import bulk
 from zoo.serving.batch import ALL_PAGES, find_files, find_pages
@@ -155,7 +153,7 @@ def _adapt_statistics(entry: Entry, files: Sequence[str], folder: Path) -> Entry
     for name in files[:: max(1, len(files) // MAX_PICTURES)][:MAX_PICTURES]:
         with contextlib.suppress(PictureError):
             images.append(decode(Path(name)))
-    with tqdm(total=100, unit="%", desc="statistics", file=sys.stderr, leave=False) as bar:
+    with progress_bar(None, "statistics", total=100, unit="%", leave=False) as bar:
 
         def show_progress(share: float, _: str) -> None:
             bar.update(round(100 * share) - bar.n)
@@ -172,7 +170,7 @@ def _classify_to_stdout(options: argparse.Namespace, entry: Entry, detector: Ent
     with (
         Runtime(options.device, options.precision, options.batch_size, backend=options.backend) as runtime,
         _csv_writer(options.csv, entry.labels) as table,
-        tqdm(total=len(files), unit="image", file=sys.stderr) as progress,
+        progress_bar(None, entry.id, total=len(files), unit="image") as progress,
     ):
         progress.set_description(f"{entry.id} on {device_name(runtime.device_name)}")
         failed, answers = 0, []
@@ -203,7 +201,7 @@ def _classify_into_file(options: argparse.Namespace, entry: Entry, detector: Ent
     with (
         contextlib.ExitStack() as stack,
         bulk.open_partial(options.out) as add,
-        tqdm(total=len(files), initial=done, unit="image", desc=entry.id, file=sys.stderr) as progress,
+        progress_bar(None, entry.id, total=len(files), initial=done, unit="image") as progress,
     ):
         if options.ray is not None:
             workers = options.workers or usable_processors()

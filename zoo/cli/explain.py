@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
 from typing import IO
 
 import numpy as np
-from tqdm import tqdm
 
 from zoo.attribution import DEFAULT, METHODS, MODEL_FREE
 from zoo.attribution.overlay import overlay
@@ -20,6 +18,7 @@ from zoo.cli._model import add_model_arguments, selected_model
 from zoo.cli.common import OK, fail, print_message
 from zoo.files import atomic_path, printable
 from zoo.imaging.decode import PictureError, read_picture, split_page
+from zoo.progress import progress_bar
 from zoo.serving.bulk import as_explanation_record
 from zoo.serving.requests import Ticket
 
@@ -63,7 +62,7 @@ def run(options: argparse.Namespace) -> int:
         return fail(f"{printable(str(options.path))}: {error}")
     with (
         Runtime(options.device, options.precision, backend=options.backend) as runtime,
-        tqdm(total=100, unit="%", desc=entry.id, file=sys.stderr, leave=False, delay=1) as bar,
+        progress_bar(None, entry.id, total=100, unit="%", leave=False) as bar,
     ):
 
         def show_progress(ticket: Ticket) -> None:

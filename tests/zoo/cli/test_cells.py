@@ -92,6 +92,7 @@ def test_a_bad_file_does_not_stop_the_others_and_tables_and_drawings_are_written
     assert main(["cells", str(bad), str(picture), *MODEL, "--csv", str(table), "--draw", str(drawn)]) == 1
     told = capsys.readouterr()
     assert str(bad) in told.err
+    assert "\r" not in told.err, "no bar is drawn over and over where there is no terminal"
     assert str(picture) in told.out
     with table.open(newline="") as file:
         rows = list(csv.DictReader(file))
