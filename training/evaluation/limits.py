@@ -14,7 +14,8 @@ from zoo.scores.sample.samples import samples
 
 MIN_ACCEPTED = 3  # cells of a kind, for the share of them that is right to count
 UNKNOWN_ACCEPTED = 0.03  # share of cells of unknown kinds that may be accepted; the aim elsewhere is 0.05
-CONFIDENCES = np.unique(np.concatenate([np.linspace(0.4, 0.9, 26), 1 - np.geomspace(0.1, 0.0005, 24)]).round(4))
+# no class is accepted below the first: laboratories without unknown kinds would allow too much
+CONFIDENCES = (1 - np.geomspace(0.02, 0.0005, 16)).round(4)
 NETWORKS = (0.0, 0.1, 0.3)
 DISTANCES = (0.8, 0.9, 1.0, 1.15, 1.35, 2.0)
 COSTS_WRONG = np.geomspace(1, 60, 14)  # of a wrong answer that is accepted, in right ones; kinds weigh alike

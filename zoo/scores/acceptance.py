@@ -111,7 +111,7 @@ def evidence(
     best = entry.apply_sample(network, sample).argmax(1)
     softened = scale_probabilities(network, 1 / temperature)
     shares = entry.apply_sample(softened, sample)
-    own = softened if deciding is None else scale_probabilities(deciding, 1 / temperature)
+    own = softened if deciding is None else deciding  # limits are set for it as it is
     decides = shares if deciding is None else entry.apply_sample(own, sample)
     return Evidence(best, shares, decides, own[np.arange(len(best)), best], distance)
 

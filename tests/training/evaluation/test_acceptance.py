@@ -46,9 +46,9 @@ def drawn_evidence(seed: int = 0) -> pd.DataFrame:
         truth = np.repeat(np.arange(4), 60)
         sure = random.uniform(0, 1, len(truth)) < 0.8
         answer = np.where(sure, truth, (truth + random.integers(0, 4, len(truth))) % 4)
-        top = np.where(sure, random.uniform(0.9, 0.99, len(truth)), random.uniform(0.4, 0.6, len(truth)))
+        top = np.where(sure, random.uniform(0.995, 0.9995, len(truth)), random.uniform(0.4, 0.6, len(truth)))
         parts.append((name, [LABELS[k] for k in truth], answer, top, np.full(len(truth), 0.8)))
-    parts.append((PLACES[0], ["smudge"] * 40, random.integers(0, 4, 40), np.full(40, 0.97), np.full(40, 1.3)))
+    parts.append((PLACES[0], ["smudge"] * 40, random.integers(0, 4, 40), np.full(40, 0.999), np.full(40, 1.3)))
     tables = []
     for name, labels, answer, top, distance in parts:
         network = np.repeat((1 - top)[:, None] / 3, 4, axis=1)
@@ -65,12 +65,12 @@ def test_limits_accept_what_is_right_in_laboratories_left_out(place, capsys):
     told = json.loads(capsys.readouterr().out)["tiny"]
     held = {one["laboratory"]: one for one in told["held"]}
     assert set(held) == set(PLACES)
-    assert all(0.7 < one["share"] < 0.95 for one in held.values())
+    assert all(0.5 < one["share"] < 0.95 for one in held.values()), told
     assert np.mean([one["right"] for one in held.values()]) > 0.92  # 0.85 of all answers are right
     limits = load_entry(folder).evaluation.acceptance.limits
     assert limits.distance < 1.3  # the smudges, of which the model is sure, lie beyond
     assert set(limits.classes) == set(LABELS)
-    assert all(0.5 < limit < 0.97 for limit in limits.classes.values())
+    assert all(0.97 < limit < 1 for limit in limits.classes.values())
     stored = load_entry(folder).evaluation.acceptance
     assert stored.unknown_kinds == held["north"]["unknown_kinds"]
     assert stored.temperature == told["temperature"]
