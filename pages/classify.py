@@ -188,7 +188,13 @@ def show_many(entry: Entry, sample: Sample, examined: list[Examined]) -> None:
 
 layout.page("Classify blood cells")
 kept.restore()
-upload, model, blood = st.columns([2, 1, 1], gap="medium")
+# on a telephone the answers would stand below the fold
+inputs = (
+    st.expander("Pictures, model and sample", expanded=not session.pictures(), icon=":material/upload:")
+    if layout.on_telephone()
+    else st.container()
+)
+upload, model, blood = inputs.columns([2, 1, 1], gap="medium")
 with upload:
     uploads.picture_input("classify")
     found.offer_whole_pictures()
@@ -207,8 +213,6 @@ try:
 except (EntryError, BusyError) as error:
     st.error(wording.plain(error))
     st.stop()
-kept.save(entry, sample)
-kept.show_address()
 show_failures(whole_pictures, results)
 examined = examine(entry, sample, pictures, results, fields)
 if len(examined) == 1 and examined[0].found is None:
@@ -217,3 +221,6 @@ if len(examined) == 1 and examined[0].found is None:
     page.show_single(entry, sample, examined[0])
 elif examined:
     show_many(entry, sample, examined)
+# after the answers, which would wait for the writing
+kept.save(entry, sample)
+kept.show_address()

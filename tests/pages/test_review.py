@@ -65,7 +65,7 @@ def click(app: AppTest, label: str) -> AppTest:
 def give(app: AppTest, kind: str) -> AppTest:
     box = next(box for box in app.selectbox if box.label == "Correct to" or "chosen cells" in box.label)
     box.set_value(kind).run()
-    next(button for button in app.button if button.label.startswith("Give")).click()
+    next(button for button in app.button if button.label.startswith("Correct")).click()
     app.run()
     assert not app.exception
     return app
@@ -114,7 +114,7 @@ def test_every_white_cell_of_a_field_has_its_row_and_the_field_its_counts(app):
     statistics = {row[""]: row["corrected"] for row in app.dataframe[2].value.to_dict("records")}
     assert statistics["White cells counted"] == "4"
     assert statistics["Red cells"] == "9"
-    assert statistics["Cut by the right or bottom edge, not counted"] == "1"
+    assert statistics["Cut by an edge, not counted"] == "1"
     assert statistics["Platelets per 100 red cells"] == "22.2"
     assert "µm a pixel" in said(app)
 
@@ -240,5 +240,12 @@ def test_bundled_examples_are_offered_at_the_first_visit(app):
     labels = [button.label for button in app.button]
     assert {"field 1", "field 2", "neutrophil", "platelet", "not a cell", "All of them"} <= set(labels)
     assert "BCCD_Dataset (MIT)" in said(app)
+    click(app, "lymphocyte")
+    assert [one.name for one in app.session_state["pictures"].values()] == ["lymphocyte.jpg"]
+
+
+@pytest.mark.parametrize("name", ["explain", "examples"])
+def test_bundled_examples_are_offered_wherever_a_picture_is_needed(app, name):
+    go(app, name)
     click(app, "lymphocyte")
     assert [one.name for one in app.session_state["pictures"].values()] == ["lymphocyte.jpg"]
