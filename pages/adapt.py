@@ -73,6 +73,13 @@ def upload(entry: Entry) -> Given:
     if folder:
         given = Given(list(folder.images), list(folder.labels), list(folder.names), list(folder.groups))
     add_reviewed(entry, given)
+    with st.expander("Or give pictures class by class", icon=":material/upload:"):
+        add_classes(entry, given)
+    return given
+
+
+def add_classes(entry: Entry, given: Given) -> None:
+    """Add the pictures of one uploader for each class, and of one for pictures without a label."""
     for row in gallery.chunks([*entry.labels, UNLABELLED], COLUMNS):
         for column, label in zip(st.columns(COLUMNS), row, strict=False):
             title = class_description(entry, label) if label in entry.labels else label
@@ -91,7 +98,6 @@ def upload(entry: Entry) -> Given:
                 given.labels.append(None if label == UNLABELLED else label)
                 given.names.append(f"{label}/{len(given.names)}-{file.name}")
                 given.groups.append(None)
-    return given
 
 
 def add_reviewed(entry: Entry, given: Given) -> None:
@@ -212,8 +218,8 @@ layout.page("Adapt to your laboratory")
 kept.restore()
 kept.show_address()
 st.markdown(
-    f"Give at least {MIN_CELLS} cells of each class, or pictures without labels: a model learns how cells look in your "
-    "laboratory.",
+    f"Give at least {MIN_CELLS} cells of each class, or {MIN_UNLABELLED} pictures without labels: a folder, cells that "
+    "you reviewed on Classify, or pictures class by class. The model learns how cells look in your laboratory.",
     help="Stains and cameras differ, so models make more errors in a new laboratory. It takes a minute or two. Your "
     "pictures stay in the memory of this session.",
 )

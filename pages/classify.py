@@ -188,7 +188,13 @@ def show_many(entry: Entry, sample: Sample, examined: list[Examined]) -> None:
 
 layout.page("Classify blood cells")
 kept.restore()
-upload, model, blood = st.columns([2, 1, 1], gap="medium")
+# on a telephone the answers would stand below the fold
+inputs = (
+    st.expander("Pictures, model and sample", expanded=not session.pictures(), icon=":material/upload:")
+    if layout.on_telephone()
+    else st.container()
+)
+upload, model, blood = inputs.columns([2, 1, 1], gap="medium")
 with upload:
     uploads.picture_input("classify")
     found.offer_whole_pictures()

@@ -44,10 +44,12 @@ def pick_benchmark(entries: Sequence[Entry]) -> tuple[str, list[Entry]]:
 
     def title(name: str) -> str:
         models = benchmarks[name]
-        return f"{name}: {models[0].evaluation.benchmarks[name].title} ({len(models)} of {len(entries)})"
+        known = "" if len(models) == len(entries) else f" ({len(models)} of {len(entries)} models)"
+        definition = published().get(name)
+        return f"{definition.title if definition else models[0].evaluation.benchmarks[name].title}{known}"
 
     name = left.selectbox(
-        "Benchmark",
+        "Test pictures",
         list(benchmarks),
         index=list(benchmarks).index(from_address) if from_address in benchmarks else 0,
         format_func=title,
@@ -66,13 +68,14 @@ def pick_sample(entries: Sequence[Entry], name: str) -> str:
     if not choices:
         return ""
     reported = {entry.evaluation.benchmarks[name].sample or "not stated" for entry in entries}
+    as_reported = f"As reported: {reported.pop()}" if len(reported) == 1 else "As reported, which differs by model"
     from_address = st.query_params.get("sample")
     options = ["", *choices]
     chosen = st.selectbox(
         "Sample",
         options,
         index=options.index(from_address) if from_address in options else 0,
-        format_func=lambda option: option[:1].upper() + option[1:] or f"As reported: {', '.join(sorted(reported))}",
+        format_func=lambda option: option[:1].upper() + option[1:] or as_reported,
         key=f"sample {name}",
         help="Which kinds of cells to expect. Answers are made again from the networks' stored probabilities.",
     )
@@ -87,12 +90,13 @@ def describe_benchmark(name: str, models: Sequence[scored.ScoredModel], not_scor
     """Show the size of a benchmark, notes about it, and the chosen models that were not scored on it."""
     benchmark, definition = models[0].benchmark, published().get(name)
     sample = models[0].sample or sample_names([model.entry for model in models], name)
+    differs = "; " in sample
     notes = " ".join(benchmark.notes) or (definition.note if definition else "")
     st.caption(
-        f"{benchmark.n_images:,} images of {benchmark.n_cells:,} independent cells. "
-        f"Sample: {plain(sample)}."
+        f"{benchmark.n_images:,} images of {benchmark.n_cells:,} independent cells."
+        + ("" if differs else f" Sample: {plain(sample)}.")
         + (f" Not scored: {', '.join(plain(title) for title in not_scored)}." if not_scored else ""),
-        help=f"{plain(notes)} All figures are computed from stored predictions.".strip(),
+        help=f"{plain(notes)} {f'Sample: {plain(sample)}.' if differs else ''} All figures are computed from stored predictions.".strip(),
     )
 
 

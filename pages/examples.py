@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from pages.parts import gallery, layout, session
+from pages.parts.review import examples as first_pictures
 from pages.parts.wording import counted, plain
 from zoo.sources.examples import VARIABLE, Example, ExamplesError, fetch, list_examples
 
@@ -65,6 +67,10 @@ def offer_download(examples: list[Example]) -> list[Example]:
 
 
 layout.page("Examples")
+if not os.environ.get(VARIABLE):
+    if first_pictures.offer("Click a picture to classify it.", more=False):
+        st.switch_page("pages/classify.py")
+    st.subheader("More to download")
 try:
     examples = offer_download(list_examples())
 except ExamplesError as error:

@@ -9,7 +9,7 @@ import streamlit as st
 from PIL import Image
 
 from pages.parts import explanations, gallery, layout, maps, pickers, progress, samples, session, uploads
-from pages.parts.review import found, kept, state
+from pages.parts.review import examples, found, kept, state
 from pages.parts.session import Picture
 from pages.parts.wording import plain
 from zoo.attribution import METHODS
@@ -62,17 +62,19 @@ def show_picture(picture: Picture, image: Image.Image, entries: list[Entry], opt
     columns = st.columns(1 + len(entries))
     with columns[0]:
         st.image(image, width="stretch", alt=picture.name)
-        st.markdown(f"{plain(picture.name)}, {image.width}×{image.height}")
-        if picture.credit:
-            st.caption(plain(picture.credit))
     drawn = []
     for column, entry in zip(columns[1:], entries, strict=True):
         with column:
-            found = maps.show_map(entry, picture, image, options)
+            found = maps.draw_map(entry, picture, image, options)
             if found:
                 drawn.append(found)
+    credit = f" · {plain(picture.credit)}" if picture.credit else ""
+    st.caption(f"{plain(picture.name)}, {image.width}×{image.height}{credit}")
     if not drawn:
         return
+    for column, found in zip(st.columns(len(drawn)), drawn, strict=True):
+        with column, st.container(key=f"about {found.entry.id} {picture.id}"):
+            maps.show_about(found, picture, image)
     with st.container(horizontal=True):
         zoom = st.toggle("Zoom together", key=f"zoom {picture.id}")
         maps.offer_sheet(picture, image, drawn)
@@ -111,7 +113,9 @@ with st.expander("Pictures, model and sample", expanded=not session.pictures(), 
     with more:
         samples.pick_sample(entry)
         second = pickers.pick_second(entry)
-uploads.stop_without_pictures()
+if not session.pictures():
+    examples.offer()
+    st.stop()
 progress.tell_stopped()
 readable = readable_pictures()
 chosen = st.multiselect(

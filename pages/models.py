@@ -14,9 +14,11 @@ from streamlit.runtime.runtime import RuntimeState
 from pages.parts import detectors, layout, pickers, plots, session, tables, wording
 from pages.parts import entries as zoo_entries
 from pages.parts.wording import plain
+from zoo.benchmarks import leaderboard
 from zoo.benchmarks.comparison import leaderboard_value, ranked_ids
 from zoo.benchmarks.eligibility import NOT_SCORED, unscored
 from zoo.benchmarks.leaderboard import COLUMNS, home_benchmark, images_per_second
+from zoo.benchmarks.scoring import METRICS
 from zoo.entry import AnyEntry, Benchmark, BrokenEntry, Entry, EntryError, read_card, read_history, readable_entries
 from zoo.figures.history import training_and_validation
 from zoo.lazy import lazy_module
@@ -32,6 +34,7 @@ else:
 RUNS_REFRESH_SECONDS = 3
 HUB_REFRESH_SECONDS = 0.3  # also until a visitor's click is noticed
 MAX_AGE_IN_MINUTES = 120  # older listings are shown with their date
+MAIN_SCORES = ("balanced_accuracy", "accuracy", "macro_f1")  # of a row; the others stand in a fold
 QUANTITIES: tuple[Literal["loss", "accuracy"], ...] = ("loss", "accuracy")
 
 
@@ -40,12 +43,11 @@ def overview(entries: list[Entry]) -> pd.DataFrame:
     rows, order = [], ranked_ids(entries)
     for entry in sorted(entries, key=lambda entry: (not entry.usable, entry.system, order.index(entry.id))):
         tested = entry.evaluation.benchmarks.get(home_benchmark(entry) or "")
-        accuracy = tested.metrics.get("accuracy") if tested else None
         rows.append(
             {
                 "model": f"{entry.title} (default)" if entry.id == MODEL else entry.title,
                 "other labs": wording.other_laboratories(entry),
-                "test accuracy": wording.percent(accuracy) if accuracy else NOT_SCORED,
+                "at home": wording.at_home(entry, interval=True),
                 "task": entry.config.zoo.task,
                 "classes": len(entry.labels),
                 "parameters": entry.weights.parameters if entry.weights else None,
@@ -77,16 +79,7 @@ def show_entry(entry: Entry) -> None:
     """Show one model: scores, curves and card."""
     scores, curves, card = st.tabs(["Scores", "Curves", "Card"])
     with scores:
-        table = wording.scores_table({_asked_title(b): b.metrics for b in entry.evaluation.benchmarks.values()})
-        if table.empty:
-            st.info("This model is not scored.")
-        else:
-            st.dataframe(table, hide_index=True)
-            tables.csv_button("Scores as CSV", table, f"{entry.id}-scores.csv")
-        if missing := unscored(entry):
-            st.caption(f"{NOT_SCORED.capitalize()} on {', '.join(missing)}.")
-        with st.expander("Sample", icon=":material/bloodtype:"):
-            show_sample(entry)
+        show_scores(entry)
     with curves:
         history = read_history(entry)
         if "epoch" in history:
@@ -96,6 +89,51 @@ def show_entry(entry: Entry) -> None:
             st.info("This model has no training history.")
     with card:
         st.markdown(wording.card(read_card(entry)) or "This model has no card.")
+
+
+def show_scores(entry: Entry) -> None:
+    """Show a row a test set, and every score in a fold."""
+    benchmarks = list(entry.evaluation.benchmarks.values())
+    table = wording.scores_table({_asked_title(b): b.metrics for b in benchmarks})
+    if table.empty:
+        st.info("This model is not scored.")
+    else:
+        rows = [
+            {"pictures": _asked_title(b), "number": b.n_images}
+            | {
+                METRICS[name].title: wording.score_text(name, b.metrics[name])
+                for name in MAIN_SCORES
+                if name in b.metrics
+            }
+            for b in benchmarks
+        ]
+        number = st.column_config.NumberColumn(format="localized")
+        st.dataframe(pd.DataFrame(rows), hide_index=True, column_config={"number": number})
+        with st.expander("All scores", icon=":material/table_rows:"):
+            st.dataframe(table, hide_index=True)
+            tables.csv_button("Scores as CSV", table, f"{entry.id}-scores.csv")
+    if missing := unscored(entry):
+        st.caption(f"{NOT_SCORED.capitalize()} on {', '.join(missing)}.")
+    with st.expander("Sample", icon=":material/bloodtype:"):
+        show_sample(entry)
+
+
+def show_summary(entry: Entry) -> None:
+    """Show what a model is for and how good, quick and large it is; the rest in a fold."""
+    st.markdown(plain(entry.config.zoo.summary))
+    away, rate = leaderboard.other_laboratories(entry), images_per_second(entry)
+    figures = {
+        "At home": wording.at_home(entry),
+        "Other laboratories": f"{100 * away.mean.value:.1f} %" if away else NOT_SCORED,
+        "Worst of them": f"{100 * away.worst.score.value:.1f} %" if away else NOT_SCORED,
+        "Images a second": f"{rate:,.0f}" if rate else NOT_SCORED,
+        "Size": f"{entry.weights.bytes / 1e6:.1f} MB" if entry.weights else "no weights here",
+    }
+    with st.container(horizontal=True, gap="large"):
+        for name, value in figures.items():
+            st.metric(name, value, width="content")
+    with st.expander("Where these figures come from", icon=":material/info:"):
+        st.markdown(wording.description(entry))
 
 
 def show_sample(entry: Entry) -> None:
@@ -291,8 +329,8 @@ def about_default(entries: list[AnyEntry]) -> str:
         return ""
     default = listed[MODEL]
     away = {name: leaderboard_value(entry, "away") for name, entry in listed.items() if entry.labels == default.labels}
-    why = ", the best in other laboratories of those that know its classes" if away[MODEL] == max(away.values()) else ""
-    return f"Used where none is chosen: **{plain(default.title)}**{why}."
+    why = f": of the models with {len(default.labels)} classes it is best in other laboratories"
+    return f"Default: **{plain(default.title)}**{why if away[MODEL] == max(away.values()) else ''}."
 
 
 def show_list(entries: list[AnyEntry]) -> None:
@@ -332,10 +370,10 @@ def show_list(entries: list[AnyEntry]) -> None:
         session.choose_model(entry.id)
     else:
         st.warning(plain(entry.reason))
-    st.markdown(wording.description(entry))
-    choose_revision(entry)
     if entry.usable:
         st.page_link("pages/classify.py", label="Classify with this model", icon=":material/biotech:")
+    show_summary(entry)
+    choose_revision(entry)
     show_entry(entry)
 
 

@@ -46,9 +46,12 @@ Url = Callable[[str], str]
 def show_overview(audit: Audit, table: pd.DataFrame) -> None:
     """Findings in sentences and figures."""
     report = audit.report
-    for is_alarm, text in reports.headlines(report):
-        mark = "warning" if is_alarm else "check"
-        st.markdown(f":material/{mark}: **{plain(text)}**" if is_alarm else f":material/{mark}: {plain(text)}")
+    found = reports.headlines(report)
+    for text in (text for is_alarm, text in found if is_alarm):
+        st.markdown(f":material/warning: {plain(text)}")
+    with st.expander("Also checked", icon=":material/check:", expanded=not any(alarm for alarm, _ in found)):
+        for text in (text for is_alarm, text in found if not is_alarm):
+            st.markdown(plain(text))
     left, right = st.columns(2)
     with left:
         st.subheader("Classes")

@@ -52,7 +52,8 @@ def list_offers() -> tuple[list[Offer], list[str]]:
         else:
             name = audit.report.name
             audited.add(name)
-            offers.append(Offer(f"{name} (audit, {folder.name})", audit, data.get(name)))
+            title = name if folder.name == name else f"{name} ({folder.name})"
+            offers.append(Offer(title, audit, data.get(name)))
     offers += [Offer(f"{name} (not audited)", None, found) for name, found in data.items() if name not in audited]
     return offers, problems
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Literal
 import streamlit as st
 from streamlit.elements.lib.column_types import ColumnConfig
 
-from pages.parts import plots, scored
-from pages.parts.matrices import MAX_PICTURES, pick_scored, show_pictures
+from pages.parts import layout, plots, scored
+from pages.parts.matrices import MAX_PICTURES, class_names, pick_scored, show_pictures
 from pages.parts.scored import ScoredModel
 from pages.parts.tables import downloads
 from pages.parts.wording import counted, percent, plain, scores_table
@@ -44,20 +44,21 @@ HISTORY_COLUMNS = {
     "learning_rate": "learning rate",
 }
 CURVES: tuple[Literal["roc", "pr"], ...] = ("roc", "pr")
-SHARE_DIGITS = 3  # of a share of one: a tenth of a percent
 ROW_PIXELS, MAX_TABLE_PIXELS = 34, 640  # of the leaderboard
 
 
 def show_leaderboard(entries: Sequence[Entry]) -> None:
     """Show one row a model: numbers to sort by, each with its interval drawn beside it."""
     table, first = leaderboard.table(entries), scored.leaders(entries)
-    columns: dict[str, ColumnConfig | None] = {"model": st.column_config.TextColumn("model", pinned=True, width=190)}
+    columns: dict[str, ColumnConfig | None] = {
+        "model": st.column_config.TextColumn("model", pinned=not layout.on_telephone())
+    }
     shown = table[["model"]].copy()
     for name, column in leaderboard.COLUMNS.items():
         if not table[name].notna().any():
             continue
-        shown[name], shown[f"{name} bar"] = table[name].round(SHARE_DIGITS), _interval_bars(table, name, first[name])
-        columns[name] = st.column_config.NumberColumn(column.title, help=column.help, format="percent", width=110)
+        shown[name], shown[f"{name} bar"] = 100 * table[name], _interval_bars(table, name, first[name])
+        columns[name] = st.column_config.NumberColumn(column.title, help=column.help, format="%.1f %%", width=110)
         columns[f"{name} bar"] = st.column_config.ImageColumn("95 % CI", help="Over source cells.", width=130)
     shown["megabytes"], shown["images_per_second"] = table["megabytes"], table["images_per_second"]
     columns["megabytes"] = st.column_config.NumberColumn("MB", format="%.1f", help="Size of the weights.")
@@ -105,18 +106,26 @@ def show_classes(models: Sequence[ScoredModel]) -> None:
     chosen = st.segmented_control(
         "Score", names, default="f1", required=True, format_func=lambda name: CLASS_SCORES[name], key="of class"
     )
-    plots.downloadable(figures.per_class({model.title: model.classes for model in models}, chosen), "class by class")
-    table = pd.concat([model.classes.assign(model=model.title) for model in models])
+    names_of = class_names(models)
+    written = {model.title: model.classes.assign(label=model.classes["label"].map(names_of)) for model in models}
+    plots.downloadable(figures.per_class(written, chosen), "class by class")
+    table = pd.concat([classes.assign(model=title) for title, classes in written.items()])
     order = ["model", "label", "images", "cells", *names]
-    share = st.column_config.NumberColumn(format="percent")
-    st.dataframe(table[order], hide_index=True, column_config=dict.fromkeys(names, share))
+    shown = table[order].assign(**{name: 100 * table[name] for name in names})
+    config: dict[str, ColumnConfig | None] = {
+        name: st.column_config.NumberColumn(CLASS_SCORES[name], format="%.1f %%") for name in names
+    }
+    st.dataframe(shown, hide_index=True, column_config=config | {"label": st.column_config.TextColumn("class")})
     limits = [f"{name}_{end}" for name in names for end in ("low", "high")]
     downloads(table[order + limits], "class-scores")
 
 
 def show_operating_curves(models: Sequence[ScoredModel], labels: list[str]) -> None:
     """Show ROC and precision–recall curves of one class against the rest."""
-    label = st.selectbox("Class against the rest", labels, key="class")
+    written = class_names(models)
+    label = st.selectbox(
+        "Class against the rest", labels, key="class", format_func=lambda name: written.get(name, name)
+    )
     tables = {model.title: model.table for model in models}
     for column, kind in zip(st.columns(2, gap="large"), CURVES, strict=True):
         with column:
@@ -186,13 +195,22 @@ def show_agreement(models: Sequence[ScoredModel], labels: list[str]) -> None:
     except ValueError as error:
         st.info(plain(error))
         return
-    share = st.column_config.NumberColumn(format="percent")
-    config = dict.fromkeys(("difference", "low", "high"), share)
-    st.dataframe(pairs, hide_index=True, column_config=config, key="pairs table")
+    shares = ("difference", "low", "high")
+    config: dict[str, ColumnConfig | None] = {
+        "difference": st.column_config.NumberColumn("difference, points", format="%+.1f"),
+        "low": st.column_config.NumberColumn("95 % CI from", format="%+.1f"),
+        "high": st.column_config.NumberColumn("to", format="%+.1f"),
+        "first_only": st.column_config.NumberColumn("only first right"),
+        "second_only": st.column_config.NumberColumn("only second right"),
+        "p": st.column_config.NumberColumn("p", format="%.2g"),
+        "p_holm": st.column_config.NumberColumn("p, adjusted", format="%.2g"),
+    }
+    shown = pairs.assign(**{name: 100 * pairs[name] for name in shares})
+    st.dataframe(shown, hide_index=True, column_config=config, key="pairs table")
     st.caption(
         "Difference in accuracy with its paired 95 % CI, and significance.",
-        help="first_only and second_only: source cells that only one of the two classifies correctly. p: exact McNemar "
-        "test; p_holm: adjusted after Holm for the number of pairs.",
+        help="Only first right, only second right: source cells that only one of the two classifies correctly. p: "
+        "exact McNemar test; adjusted after Holm for the number of pairs.",
     )
     downloads(pairs, "pairs")
     left, right = st.columns(2)

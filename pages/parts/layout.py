@@ -26,6 +26,11 @@ def page(title: str, details: str | None = None) -> None:
     st.title(title, help=details)
 
 
+def on_telephone() -> bool:
+    """Whether the visitor's browser says that it runs on a telephone."""
+    return "Mobi" in str(st.context.headers.get("User-Agent", ""))
+
+
 def footer() -> None:
     """Disclaimer, version and load, below every page."""
     runtime = running_runtime()

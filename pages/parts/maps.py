@@ -54,8 +54,8 @@ class DrawnMap:
     image: Image.Image
 
 
-def show_map(entry: Entry, picture: Picture, image: Image.Image, options: MapOptions) -> DrawnMap | None:
-    """Show one model's map with its verdict and download; an error message, and None, if there is none."""
+def draw_map(entry: Entry, picture: Picture, image: Image.Image, options: MapOptions) -> DrawnMap | None:
+    """Show one model's map; an error message, and None, if there is none."""
     method = options.method if options.method in methods_for(entry) else None
     try:
         explanation = explanations.explain(entry, picture, image, options, method)
@@ -75,6 +75,13 @@ def show_map(entry: Entry, picture: Picture, image: Image.Image, options: MapOpt
     drawn = options.draw(image, explanation)
     about = entry.class_names.get(explanation.label, explanation.label)
     st.image(drawn, width="stretch", alt=f"Map of the evidence for {about} on {picture.name}")
+    return DrawnMap(entry, explanation, drawn)
+
+
+def show_about(found: DrawnMap, picture: Picture, image: Image.Image) -> None:
+    """Show what a map says, its quality and its download."""
+    entry, explanation = found.entry, found.explanation
+    about = entry.class_names.get(explanation.label, explanation.label)
     st.markdown(f"{plain(entry.title)} {wording.verdict(entry, explanation)}")
     if where := where_it_lies(image, explanation, about):
         st.markdown(plain(where))
@@ -88,13 +95,12 @@ def show_map(entry: Entry, picture: Picture, image: Image.Image, options: MapOpt
         st.caption("The map is empty: no region is evidence for this class.")
     st.download_button(
         "Map as PNG",
-        gallery.png(drawn),
+        gallery.png(found.image),
         f"{picture.stem}.{entry.id}.{explanation.label}.png",
         "image/png",
         icon=":material/download:",
         key=f"png {entry.id} {picture.id}",
     )
-    return DrawnMap(entry, explanation, drawn)
 
 
 def where_it_lies(image: Image.Image, explanation: Explanation, about: str) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 import streamlit as st
 from PIL import Image
 
-from pages.parts import gallery, plots
+from pages.parts import gallery, layout, plots
 from pages.parts.scored import ScoredModel
 from pages.parts.tables import downloads
 from pages.parts.wording import counted, plain, points
@@ -26,6 +26,7 @@ from zoo.entry import EntryError
 from zoo.figures import confusion as figures
 from zoo.imaging.decode import PictureError
 from zoo.lazy import lazy_module
+from zoo.review.kinds import kind_named
 from zoo.scores.predictions import table_confusion
 from zoo.serving.requests import BusyError
 
@@ -53,13 +54,15 @@ def show_matrices(models: Sequence[ScoredModel], labels: list[str]) -> None:
     counts = {model.title: table_confusion(model.table, labels) for model in models}
     is_count = normalisation == figures.COUNTS
     scale_end = float(max((c.max() for c in counts.values()), default=1)) if is_count else 1.0
-    names = _names(models)
+    names, short = class_names(models), short_names(labels)
+    if short:
+        st.caption(", ".join(f"{short[label]}: {plain(names.get(label, label))}" for label in labels) + ".")
     chosen: tuple[ScoredModel, str, str] | None = None
     for part in gallery.chunks(models, 2):
         for column, model in zip(st.columns(2, gap="large"), part, strict=False):
             with column:
                 st.markdown(f"**{plain(model.title)}** · {'images' if is_count else '% ' + normalisation}")
-                figure = figures.confusion(counts[model.title], labels, normalisation, scale_end, names)
+                figure = figures.confusion(counts[model.title], labels, normalisation, scale_end, names, short)
                 for true, predicted in plots.selectable(figure, f"confusion {model.entry.id}")[:1]:
                     chosen = (model, true, predicted)
                 table = pd.DataFrame(counts[model.title], index=labels, columns=labels)
@@ -70,9 +73,14 @@ def show_matrices(models: Sequence[ScoredModel], labels: list[str]) -> None:
         _show_difference(models, counts, labels, normalisation)
 
 
-def _names(models: Sequence[ScoredModel]) -> dict[str, str]:
+def class_names(models: Sequence[ScoredModel]) -> dict[str, str]:
     """Classes of all models written out, by label."""
     return {label: name for model in reversed(models) for label, name in model.entry.class_names.items()}
+
+
+def short_names(labels: Sequence[str]) -> dict[str, str] | None:
+    """Classes in few letters for the narrow figures of a telephone, by label; None elsewhere."""
+    return {label: kind_named(label).short for label in labels} if layout.on_telephone() else None
 
 
 def _show_confused(model: ScoredModel, true: str, predicted: str, labels: list[str]) -> None:
@@ -174,7 +182,8 @@ def _show_difference(
     )
     left, _ = st.columns(2, gap="large")
     with left:
-        figure = figures.difference(counts[first.title], counts[second.title], labels, normalisation, _names(models))
+        names, short = class_names(models), short_names(labels)
+        figure = figures.difference(counts[first.title], counts[second.title], labels, normalisation, names, short)
         plots.downloadable(figure, "difference")
 
 

@@ -10,7 +10,7 @@ import streamlit as st
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 from streamlit.runtime.uploaded_file_manager import UploadedFile
 
-from pages.parts import session
+from pages.parts import layout, session
 from pages.parts.pickers import PICTURE_TYPES
 from pages.parts.review import files as review_files
 from pages.parts.wording import counted
@@ -52,7 +52,7 @@ def picture_input(page: str) -> None:
     left, right = st.columns([3, 1], vertical_alignment="bottom")
     way = left.segmented_control(
         "Pictures of single cells or smear fields",
-        (CAMERA, FILES, FOLDER) if _on_telephone() else (FILES, FOLDER, CAMERA),
+        (CAMERA, FILES, FOLDER) if layout.on_telephone() else (FILES, FOLDER, CAMERA),
         default=FILES,
         required=True,
         key=f"way {page}",
@@ -65,19 +65,6 @@ def picture_input(page: str) -> None:
     _tell_left_out()
     if session.pictures() or st.session_state.get(session.PASSED):
         right.button("Clear all", icon=":material/delete:", width="stretch", on_click=_clear)
-
-
-def stop_without_pictures() -> None:
-    """Stop the page with a hint if the session has no pictures."""
-    if not session.pictures():
-        point_to_examples()
-        st.stop()
-
-
-def point_to_examples() -> None:
-    """Hint for a session without pictures."""
-    st.info("Drop pictures above, or open the examples.", icon=":material/upload:")
-    st.page_link("pages/examples.py", label="Open the examples", icon=":material/photo_library:")
 
 
 def _uploader(key: str, folder: bool) -> None:
@@ -94,11 +81,6 @@ def _uploader(key: str, folder: bool) -> None:
         label_visibility="collapsed",
     )
     _paste(key="paste")
-
-
-def _on_telephone() -> bool:
-    """Whether the visitor's browser says that it runs on a telephone."""
-    return "Mobi" in str(st.context.headers.get("User-Agent", ""))
 
 
 def _camera(page: str, turn: int) -> None:

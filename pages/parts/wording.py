@@ -95,10 +95,18 @@ def scores_table(scores: Mapping[str, Mapping[str, Metric | Interval]], names: I
 
 
 def short_description(entry: Entry) -> str:
-    """One line about a model: its number of classes and its accuracy at home and elsewhere."""
-    home = entry.evaluation.benchmarks.get(leaderboard.home_benchmark(entry) or "")
-    at_home = f"{100 * home.metrics['accuracy'].value:.1f} %" if home and "accuracy" in home.metrics else NOT_SCORED
-    return f"{len(entry.labels)} classes. Accuracy {at_home}; other laboratories: {other_laboratories(entry)}."
+    """One line about a model: its number of classes and its balanced accuracy at home and elsewhere."""
+    text = f"{len(entry.labels)} classes. Accuracy {at_home(entry)} at home"
+    return f"{text}; other laboratories: {other_laboratories(entry)}."
+
+
+def at_home(entry: Entry, interval: bool = False) -> str:
+    """Balanced accuracy in the model's own laboratory, the same on every page."""
+    found = leaderboard.cells(entry).get("home")
+    if found is None:
+        return NOT_SCORED
+    value = Interval(found.value, found.low, found.high)
+    return percent(value) if interval else f"{100 * value.value:.1f} %"
 
 
 def other_laboratories(entry: Entry) -> str:
@@ -115,9 +123,11 @@ def description(entry: Entry) -> str:
     """A paragraph about a model: its summary, and its accuracy with intervals."""
     benchmarks, text = entry.evaluation.benchmarks, plain(entry.config.zoo.summary)
     home = benchmarks.get(leaderboard.home_benchmark(entry) or "")
-    if home and "accuracy" in home.metrics:
-        accuracy = percent(home.metrics["accuracy"])
-        text += f" Accuracy {accuracy} on {plain(home.title)} ({home.n_images:,} images, {home.n_cells:,} cells)."
+    if home and "balanced_accuracy" in home.metrics:
+        text += (
+            f" At home: balanced accuracy {at_home(entry, interval=True)} on {plain(home.title)} "
+            f"({home.n_images:,} images of {home.n_cells:,} cells)."
+        )
     away = leaderboard.other_laboratories(entry)
     if away is not None:
         names = plain(", ".join(one.laboratory for one in away.laboratories))

@@ -265,7 +265,7 @@ def test_a_best_model_is_marked_only_if_significant(zoo_environment, tmp_path, m
     assert f"Significantly best (red): **good** {leaderboard.COLUMNS['home'].title}" in said(app)
     app = opened(models=["good", "same"], benchmark="drawn-test")
     assert "No model is significantly best" in said(app)
-    assert picker(app, "Benchmark").value == "drawn-test"
+    assert picker(app, "Test pictures").value == "drawn-test"
 
 
 def test_scores_are_computed_once(opened, monkeypatch):

@@ -84,16 +84,16 @@ def test_every_view_of_an_audit(page, audits):
 
 def test_both_audits_are_listed_and_one_has_pictures(page, audits):
     app = page(audits / "reports")
-    assert app.selectbox[0].options == ["cells (audit, bare)", "cells (audit, full)"]
+    assert app.selectbox[0].options == ["cells (bare)", "cells (full)"]
     assert "HEMAZOO_DATASETS" in said(app)
     assert "data:image" not in html(look(app, "Samples"))
-    app.selectbox[0].select("cells (audit, full)").run()
+    app.selectbox[0].select("cells (full)").run()
     assert "data:image" in html(app)
 
 
 def test_an_audit_without_pictures_uses_those_of_the_data_set(page, audits):
     app = page(audits / "reports" / "bare", audits / "cells")
-    assert app.selectbox[0].options == ["cells (audit, bare)"]
+    assert app.selectbox[0].options == ["cells (bare)"]
     assert "data:image" in html(look(app, "Samples"))
 
 

@@ -70,7 +70,7 @@ def test_a_model_has_one_accuracy_on_every_page(app, name):
     entry = get_entry(name)
     go(app, "models")
     row = app.dataframe[0].value.set_index("id").loc[name]
-    assert row["test accuracy"] in description(entry).replace("\\", "")
+    assert row["at home"] in description(entry).replace("\\", "")
     assert row["benchmark"] in description(entry).replace("\\", "")
 
 
@@ -261,8 +261,8 @@ def test_the_device_in_use_is_shown(app):
 
 def test_a_page_shows_the_accuracy_of_the_stored_evaluation(app):
     entry = read_entry(get_entry(MODEL).folder)
-    accuracy = entry.evaluation.benchmarks["drawn-test"].metrics["accuracy"]
-    assert f"Accuracy {100 * accuracy.value:.1f} %" in said(app)
+    accuracy = entry.evaluation.benchmarks["drawn-test"].metrics["balanced_accuracy"]
+    assert f"Accuracy {100 * accuracy.value:.1f} % at home" in said(app)
 
 
 def make_run(folder: Path, updated: float, epochs: int = 2) -> None:

@@ -200,10 +200,10 @@ def headlines(report: Report) -> list[tuple[bool, str]]:
     cells, copies = report.source_cells, report.duplicates
     lines = [
         *_about_layout(report),
-        (True, f"{len(report.unreadable):,} pictures cannot be read.")
+        (True, f"{_counted(len(report.unreadable), 'pictures')} cannot be read: remove or renew them.")
         if report.unreadable
         else (False, "Every picture can be read."),
-        (True, f"{sum(map(len, copies.pixel)):,} pictures share their pixels with another.")
+        (True, f"{sum(map(len, copies.pixel)):,} pictures have the same pixels as another: keep one of each.")
         if copies.pixel
         else (False, "No two pictures share their pixels."),
     ]
@@ -216,19 +216,19 @@ def headlines(report: Report) -> list[tuple[bool, str]]:
         readable = report.images - len(report.unreadable)
         text = (
             f"{sum(map(len, copies.near)):,} pictures are copies of another: {readable:,} pictures show "
-            f"{cells.subjects:,} different things. Split with --scheme grouped."
+            f"{cells.subjects:,} different cells or fields. Keep copies on one side of a split: --scheme grouped."
         )
         lines.append((cells.subjects < 0.99 * readable, text))
     if cells.related:
-        text = f"{len(cells.related):,} fields were photographed more than once; all their copies count as one."
+        text = f"{_counted(len(cells.related), 'fields')} photographed more than once: all their copies count as one."
         lines.append((True, text))
     if copies.contradictory:
-        text = f"{len(copies.contradictory):,} cells carry more than one label. Look at them, or drop them."
+        text = f"{_counted(len(copies.contradictory), 'cells')} with more than one label: look at them, or drop them."
         lines.append((True, text))
     if report.leak:
         text = (
-            f"{len(copies.crossing):,} subjects are on two sides of the data set's own split; of the worst class's "
-            f"test pictures {100 * max(report.leak.values()):.1f} % have a copy in training."
+            f"{_counted(len(copies.crossing), 'cells or fields', 'cell or field')} on two sides of the data set's own "
+            f"split; of the worst class's test pictures, {100 * max(report.leak.values()):.1f} % have a training copy."
         )
         lines.append((bool(copies.crossing), text))
     for name in report.alarms:
@@ -240,10 +240,18 @@ def headlines(report: Report) -> list[tuple[bool, str]]:
     lines.append((False, f"{len(report.outliers):,} outliers, {len(report.marked):,} pictures with foreign colours."))
     doubt = ""
     if report.label_accuracy is not None and report.label_accuracy < TRUSTED:
-        doubt = f" Models agree with only {100 * report.label_accuracy:.0f} % of labels: take it as a place to look."
-    lines.append((bool(report.label_errors), f"{len(report.label_errors):,} labels are likely wrong.{doubt}"))
+        doubt = f" Models agree with only {100 * report.label_accuracy:.0f} % of labels, so many of these are right."
+    if report.label_errors:
+        text = f"{_counted(len(report.label_errors), 'labels')} likely wrong: look at their pictures.{doubt}"
+        lines.append((True, text))
+    else:
+        lines.append((False, "No label is likely wrong."))
     lines += [(False, note) for note in report.notes]
     return lines
+
+
+def _counted(number: int, things: str, one: str = "") -> str:
+    return f"1 {one or things.removesuffix('s')}" if number == 1 else f"{number:,} {things}"
 
 
 def _about_layout(report: Report) -> list[tuple[bool, str]]:

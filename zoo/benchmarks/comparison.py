@@ -89,10 +89,12 @@ def benchmarks_of(entries: Sequence[Entry]) -> dict[str, list[Entry]]:
 
 def sample_names(entries: Sequence[Entry], benchmark: str) -> str:
     """Samples that the entries' records on a benchmark were asked with, for people; with models where they differ."""
-    asked = {entry.title: entry.evaluation.benchmarks[benchmark].sample or "not stated" for entry in entries}
-    if len(set(asked.values())) == 1:
-        return next(iter(asked.values()))
-    return "; ".join(f"{sample} ({title})" for title, sample in asked.items())
+    asked: dict[str, list[str]] = {}
+    for entry in entries:
+        asked.setdefault(entry.evaluation.benchmarks[benchmark].sample or "not stated", []).append(entry.title)
+    if len(asked) == 1:
+        return next(iter(asked))
+    return "; ".join(f"{sample} for {' and '.join(titles)}" for sample, titles in asked.items())
 
 
 def corrupted_benchmark(name: str) -> str:

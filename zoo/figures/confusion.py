@@ -35,6 +35,7 @@ def confusion(
     normalisation: str,
     scale_end: float,
     names: Mapping[str, str] | None = None,
+    short: Mapping[str, str] | None = None,
 ) -> go.Figure:
     """A confusion matrix with the true classes as rows.
 
@@ -47,10 +48,12 @@ def confusion(
         normalisation: One of `NORMALISATIONS`.
         scale_end: Value at which the colour scale ends, the same for all models.
         names: Classes written out, by label; None to show the labels.
+        short: What stands at the axes of a narrow figure, by label; None for the names.
     """
     values = normalised(counts, normalisation)
-    text = [[f"{v:,.0f}" if normalisation == COUNTS else f"{100 * v:.1f}" for v in row] for row in values]
-    figure = _matrix(values, labels, text, {"colorscale": "Purples", "zmin": 0, "zmax": scale_end or 1}, names)
+    digits = 0 if short else 1
+    text = [[f"{v:,.0f}" if normalisation == COUNTS else f"{100 * v:.{digits}f}" for v in row] for row in values]
+    figure = _matrix(values, labels, text, {"colorscale": "Purples", "zmin": 0, "zmax": scale_end or 1}, names, short)
     return figure.add_scatter(
         x=[label for _ in labels for label in labels],
         y=[label for label in labels for _ in labels],
@@ -71,13 +74,15 @@ def difference(
     labels: Sequence[str],
     normalisation: str,
     names: Mapping[str, str] | None = None,
+    short: Mapping[str, str] | None = None,
 ) -> go.Figure:
     """Difference of two matrices of counts (K, K): red where the first has more, blue where the second has."""
     values = normalised(first, normalisation) - normalised(second, normalisation)
     is_share = normalisation != COUNTS
-    text = [[f"{100 * v:+.1f}" if is_share else f"{v:+,.0f}" for v in row] for row in values]
+    digits = 0 if short else 1
+    text = [[f"{100 * v:+.{digits}f}" if is_share else f"{v:+,.0f}" for v in row] for row in values]
     end = max(float(np.abs(values).max(initial=0)), MIN_SCALE if is_share else 1.0)
-    return _matrix(values, labels, text, {"colorscale": "RdBu_r", "zmin": -end, "zmax": end, "zmid": 0}, names)
+    return _matrix(values, labels, text, {"colorscale": "RdBu_r", "zmin": -end, "zmax": end, "zmid": 0}, names, short)
 
 
 def _written(labels: Sequence[str], names: Mapping[str, str] | None) -> list[str]:
@@ -100,15 +105,17 @@ def _matrix(
     text: list[list[str]],
     scale: dict[str, Any],
     names: Mapping[str, str] | None,
+    short: Mapping[str, str] | None,
 ) -> go.Figure:
-    ticks = {"tickvals": list(labels), "ticktext": _written(labels, names)}
+    written = _written(labels, names)
+    ticks = {"tickvals": list(labels), "ticktext": _written(labels, short) if short else written}
     heat = go.Heatmap(
         z=values,
         x=labels,
         y=labels,
         text=text,
         texttemplate="%{text}",
-        customdata=[[[true, predicted] for predicted in ticks["ticktext"]] for true in ticks["ticktext"]],
+        customdata=[[[true, predicted] for predicted in written] for true in written],
         hovertemplate="true %{customdata[0]}<br>predicted %{customdata[1]}<br>%{text}<extra></extra>",
         showscale=False,
         xgap=1,
@@ -118,7 +125,7 @@ def _matrix(
     return go.Figure(heat).update_layout(
         height=150 + ROW_PIXELS * len(labels),
         margin=MARGIN,
-        xaxis={"title": "predicted", "fixedrange": True, "tickangle": -40, "automargin": True, **ticks},
+        xaxis={"title": "predicted", "fixedrange": True, "tickangle": 0 if short else -40, "automargin": True, **ticks},
         yaxis={"title": "true", "autorange": "reversed", "fixedrange": True, "automargin": True, **ticks},
         dragmode=False,
     )

@@ -23,7 +23,6 @@ else:
 
 Sizes = Mapping[str, tuple[int, int]]  # width and height of each picture, by hash of its content
 LOW, HIGH = "↓ low", "↑ high"
-REFERENCE = "Dacie and Lewis, Practical Haematology, 12th edition (2017), healthy adults"
 COLUMNS = ("kind", "model", "model_share", "corrected", "corrected_share", "low", "high", "normal", "flag")
 
 
@@ -48,6 +47,12 @@ class Differential:
         found = set(self.model.white) | set(self.corrected.white)
         order = {name: number for number, name in enumerate(kinds())}
         return [kind_named(name) for name in sorted(found, key=lambda name: (order.get(name, len(order)), name))]
+
+    @property
+    def reference_sources(self) -> str:
+        """Who says what is normal for the counted kinds: names of works, or that the laboratory's list names none."""
+        found = [kind.source or "the list of kinds, which names no source" for kind in self.kinds if kind.normal]
+        return "; ".join(dict.fromkeys(found))
 
     def table(self, reference: bool = True) -> pd.DataFrame:
         """A row for each kind of white cell, and one for their sum.
@@ -76,7 +81,7 @@ class Differential:
             ("Red cells", lambda count: f"{count.red_cells:,}"),
             ("Platelets", lambda count: f"{count.platelets:,}"),
             ("Platelets per 100 red cells", lambda count: _ratio(count.platelets_per_100_red)),
-            ("Cut by the right or bottom edge, not counted", lambda count: f"{count.on_edge:,}"),
+            ("Cut by an edge, not counted", lambda count: f"{count.on_edge:,}"),
         )
         both = self.model, self.corrected
         rows = [(name, told(self.model), told(self.corrected)) for name, told in pairs]

@@ -40,6 +40,7 @@ class Kind(BaseModel):
     counted: Counted = "white"
     colour: str = Field(default="#7A7F87", pattern="^#[0-9A-Fa-f]{6}$")
     normal: tuple[float, float] | None = None
+    source: str = Field(default="", max_length=MAX_DESCRIPTION)
     description: str = Field(default="", max_length=MAX_DESCRIPTION)
 
 

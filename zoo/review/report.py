@@ -14,7 +14,7 @@ from PIL import Image
 
 from zoo.lazy import lazy_module
 from zoo.review.cells import Reviewed
-from zoo.review.differential import REFERENCE, Differential
+from zoo.review.differential import Differential
 from zoo.review.kinds import title_of
 from zoo.version import __version__
 
@@ -118,7 +118,8 @@ def html(report: Report) -> str:
     parts += [f"<tr><td>{escape(name)}</td><td>{escape(value)}</td></tr>" for name, value in report.heading()]
     parts += ["</table><h2>Differential of white cells</h2>", _html_table(*_differential_rows(report))]
     if report.reference:
-        parts.append(f"<p>Normal: {escape(REFERENCE)}; low or high where the 95 % interval lies outside.</p>")
+        source = escape(report.differential.reference_sources)
+        parts.append(f"<p>Normal: {source}; low or high where the 95 % interval lies outside.</p>")
     parts += ["<h2>Whole fields</h2>", _html_table(("", "model", "corrected"), report.differential.statistics())]
     if report.pictures:
         parts.append("<h2>Corrected cells</h2>")
@@ -209,7 +210,7 @@ def _numbers_page(report: Report) -> pyplot_figure.Figure:
     head, rows = _differential_rows(report)
     y = _draw_table(figure, y - 0.03, "Differential of white cells", head, rows)
     if report.reference:
-        figure.text(0.08, y, f"Normal: {REFERENCE}.", fontsize=7, color="#555555")
+        figure.text(0.08, y, _plain(f"Normal: {report.differential.reference_sources}."), fontsize=7, color="#555555")
     _draw_table(figure, y - 0.04, "Whole fields", ("", "model", "corrected"), report.differential.statistics())
     return figure
 

@@ -16,7 +16,7 @@ from zoo.figures import prediction as figures
 from zoo.lazy import lazy_module
 from zoo.review import report as reports
 from zoo.review.cells import Reviewed
-from zoo.review.differential import REFERENCE, Differential, differential
+from zoo.review.differential import Differential, differential
 from zoo.scores.samples import BLOOD, Sample
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def _show_differential(sample: Sample, found: Differential) -> None:
         }
     )
     if table["normal"].any():
-        words["normal"] = (table["normal"] + " " + table["flag"]).str.strip()
+        words.insert(3, "normal", (table["normal"] + " " + table["flag"]).str.strip())
     config = {"interval": "95 % interval", "count": "cells", "model": "model alone"}
     numbers.dataframe(words, hide_index=True, column_config=config)
     with numbers:
@@ -94,9 +94,14 @@ def _show_differential(sample: Sample, found: Differential) -> None:
             if found.error is None
             else "Intervals hold variation by chance, and the model's errors in cells that nobody decided about, as "
             "measured in laboratories that it was not trained on. "
-        )
-        + (f"Normal: {REFERENCE}; low or high where the interval lies outside." if table["normal"].any() else ""),
+        ),
     )
+    if table["normal"].any():
+        st.caption(
+            f"Normal: {plain(found.reference_sources)}.",
+            help="↓ low or ↑ high stands where the whole 95 % interval lies outside of it. Laboratories have their own "
+            "ranges: name yours in a file of kinds (HEMAZOO_REVIEW_KINDS).",
+        )
 
 
 def _show_quality(fields: Sequence[Examined]) -> None:

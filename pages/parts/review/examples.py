@@ -11,15 +11,26 @@ from zoo.sources.examples import Example, bundled_examples
 PICTURE_PIXELS, TILE_PIXELS = 104, 132
 
 
-def offer() -> None:
-    """Show the bundled examples, each with a button that classifies it."""
-    examples = bundled_examples()
-    st.info("Drop pictures above, or try one of these examples.", icon=":material/upload:")
+HINT = "Drop pictures above, or try one of these examples."
+
+
+def offer(hint: str = HINT, more: bool = True) -> bool:
+    """Show the bundled examples, each with a button that adds it to the session's pictures.
+
+    Args:
+        hint: What to do, above them.
+        more: Whether to link to the page with more examples.
+
+    Returns:
+        Whether one was just chosen.
+    """
+    examples, chosen = bundled_examples(), False
+    st.info(hint, icon=":material/upload:")
     with st.container(horizontal=True, key="examples"):
         for example in examples:
             with st.container(width=TILE_PIXELS, horizontal_alignment="center", gap="small"):
                 st.image(_read(example), width=PICTURE_PIXELS, alt=f"Example: {example.label}")
-                st.button(
+                chosen |= st.button(
                     plain(str(example.label)),
                     key=f"try {example.name}",
                     on_click=_use,
@@ -27,9 +38,11 @@ def offer() -> None:
                     width="stretch",
                 )
     with st.container(horizontal=True):
-        st.button("All of them", icon=":material/select_all:", on_click=_use, args=(examples,))
-        st.page_link("pages/examples.py", label="More examples", icon=":material/photo_library:")
+        chosen |= st.button("All of them", icon=":material/select_all:", on_click=_use, args=(examples,))
+        if more:
+            st.page_link("pages/examples.py", label="More examples", icon=":material/photo_library:")
     st.caption(f"Pictures: {plain('; '.join(dict.fromkeys(example.credit for example in examples)))}.")
+    return chosen
 
 
 def _use(examples: list[Example]) -> None:

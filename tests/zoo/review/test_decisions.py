@@ -110,6 +110,18 @@ def test_the_differential_has_both_answers_and_says_what_is_surely_low_or_high()
     assert found.corrected.fields == 2
 
 
+def test_a_report_names_the_source_of_what_is_normal(tmp_path, monkeypatch):
+    def told() -> str:
+        found = differential(review([cell(1), cell(2, "basophil")], Journal()), {"one": SIZE})
+        return reports.html(reports.Report("", "", [], found, [], {}))
+
+    assert "Normal: Dacie and Lewis, Practical Haematology" in told()
+    own = tmp_path / "kinds.toml"
+    own.write_text('[neutrophil]\nshort = "NEU"\nnormal = [45, 75]\nsource = "Our own adults, 2024"\n')
+    monkeypatch.setenv(VARIABLE, str(own))
+    assert "Our own adults, 2024; Dacie and Lewis" in told() and "45 to 75 %" in told()
+
+
 def test_bands_and_segmented_neutrophils_count_together_for_the_reference():
     cells = [cell(n) for n in range(1, 21)]
     journal = decided(cells[10:], "segmented neutrophil", decided(cells[:10], "band neutrophil"))
