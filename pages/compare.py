@@ -90,13 +90,14 @@ def describe_benchmark(name: str, models: Sequence[scored.ScoredModel], not_scor
     """Show the size of a benchmark, notes about it, and the chosen models that were not scored on it."""
     benchmark, definition = models[0].benchmark, published().get(name)
     sample = models[0].sample or sample_names([model.entry for model in models], name)
-    differs = "; " in sample
+    asked = f" Sample: {plain(sample)}."
+    shown, detail = ("", asked) if "; " in sample else (asked, "")
     notes = " ".join(benchmark.notes) or (definition.note if definition else "")
     st.caption(
         f"{benchmark.n_images:,} images of {benchmark.n_cells:,} independent cells."
-        + ("" if differs else f" Sample: {plain(sample)}.")
+        + shown
         + (f" Not scored: {', '.join(plain(title) for title in not_scored)}." if not_scored else ""),
-        help=f"{plain(notes)} {f'Sample: {plain(sample)}.' if differs else ''} All figures are computed from stored predictions.".strip(),
+        help=f"{plain(notes)}{detail} All figures are computed from stored predictions.".strip(),
     )
 
 
