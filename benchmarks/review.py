@@ -26,9 +26,9 @@ from playwright.sync_api import Page, sync_playwright
 sys.path.insert(0, str(Path(__file__).parents[1]))
 ENVIRONMENT = dict(os.environ)  # before tests set theirs
 
-from tests.browser.test_app import open_page, serving, settle
-from tests.conftest import find_browser
-from tests.fields import draw_crowd, make_detector
+from tests.browser.test_app import open_page, serving, settle  # noqa: E402
+from tests.conftest import find_browser  # noqa: E402
+from tests.fields import draw_crowd, make_detector  # noqa: E402
 
 os.environ.clear()
 os.environ.update(ENVIRONMENT)  # the app is measured as people start it

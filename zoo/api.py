@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
+from zoo.entry import EntryError
 from zoo.imaging.decode import Picture, from_array, read_image, read_picture
 from zoo.scores.counts import KindCount, count_kinds
 from zoo.scores.samples import Sample, find_sample
 from zoo.serving.results import Explanation, Prediction
-from zoo.sources.catalogue import DETECTOR, MODEL, get_detector, get_entry
+from zoo.sources.catalogue import DETECTOR, MODEL, NO_DETECTOR, get_detector, get_entry, usual_detector
 
 if TYPE_CHECKING:
     from zoo.detection.detector import Cells, Detector
@@ -41,6 +43,22 @@ def default_runtime() -> Runtime:
         if not _shared:
             _shared.append(Runtime())
         return _shared[0]
+
+
+def prepare() -> None:
+    """Load what the first answer and the first map need: engine, usual model and usual detector.
+
+    What cannot be loaded is left out: the answer that needs it says why.
+    """
+    runtime = default_runtime()
+    with suppress(EntryError, OSError):
+        if usual_detector() != NO_DETECTOR:
+            default_detector(usual_detector())
+    with suppress(EntryError, OSError):
+        entry = get_entry(MODEL)
+        runtime.load(entry)
+        for network in entry.networks:
+            _ = runtime.model(network).model  # maps need it in torch, whatever library gives the answers
 
 
 def running_runtime() -> Runtime | None:

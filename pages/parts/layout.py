@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import importlib
 import threading
 
 import streamlit as st
+from streamlit import runtime
 from streamlit.runtime.pages_manager import PagesManager
+from streamlit.runtime.runtime import RuntimeState
 
-from zoo.api import default_runtime, running_runtime
+from zoo.api import default_runtime, prepare, running_runtime
 from zoo.version import __version__
 
 AUTH = "auth"  # section of the secrets that says who may log in (docs/operations.md)
+FIGURE_MODULES = ("pandas", "plotly.graph_objects", "scipy.stats")  # imported late, because they take a second
 INSIDE = "inside app.py"  # session key, set by app.py
 
 
@@ -33,8 +37,8 @@ def on_telephone() -> bool:
 
 def footer() -> None:
     """Disclaimer, version and load, below every page."""
-    runtime = running_runtime()
-    status = runtime.status() if runtime else None
+    engine = running_runtime()
+    status = engine.status() if engine else None
     st.caption(
         f"HemaZoo {__version__}, for research and teaching. **Not a medical device**: do not use it for diagnosis."
     )
@@ -49,8 +53,16 @@ def footer() -> None:
 
 @st.cache_resource(show_spinner=False)
 def warm_up() -> None:
-    """Load the engine beside the first page, once for each server, so that the first answer does not wait for it."""
-    threading.Thread(target=default_runtime, name="warm-up", daemon=True).start()
+    """Load beside the first page, once for each server, what first answers and figures would wait for."""
+    # tests run pages without a browser, each in a new zoo
+    served = runtime.get_instance().state == RuntimeState.ONE_OR_MORE_SESSIONS_CONNECTED
+    threading.Thread(target=_prepare if served else default_runtime, name="warm-up", daemon=True).start()
+
+
+def _prepare() -> None:
+    prepare()
+    for name in FIGURE_MODULES:
+        importlib.import_module(name)
 
 
 def require_login() -> None:
