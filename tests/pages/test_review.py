@@ -242,3 +242,10 @@ def test_bundled_examples_are_offered_at_the_first_visit(app):
     assert "BCCD_Dataset (MIT)" in said(app)
     click(app, "lymphocyte")
     assert [one.name for one in app.session_state["pictures"].values()] == ["lymphocyte.jpg"]
+
+
+@pytest.mark.parametrize("name", ["explain", "examples"])
+def test_bundled_examples_are_offered_wherever_a_picture_is_needed(app, name):
+    go(app, name)
+    click(app, "lymphocyte")
+    assert [one.name for one in app.session_state["pictures"].values()] == ["lymphocyte.jpg"]
