@@ -213,8 +213,6 @@ try:
 except (EntryError, BusyError) as error:
     st.error(wording.plain(error))
     st.stop()
-kept.save(entry, sample)
-kept.show_address()
 show_failures(whole_pictures, results)
 examined = examine(entry, sample, pictures, results, fields)
 if len(examined) == 1 and examined[0].found is None:
@@ -223,3 +221,6 @@ if len(examined) == 1 and examined[0].found is None:
     page.show_single(entry, sample, examined[0])
 elif examined:
     show_many(entry, sample, examined)
+# after the answers, which would wait for the writing
+kept.save(entry, sample)
+kept.show_address()

@@ -32,6 +32,7 @@ Given = Image.Image | np.ndarray | bytes | Path | str
 _lock = threading.Lock()
 _shared: list[Runtime] = []
 _detectors: dict[tuple[Path, object], Detector] = {}
+WARM_UP_SIZE = (96, 96)  # of a blank picture
 MAX_DETECTORS = 2  # the visitor's, and the one that classifiers cut cells by
 
 
@@ -57,8 +58,8 @@ def prepare() -> None:
     with suppress(EntryError, OSError):
         entry = get_entry(MODEL)
         runtime.load(entry)
-        for network in entry.networks:
-            _ = runtime.model(network).model  # maps need it in torch, whatever library gives the answers
+        with suppress(RuntimeError, ValueError):  # no map of this picture: the others need what was loaded for it
+            runtime.explain(entry, Image.new("RGB", WARM_UP_SIZE, "white"))
 
 
 def running_runtime() -> Runtime | None:

@@ -34,6 +34,7 @@ CLASS_SCORES = {
     "auc": "AUC",
     "average_precision": "average precision",
 }
+AREAS = ("auc", "average_precision")  # areas under curves, which take longest
 CALIBRATION_SCORES = ("ece", "ece_calibrated", "log_loss", "brier", "selective_accuracy")
 STAGES: dict[str, Stage] = {"as shown in the app": "stored", "before scaling": "before", "after scaling": "after"}
 HISTORY_COLUMNS = {
@@ -102,12 +103,16 @@ def _interval_bars(table: pd.DataFrame, name: str, best: str | None) -> list[str
 
 def show_classes(models: Sequence[ScoredModel]) -> None:
     """Show precision, recall, F1, AUC and average precision of each class."""
-    names = list(CLASS_SCORES)
     chosen = st.segmented_control(
-        "Score", names, default="f1", required=True, format_func=lambda name: CLASS_SCORES[name], key="of class"
+        "Score",
+        list(CLASS_SCORES),
+        default="f1",
+        required=True,
+        format_func=lambda name: CLASS_SCORES[name],
+        key="of class",
     )
-    names_of = class_names(models)
-    written = {model.title: model.classes.assign(label=model.classes["label"].map(names_of)) for model in models}
+    names_of, names = class_names(models), [name for name in CLASS_SCORES if chosen in AREAS or name not in AREAS]
+    written = {model.title: _written(model.classes(chosen in AREAS), names_of) for model in models}
     plots.downloadable(figures.per_class(written, chosen), "class by class")
     table = pd.concat([classes.assign(model=title) for title, classes in written.items()])
     order = ["model", "label", "images", "cells", *names]
@@ -118,6 +123,10 @@ def show_classes(models: Sequence[ScoredModel]) -> None:
     st.dataframe(shown, hide_index=True, column_config=config | {"label": st.column_config.TextColumn("class")})
     limits = [f"{name}_{end}" for name in names for end in ("low", "high")]
     downloads(table[order + limits], "class-scores")
+
+
+def _written(classes: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFrame:
+    return classes.assign(label=[names.get(label, label) for label in classes["label"]])
 
 
 def show_operating_curves(models: Sequence[ScoredModel], labels: list[str]) -> None:

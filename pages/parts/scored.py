@@ -52,10 +52,10 @@ class ScoredModel:
         """Every score, computed at the first use and then kept for all sessions."""
         return _scores(self.entry, self.name, self.sample, stamp(self.entry))[0]
 
-    @property
-    def classes(self) -> pd.DataFrame:
-        """Scores by class, one row a label."""
-        return _scores(self.entry, self.name, self.sample, stamp(self.entry))[1]
+    def classes(self, areas: bool) -> pd.DataFrame:
+        """Scores by class, one row a label; those under curves, which take longest, only where `areas` are wanted."""
+        compute = _scores if areas else _classes
+        return compute(self.entry, self.name, self.sample, stamp(self.entry))[1]
 
 
 def stamp(entry: Entry) -> Stamp:
@@ -92,6 +92,12 @@ def _scores(_entry: Entry, benchmark: str, sample: str, key: Stamp) -> tuple[dic
     asked = sample or _entry.evaluation.benchmarks[benchmark].sample
     report = scoring.score(table, labels, scaling_of(_entry, sample_called(_entry, asked)))
     return scoring.intervals(report), report.classes
+
+
+@st.cache_data(max_entries=256, show_spinner="Computing intervals …")
+def _classes(_entry: Entry, benchmark: str, sample: str, key: Stamp) -> tuple[None, pd.DataFrame]:
+    table, labels, _ = _answers(_entry, benchmark, sample, key)
+    return None, scoring.classes(table, labels)
 
 
 def pairs(models: Sequence[ScoredModel], labels: Sequence[str]) -> pd.DataFrame:

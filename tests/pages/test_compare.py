@@ -271,18 +271,21 @@ def test_a_best_model_is_marked_only_if_significant(zoo_environment, tmp_path, m
 def test_scores_are_computed_once(opened, monkeypatch):
     """Changing a tab or the normalisation resamples nothing again."""
     asked = []
-    for place, name in ((scoring, "score"), (leaderboard, "best")):
+    for place, name in ((scoring, "score"), (scoring, "classes"), (leaderboard, "best")):
         real = getattr(place, name)
         monkeypatch.setattr(place, name, lambda *a, _real=real, _name=name, **k: asked.append(_name) or _real(*a, **k))
     app = opened(models=["tiny-cnn60", "tiny-test-vit"], benchmark="drawn-test", tab="Class by class")
-    assert asked.count("score") == 2 and asked.count("best") == len(leaderboard.COLUMNS)
+    assert asked.count("classes") == 2 and asked.count("score") == 0 and asked.count("best") == len(leaderboard.COLUMNS)
     before = list(asked)
     app.segmented_control(key="matrix").set_value("counts").run()
     app.segmented_control(key="of class").set_value("recall").run()
     assert not app.exception
     assert asked == before
     app.multiselect[0].set_value(["tiny-cnn60", "tiny-test-vit", "tiny-test-resnet"]).run()
-    assert asked.count("score") == 3  # only the new one
+    assert asked.count("classes") == 3  # only the new one
+    app.segmented_control(key="of class").set_value("auc").run()
+    assert asked.count("score") == 3
+    assert any("auc" in table for table in tables(app))
 
 
 def test_a_model_without_a_score_is_shown_as_not_scored(zoo_environment, tmp_path, monkeypatch, opened):

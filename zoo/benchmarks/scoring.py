@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from zoo.benchmarks.robustness import is_corrupted
 from zoo.lazy import lazy_module
 from zoo.scores.bootstrap import Interval
-from zoo.scores.metrics import METRICS, Report, report
+from zoo.scores.metrics import METRICS, Report, classes, report
 from zoo.scores.temperature import AS_STORED, Scaling
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 else:
     pd = lazy_module("pandas")
 
-__all__ = ["METRICS", "intervals", "is_corrupted", "rows_hash", "score"]
+__all__ = ["METRICS", "classes", "intervals", "is_corrupted", "rows_hash", "score"]
 
 
 def score(table: pd.DataFrame, labels: Sequence[str], scaling: Scaling = AS_STORED, seed: int = 0) -> Report:

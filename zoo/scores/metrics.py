@@ -138,6 +138,17 @@ def report(table: pd.DataFrame, labels: Sequence[str], scaling: Scaling = AS_STO
     return Report({name: e for name, e in estimates.items() if e is not None}, _class_table(predictions))
 
 
+def classes(table: pd.DataFrame, labels: Sequence[str], seed: int = 0) -> pd.DataFrame:
+    """The classes of `report` without auc and average_precision, which take most of its time.
+
+    Args:
+        table: A prediction table.
+        labels: Its labels.
+        seed: Seed of the bootstrap.
+    """
+    return _class_table(Predictions(table, list(labels), AS_STORED, seed), areas=False)
+
+
 def evaluate(
     table: pd.DataFrame, labels: Sequence[str], scaling: Scaling = AS_STORED, seed: int = 0
 ) -> dict[str, Interval]:
@@ -367,10 +378,11 @@ def _areas(predictions: Predictions) -> dict[str, _ClassAreas]:
     return {name: _ClassAreas(values[:, 0], draws) for name, values, draws in named}
 
 
-def _class_table(predictions: Predictions) -> pd.DataFrame:
+def _class_table(predictions: Predictions, areas: bool = True) -> pd.DataFrame:
     counts, drawn = (class_scores(c) for c in predictions.confusions)
     columns = {name: (counts[name], drawn[name]) for name in counts}
-    columns |= {name: (area.values, area.draws.T) for name, area in predictions.once(_areas).items()}
+    if areas:
+        columns |= {name: (area.values, area.draws.T) for name, area in predictions.once(_areas).items()}
     rows = []
     for number, label in enumerate(predictions.labels):
         row: dict[str, object] = {"label": label}

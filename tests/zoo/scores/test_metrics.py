@@ -218,6 +218,12 @@ def test_scores_of_each_class():
             assert row[f"{name}_low"] <= row[name] <= row[f"{name}_high"]
 
 
+def test_scores_of_each_class_come_alone_too():
+    found, alone = metrics.report(TABLE, LABELS).classes, metrics.classes(TABLE, LABELS)
+    assert not [name for name in alone if name.startswith(("auc", "average_precision"))]
+    pd.testing.assert_frame_equal(found[list(alone)], alone)
+
+
 def test_copies_of_a_cell_do_not_narrow_the_interval():
     """With sixteen copies of every image the interval must stay as wide as without."""
     once = TABLE.drop_duplicates("cell")
