@@ -98,10 +98,15 @@ def _show_counts(entries: Sequence[Entry], name: str, key: str) -> None:
 
 def counts_of(entry: Entry, name: str) -> pd.DataFrame:
     """Cells marked and found in each field of a set, from what is stored. Raises EntryError if nothing is."""
+    return _counts_of(entry, name, (str(entry.folder), str(entry.weights)))
+
+
+@st.cache_data(max_entries=32, ttl=REFRESH_SECONDS, show_spinner=False)
+def _counts_of(_entry: Entry, name: str, key: tuple[str, str]) -> pd.DataFrame:
     from zoo.detection.scoring import count_table  # noqa: PLC0415 (reads tables)
 
-    detector = entry.config.zoo.detector
-    return count_table(benchmarks.read_found(entry, name), detector.limits if detector else {})
+    detector = _entry.config.zoo.detector
+    return count_table(benchmarks.read_found(_entry, name), detector.limits if detector else {})
 
 
 def score_table(entry: Entry) -> pd.DataFrame:

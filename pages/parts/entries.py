@@ -7,7 +7,7 @@ import streamlit as st
 from pages.parts import session
 from pages.parts.wording import plain
 from zoo import entry as zoo_entry
-from zoo.benchmarks.comparison import leaderboard_value
+from zoo.benchmarks import leaderboard
 from zoo.entry import AnyEntry, BrokenEntry, Entry, EntryError
 from zoo.sources import hub
 from zoo.sources.catalogue import MODEL, NO_DETECTOR, list_detectors, list_entries, usual_detector
@@ -29,7 +29,8 @@ def _rank(entry: AnyEntry) -> tuple[bool, str, bool, bool, float, float]:
     """Sorting key of an entry; broken ones come last."""
     if isinstance(entry, BrokenEntry):
         return True, "", True, False, 0.0, 0.0
-    away, home = leaderboard_value(entry, "away"), leaderboard_value(entry, "home")
+    found = leaderboard.cells(entry)
+    away, home = (found[name].value if name in found else 0.0 for name in ("away", "home"))
     return not entry.usable, entry.system, entry.id != MODEL, bool(entry.members), -away, -home
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import streamlit as st
 from PIL import Image
 
-from pages.parts import gallery, layout, plots
+from pages.parts import gallery, layout, plots, scored
 from pages.parts.scored import ScoredModel
 from pages.parts.tables import downloads
 from pages.parts.wording import counted, plain, points
@@ -18,7 +18,7 @@ from zoo.api import default_runtime
 from zoo.attribution import METHODS, ExplanationError
 from zoo.attribution.overlay import overlay
 from zoo.benchmarks import find_source
-from zoo.benchmarks.comparison import confused_images, paired_difference
+from zoo.benchmarks.comparison import confused_images
 from zoo.benchmarks.thumbnails import thumbnail
 from zoo.data import Source
 from zoo.data.offered import offered_folders
@@ -168,7 +168,7 @@ def _show_difference(
         first = pick_scored("First", models, 0, "first")
     with right:
         second = pick_scored("minus second", models, 1, "second")
-    difference = paired_difference(first.table, second.table, labels)
+    difference = scored.difference(first, second, labels)
     if difference is None:
         st.info("The two models were scored on different pictures, so there is no difference to show.")
         return

@@ -11,7 +11,7 @@ import streamlit as st
 from pages.parts.wording import plain
 from zoo.benchmarks import get_benchmark, leaderboard, published, robustness, scoring
 from zoo.benchmarks.asking import ask
-from zoo.benchmarks.comparison import joint_labels, with_labels
+from zoo.benchmarks.comparison import joint_labels, paired_difference, with_labels
 from zoo.entry import Benchmark, Entry, EntryError, keeps_network, read_network_predictions, read_predictions
 from zoo.lazy import lazy_module
 from zoo.scores import significance
@@ -109,6 +109,21 @@ def pairs(models: Sequence[ScoredModel], labels: Sequence[str]) -> pd.DataFrame:
 @st.cache_data(max_entries=64, show_spinner="Comparing models …")
 def _pairs(_tables: Mapping[str, pd.DataFrame], labels: Sequence[str], key: tuple[object, ...]) -> pd.DataFrame:
     return significance.compare_pairs(_tables, labels)
+
+
+def difference(
+    first: ScoredModel, second: ScoredModel, labels: Sequence[str]
+) -> tuple[Interval, significance.McNemar] | None:
+    """Difference of two models in accuracy, and McNemar's test; None if they share no picture."""
+    key = tuple((stamp(model.entry), model.name, model.sample) for model in (first, second))
+    return _difference(first.table, second.table, list(labels), key)
+
+
+@st.cache_data(max_entries=64, show_spinner=False)
+def _difference(
+    _first: pd.DataFrame, _second: pd.DataFrame, labels: Sequence[str], key: tuple[object, ...]
+) -> tuple[Interval, significance.McNemar] | None:
+    return paired_difference(_first, _second, labels)
 
 
 def corruption_errors(entry: Entry, benchmark: str) -> pd.DataFrame | None:

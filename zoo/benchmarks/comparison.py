@@ -58,13 +58,17 @@ def varied_ids(entries: Sequence[Entry], first: str | None = None, count: int = 
         ranked = [str(first), *(identity for identity in ranked if identity != first)]
     if not ranked:
         return []
-    tests = set(benchmarks_of([known[ranked[0]]]))
-    beside = [known[name] for name in ranked[1:] if tests & set(benchmarks_of([known[name]]))]
+    tests = _tests_of(known[ranked[0]])
+    beside = [known[name] for name in ranked[1:] if tests & _tests_of(known[name])]
     others = [entry for entry in beside if not entry.system]
     quick = max(others, key=lambda entry: leaderboard.images_per_second(entry) or 0.0, default=None)
     published = next((entry for entry in beside if entry.system), None)
     chosen = [entry.id for entry in (quick, published) if entry is not None]
     return list(dict.fromkeys([ranked[0], *chosen, *ranked]))[:count]
+
+
+def _tests_of(entry: Entry) -> set[str]:
+    return {name for name, benchmark in entry.evaluation.benchmarks.items() if benchmark.role == "test"}
 
 
 def benchmarks_of(entries: Sequence[Entry]) -> dict[str, list[Entry]]:
@@ -78,9 +82,11 @@ def benchmarks_of(entries: Sequence[Entry]) -> dict[str, list[Entry]]:
             if benchmark.role == "test":
                 scored.setdefault(name, []).append(entry)
 
+    homes = [leaderboard.home_benchmark(entry) for entry in entries]
+
     def rank(item: tuple[str, list[Entry]]) -> tuple[bool, bool, int, int]:
         name, models = item
-        at_home = sum(leaderboard.home_benchmark(entry) == name for entry in models)
+        at_home = homes.count(name)
         leaky = any(entry.evaluation.benchmarks[name].leaky for entry in models)
         return leaky, name.endswith(CORRUPTED), -len(models), -at_home
 

@@ -15,7 +15,7 @@ import numpy as np
 from zoo.benchmarks import CORRUPTED, laboratories_of, published
 from zoo.benchmarks.eligibility import NOT_SCORED
 from zoo.benchmarks.scoring import rows_hash
-from zoo.data.registry import laboratory_of
+from zoo.data.registry import laboratories
 from zoo.entry import Entry, EntryError, Metric, is_on_frames, read_predictions
 from zoo.lazy import lazy_module
 from zoo.scores import metrics, significance
@@ -146,10 +146,11 @@ def home_benchmark(entry: Entry) -> str | None:
     that is not published.
     """
     tests = [name for name, b in entry.evaluation.benchmarks.items() if b.role == "test"]
-    laboratories, known = laboratories_of(entry), published()
-    at_home = [
-        n for n in tests if n in known and laboratory_of(known[n].data) in laboratories and not known[n].corruptions
-    ]
+    known = published()
+    plain = [name for name in tests if name in known and not known[name].corruptions]
+    places = laboratories([*entry.data_sets, *(known[name].data for name in plain)])
+    own = {places[name] for name in entry.data_sets}
+    at_home = [name for name in plain if places[known[name].data] in own]
     order = [*entry.data_sets, *(known[name].data for name in at_home)]
     at_home.sort(key=lambda name: order.index(known[name].data))
     unpublished = [name for name in tests if name not in known]

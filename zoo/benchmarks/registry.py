@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from zoo.benchmarks import corruptions
 from zoo.data import DataError, FileSource, Source
-from zoo.data.registry import DataSetInfo, definition_files, get_dataset, laboratory_of, parse_toml
+from zoo.data.registry import DataSetInfo, definition_files, get_dataset, laboratories, parse_toml
 from zoo.entry import Entry, Label
 from zoo.lazy import lazy_module
 from zoo.scores import label_mapping
@@ -175,7 +175,7 @@ class BenchmarkSet:
 
 def laboratories_of(entry: Entry) -> set[str]:
     """Laboratories of the pictures that the entry was trained on; names of its data sets where these are not known."""
-    return {laboratory_of(name) for name in entry.data_sets}
+    return set(laboratories(entry.data_sets).values())
 
 
 def find_source(benchmark: str, name: str, data: str, folders: Sequence[Path]) -> Source | None:

@@ -166,8 +166,13 @@ def get_dataset(name: str) -> DataSetInfo:
 
 def laboratory_of(name: str) -> str:
     """The laboratory of a data set; its own name where the data set is not known."""
-    known = datasets().get(name)
-    return known.laboratory if known else name
+    return laboratories([name])[name]
+
+
+def laboratories(names: Iterable[str]) -> dict[str, str]:
+    """As `laboratory_of` for several data sets, by name; the definitions are looked at once."""
+    known = datasets()
+    return {name: known[name].laboratory if name in known else name for name in names}
 
 
 def joins_of(laboratories: Iterable[str]) -> dict[str, str]:
