@@ -6,7 +6,7 @@ import streamlit as st
 
 from pages.parts import audit_views as views
 from pages.parts import layout
-from pages.parts.audits import Offer, audit_table, list_offers, picture_urls
+from pages.parts.audits import Offer, audit_table, bundled_pictures, list_offers, picture_urls
 from pages.parts.wording import plain
 from zoo.audits.reports import ReportError
 from zoo.data.offered import VARIABLE
@@ -40,11 +40,13 @@ def show(offer: Offer) -> None:
         st.error(plain(error))
         return
     report, url = audit.report, picture_urls(offer, table)
+    bundled = bundled_pictures(offer, table)
     if "thumbnail" not in table and offer.data is None:
-        st.caption(f"This audit has no pictures. To see them, name the data set's folder in {VARIABLE}.")
+        known = f"{len(bundled):,} of {len(table):,}" if bundled else "None of its"
+        st.caption(f"{known} pictures come with the program.", help=f"To see all, name its folder in {VARIABLE}.")
     by_name = {
         "Overview": lambda: views.show_overview(audit, table),
-        "Samples": lambda: views.show_samples(table, url),
+        "Samples": lambda: views.show_samples(table, url, bundled),
         "Copies": lambda: views.show_copies(report, table, url),
         "Suspects": lambda: views.show_suspects(report, table, url),
         "Shortcuts": lambda: views.show_shortcuts(report),

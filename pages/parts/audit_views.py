@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -98,14 +98,15 @@ def _show_files(audit: Audit, table: pd.DataFrame) -> None:
         columns[2].download_button("Page (HTML)", page, f"{folder.name}.html", "text/html", width="stretch")
 
 
-def show_samples(table: pd.DataFrame, url: Url) -> None:
-    """Some pictures of each class, others on a click."""
+def show_samples(table: pd.DataFrame, url: Url, shown: Collection[str] = ()) -> None:
+    """Some pictures of each class, others on a click; of those that are `shown` where only these can be seen."""
     if st.button("Other samples", icon=":material/shuffle:"):
         st.session_state[SEED] = st.session_state.get(SEED, 0) + 1
     seed = st.session_state.get(SEED, 0)
     for label, part in table.groupby("label", sort=True):
         st.markdown(f"**{plain(label)}** · {len(part):,}")
-        files = part.sample(min(MAX_SAMPLES, len(part)), random_state=seed)["file"].tolist()
+        seen = part[part["file"].isin(shown)] if shown else part
+        files = seen.sample(min(MAX_SAMPLES, len(seen)), random_state=seed)["file"].tolist()
         image_sheet(files, url, files)
 
 

@@ -12,6 +12,8 @@ import streamlit as st
 from pages.parts.gallery import SHEET_PIXELS, jpeg_data_url, jpeg_url
 from zoo.audits import reports
 from zoo.audits.reports import REPORT, Audit
+from zoo.benchmarks import published
+from zoo.benchmarks.thumbnails import thumbnail, thumbnail_names
 from zoo.data import DataSet
 from zoo.data.offered import list_offered
 from zoo.imaging.decode import PictureError
@@ -80,8 +82,19 @@ def _features_table(path: str, changed: float) -> pd.DataFrame:
     return reports.read_features(Path(path))
 
 
+def bundled_pictures(offer: Offer, table: pd.DataFrame) -> dict[str, str]:
+    """Benchmark by file of an audit's pictures that come with the program; only where there are no others."""
+    if "thumbnail" in table or offer.data is not None or offer.audit is None:
+        return {}
+    own = [name for name, one in published().items() if one.data == offer.audit.report.name]
+    return {file: name for name in own for file in thumbnail_names(name)}
+
+
 def picture_urls(offer: Offer, table: pd.DataFrame) -> Callable[[str], str]:
-    """Function from a file's name to its data URL: the audit's thumbnail, else the data set's picture, else empty."""
+    """Function from a file's name to its data URL, empty where there is none.
+
+    It is the audit's thumbnail, else the data set's picture, else the one that comes with the program.
+    """
     if "thumbnail" in table:
         thumbnails = dict(zip(table["file"], table["thumbnail"], strict=True))
         return lambda file: jpeg_data_url(thumbnails[file]) if thumbnails.get(file) else ""
@@ -89,7 +102,14 @@ def picture_urls(offer: Offer, table: pd.DataFrame) -> Callable[[str], str]:
         data = offer.data
         rows = {item.file: row for row, item in enumerate(data.items)}
         return lambda file: _data_url(data, offer.name, rows[file]) if file in rows else ""
-    return lambda file: ""
+    bundled = bundled_pictures(offer, table)
+    return lambda file: _bundled_url(bundled[file], file) if file in bundled else ""
+
+
+@st.cache_data(max_entries=4096, show_spinner=False)
+def _bundled_url(benchmark: str, file: str) -> str:
+    image = thumbnail(benchmark, file)
+    return jpeg_url(image, SHEET_PIXELS) if image is not None else ""
 
 
 @st.cache_data(max_entries=4096, show_spinner=False)

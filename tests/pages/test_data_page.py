@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -85,7 +86,7 @@ def test_every_view_of_an_audit(page, audits):
 def test_both_audits_are_listed_and_one_has_pictures(page, audits):
     app = page(audits / "reports")
     assert app.selectbox[0].options == ["cells (bare)", "cells (full)"]
-    assert "HEMAZOO_DATASETS" in said(app)
+    assert any("HEMAZOO_DATASETS" in (caption.help or "") for caption in app.caption)
     assert "data:image" not in html(look(app, "Samples"))
     app.selectbox[0].select("cells (full)").run()
     assert "data:image" in html(app)
@@ -95,6 +96,13 @@ def test_an_audit_without_pictures_uses_those_of_the_data_set(page, audits):
     app = page(audits / "reports" / "bare", audits / "cells")
     assert app.selectbox[0].options == ["cells (bare)"]
     assert "data:image" in html(look(app, "Samples"))
+
+
+def test_pictures_that_come_with_the_program_are_shown(page):
+    app = page(BUILTIN / "pbc")
+    assert re.search(r"2,074 of [\d,]+ pictures come with the program", said(app))
+    classes = len(read_report(BUILTIN / "pbc").report.classes)
+    assert html(look(app, "Samples")).count("data:image/jpeg;base64,") == 11 * classes
 
 
 def test_names_from_a_data_set_cannot_run_as_script(page, audits):

@@ -33,6 +33,14 @@ def thumbnail(benchmark: str, file: str) -> Image.Image | None:
         return image.convert("RGB")
 
 
+def thumbnail_names(benchmark: str) -> frozenset[str]:
+    """Names of a benchmark's pictures that have a thumbnail."""
+    path = FOLDER / f"{benchmark}.zip"
+    if Path(benchmark).name != benchmark or not path.is_file():
+        return frozenset()
+    return frozenset(_archive(path, path.stat().st_mtime_ns).namelist())
+
+
 @lru_cache(8)
 def _archive(path: Path, _changed: int) -> zipfile.ZipFile:
     return zipfile.ZipFile(path)
