@@ -63,7 +63,7 @@ def test_a_field_is_corrected_reported_saved_and_opened_again(page: Page, addres
     page.keyboard.type("plasma")
     page.keyboard.press("Enter")
     settle(page)
-    page.get_by_role("button", name="Give", exact=True).click()
+    page.get_by_role("button", name="Correct", exact=True).click()
     expect(cell(page, 4)).to_have_attribute("aria-label", re.compile("plasma cell, the model says"))
     # undo by key
     page.get_by_role("listbox", name=re.compile("Cells by kind")).press("Control+z")

@@ -65,7 +65,7 @@ def click(app: AppTest, label: str) -> AppTest:
 def give(app: AppTest, kind: str) -> AppTest:
     box = next(box for box in app.selectbox if box.label == "Correct to" or "chosen cells" in box.label)
     box.set_value(kind).run()
-    next(button for button in app.button if button.label.startswith("Give")).click()
+    next(button for button in app.button if button.label.startswith("Correct")).click()
     app.run()
     assert not app.exception
     return app

@@ -60,7 +60,12 @@ def correct(examined: Sequence[Examined], reviewed: Sequence[Sequence[Reviewed]]
         help="On the board: a letter gives the kind, arrows move, Shift or Ctrl chooses several, Enter approves.",
     )
     right.button(
-        f"Give{number}", on_click=state.give, args=(cells, kind), disabled=kind is None, width="stretch", type="primary"
+        f"Correct{number}",
+        on_click=state.give,
+        args=(cells, kind),
+        disabled=kind is None,
+        width="stretch",
+        type="primary",
     )
     review = state.state()
     with st.container(horizontal=True):
