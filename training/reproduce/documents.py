@@ -31,7 +31,7 @@ from zoo.limits import every_limit
 from zoo.scores.calibration import is_scaled
 from zoo.scores.sample.samples import known_kinds, samples
 from zoo.sources.catalogue import BUILTIN, FolderSource, list_entries
-from zoo.systems import authors_scores, count, published_systems, reproductions, tested_on
+from zoo.systems import authors_scores, count, honest_rows, published_systems, reproductions, tested_on
 
 Table = Callable[[Sequence[Entry]], str]
 
@@ -173,25 +173,24 @@ def systems_table(_: Sequence[Entry]) -> str:
     entries = readable_entries(list_entries([FolderSource(BUILTIN, "built-in")]))
     rows = []
     for system in published_systems().values():
-        for row in reproductions(system, entries):
+        found = reproductions(system, entries)
+        answered = honest_rows(found)
+        for row in found:
             published, honest = authors_scores(row).get("accuracy"), tested_on(row.honest)
             counted = " subset accuracy" if row.model.one_hot else ""
-            command = f"`python -m training train {row.model.id} --data {system.data.upper()}`: {row.model.missing}"
+            other = answered.get(row.model.id)
+            command = f"`python -m training train {row.recipe} --data {system.data.upper()}`: {row.model.missing}"
             rows.append(
                 [
                     system.letter,
                     f"`{row.id}`",
                     row.model.reported,
                     _percent(published) + counted if published else NOT_SCORED,
-                    _percent(honest[1].metrics["accuracy"]) if honest else command,
+                    _percent(honest[1].metrics["accuracy"]) if honest else f"see `{other.id}`" if other else command,
                     *_away_cells(other_laboratories(row.honest) if row.honest else None)[:2],
                 ]
             )
-    found = count(entries)
-    text = (
-        f"{found.honest} of {found.models} models have a figure without leaks: {found.native} as published, "
-        f"{found.packaged} from packaged weights, {found.scratch} from random weights in place of pretrained ones.\n\n"
-    )
+    text = f"{count(entries).sentence}\n\n"
     titles = ["system", "recipe", "reported", "their protocol", "without leaks, or how", *AWAY_TITLES[:2]]
     return text + markdown_table(titles, rows)
 

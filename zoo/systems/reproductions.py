@@ -39,6 +39,11 @@ class Reproduction:
         """The network, and the weights that training began with where they are not the published ones."""
         return f"{self.model.network} ({STARTS[self.ending]})" if self.ending else self.model.network
 
+    @property
+    def recipe(self) -> str:
+        """Recipe and option that train it under the leak-free protocol, for the command `train`."""
+        return f"{self.model.id} --scratch" if self.ending == SCRATCH else self.id
+
 
 @dataclass(frozen=True)
 class Count:
@@ -57,6 +62,14 @@ class Count:
         """Models with a figure under the leak-free protocol."""
         return self.native + self.packaged + self.scratch
 
+    @property
+    def sentence(self) -> str:
+        """Sentence that tells the number, apart by the weights that training began with."""
+        return (
+            f"{self.honest} of {self.models} models have a figure without leaks: {self.native} as published, "
+            f"{self.packaged} from packaged weights, {self.scratch} from random weights in place of pretrained ones."
+        )
+
 
 def reproductions(system: PublishedSystem, entries: Sequence[Entry]) -> list[Reproduction]:
     """Every model of a system with its entries: one row for each kind of start weights, at least one a model."""
@@ -71,14 +84,18 @@ def reproductions(system: PublishedSystem, entries: Sequence[Entry]) -> list[Rep
     return rows
 
 
+def honest_rows(rows: Sequence[Reproduction]) -> dict[str, Reproduction]:
+    """The row with a figure under the leak-free protocol of each model that has one, by the model's id."""
+    return {row.model.id: row for row in reversed(rows) if row.honest}
+
+
 def count(entries: Sequence[Entry]) -> Count:
     """Count the models of all systems that have a figure under the leak-free protocol."""
-    first: list[str] = []
-    for system in published_systems().values():
-        rows = [row for row in reproductions(system, entries) if row.honest]
-        for model in system.models:
-            endings = [row.ending for row in rows if row.model.id == model.id]
-            first += [ending for ending in STARTS if ending in endings][:1]
+    first = [
+        row.ending
+        for system in published_systems().values()
+        for row in honest_rows(reproductions(system, entries)).values()
+    ]
     models = sum(len(system.models) for system in published_systems().values())
     return Count(models, first.count(""), first.count(PACKAGED), first.count(SCRATCH))
 

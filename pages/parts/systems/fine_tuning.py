@@ -40,7 +40,7 @@ def show(shown: Shown) -> None:
 def show_fall(data: str, rows: Sequence[Reproduction]) -> None:
     """Show how far accuracy falls on shifted pictures: the authors' model, their networks without leaks, and ours."""
     st.subheader("Fall on shifted pictures", help="Their hidden set is not distributed; ours is our test set, shifted.")
-    entries = {row.model.network: row.honest for row in rows if row.honest}
+    entries = {row.title: row.honest for row in rows if row.honest}
     ours = next((one for one in readable_entries(zoo_entries.entries()) if one.id == MODEL), None)
     if ours is not None:
         entries[f"ours: {ours.title}"] = ours

@@ -33,6 +33,8 @@ from zoo.systems import (
     Reproduction,
     Wish,
     authors_scores,
+    count,
+    honest_rows,
     own_protocol,
     summary_scores,
     tested_on,
@@ -100,10 +102,12 @@ def show(shown: Shown) -> None:
         "from random weights says nothing about the pretrained network that was published.",
     )
     downloads(table, f"system-{system.letter}")
-    if missing := {row.model.id: row.model.missing for row in shown.rows if not row.honest}:
+    st.caption(f"Of all five systems, {count(readable_entries(zoo_entries.entries())).sentence}")
+    answered = honest_rows(shown.rows)
+    if missing := {row.recipe: row.model.missing for row in shown.rows if row.model.id not in answered}:
         with st.expander(f"{len(missing)} without a figure yet", icon=":material/pending:"):
-            for name, reason in missing.items():
-                st.markdown(f"- `python -m training train {name} --data {system.data.upper()}`: {plain(reason)}.")
+            for recipe, reason in missing.items():
+                st.markdown(f"- `python -m training train {recipe} --data {system.data.upper()}`: {plain(reason)}.")
 
 
 def figures_table(rows: Sequence[Reproduction]) -> pd.DataFrame:

@@ -11,7 +11,7 @@ from zoo.audits.reports import BUILTIN as AUDITS
 from zoo.audits.reports import read_report
 from zoo.entry import EntryError, readable_entries
 from zoo.sources.catalogue import BUILTIN, FolderSource, list_entries
-from zoo.systems import count, published_systems, reproductions
+from zoo.systems import count, honest_rows, published_systems, reproductions
 from zoo.systems.features import feature_importance
 
 
@@ -39,6 +39,14 @@ def test_a_model_counts_once_and_packaged_and_scratch_apart(entries):
     assert count([native]).native == count([native, native]).honest == 1
     assert count([]).honest == 0
     assert found.honest == found.native + found.packaged + found.scratch
+
+
+def test_a_command_is_named_for_the_weights_of_the_row(entries):
+    rows = reproductions(published_systems()["E"], entries)
+    assert {row.recipe for row in rows} >= {"cnn5_128", "vgg16_frozen_packaged", "vgg16_frozen --scratch"}
+    assert honest_rows(rows)["vgg16_frozen"].id == "vgg16_frozen_packaged"
+    assert all(load_recipe(row.recipe.removesuffix(" --scratch")) for row in rows)
+    assert count(entries).sentence.startswith(f"{count(entries).honest} of 22 models")
 
 
 def test_a_model_without_an_entry_has_a_row_and_a_reason():
