@@ -40,10 +40,13 @@ def pytest_configure(config: pytest.Config) -> None:
 class TwoBrowsers(LoadScopeScheduling):
     """Tests are handed out one by one, but two processes have all of the browser, and begin with them.
 
-    More browsers at once, each with a server of its own, leave each other too little of two cores.
+    More browsers at once, each with a server of its own, leave each other too little of two cores. An audit that several
+    tests look at runs in one process too.
     """
 
     def _split_scope(self, nodeid: str) -> str:
+        if nodeid.startswith("tests/realdata/test_planted.py"):
+            return "planted"
         if not nodeid.startswith("tests/browser/"):
             return nodeid
         return "first browser" if nodeid.startswith("tests/browser/test_app.py") else "second browser"

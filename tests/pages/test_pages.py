@@ -323,7 +323,7 @@ def test_own_models_are_listed_before_reproductions(app):
     away = [leaderboard_value(found[name], "away") for name in ids if not found[name].system and found[name].usable]
     assert away == sorted(away, reverse=True), "the best in other laboratories first"
     go(app, "compare")
-    benchmarks = picker(app, "Benchmark").options
+    benchmarks = picker(app, "Test pictures").options
     leaky = ["LEAKY" in name for name in benchmarks]
     assert leaky == sorted(leaky)
 

@@ -177,7 +177,7 @@ class Runtime:
             SampleError: the sample rules out every class of the entry.
         """
         network = dict(zip(entry.labels, answer.probabilities.tolist(), strict=True))
-        deciding = None if answer.deciding is None else dict(zip(entry.labels, answer.deciding.tolist(), strict=True))
+        deciding = {} if answer.deciding is None else dict(zip(entry.labels, answer.deciding.tolist(), strict=True))
         named = predict(entry, network, sample or entry.default_sample, answer.seconds, answer.distance, deciding)
         return replace(named, backend=answer.backend)
 
@@ -384,8 +384,7 @@ class Runtime:
             pairs = zip(networks, requests, strict=True)
             return [self._submit_network(network, request, client, wait=False) for network, request in pairs]
 
-        weights = [weight for _, weight in entry.weighted_members]
-        return answer_after(answer, send, lambda answer, parts: _mean_map(networks, weights, answer, parts))
+        return answer_after(answer, send, lambda answer, parts: _mean_map(entry, networks, answer, parts))
 
     def _submit_network(
         self, network: _Network, explanation: ExplanationRequest | None, client: Client, wait: bool = True
@@ -407,11 +406,11 @@ class Runtime:
 
     def _joined(self, entry: Entry, tickets: Sequence[Ticket]) -> Ticket:
         """One answer of an ensemble's members' answers, joined by label."""
-        members = entry.weighted_members
+        members, weights = zip(*entry.weighted_members, strict=True)
         return mean_answer(
             tickets,
-            [weight for _, weight in members],
-            lambda number, row: entry.map_probabilities(row[None], members[number][0].labels)[0],
+            weights,
+            lambda number, row: entry.map_probabilities(row[None], members[number].labels)[0],
             entry.config.zoo.member_mean,
             entry.deciding_member,
         )
@@ -439,13 +438,11 @@ def _member_requests(entry: Entry, explanation: ExplanationRequest, answer: Answ
     ]
 
 
-def _mean_map(
-    networks: Sequence[_Network], weights: Sequence[float], answer: Answer, parts: Sequence[Answer]
-) -> Answer:
+def _mean_map(entry: Entry, networks: Sequence[_Network], answer: Answer, parts: Sequence[Answer]) -> Answer:
     """The ensemble's answer with the weighted mean of its members' maps, at the picture's size."""
     maps = [
         weight * scaled(on_picture(network.seen, part.cam))
-        for network, weight, part in zip(networks, weights, parts, strict=True)
+        for network, (_, weight), part in zip(networks, entry.weighted_members, parts, strict=True)
     ]
     values = sum(maps, np.zeros_like(maps[0]))
     return replace(answer, cam=values, seconds=answer.seconds + sum(part.seconds for part in parts))

@@ -1,1 +1,1 @@
-"""What the processor does best: precision, threads and devices, faster gradients, and how long it will take."""
+"""Speed on a processor: precision, threads and devices, faster gradients, and how long a training will take."""
