@@ -40,8 +40,8 @@ def pytest_configure(config: pytest.Config) -> None:
 class TwoBrowsers(LoadScopeScheduling):
     """Tests are handed out one by one, but two processes have all of the browser, and begin with them.
 
-    More browsers at once, each with a server of its own, leave each other too little of two cores. An audit that several
-    tests look at runs in one process too.
+    More browsers at once, each with a server of its own, leave each other too little of two cores. An audit that
+    several tests look at runs in one process too.
     """
 
     def _split_scope(self, nodeid: str) -> str:

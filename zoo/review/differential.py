@@ -50,7 +50,7 @@ class Differential:
 
     @property
     def reference_sources(self) -> str:
-        """Sources of the normal ranges of the counted kinds: names of works, or that the laboratory's list names none."""
+        """Sources of the normal ranges of the counted kinds: names of works, or that a list names none."""
         found = [kind.source or "the list of kinds, which names no source" for kind in self.kinds if kind.normal]
         return "; ".join(dict.fromkeys(found))
 

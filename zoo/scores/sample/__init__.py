@@ -1,1 +1,1 @@
-"""What a sample can hold: its kinds, and the prior shares that answers take into account."""
+"""Samples: the kinds that they can hold, and the prior shares that answers take into account."""
