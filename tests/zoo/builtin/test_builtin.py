@@ -168,6 +168,8 @@ def test_maps_depend_on_picture_and_class_and_mirror_with_the_picture(name):
             return  # one neighbour decides, so that hiding a part changes nothing: its maps are empty
         assert len(found) >= (2 if entry.config.zoo.head else 6)
         assert len(set(found)) > 0.9 * len(found)
+        if entry.config.architecture == "pixels":
+            return  # trees look at places of the crop, whatever is there: a mirrored picture has another map
         unmirrored, mirrored = [], []
         for label in entry.labels:
             here = explain(field, label).values
