@@ -13,10 +13,11 @@ def acceptance_lines(entry: Entry) -> list[str]:
     """Section on acceptance and counts in laboratories that the limits were chosen without."""
     lines, measured, counts = [], entry.acceptance, entry.evaluation.counts
     if measured is not None:
-        limits = measured.limits
+        limits, member = measured.limits, entry.config.zoo.deciding_member
+        of = f"of {member}" if member else f"after a temperature of {measured.temperature:.2f}"
         lines.append(
-            f"- Limits: confidence after a temperature of {measured.temperature:.2f}: {_least(entry, limits)}; "
-            f"network {limits.network:.2f}, distance {limits.distance:.2f}."
+            f"- Limits: confidence {of}: {_least(entry, limits)}; network {limits.network:.2f}, distance "
+            f"{limits.distance:.2f}."
         )
         lines += _accepted(measured.laboratories, measured.unknown_kinds, "Limits chosen without it")
         lines += _accepted(measured.chosen_by, measured.unknown_chosen_by, "Limits in use, which it helped to choose")
@@ -26,9 +27,7 @@ def acceptance_lines(entry: Entry) -> list[str]:
             f"- Counts: the model's error of a share has a standard deviation of {100 * counts.error:.1f} points. True "
             f"shares within 95 % limits: {held}."
         )
-    how = (
-        "Each laboratory is scored with a temperature and limits chosen by the others; no cell of them was trained on."
-    )
+    how = "No cell of these laboratories was trained on. Limits chosen without one of them come with their temperature."
     return ["## Accepted answers and counts\n\n" + how + "\n\n" + "\n".join(lines)] if lines else []
 
 
