@@ -15,8 +15,9 @@ import streamlit as st
 from PIL import Image
 
 from pages.parts import entries as zoo_entries
-from pages.parts import gallery, layout, pickers, samples, session, tables
-from pages.parts.folder_upload import pick_folder
+from pages.parts import layout, pickers, samples, session, tables
+from pages.parts.pictures import gallery
+from pages.parts.pictures.folder_upload import pick_folder
 from pages.parts.review import kept, teach
 from pages.parts.wording import class_description, counted, plain, points
 from zoo.adaptation import MAX_PICTURES, MIN_CELLS, MIN_UNLABELLED, Adapted, adapt, can_adapt

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from pages.parts import gallery, layout, pickers, plots, progress, samples, session, uploads, wording
+from pages.parts import layout, pickers, plots, progress, samples, session, wording
+from pages.parts.pictures import gallery, uploads
 from pages.parts.review import examples as first_pictures
 from pages.parts.review import found, kept, page
 from pages.parts.review.found import Examined

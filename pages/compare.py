@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 
 import streamlit as st
 
-from pages.parts import comparison_tabs as tabs
-from pages.parts import detectors, layout, plots, scored, session
+from pages.parts import detectors, layout, plots, session
 from pages.parts import entries as zoo_entries
-from pages.parts.matrices import show_matrices
+from pages.parts.comparison import scored, tabs
+from pages.parts.comparison.matrices import show_matrices
 from pages.parts.wording import plain
 from zoo.benchmarks import published
 from zoo.benchmarks.comparison import benchmarks_of, sample_names, tested, varied_ids

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import streamlit as st
 
-from pages.parts import audit_views as views
 from pages.parts import layout
-from pages.parts.audits import Offer, audit_table, bundled_pictures, list_offers, picture_urls
+from pages.parts.audit import views
+from pages.parts.audit.audits import Offer, audit_table, bundled_pictures, list_offers, picture_urls
 from pages.parts.wording import plain
 from zoo.audits.reports import ReportError
 from zoo.data.offered import VARIABLE

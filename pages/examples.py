@@ -9,7 +9,8 @@ from pathlib import Path
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from pages.parts import gallery, layout, session
+from pages.parts import layout, session
+from pages.parts.pictures import gallery
 from pages.parts.review import examples as first_pictures
 from pages.parts.wording import counted, plain
 from zoo.sources.examples import VARIABLE, Example, ExamplesError, fetch, list_examples

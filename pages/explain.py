@@ -8,7 +8,9 @@ from functools import partial
 import streamlit as st
 from PIL import Image
 
-from pages.parts import explanations, gallery, layout, maps, pickers, progress, samples, session, uploads
+from pages.parts import layout, pickers, progress, samples, session
+from pages.parts.explaining import explanations, maps
+from pages.parts.pictures import gallery, uploads
 from pages.parts.review import examples, found, kept, state
 from pages.parts.session import Picture
 from pages.parts.wording import plain

@@ -11,7 +11,7 @@ import streamlit as st
 from PIL import Image
 from streamlit import runtime
 
-from pages.parts import gallery
+from pages.parts.pictures import gallery
 from pages.parts.review import state
 from pages.parts.review.found import Examined, cell_id
 from zoo.detection.objects import WHITE

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import streamlit as st
 from PIL import Image
 
-from pages.parts import entries, gallery, progress, session
+from pages.parts import entries, progress, session
+from pages.parts.pictures import gallery
 from pages.parts.session import Picture
 from zoo.api import default_detector, default_runtime
 from zoo.bounded import ByteCache

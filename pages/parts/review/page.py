@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import streamlit as st
 from streamlit.elements.lib.column_types import ColumnConfig
 
-from pages.parts import gallery, samples, tables, wording
+from pages.parts import samples, tables, wording
+from pages.parts.pictures import gallery
 from pages.parts.review import alike, board, counts, files, kept, panel, second, state
 from pages.parts.review.found import Examined, cell_id
 from zoo.entry import Entry

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 
 import streamlit as st
 
-from pages.parts import gallery, plots, samples, wording
+from pages.parts import plots, samples, wording
+from pages.parts.pictures import gallery
 from pages.parts.review import alike, board, state
 from pages.parts.review.found import Examined, cell_id
 from pages.parts.wording import plain

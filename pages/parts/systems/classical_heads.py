@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import streamlit as st
 
 from pages.parts import plots
-from pages.parts.audits import audit_table, features_table
-from pages.parts.scored import Stamp, stamp
+from pages.parts.audit.audits import audit_table, features_table
+from pages.parts.comparison.scored import Stamp, stamp
 from pages.parts.systems.overview import Shown, show_confusion, show_curves, show_scores, show_wishes
 from pages.parts.tables import csv_button, downloads
 from pages.parts.wording import plain

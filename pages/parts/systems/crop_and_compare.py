@@ -7,8 +7,8 @@ import hashlib
 import streamlit as st
 from PIL import Image
 
-from pages.parts import gallery
 from pages.parts.pickers import PICTURE_TYPES
+from pages.parts.pictures import gallery
 from pages.parts.systems.overview import Shown, show_confusion, show_curves, show_kinds, show_scores, show_wishes
 from pages.parts.wording import plain
 from zoo.imaging import published_crop

@@ -11,9 +11,11 @@ import numpy as np
 import streamlit as st
 
 from pages.parts import entries as zoo_entries
-from pages.parts import gallery, plots, scored
-from pages.parts.comparison_tabs import show_training_curves
-from pages.parts.matrices import show_matrices
+from pages.parts import plots
+from pages.parts.comparison import scored
+from pages.parts.comparison.matrices import show_matrices
+from pages.parts.comparison.tabs import show_training_curves
+from pages.parts.pictures import gallery
 from pages.parts.tables import downloads
 from pages.parts.wording import other_laboratories, percent, plain
 from zoo.audits.reports import BUILTIN, ReportError, read_report

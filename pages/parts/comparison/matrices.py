@@ -10,8 +10,10 @@ import numpy as np
 import streamlit as st
 from PIL import Image
 
-from pages.parts import gallery, layout, plots, scored
-from pages.parts.scored import ScoredModel
+from pages.parts import layout, plots
+from pages.parts.comparison import scored
+from pages.parts.comparison.scored import ScoredModel
+from pages.parts.pictures import gallery
 from pages.parts.tables import downloads
 from pages.parts.wording import counted, plain, points
 from zoo.api import default_runtime

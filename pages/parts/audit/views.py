@@ -10,8 +10,8 @@ import numpy as np
 import streamlit as st
 
 from pages.parts import plots, tables
-from pages.parts.audits import Offer, features_table, picture_urls
-from pages.parts.gallery import image_sheet
+from pages.parts.audit.audits import Offer, features_table, picture_urls
+from pages.parts.pictures.gallery import image_sheet
 from pages.parts.wording import plain
 from zoo.audits import reports
 from zoo.audits.reports import PAGE, REPORT, Audit, Report, ReportError

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Literal
 import streamlit as st
 from streamlit.elements.lib.column_types import ColumnConfig
 
-from pages.parts import layout, plots, scored
-from pages.parts.matrices import MAX_PICTURES, class_names, pick_scored, show_pictures
-from pages.parts.scored import ScoredModel
+from pages.parts import layout, plots
+from pages.parts.comparison import scored
+from pages.parts.comparison.matrices import MAX_PICTURES, class_names, pick_scored, show_pictures
+from pages.parts.comparison.scored import ScoredModel
 from pages.parts.tables import downloads
 from pages.parts.wording import counted, percent, plain, scores_table
 from zoo.benchmarks import leaderboard, robustness

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from pages.parts.gallery import SHEET_PIXELS, jpeg_data_url, jpeg_url
+from pages.parts.pictures.gallery import SHEET_PIXELS, jpeg_data_url, jpeg_url
 from zoo.audits import reports
 from zoo.audits.reports import REPORT, Audit
 from zoo.benchmarks import published

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Literal
 import streamlit as st
 from PIL import Image
 
-from pages.parts import explanations, gallery, progress, samples, session, tables, wording
-from pages.parts.explanations import FAILURES, NETWORK, PREDICTED, MapOptions
+from pages.parts import progress, samples, session, tables, wording
+from pages.parts.explaining import explanations
+from pages.parts.explaining.explanations import FAILURES, NETWORK, PREDICTED, MapOptions
+from pages.parts.pictures import gallery
 from pages.parts.session import Picture
 from pages.parts.wording import plain
 from zoo.api import default_runtime

@@ -1,0 +1,1 @@
+"""Parts of Data: audit reports and their views."""

@@ -1,0 +1,1 @@
+"""Parts of Compare: scored models, their matrices and tabs."""

@@ -1,0 +1,1 @@
+"""Parts of Explain: maps, and what was asked for."""

@@ -1,0 +1,1 @@
+"""Pictures as they come in and as they are shown."""
