@@ -14,7 +14,7 @@ from streamlit.runtime.runtime import RuntimeState
 from pages.parts import detectors, layout, pickers, plots, session, tables, wording
 from pages.parts import entries as zoo_entries
 from pages.parts.wording import plain
-from zoo.benchmarks import leaderboard
+from zoo.benchmarks import leaderboard, title_of
 from zoo.benchmarks.comparison import leaderboard_value, ranked_ids
 from zoo.benchmarks.eligibility import NOT_SCORED, unscored
 from zoo.benchmarks.leaderboard import COLUMNS, home_benchmark, images_per_second
@@ -42,7 +42,8 @@ def overview(entries: list[Entry]) -> pd.DataFrame:
     """One row a model: ours, then published systems, the best in other laboratories first."""
     rows, order = [], ranked_ids(entries)
     for entry in sorted(entries, key=lambda entry: (not entry.usable, entry.system, order.index(entry.id))):
-        tested = entry.evaluation.benchmarks.get(home_benchmark(entry) or "")
+        home = home_benchmark(entry) or ""
+        tested = entry.evaluation.benchmarks.get(home)
         rows.append(
             {
                 "model": f"{entry.title} (default)" if entry.id == MODEL else entry.title,
@@ -55,7 +56,7 @@ def overview(entries: list[Entry]) -> pd.DataFrame:
                 "images/s": images_per_second(entry),
                 "id": entry.id,
                 "from": source_of(entry),
-                "benchmark": tested.title if tested else "",
+                "benchmark": title_of(home, tested) if tested else "",
             }
         )
     return pd.DataFrame(rows)
@@ -93,19 +94,19 @@ def show_entry(entry: Entry) -> None:
 
 def show_scores(entry: Entry) -> None:
     """Show a row a test set, and every score in a fold."""
-    benchmarks = list(entry.evaluation.benchmarks.values())
-    table = wording.scores_table({_asked_title(b): b.metrics for b in benchmarks})
+    benchmarks = entry.evaluation.benchmarks
+    table = wording.scores_table({_asked_title(name, b): b.metrics for name, b in benchmarks.items()})
     if table.empty:
         st.info("This model is not scored.")
     else:
         rows = [
-            {"pictures": _asked_title(b), "number": b.n_images}
+            {"pictures": _asked_title(test, b), "number": b.n_images}
             | {
                 METRICS[name].title: wording.score_text(name, b.metrics[name])
                 for name in MAIN_SCORES
                 if name in b.metrics
             }
-            for b in benchmarks
+            for test, b in benchmarks.items()
         ]
         number = st.column_config.NumberColumn(format="localized")
         st.dataframe(pd.DataFrame(rows), hide_index=True, column_config={"number": number})
@@ -148,9 +149,10 @@ def show_sample(entry: Entry) -> None:
     st.dataframe(rows, hide_index=True, column_config={"in training": share, "expected in the sample": share})
 
 
-def _asked_title(benchmark: Benchmark) -> str:
+def _asked_title(name: str, benchmark: Benchmark) -> str:
     """A benchmark's title with the sample that it was asked with, where that is stated."""
-    return f"{benchmark.title} ({benchmark.sample})" if benchmark.sample else benchmark.title
+    title = title_of(name, benchmark)
+    return f"{title} ({benchmark.sample})" if benchmark.sample else title
 
 
 @dataclass(eq=False)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import streamlit as st
 
 from zoo.attribution import METHODS
-from zoo.benchmarks import leaderboard
+from zoo.benchmarks import leaderboard, title_of
 from zoo.benchmarks.eligibility import NOT_SCORED
 from zoo.benchmarks.scoring import METRICS
 from zoo.entry import Entry, Metric, is_on_frames
@@ -122,10 +122,11 @@ def other_laboratories(entry: Entry) -> str:
 def description(entry: Entry) -> str:
     """A paragraph about a model: its summary, and its accuracy with intervals."""
     benchmarks, text = entry.evaluation.benchmarks, plain(entry.config.zoo.summary)
-    home = benchmarks.get(leaderboard.home_benchmark(entry) or "")
+    name = leaderboard.home_benchmark(entry) or ""
+    home = benchmarks.get(name)
     if home and "balanced_accuracy" in home.metrics:
         text += (
-            f" At home: balanced accuracy {at_home(entry, interval=True)} on {plain(home.title)} "
+            f" At home: balanced accuracy {at_home(entry, interval=True)} on {plain(title_of(name, home))} "
             f"({home.n_images:,} images of {home.n_cells:,} cells)."
         )
     away = leaderboard.other_laboratories(entry)

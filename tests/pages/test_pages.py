@@ -21,7 +21,9 @@ from pages.parts.session import Upload, uploads
 from pages.parts.wording import description
 from tests.making import LABELS, draw_cell, draw_folder, make_config, make_entry
 from tests.zoo.imaging.encodings import ARRAY, TWELVE, png16, tiff
+from zoo.benchmarks import published
 from zoo.benchmarks.comparison import leaderboard_value
+from zoo.benchmarks.leaderboard import home_benchmark
 from zoo.entry import read_entry
 from zoo.files import write_json
 from zoo.scores.predictions import differential_count
@@ -72,6 +74,8 @@ def test_a_model_has_one_accuracy_on_every_page(app, name):
     row = app.dataframe[0].value.set_index("id").loc[name]
     assert row["at home"] in description(entry).replace("\\", "")
     assert row["benchmark"] in description(entry).replace("\\", "")
+    defined = published().get(home_benchmark(entry))
+    assert defined is None or row["benchmark"] == defined.title, "one title, whoever stored the scores"
 
 
 def test_processes_that_a_page_starts_do_not_run_the_app(app):

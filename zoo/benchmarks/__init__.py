@@ -14,6 +14,7 @@ from zoo.benchmarks.registry import (
     laboratories_of,
     names,
     published,
+    title_of,
 )
 
 __all__ = [
@@ -30,4 +31,5 @@ __all__ = [
     "laboratories_of",
     "names",
     "published",
+    "title_of",
 ]

@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from zoo.benchmarks import corruptions
 from zoo.data import DataError, FileSource, Source
 from zoo.data.registry import DataSetInfo, definition_files, get_dataset, laboratories, parse_toml
-from zoo.entry import Entry, Label
+from zoo.entry import Benchmark, Entry, Label
 from zoo.lazy import lazy_module
 from zoo.scores import label_mapping
 from zoo.scores.sample.samples import Sample, samples
@@ -211,6 +211,11 @@ def _box(row: Mapping) -> tuple[int, int, int, int] | None:
 def published() -> dict[str, Definition]:
     """Every benchmark's definition by its name. Raises DataError if one cannot be used."""
     return {name: _definition(path, path.stat().st_mtime_ns) for name, path in _files().items()}
+
+
+def title_of(name: str, record: Benchmark) -> str:
+    """A benchmark's title for people: the definition's where there is one, else as stored with the scores."""
+    return _definition(path, path.stat().st_mtime_ns).title if (path := _files().get(name)) else record.title
 
 
 def names() -> list[str]:
