@@ -170,6 +170,21 @@ def show_unrecognised(examined: list[Examined]) -> None:
         )
 
 
+def show_empty(fields: list[Examined]) -> None:
+    """Name the fields in which no white cell was found, in one box however many they are."""
+    told = [(one.picture.name, wording.counted(len(one.cells), "other cells")) for one in fields]
+    if len(told) == 1:
+        name, others = told[0]
+        st.info(f"{wording.plain(name)}: no white cell was found, only {others}.")
+    elif told:
+        st.info(
+            f"In {len(told):,} pictures no white cell was found, only other cells. If each shows one cell, such as a "
+            "platelet, choose “One answer a picture” above."
+        )
+        with st.expander("Pictures without a white cell", icon=":material/list:"):
+            st.dataframe(pd.DataFrame(told, columns=["file", "found"]), hide_index=True)
+
+
 def show_many(entry: Entry, sample: Sample, examined: list[Examined]) -> None:
     """Show several cells: their number, fields without cells, warnings, and the review."""
     fields = [one for one in examined if one.found is not None]
@@ -179,10 +194,7 @@ def show_many(entry: Entry, sample: Sample, examined: list[Examined]) -> None:
     if fields and len(examined) > 1:
         title += f", {len(fields)} of them fields with {cells}"
     st.subheader(title, help="Click a cell to see it large and to correct it.")
-    for one in fields:
-        if not any(cell.object == WHITE for cell in one.cells):
-            told = f"only {wording.counted(len(one.cells), 'other cells')}"
-            st.info(f"{wording.plain(one.picture.name)}: no white cell was found, {told}.")
+    show_empty([one for one in fields if not any(cell.object == WHITE for cell in one.cells)])
     show_unrecognised(examined)
     page.show(entry, sample, examined)
 

@@ -69,7 +69,7 @@ def offer_download(examples: list[Example]) -> list[Example]:
 
 layout.page("Examples")
 if not os.environ.get(VARIABLE):
-    if first_pictures.offer("Click a picture to classify it.", more=False):
+    if first_pictures.offer("Classify one of these pictures, or all of them.", more=False):
         st.switch_page("pages/classify.py")
     st.subheader("More to download")
 try:

@@ -52,10 +52,10 @@ def overview(entries: list[Entry]) -> pd.DataFrame:
                 "task": entry.config.zoo.task,
                 "classes": len(entry.labels),
                 "parameters": entry.weights.parameters if entry.weights else None,
-                "size": f"{entry.weights.bytes / 1e6:.1f} MB" if entry.weights else "no weights here",
+                "size": round(entry.weights.bytes / 1e6, 1) if entry.weights else None,
                 "images/s": images_per_second(entry),
                 "id": entry.id,
-                "from": source_of(entry),
+                "from": source_of(entry) + ("" if entry.weights else ", without weights"),
                 "benchmark": title_of(home, tested) if tested else "",
             }
         )
@@ -349,6 +349,7 @@ def show_list(entries: list[AnyEntry]) -> None:
         return
     st.markdown(f"{about_default(entries)} Click a row to see the model.".strip())
     parameters = st.column_config.NumberColumn("parameters", format="localized")
+    size = st.column_config.NumberColumn("size", format="%.1f MB", help="Of the weights.")
     rate = st.column_config.NumberColumn("images/s", format="%.0f", help="On two processor cores.")
     key = f"models {len(table)}"
 
@@ -362,7 +363,7 @@ def show_list(entries: list[AnyEntry]) -> None:
         key=key,
         on_select=choose,
         selection_mode=tables.ONE_ROW,
-        column_config={"parameters": parameters, "images/s": rate},
+        column_config={"parameters": parameters, "images/s": rate, "size": size},
     )
     tables.csv_button("Table as CSV", table, "models.csv")
     ids = set(table["id"])

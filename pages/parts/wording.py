@@ -26,6 +26,7 @@ else:
 MARKDOWN = "\\`*_{}[]()#+-.!|~<>$:"  # characters that Markdown acts on
 PICTURE = re.compile(r"!\[[^\]]*\](?:\([^)]*\)|\[[^\]]*\])?")  # Markdown of a picture
 LINK = re.compile(r"\[([^\[\]\n]*)\]\((https?://[^\s()<>]+)\)")  # Markdown of a link
+FEW_CELLS = 100  # below, an accuracy says how many cells it rests on
 FAMILIARITY_HELP = (
     "Familiar: like the training cells. Shifted: a cell of another laboratory, stain or camera, or no cell. "
     "Unknown: like no cell of any known laboratory."
@@ -96,7 +97,9 @@ def scores_table(scores: Mapping[str, Mapping[str, Metric | Interval]], names: I
 
 def short_description(entry: Entry) -> str:
     """One line about a model: its number of classes and its balanced accuracy at home and elsewhere."""
-    text = f"{len(entry.labels)} classes. Accuracy {at_home(entry)} at home"
+    home = entry.evaluation.benchmarks.get(leaderboard.home_benchmark(entry) or "")
+    few = f" on {home.n_cells} cells" if home and home.n_cells < FEW_CELLS else ""
+    text = f"{len(entry.labels)} classes. Accuracy {at_home(entry, interval=bool(few))} at home{few}"
     return f"{text}; other laboratories: {other_laboratories(entry)}."
 
 

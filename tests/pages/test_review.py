@@ -216,6 +216,17 @@ def test_a_picture_without_cells_is_classified_as_a_whole_and_a_close_up_too(app
     assert "Whole fields" not in [one.value for one in app.subheader]
 
 
+def test_fields_without_white_cells_are_named_in_one_box(app):
+    reds = [encoded(draw_field(seed, white=0)[0]) for seed in range(3)]
+    upload(app, ("field.png", field()), ("red.png", reds[0]))
+    assert [one.value for one in app.info] == ["red\\.png: no white cell was found, only 12 other cells."]
+    upload(app, ("field.png", field()), *((f"red{n}.png", data) for n, data in enumerate(reds)))
+    (told,) = app.info
+    assert told.value.startswith("In 3 pictures no white cell was found")
+    assert "One answer a picture" in told.value
+    assert any(list(table.value.columns) == ["file", "found"] for table in app.dataframe)
+
+
 def test_one_answer_a_picture_is_a_choice(app):
     upload(app, ("field.png", field()))
     next(one for one in app.toggle if one.label == "One answer a picture").set_value(True).run()

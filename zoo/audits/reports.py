@@ -216,7 +216,7 @@ def headlines(report: Report) -> list[tuple[bool, str]]:
         readable = report.images - len(report.unreadable)
         text = (
             f"{sum(map(len, copies.near)):,} pictures are copies of another: {readable:,} pictures show "
-            f"{cells.subjects:,} different cells or fields. Keep copies on one side of a split: --scheme grouped."
+            f"{cells.subjects:,} different cells or fields. Keep copies on one side of a split (scheme “grouped”)."
         )
         lines.append((cells.subjects < 0.99 * readable, text))
     if cells.related:

@@ -156,7 +156,7 @@ def _unsure(entry: Entry, found: Evidence, least: float) -> str:
     best = int(found.best[0])
     names = [entry.class_names[label] for label in entry.labels]
     if found.deciding_confidence[0] >= SURE:
-        below = "" if least >= NEVER else f" below {100 * least:.4g} %"
+        below = "" if least >= NEVER else f" below {int(1000 * least) / 10:g} %"
         return f"in other laboratories “{names[best]}” is too often wrong{below}"
     shares = found.deciding[0].copy()
     lacking = 1 - shares[best]

@@ -59,8 +59,8 @@ def show_matrices(models: Sequence[ScoredModel], labels: list[str]) -> None:
     names, short = class_names(models), short_names(labels)
     if short:
         st.caption(", ".join(f"{short[label]}: {plain(names.get(label, label))}" for label in labels) + ".")
-    chosen: tuple[ScoredModel, str, str] | None = None
     for part in gallery.chunks(models, 2):
+        chosen: tuple[ScoredModel, str, str] | None = None
         for column, model in zip(st.columns(2, gap="large"), part, strict=False):
             with column:
                 st.markdown(f"**{plain(model.title)}** · {'images' if is_count else '% ' + normalisation}")
@@ -69,8 +69,8 @@ def show_matrices(models: Sequence[ScoredModel], labels: list[str]) -> None:
                     chosen = (model, true, predicted)
                 table = pd.DataFrame(counts[model.title], index=labels, columns=labels)
                 downloads(table.rename_axis("true").reset_index(), f"confusion-{model.entry.id}")
-    if chosen:
-        _show_confused(*chosen, labels)
+        if chosen:  # below its own matrix, where the click was
+            _show_confused(*chosen, labels)
     if len(models) > 1:
         _show_difference(models, counts, labels, normalisation)
 
@@ -128,7 +128,7 @@ def _show_picture(model: ScoredModel, row: Mapping[str, object], source: Source 
     probabilities = {label: float(str(row[label])) for label in model.benchmark.labels}
     predicted = max(probabilities, key=lambda label: probabilities[label])
     answer = f"{label}, classified as {names.get(predicted, predicted)} ({100 * probabilities[predicted]:.0f} %)"
-    st.caption(f"{plain(Path(file).name)}: {plain(answer)}")
+    st.caption(plain(answer), help=plain(Path(file).name))
     if (
         source
         and not isinstance(source, Image.Image)

@@ -161,7 +161,7 @@ function drawCell(state, cell) {
   if (cell.kind !== cell.model) name.append(` ← ${kindOf(state, cell.model).short}`);
   else name.append(` ${cell.share}`);
   node.classList.toggle("check", Boolean(cell.check));
-  const agreed = `, ${cell.share}${cell.decided ? ", approved" : ""}`;
+  const agreed = `${cell.share ? `, ${cell.share}` : ""}${cell.decided ? ", approved" : ""}`;
   const was = cell.kind !== cell.model ? `, the model says ${kindOf(state, cell.model).title}` : agreed;
   const label = `${cell.number ? `Cell ${cell.number} of ` : ""}${cell.file}: ${kind.title}${was}${cell.check ? `. Check: ${cell.check}` : ""}`;
   node.setAttribute("aria-label", label);

@@ -169,7 +169,7 @@ def _cell(seen: Examined, one: Reviewed, place: tuple[int, int]) -> dict[str, An
         "kind": one.kind or "",
         "model": cell.answer or "",
         "decided": one.decision is not None,
-        "share": f"{100 * cell.confidence:.0f} %",
+        "share": f"{100 * cell.confidence:.0f} %" if cell.answer else "",
         "check": "" if one.decision else reasons(cell, prediction),
         "sheet": place[0],
         "at": place[1],

@@ -85,7 +85,7 @@ def _show_differential(sample: Sample, found: Differential) -> None:
     numbers.dataframe(words, hide_index=True, column_config=config)
     with numbers:
         target = next((one for one in TARGETS if total < one), TARGETS[-1])
-        st.progress(min(1.0, total / target), f"{total} of {target} white cells counted")
+        st.progress(min(1.0, total / target), f"{counted(total, 'white cells')} counted; aim: {target}")
         tables.csv_button("Count as CSV", table.assign(sample=sample.name), "differential-count.csv")
     st.caption(
         f"{counted(total, 'cells')}. Count at least {TARGETS[0]} for a differential.",

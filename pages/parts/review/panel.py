@@ -64,7 +64,7 @@ def correct(examined: Sequence[Examined], reviewed: Sequence[Sequence[Reviewed]]
         f"Correct{number}",
         on_click=state.give,
         args=(cells, kind),
-        disabled=kind is None,
+        disabled=kind is None or all(one.kind == kind for one in chosen),
         width="stretch",
         type="primary",
     )
@@ -97,15 +97,13 @@ def _show_answer(entry: Entry, seen: Examined, one: Reviewed, prediction: Predic
         seen.cut(cell), width="stretch", caption=_caption(seen, one), alt=f"Cut-out: {board.kind_title(one.kind)}"
     )
     with right:
-        confidence = f" · {100 * cell.confidence:.1f} %" if one.decision is None else ""
+        confidence = f" · {100 * cell.confidence:.1f} %" if one.decision is None and cell.answer else ""
         st.markdown(f"#### {wording.plain(board.kind_title(one.kind)).capitalize()}{confidence}")
         if one.kind and (text := kind_named(one.kind).description):
             st.caption(plain(text))
         if one.corrected:
-            st.markdown(
-                f"✎ Corrected; the model says **{plain(board.kind_title(cell.answer))}** "
-                f"({100 * cell.confidence:.1f} %)."
-            )
+            sure = f" ({100 * cell.confidence:.1f} %)" if cell.answer else ""
+            st.markdown(f"✎ Corrected; the model says **{plain(board.kind_title(cell.answer))}**{sure}.")
         elif one.decision:
             st.markdown("✓ Approved.")
         elif prediction is not None and (reason := board.reasons(cell, prediction)):

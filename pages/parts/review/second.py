@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 import streamlit as st
@@ -14,6 +15,7 @@ from pages.parts.session import SECOND
 from pages.parts.wording import plain
 from zoo.lazy import lazy_module
 from zoo.review.agreement import Agreement, agreement
+from zoo.review.cells import WHOLE
 from zoo.review.kinds import title_of
 from zoo.review.session_file import Review, ReviewFileError, read_review
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 else:
     pd = lazy_module("pandas")
 
+FEW = 20  # cells decided by both; below, kappa's interval is wide and its bootstrap coarse
 UPLOADER = "second reader's review"  # key of the uploader
 
 
@@ -72,6 +75,8 @@ def _show(found: Agreement, other: Review, examined: Sequence[Examined]) -> None
     if found.kappa is not None:
         kappa = found.kappa
         text += f" Cohen's kappa {kappa.value:.2f} (95 %: {kappa.low:.2f} to {kappa.high:.2f})."
+        if len(found.pairs) < FEW:
+            text += f" Fewer than {FEW} cells: it says little."
     st.markdown(text, help="Kappa is the agreement beyond chance: 1 for all cells, 0 for what chance gives.")
     st.dataframe(found.table().rename_axis(f"you ↓, {name} →"))
     if not found.disputed:
@@ -84,11 +89,11 @@ def _show(found: Agreement, other: Review, examined: Sequence[Examined]) -> None
         rows.append(
             {
                 "file": picture.name,
-                "cell": pair.cell.number,
+                "cell": None if pair.cell.object == WHOLE else pair.cell.number,
                 "you": title_of(pair.first.kind),
-                "when": pair.first.time,
+                "when": _when(pair.first.time),
                 name: title_of(pair.second.kind),
-                f"when, {name}": pair.second.time,
+                f"when, {name}": _when(pair.second.time),
                 "note": pair.second.note,
             }
         )
@@ -101,3 +106,11 @@ def _show(found: Agreement, other: Review, examined: Sequence[Examined]) -> None
     table = pd.DataFrame(rows)
     st.dataframe(table, hide_index=True, key=key, on_select=choose, selection_mode=tables.SEVERAL_ROWS)
     tables.csv_button("Dispute as CSV", table, "dispute.csv")
+
+
+def _when(time: str) -> str:
+    """A decision's time to the minute; as it stands where the other program wrote it otherwise."""
+    try:
+        return datetime.fromisoformat(time).strftime("%Y-%m-%d %H:%M")
+    except ValueError:
+        return time
