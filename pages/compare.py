@@ -55,8 +55,8 @@ def pick_benchmark(entries: Sequence[Entry]) -> tuple[str, list[Entry]]:
         key="benchmark",
     )
     st.query_params["benchmark"] = name
-    if unused := [key for key in published() if key not in benchmarks]:
-        st.caption(f"These models are {NOT_SCORED} on {len(unused)} more benchmarks.", help=f"{', '.join(unused)}.")
+    if unused := [one.title for key, one in published().items() if key not in benchmarks]:
+        st.caption(f"These models are {NOT_SCORED} on {len(unused)} more benchmarks.", help=f"{'; '.join(unused)}.")
     right.segmented_control("Download figures as", ["PNG", "SVG"], default="PNG", required=True, key=plots.FORMAT)
     return name, benchmarks[name]
 

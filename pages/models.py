@@ -14,7 +14,7 @@ from streamlit.runtime.runtime import RuntimeState
 from pages.parts import detectors, layout, pickers, plots, session, tables, wording
 from pages.parts import entries as zoo_entries
 from pages.parts.wording import plain
-from zoo.benchmarks import leaderboard, title_of
+from zoo.benchmarks import leaderboard, published, title_of
 from zoo.benchmarks.comparison import leaderboard_value, ranked_ids
 from zoo.benchmarks.eligibility import NOT_SCORED, unscored
 from zoo.benchmarks.leaderboard import COLUMNS, home_benchmark, images_per_second
@@ -114,7 +114,8 @@ def show_scores(entry: Entry) -> None:
             st.dataframe(table, hide_index=True)
             tables.csv_button("Scores as CSV", table, f"{entry.id}-scores.csv")
     if missing := unscored(entry):
-        st.caption(f"{NOT_SCORED.capitalize()} on {', '.join(missing)}.")
+        titles = "; ".join(definition.title for name, definition in published().items() if name in missing)
+        st.caption(f"{NOT_SCORED.capitalize()} on {titles}.")
     with st.expander("Sample", icon=":material/bloodtype:"):
         show_sample(entry)
 

@@ -57,7 +57,15 @@ def list_offers() -> tuple[list[Offer], list[str]]:
             title = name if folder.name == name else f"{name} ({folder.name})"
             offers.append(Offer(title, audit, data.get(name)))
     offers += [Offer(f"{name} (not audited)", None, found) for name, found in data.items() if name not in audited]
-    return offers, problems
+    # first what has pictures to look at
+    return sorted(offers, key=lambda one: not _has_pictures(one)), problems
+
+
+def _has_pictures(offer: Offer) -> bool:
+    """Whether pictures stand beside the findings: the data set's, a person's own audit's, or some of the program's."""
+    if offer.data is not None or offer.audit is None or offer.audit.folder.parent != reports.BUILTIN:
+        return True
+    return any(thumbnail_names(name) for name, one in published().items() if one.data == offer.audit.report.name)
 
 
 def audit_table(audit: Audit) -> pd.DataFrame:

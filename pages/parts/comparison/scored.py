@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import streamlit as st
 
 from pages.parts.wording import plain
-from zoo.benchmarks import get_benchmark, leaderboard, published, robustness, scoring
+from zoo.benchmarks import get_benchmark, leaderboard, published, robustness, scoring, title_of
 from zoo.benchmarks.asking import ask
 from zoo.benchmarks.comparison import joint_labels, paired_difference, with_labels
 from zoo.entry import Benchmark, Entry, EntryError, keeps_network, read_network_predictions, read_predictions
@@ -186,8 +186,9 @@ def load_models(entries: Sequence[Entry], name: str, titles: Mapping[str, str], 
         asked = benchmark.model_copy(update={"labels": known, "sample": sample or benchmark.sample})
         models.append(ScoredModel(entry, title, name, asked, table, sample))
     if len(by_hash) > 1:
-        groups = "; ".join(", ".join(group) for group in by_hash.values())
-        st.warning(f"These models were scored on different versions of {name}, so compare with care: {groups}.")
+        groups = "".join(f"\n- {plain('; '.join(group))}" for group in by_hash.values())
+        shown = plain(title_of(name, models[0].benchmark))
+        st.warning(f"Scored on different versions of “{shown}”, so compare with care:\n{groups}")
     for model in models:
         _show_leak(model)
     return _with_same_labels(models)
