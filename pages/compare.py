@@ -11,7 +11,7 @@ from pages.parts import entries as zoo_entries
 from pages.parts.comparison import scored, tabs
 from pages.parts.comparison.matrices import show_matrices
 from pages.parts.wording import plain
-from zoo.benchmarks import published, title_of
+from zoo.benchmarks import benchmark_title, published
 from zoo.benchmarks.comparison import benchmarks_of, sample_names, tested, varied_ids
 from zoo.benchmarks.eligibility import NOT_SCORED
 from zoo.entry import Entry, readable_entries
@@ -45,7 +45,7 @@ def pick_benchmark(entries: Sequence[Entry]) -> tuple[str, list[Entry]]:
     def title(name: str) -> str:
         models = benchmarks[name]
         known = "" if len(models) == len(entries) else f" ({len(models)} of {len(entries)} models)"
-        return f"{title_of(name, models[0].evaluation.benchmarks[name])}{known}"
+        return f"{benchmark_title(name, models[0].evaluation.benchmarks[name])}{known}"
 
     name = left.selectbox(
         "Test pictures",

@@ -14,7 +14,7 @@ from streamlit.runtime.runtime import RuntimeState
 from pages.parts import detectors, layout, pickers, plots, session, tables, wording
 from pages.parts import entries as zoo_entries
 from pages.parts.wording import plain
-from zoo.benchmarks import leaderboard, published, title_of
+from zoo.benchmarks import benchmark_title, leaderboard, published
 from zoo.benchmarks.comparison import leaderboard_value, ranked_ids
 from zoo.benchmarks.eligibility import NOT_SCORED, unscored
 from zoo.benchmarks.leaderboard import COLUMNS, home_benchmark, images_per_second
@@ -52,11 +52,11 @@ def overview(entries: list[Entry]) -> pd.DataFrame:
                 "task": entry.config.zoo.task,
                 "classes": len(entry.labels),
                 "parameters": entry.weights.parameters if entry.weights else None,
-                "size": round(entry.weights.bytes / 1e6, 1) if entry.weights else None,
+                "size in MB": round(entry.weights.bytes / 1e6, 1) if entry.weights else None,
                 "images/s": images_per_second(entry),
                 "id": entry.id,
                 "from": source_of(entry) + ("" if entry.weights else ", without weights"),
-                "benchmark": title_of(home, tested) if tested else "",
+                "benchmark": benchmark_title(home, tested) if tested else "",
             }
         )
     return pd.DataFrame(rows)
@@ -152,7 +152,7 @@ def show_sample(entry: Entry) -> None:
 
 def _asked_title(name: str, benchmark: Benchmark) -> str:
     """A benchmark's title with the sample that it was asked with, where that is stated."""
-    title = title_of(name, benchmark)
+    title = benchmark_title(name, benchmark)
     return f"{title} ({benchmark.sample})" if benchmark.sample else title
 
 
@@ -364,7 +364,7 @@ def show_list(entries: list[AnyEntry]) -> None:
         key=key,
         on_select=choose,
         selection_mode=tables.ONE_ROW,
-        column_config={"parameters": parameters, "images/s": rate, "size": size},
+        column_config={"parameters": parameters, "images/s": rate, "size in MB": size},
     )
     tables.csv_button("Table as CSV", table, "models.csv")
     ids = set(table["id"])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import streamlit as st
 
 from zoo.attribution import METHODS
-from zoo.benchmarks import leaderboard, title_of
+from zoo.benchmarks import benchmark_title, leaderboard
 from zoo.benchmarks.eligibility import NOT_SCORED
 from zoo.benchmarks.scoring import METRICS
 from zoo.entry import Entry, Metric, is_on_frames
@@ -129,7 +129,7 @@ def description(entry: Entry) -> str:
     home = benchmarks.get(name)
     if home and "balanced_accuracy" in home.metrics:
         text += (
-            f" At home: balanced accuracy {at_home(entry, interval=True)} on {plain(title_of(name, home))} "
+            f" At home: balanced accuracy {at_home(entry, interval=True)} on {plain(benchmark_title(name, home))} "
             f"({home.n_images:,} images of {home.n_cells:,} cells)."
         )
     away = leaderboard.other_laboratories(entry)

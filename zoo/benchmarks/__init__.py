@@ -8,13 +8,13 @@ from zoo.benchmarks.registry import (
     LEFT_OUT,
     BenchmarkSet,
     Definition,
+    benchmark_title,
     find_source,
     get_benchmark,
     get_definition,
     laboratories_of,
     names,
     published,
-    title_of,
 )
 
 __all__ = [
@@ -25,11 +25,11 @@ __all__ = [
     "LEFT_OUT",
     "BenchmarkSet",
     "Definition",
+    "benchmark_title",
     "find_source",
     "get_benchmark",
     "get_definition",
     "laboratories_of",
     "names",
     "published",
-    "title_of",
 ]

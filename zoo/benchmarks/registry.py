@@ -213,7 +213,7 @@ def published() -> dict[str, Definition]:
     return {name: _definition(path, path.stat().st_mtime_ns) for name, path in _files().items()}
 
 
-def title_of(name: str, record: Benchmark) -> str:
+def benchmark_title(name: str, record: Benchmark) -> str:
     """A benchmark's title for people: the definition's where there is one, else as stored with the scores."""
     return _definition(path, path.stat().st_mtime_ns).title if (path := _files().get(name)) else record.title
 

@@ -62,10 +62,16 @@ def list_offers() -> tuple[list[Offer], list[str]]:
 
 
 def _has_pictures(offer: Offer) -> bool:
-    """Whether pictures stand beside the findings: the data set's, a person's own audit's, or some of the program's."""
+    """Whether pictures stand beside the findings: the data set's, the audit's, or those of the program."""
     if offer.data is not None or offer.audit is None or offer.audit.folder.parent != reports.BUILTIN:
         return True
-    return any(thumbnail_names(name) for name, one in published().items() if one.data == offer.audit.report.name)
+    return bool(_thumbnails(offer.audit))
+
+
+def _thumbnails(audit: Audit) -> dict[str, str]:
+    """Benchmark by file of the pictures of an audited data set that come with the program."""
+    own = [name for name, one in published().items() if one.data == audit.report.name]
+    return {file: name for name in own for file in thumbnail_names(name)}
 
 
 def audit_table(audit: Audit) -> pd.DataFrame:
@@ -94,8 +100,7 @@ def bundled_pictures(offer: Offer, table: pd.DataFrame) -> dict[str, str]:
     """Benchmark by file of an audit's pictures that come with the program; only where there are no others."""
     if "thumbnail" in table or offer.data is not None or offer.audit is None:
         return {}
-    own = [name for name, one in published().items() if one.data == offer.audit.report.name]
-    return {file: name for name in own for file in thumbnail_names(name)}
+    return _thumbnails(offer.audit)
 
 
 def picture_urls(offer: Offer, table: pd.DataFrame) -> Callable[[str], str]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import streamlit as st
 
 from pages.parts.wording import plain
-from zoo.benchmarks import get_benchmark, leaderboard, published, robustness, scoring, title_of
+from zoo.benchmarks import benchmark_title, get_benchmark, leaderboard, published, robustness, scoring
 from zoo.benchmarks.asking import ask
 from zoo.benchmarks.comparison import joint_labels, paired_difference, with_labels
 from zoo.entry import Benchmark, Entry, EntryError, keeps_network, read_network_predictions, read_predictions
@@ -187,7 +187,7 @@ def load_models(entries: Sequence[Entry], name: str, titles: Mapping[str, str], 
         models.append(ScoredModel(entry, title, name, asked, table, sample))
     if len(by_hash) > 1:
         groups = "".join(f"\n- {plain('; '.join(group))}" for group in by_hash.values())
-        shown = plain(title_of(name, models[0].benchmark))
+        shown = plain(benchmark_title(name, models[0].benchmark))
         st.warning(f"Scored on different versions of “{shown}”, so compare with care:\n{groups}")
     for model in models:
         _show_leak(model)

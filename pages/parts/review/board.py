@@ -169,7 +169,7 @@ def _cell(seen: Examined, one: Reviewed, place: tuple[int, int]) -> dict[str, An
         "kind": one.kind or "",
         "model": cell.answer or "",
         "decided": one.decision is not None,
-        "share": f"{100 * cell.confidence:.0f} %" if cell.answer else "",
+        "share": confidence(cell, digits=0),
         "check": "" if one.decision else reasons(cell, prediction),
         "sheet": place[0],
         "at": place[1],
@@ -267,6 +267,11 @@ def _url(data: bytes, place: str) -> str:
     address: str = runtime.get_instance().media_file_mgr.add(data, "image/jpeg", f"{KEY} {place}")
     base = str(st.get_option("server.baseUrlPath") or "").strip("/")
     return f"/{base}{address}" if base else address
+
+
+def confidence(cell: Cell, digits: int = 1) -> str:
+    """The model's confidence in percent; empty where it recognised no kind, since the number is not about that."""
+    return f"{100 * cell.confidence:.{digits}f} %" if cell.answer else ""
 
 
 def kind_title(kind: str | None) -> str:

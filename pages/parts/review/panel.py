@@ -97,13 +97,14 @@ def _show_answer(entry: Entry, seen: Examined, one: Reviewed, prediction: Predic
         seen.cut(cell), width="stretch", caption=_caption(seen, one), alt=f"Cut-out: {board.kind_title(one.kind)}"
     )
     with right:
-        confidence = f" · {100 * cell.confidence:.1f} %" if one.decision is None and cell.answer else ""
-        st.markdown(f"#### {wording.plain(board.kind_title(one.kind)).capitalize()}{confidence}")
+        sure = board.confidence(cell)
+        shown = f" · {sure}" if sure and one.decision is None else ""
+        st.markdown(f"#### {wording.plain(board.kind_title(one.kind)).capitalize()}{shown}")
         if one.kind and (text := kind_named(one.kind).description):
             st.caption(plain(text))
         if one.corrected:
-            sure = f" ({100 * cell.confidence:.1f} %)" if cell.answer else ""
-            st.markdown(f"✎ Corrected; the model says **{plain(board.kind_title(cell.answer))}**{sure}.")
+            told = f" ({sure})" if sure else ""
+            st.markdown(f"✎ Corrected; the model says **{plain(board.kind_title(cell.answer))}**{told}.")
         elif one.decision:
             st.markdown("✓ Approved.")
         elif prediction is not None and (reason := board.reasons(cell, prediction)):

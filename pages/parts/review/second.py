@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import streamlit as st
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 else:
     pd = lazy_module("pandas")
 
-FEW = 20  # cells decided by both; below, kappa's interval is wide and its bootstrap coarse
+FEW = 20  # cells decided by both: with fewer, kappa says little
 UPLOADER = "second reader's review"  # key of the uploader
 
 
@@ -109,8 +109,8 @@ def _show(found: Agreement, other: Review, examined: Sequence[Examined]) -> None
 
 
 def _when(time: str) -> str:
-    """A decision's time to the minute; as it stands where the other program wrote it otherwise."""
+    """A decision's time to the minute, in UTC; unchanged where it is no ISO time."""
     try:
-        return datetime.fromisoformat(time).strftime("%Y-%m-%d %H:%M")
+        return datetime.fromisoformat(time).astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
     except ValueError:
         return time
