@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import zipfile
 from pathlib import Path
 
@@ -163,6 +164,24 @@ def test_a_review_is_saved_and_opened_for_the_same_picture_under_another_name(ap
     opener = next(one for one in other.file_uploader if one.label == "Open a review")
     opener.set_value([("bad.zip", b"no zip", "application/zip")]).run()
     assert "This is no saved review" in said(other)
+
+
+@pytest.mark.parametrize(("time", "shown"), [("2026-03-01T10:20:30+02:00", "2026-03-01 08:20 UTC"), ("noon", "noon")])
+def test_a_second_readers_times_are_told_in_utc_or_as_they_stand(app, downloads, zoo_environment, time, shown):
+    upload(app, ("field.png", field()))
+    give(app, "monocyte")
+    with zipfile.ZipFile(io.BytesIO(downloads["Save review"])) as file:
+        content = json.loads(file.read("review.json"))
+    content["decisions"][0] |= {"kind": "lymphocyte", "time": time}
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w") as file:
+        file.writestr("review.json", json.dumps(content))
+    place = next(one for one in app.file_uploader if one.label.startswith("Another person"))
+    place.set_value([("theirs.zip", data.getvalue(), "application/zip")]).run()
+    assert not app.exception
+    assert "Fewer than 20 cells: it says little" in said(app)
+    dispute = next(one.value for one in app.dataframe if "you" in one.value)
+    assert dispute.filter(like="when, ").iloc[0, 0] == shown
 
 
 def test_the_model_changes_and_corrections_stay(app):
