@@ -15,11 +15,11 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from importlib import import_module
 from os import PathLike
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from training.errors import UsageError
+from zoo.cli.common import load_command
 from zoo.entry import Entry, load_entry
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ def _name(entry: Entry | Place) -> str:
 
 
 def _command(name: str) -> Any:
-    return import_module(f"training.cli.{name}")
+    return load_command("training.cli", name)
 
 
 class _Parser(argparse.ArgumentParser):

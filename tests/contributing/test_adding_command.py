@@ -1,4 +1,4 @@
-"""A command is one file in `zoo/cli` or `training/cli`."""
+"""A command is one file in `zoo/cli`, or in a folder of `training/cli`."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def run(options: argparse.Namespace) -> int:
 '''
 
 
-@pytest.mark.parametrize("package", ["zoo", "training"])
-def test_a_new_file_is_listed_and_runs(project_copy, package):
-    project_copy.write(f"{package}/cli/count_letters.py", COMMAND)
+@pytest.mark.parametrize(("package", "folder"), [("zoo", "zoo/cli"), ("training", "training/cli/data")])
+def test_a_new_file_is_listed_and_runs(project_copy, package, folder):
+    project_copy.write(f"{folder}/count_letters.py", COMMAND)
     commands = project_copy.python("-m", package, "--help")
     assert "count-letters" in commands
     assert "count the letters of a word" in commands

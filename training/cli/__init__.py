@@ -1,4 +1,4 @@
-"""Command line for making models: `hemazoo-train` or `python -m training`. Each module of this folder is a command."""
+"""Command line for making models: `hemazoo-train` or `python -m training`. Each module of its folders is a command."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Find the commands of a package, parse the command line and run one command.
 
-A command is a module of the package. Its file name is the command's name (`deploy_space.py` is `deploy-space`) and its
-docstring the help text. It defines
+A command is a module of the package or of a folder in it; folders group commands in `--help`. The file's name is the
+command's (`deploy_space.py` is `deploy-space`) and its docstring the help text. It defines
 
 - `add_arguments(parser)`, which adds its options to an `argparse.ArgumentParser`;
 - `run(options)`, which runs it and returns an exit status;
@@ -89,18 +89,41 @@ def find_commands(package: str) -> dict[str, str]:
     Returns:
         The docstring of each command by its name, in alphabetical order.
     """
-    commands = {}
-    for folder in import_module(package).__path__:
-        for module in pkgutil.iter_modules([folder]):
-            if module.name != "common" and not module.name.startswith("_"):
-                source = (Path(folder) / f"{module.name}.py").read_text(encoding="utf-8")
-                commands[module.name.replace("_", "-")] = ast.get_docstring(ast.parse(source)) or ""
-    return dict(sorted(commands.items()))
+    return {name: _docstring(path) for name, (_, path) in sorted(_modules(package).items())}
 
 
 def load_command(package: str, name: str) -> ModuleType:
-    """Import the module of the command `name`."""
-    return import_module(f"{package}.{name.replace('-', '_')}")
+    """Import the module of the command `name`. Raises KeyError if there is none."""
+    return import_module(_modules(package)[name][0])
+
+
+def _modules(package: str) -> dict[str, tuple[str, Path]]:
+    """Module and file of each command of a package, by the command's name."""
+    found: dict[str, tuple[str, Path]] = {}
+    for folder in import_module(package).__path__:
+        for module in pkgutil.iter_modules([folder]):
+            if module.ispkg:
+                found |= _modules(f"{package}.{module.name}")
+            elif module.name != "common" and not module.name.startswith("_"):
+                name = module.name.replace("_", "-")
+                found[name] = (f"{package}.{module.name}", Path(folder) / f"{module.name}.py")
+    return found
+
+
+def _docstring(path: Path) -> str:
+    return ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+
+
+def _groups(package: str) -> str:
+    """The names of commands by folder, each folder with its sentence; empty where there are no folders."""
+    groups: dict[Path, list[str]] = {}
+    for name, (module, path) in sorted(_modules(package).items()):
+        if module.rpartition(".")[0] != package:
+            groups.setdefault(path.parent, []).append(name)
+    return "\n\n".join(
+        f"{_docstring(folder / '__init__.py').removesuffix('.')}: {', '.join(names)}."
+        for folder, names in sorted(groups.items())
+    )
 
 
 def make_parser(program: Program, selected: str | None = None) -> argparse.ArgumentParser:
@@ -110,7 +133,12 @@ def make_parser(program: Program, selected: str | None = None) -> argparse.Argum
         program: The program.
         selected: The command to be run. Only its options are added, so that only its module is imported.
     """
-    parser = argparse.ArgumentParser(program.name, description=program.description)
+    parser = argparse.ArgumentParser(
+        program.name,
+        description=program.description,
+        epilog=_groups(program.package).replace("%", "%%"),
+        formatter_class=HelpFormatter,
+    )
     parser.add_argument("--version", action="version", version=f"HemaZoo {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, text in find_commands(program.package).items():

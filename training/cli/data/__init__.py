@@ -1,0 +1,1 @@
+"""Fetch, check, split and convert data sets."""

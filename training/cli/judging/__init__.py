@@ -1,0 +1,1 @@
+"""Measure what models can do, and set their limits."""

@@ -1,0 +1,1 @@
+"""Make models from recipes, and adapt them."""

@@ -1,0 +1,1 @@
+"""Give models and the app to others."""
